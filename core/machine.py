@@ -1,0 +1,61 @@
+"""The facts about a machine that decide how an artifact is built and whether it can run."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """The machine an artifact is for, as far as a target's recipe cares.
+
+    Attributes:
+        name: The profile it comes from, `host` for a detected one.
+        architecture: `x86_64` or `aarch64`, as `platform.machine()` says on Linux.
+        instruction_sets: CPU features in Linux' spelling: `avx2`, `avx512_vnni`, `avx_vnni`, `avx512_bf16`,
+            `amx_int8`, `amx_bf16`, `asimd`, `asimddp`, `i8mm`, `bf16`.
+        cores: Physical cores.
+        gpu_compute_capability: Of the first NVIDIA GPU, such as `8.9`; None without one.
+    """
+
+    name: str
+    architecture: str
+    instruction_sets: frozenset[str]
+    cores: int
+    gpu_compute_capability: str | None = None
+
+    @property
+    def has_int8_dot_product(self) -> bool:
+        """Whether u8 x s8 products accumulate in 32 bits (VNNI, AMX, Arm dot product): no saturation."""
+        return bool(self.instruction_sets & {"avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8", "asimddp", "i8mm"})
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this Python could load code built for the machine's architecture."""
+        return self.architecture == normalize_architecture(platform.machine())
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "architecture": self.architecture,
+            "instruction_sets": sorted(self.instruction_sets),
+            "cores": self.cores,
+            "gpu_compute_capability": self.gpu_compute_capability,
+        }
+
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> Machine:
+        return Machine(
+            name=data["name"],
+            architecture=data["architecture"],
+            instruction_sets=frozenset(data["instruction_sets"]),
+            cores=int(data["cores"]),
+            gpu_compute_capability=data.get("gpu_compute_capability"),
+        )
+
+
+def normalize_architecture(name: str) -> str:
+    """Maps the spellings of other systems (`AMD64`, `arm64`) to Linux' own."""
+    return {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64"}.get(name.lower(), name.lower())

@@ -1,0 +1,191 @@
+"""Records of a hardware profile: what a machine is, what it draws, what can measure it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+from modelwright.core.machine import Machine
+
+PowerScope = Literal["CPU package", "GPU board", "module", "board"]
+POWER_SCOPES: tuple[PowerScope, ...] = ("CPU package", "GPU board", "module", "board")
+
+DEFAULT_GRID_REGION = "DE"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accelerator:
+    """A device beside the CPU.
+
+    Attributes:
+        kind: `cuda` is the only kind so far.
+        name: As the driver says it.
+        compute_capability: CUDA's, such as `8.9`.
+        memory_bytes: None where the driver does not tell (shared memory of a Jetson, for one).
+    """
+
+    kind: str
+    name: str
+    compute_capability: str
+    memory_bytes: int | None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "name": self.name,
+            "compute_capability": self.compute_capability,
+            "memory_bytes": self.memory_bytes,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Power:
+    """A nominal power model, for machines without a meter.
+
+    Attributes:
+        tdp_w: The vendor's thermal design power or, for boards that have none, the power at full load.
+        inference_share: Share of `tdp_w` drawn while inferring, over 0 and at most 1.
+        idle_w: Drawn without work; None where nobody publishes it.
+        scope: What the figures cover. A target that runs elsewhere (a CPU target under a GPU's figures)
+            must not be estimated with them.
+        source: Where each figure comes from.
+    """
+
+    tdp_w: float
+    inference_share: float
+    idle_w: float | None
+    scope: PowerScope
+    source: str
+
+    @property
+    def inference_power_w(self) -> float:
+        """Power while inferring, idle share included."""
+        return self.tdp_w * self.inference_share
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "tdp_w": self.tdp_w,
+            "inference_share": self.inference_share,
+            "inference_power_w": self.inference_power_w,
+            "idle_w": self.idle_w,
+            "scope": self.scope,
+            "source": self.source,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Match:
+    """Regular expressions that a host must meet to be the named machine; None means any.
+
+    Attributes:
+        cpu_model: Searched in the CPU's model name.
+        device_tree: Searched in the board's device-tree model.
+        accelerator: Searched in the accelerators' names.
+    """
+
+    cpu_model: str | None = None
+    device_tree: str | None = None
+    accelerator: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "cpu_model": self.cpu_model,
+            "device_tree": self.device_tree,
+            "accelerator": self.accelerator,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """A machine, or a class of machines, that artifacts are built for and measured on.
+
+    Attributes:
+        name: What `--profile` takes; `host` for the detected one.
+        title: For people.
+        architecture: `x86_64` or `aarch64`, in Linux' spelling.
+        instruction_sets: That the CPU has, in the spelling of `/proc/cpuinfo`.
+        without_instruction_sets: That a host must not have: runtimes would use them, and its numbers
+            would be those of another class.
+        cores: Physical cores; of the reference part where the profile is a class.
+        threads: Hardware threads, if known.
+        memory_bytes: Main memory, at least; None where it could not be detected.
+        power: None where no figure with a source exists.
+        grid_region: Code of a region in `grid.toml`.
+        targets: Targets that suit the machine, in no order of merit.
+        match: What makes a host this very machine; None for a class or a detected host.
+        sources: From the dotted key of a table or figure to where it comes from.
+        virtual_machine: None when unknown.
+        cpu_model: The CPU's name; for a class that of the reference part.
+        board: The device-tree model, for boards that have one.
+        meters: Of `nvml`, `rapl`, `hwmon`, those that are readable now.
+        meters_denied: Meters that are there but not readable, each with the reason.
+        detected: Whether this is the host, as opposed to a file.
+    """
+
+    name: str
+    title: str
+    architecture: str
+    instruction_sets: frozenset[str]
+    without_instruction_sets: frozenset[str] = frozenset()
+    cores: int
+    threads: int | None = None
+    memory_bytes: int | None
+    accelerators: tuple[Accelerator, ...] = ()
+    power: Power | None = None
+    grid_region: str = DEFAULT_GRID_REGION
+    targets: tuple[str, ...] = ()
+    match: Match | None = None
+    sources: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    virtual_machine: bool | None = None
+    cpu_model: str | None = None
+    board: str | None = None
+    meters: tuple[str, ...] = ()
+    meters_denied: tuple[str, ...] = ()
+    detected: bool = False
+
+    @property
+    def names_machine(self) -> bool:
+        """Whether the profile is one CPU or board, so that its number of cores is a fact, not an example."""
+        return self.match is not None and (self.match.cpu_model or self.match.device_tree) is not None
+
+    @property
+    def is_class(self) -> bool:
+        """Whether the profile stands for any CPU with its instruction sets."""
+        return not self.detected and self.match is None and not self.accelerators
+
+    def machine(self) -> Machine:
+        """Returns the facts that a target's recipe cares about."""
+        return Machine(
+            name=self.name,
+            architecture=self.architecture,
+            instruction_sets=self.instruction_sets,
+            cores=self.cores,
+            gpu_compute_capability=self.accelerators[0].compute_capability if self.accelerators else None,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns a JSON form, for results and manifests."""
+        return {
+            "name": self.name,
+            "title": self.title,
+            "architecture": self.architecture,
+            "instruction_sets": sorted(self.instruction_sets),
+            "without_instruction_sets": sorted(self.without_instruction_sets),
+            "cores": self.cores,
+            "threads": self.threads,
+            "memory_bytes": self.memory_bytes,
+            "accelerators": [accelerator.to_dict() for accelerator in self.accelerators],
+            "power": self.power.to_dict() if self.power else None,
+            "grid_region": self.grid_region,
+            "targets": list(self.targets),
+            "match": self.match.to_dict() if self.match else None,
+            "sources": dict(self.sources),
+            "virtual_machine": self.virtual_machine,
+            "cpu_model": self.cpu_model,
+            "board": self.board,
+            "meters": list(self.meters),
+            "meters_denied": list(self.meters_denied),
+            "detected": self.detected,
+        }
