@@ -1,0 +1,65 @@
+"""`modelwright build`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from modelwright.cli import options
+
+
+@click.command(short_help="Build artifacts, each proved against FP32.")
+@click.argument("source")
+@options.target_option
+@options.samples_option
+@options.evaluation_option
+@options.evaluation_limit_option
+@options.profile_option
+@click.option("-o", "--out", required=True, type=click.Path(), help="Folder; each artifact goes into OUT/TARGET.")
+@options.overwrite_option
+@options.json_option
+def build(targets: tuple[str, ...], as_json: bool, **settings: Any) -> int:
+    r"""Build artifacts of SOURCE for one or more targets, each proved against FP32 on the samples.
+
+    Without --target, all that suit the profile are built. An artifact is a folder with the runtime's files and
+    artifact.json, which says how it was made, from what, and how closely it follows FP32.
+
+    \b
+    Examples:
+      modelwright build net.onnx --target ort-int8 --samples images.npz --out artifacts
+      modelwright build net.py:create --profile raspberry-pi-5 --samples images.npz --out pi
+    """
+    from modelwright.cli.printing import close_progress, open_progress, print_json
+    from modelwright.harness.building import build_targets
+
+    progress = open_progress()
+    try:
+        built = build_targets(targets=targets or None, progress=progress, **settings)
+    finally:
+        close_progress(progress)
+    if as_json:
+        print_json(
+            {
+                "artifacts": {name: str(artifact.directory) for name, artifact in built.artifacts.items()},
+                "absent": [
+                    {"target": absent.target, "status": absent.status, **absent.error.to_dict()}
+                    for absent in built.absent
+                ],
+            }
+        )
+    else:
+        _print_built(built)
+    return max((absent.error.exit_code for absent in built.absent if absent.status == "failed"), default=0)
+
+
+def _print_built(built: Any) -> None:
+    for absent in built.absent:
+        click.echo(f"{absent.status}  {absent.target}: {absent.error.message}")
+        if absent.error.hint:
+            click.echo(f"         hint: {absent.error.hint}")
+    for name, artifact in built.artifacts.items():
+        click.echo(f"{name:20}  {Path(artifact.directory)}")
+        for note in artifact.manifest.notes:
+            click.echo(f"{'':20}  note: {note}")

@@ -1,0 +1,58 @@
+"""`modelwright compare`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from modelwright.cli import options
+
+
+@click.command(short_help="Build every target, measure them side by side, say which to ship.")
+@click.argument("source")
+@options.target_option
+@options.samples_option
+@options.evaluation_option
+@options.evaluation_limit_option
+@click.option("--baseline", default="ort-fp32", show_default=True, help="The target that speed-ups are over.")
+@options.profile_option
+@click.option("-o", "--out", required=True, type=click.Path(), help="Folder for artifacts, results and report.html.")
+@options.overwrite_option
+@options.json_option
+@options.measuring_options
+def compare(source: str, targets: tuple[str, ...], out: str, as_json: bool, **settings: Any) -> int:
+    r"""Build every target of SOURCE, measure them side by side, say which to ship.
+
+    SOURCE is an FP32 model: model.onnx, model.pt2 (a saved torch.export program), or file.py:factory, a function that
+    returns an nn.Module.
+
+    \b
+    Examples:
+      modelwright compare resnet.onnx --samples images.npz --out comparison
+      modelwright compare net.py:create -s train.npz --eval test.npz -o comparison
+      modelwright compare bert.onnx -s texts.npz -t ort-int8-dynamic -t openvino-int8 -o c
+
+    The folder gets artifacts/TARGET/, results.json, results.csv and report.html. Running it again builds only what
+    has changed. One target that fails does not stop the others; a target asked for by name that could not be built
+    or measured makes the exit code 5 or 6.
+    """
+    from modelwright.cli.printing import close_progress, open_progress, print_document, require_limits
+    from modelwright.harness import compare as run
+
+    progress = open_progress()
+    try:
+        document = run(source, out=out, targets=targets or None, progress=progress, **settings)
+    finally:
+        close_progress(progress)
+    print_document(document, as_json=as_json, folder=out)
+    require_limits(document)
+    return _exit_code(document, set(targets))
+
+
+def _exit_code(document: dict[str, Any], asked: set[str]) -> int:
+    """Returns 0, or what tells a script that something asked for by name is missing."""
+    missing = [row for row in document["measurements"] if row["target"] in asked and row["status"] != "measured"]
+    if not missing:
+        return 0
+    return max(int(row.get("exit_code") or 5) for row in missing)

@@ -1,0 +1,67 @@
+"""`modelwright export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from modelwright.cli import options
+
+
+@click.command(short_help="Turn a source into a verified ONNX model.")
+@click.argument("source")
+@click.option("-o", "--out", required=True, type=click.Path(dir_okay=False), help="The ONNX file to write.")
+@click.option(
+    "-s",
+    "--samples",
+    metavar="SAMPLES",
+    help="Real inputs to compare the ONNX model with its source on. Default: the factory's example inputs.",
+)
+@options.overwrite_option
+@options.json_option
+def export(source: str, out: str, samples: str | None, overwrite: bool, as_json: bool) -> int:
+    r"""Turn SOURCE into a verified ONNX model.
+
+    SOURCE is model.onnx (checked and passed through), model.pt2, or file.py:factory. The result is compared with its
+    source on the samples; beyond the tolerance the export fails and names the worst output. Beside the model lies its
+    record, NAME.export.json: signature, opset, hashes, errors, versions.
+
+    \b
+    Examples:
+      modelwright export net.py:create --out net.onnx --samples images.npz
+    """
+    from modelwright.cli.printing import close_progress, open_progress, print_json
+    from modelwright.core.child import scratch_directory
+    from modelwright.core.sample_store import materialize_samples
+    from modelwright.core.samples import SampleRef
+    from modelwright.exporters import export as run
+
+    progress = open_progress()
+    try:
+        with scratch_directory() as scratch:
+            progress.start("export", f"exporting {source}")
+            ref = None
+            if samples is not None:
+                ref = SampleRef(path=materialize_samples(samples, None, Path(scratch) / "samples"))
+            exported = run(
+                source,
+                Path(out),
+                samples=ref,
+                overwrite=overwrite,
+                progress=lambda text: progress.say("export", text),
+            )
+        progress.finish("export", exported.summarize())
+    finally:
+        close_progress(progress)
+    if as_json:
+        print_json(exported.to_dict())
+        return 0
+    click.echo(f"{exported.model_path}")
+    for spec in exported.signature.inputs:
+        click.echo(f"  input   {spec.describe()}")
+    for spec in exported.signature.outputs:
+        click.echo(f"  output  {spec.describe()}")
+    for note in exported.notes:
+        click.echo(f"note: {note}")
+    return 0

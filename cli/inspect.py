@@ -1,0 +1,72 @@
+"""`modelwright inspect`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from modelwright.cli import options
+
+
+@click.command(short_help="Show what an artifact is and how it was made.")
+@click.argument("artifact")
+@options.json_option
+def inspect(artifact: str, as_json: bool) -> int:
+    """Show what ARTIFACT is: its target, signature, how it was made and how closely it follows FP32."""
+    from modelwright.cli.printing import print_json
+    from modelwright.core.artifact import open_artifact
+
+    opened = open_artifact(Path(artifact))
+    if as_json:
+        print_json(opened.manifest.to_dict())
+        return 0
+    manifest = opened.manifest
+    source = manifest.source
+    _line("target", manifest.target)
+    _line("source", f"{source.get('path')}  sha256 {str(source.get('sha256'))[:16]}")
+    _line(
+        "size", f"{manifest.size_bytes:,} bytes in {len(manifest.files)} files; the runtime loads {manifest.model_file}"
+    )
+    for spec in manifest.signature.inputs:
+        _line("input", spec.describe())
+    for spec in manifest.signature.outputs:
+        _line("output", spec.describe())
+    for part, samples in manifest.samples.items():
+        if isinstance(samples, dict):
+            _line(part, f"{samples['count']} samples of {samples['path']}  sha256 {samples['sha256'][:16]}")
+    _line("built for", f"{manifest.machine['name']} ({manifest.machine['architecture']})")
+    _line("needs", json.dumps(manifest.requires) if manifest.requires else "nothing beyond its runtime")
+    _line("built", f"{manifest.created} in {manifest.build_s:g} s on {manifest.build_host['system']}")
+    _line("with", ", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items())))
+    _print_proof(manifest.proof, manifest.proof_reason)
+    for key, value in manifest.recipe.items():
+        _line(f"recipe.{key}", value if isinstance(value, str) else json.dumps(value))
+    for note in manifest.notes:
+        _line("note", note)
+    return 0
+
+
+def _print_proof(proof: Mapping[str, Any] | None, reason: str | None) -> None:
+    if proof is None:
+        _line("proof", reason or "none")
+        return
+    fidelity = proof["fidelity"]
+    parts = [f"on {proof['count']} samples"]
+    if fidelity.get("agreement") is not None:
+        parts.append(f"top-1 agreement {fidelity['agreement']:.2%}")
+    if fidelity.get("cosine") is not None:
+        parts.append(f"cosine {fidelity['cosine']:.6f}")
+    if proof.get("correct") is not None:
+        parts.append(
+            f"accuracy {proof['correct'] / proof['count']:.2%} (FP32 {proof['correct_fp32'] / proof['count']:.2%})"
+        )
+    _line("proof", ", ".join(parts))
+
+
+def _line(name: str, value: Any) -> None:
+    text = str(value)
+    click.echo(f"{name:18} {text if len(text) < 400 else text[:397] + '...'}")

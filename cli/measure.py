@@ -1,0 +1,54 @@
+"""`modelwright measure`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from modelwright.cli import options
+
+
+@click.command(short_help="Measure artifacts on this machine, side by side.")
+@click.argument("artifacts", nargs=-1, required=True)
+@click.option(
+    "-s", "--samples", metavar="SAMPLES", help="A .npz to run on and, with labels, to count right answers on. "
+    "Default: the inputs packed with each artifact.",
+)  # fmt: skip
+@click.option("--baseline", metavar="TARGET", help="What speed-ups are over. [ort-fp32 if given, else the first]")
+@options.profile_option
+@click.option("-o", "--out", type=click.Path(), metavar="results.json", help="Write the results here.")
+@options.overwrite_option
+@options.json_option
+@options.measuring_options
+def measure(artifacts: tuple[str, ...], out: str | None, overwrite: bool, as_json: bool, **settings: Any) -> int:
+    r"""Measure artifacts on this machine, side by side.
+
+    Copy an artifact's folder to the device and run this there. It needs modelwright and that artifact's runtime,
+    nothing else: `pip install 'modelwright[tflite-run]'`. Every artifact carries a few inputs with FP32's outputs and
+    is compared with them here, on the CPU that will serve.
+
+    \b
+    Examples:
+      modelwright measure comparison/artifacts/*
+      modelwright measure digits-tflite-int8 --threads 4 --out pi5.json
+    """
+    from pathlib import Path
+
+    from modelwright.cli.printing import close_progress, open_progress, print_document, require_limits
+    from modelwright.core.errors import BadInputError
+    from modelwright.core.files import write_json
+    from modelwright.harness import measure as run
+
+    if out is not None and Path(out).exists() and not overwrite:
+        raise BadInputError(f"{out} exists", hint="choose another --out, or add --overwrite")
+    progress = open_progress()
+    try:
+        document = run(artifacts, progress=progress, **settings)
+    finally:
+        close_progress(progress)
+    if out is not None:
+        write_json(Path(out), document)
+    print_document(document, as_json=as_json)
+    require_limits(document)
+    return 0

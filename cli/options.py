@@ -1,0 +1,102 @@
+"""Options that several commands share, with one wording."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+EFFORT_NAMES = ("quick", "standard", "strict")
+
+target_option = click.option(
+    "-t",
+    "--target",
+    "targets",
+    multiple=True,
+    metavar="TARGET",
+    help="A target, such as ort-int8; may be repeated. Default: all that are usable here.",
+)
+samples_option = click.option(
+    "-s",
+    "--samples",
+    required=True,
+    metavar="SAMPLES",
+    help="Real inputs: a .npz keyed by input name (and `labels`), or file.py:function that yields dicts. One half "
+    "calibrates, the other judges. `random` or `random:64` uses noise instead.",
+)
+evaluation_option = click.option(
+    "--eval",
+    "evaluation",
+    metavar="SAMPLES",
+    help="Other samples that only judge; then all of --samples calibrates.",
+)
+evaluation_limit_option = click.option(
+    "--eval-limit",
+    "evaluation_limit",
+    type=click.IntRange(min=1),
+    default=512,
+    show_default=True,
+    help="Judge on at most this many samples.",
+)
+profile_option = click.option(
+    "-p",
+    "--profile",
+    default="host",
+    show_default=True,
+    metavar="PROFILE",
+    help="The machine it is for: a name from `modelwright profiles`, or a .toml file.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines instead of text.")
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what is there.")
+
+
+def measuring_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options of a measurement, and hands `limits` to the command."""
+
+    @functools.wraps(command)
+    def wrapped(**options: Any) -> Any:
+        from modelwright.harness.limits import Limits
+
+        names = ("max_p50_ms", "min_accuracy", "min_agreement", "max_size_mb")
+        limits = Limits(**{name: options.pop(name) for name in names})
+        return command(limits=limits if limits.any_set else None, **options)
+
+    for option in reversed(
+        (
+            click.option(
+                "-e",
+                "--effort",
+                type=click.Choice(EFFORT_NAMES),
+                default="standard",
+                show_default=True,
+                help="How long to measure: 12, 30 or 60 rounds of short windows.",
+            ),
+            click.option(
+                "--threads",
+                type=click.IntRange(min=1),
+                default=1,
+                show_default=True,
+                help="Threads of every runtime.",
+            ),
+            click.option(
+                "--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Samples an inference."
+            ),
+            click.option("--region", metavar="CODE", help="Grid region for carbon, such as DE or FR. [profile's]"),
+            click.option("--seed", type=int, default=0, show_default=True, help="Of the order of turns."),
+            click.option("--max-p50-ms", type=float, metavar="MS", help="Limit: ship nothing slower."),
+            click.option(
+                "--min-accuracy", type=click.FloatRange(0, 1), metavar="SHARE", help="Limit: ship nothing worse."
+            ),
+            click.option(
+                "--min-agreement",
+                type=click.FloatRange(0, 1),
+                metavar="SHARE",
+                help="Limit: ship nothing that agrees less with FP32.",
+            ),
+            click.option("--max-size-mb", type=float, metavar="MB", help="Limit: ship nothing larger (10^6 bytes)."),
+        )
+    ):
+        wrapped = option(wrapped)
+    return wrapped

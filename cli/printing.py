@@ -1,0 +1,140 @@
+"""What the commands print: results on standard output, progress on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from modelwright.core.errors import LimitNotMetError
+from modelwright.harness.progress import Progress
+
+_MARKS = {True: click.style("ok", fg="green"), False: click.style("--", fg="yellow")}
+
+
+def print_json(value: Any) -> None:
+    """Prints a JSON value on standard output."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def open_progress() -> Progress:
+    """Returns a live bar when standard error is a terminal, plain lines when not."""
+    return LiveProgress() if sys.stderr.isatty() else LineProgress()
+
+
+class LineProgress:
+    """One line when a task begins, one when it ends: for logs."""
+
+    def __init__(self) -> None:
+        self._quarter: dict[str, int] = {}
+
+    def start(self, task: str, text: str) -> None:
+        """Prints what begins."""
+        del task
+        click.echo(f"   {text} ...", err=True)
+
+    def say(self, task: str, text: str) -> None:
+        """Says nothing: a log has no use for what is over in a moment."""
+
+    def advance(self, task: str, done: int, total: int) -> None:
+        """Prints a line every quarter."""
+        quarter = 4 * done // total
+        if quarter > self._quarter.get(task, 0):
+            self._quarter[task] = quarter
+            click.echo(f"   round {done} of {total}", err=True)
+
+    def finish(self, task: str, text: str, *, ok: bool = True) -> None:
+        """Prints what came out."""
+        del task
+        click.echo(f"{_MARKS[ok]} {text}", err=True)
+
+
+class LiveProgress:
+    """A line that changes in place, and one that stays for every finished task."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as RichProgress
+
+        self._console = Console(stderr=True)
+        self._progress = RichProgress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+        )
+        self._tasks: dict[str, Any] = {}
+        self._titles: dict[str, str] = {}
+        self._started_s: dict[str, float] = {}
+
+    def start(self, task: str, text: str) -> None:
+        """Shows a running task."""
+        if not self._tasks:
+            self._progress.start()
+        self._titles[task] = text
+        self._started_s[task] = time.monotonic()
+        self._tasks[task] = self._progress.add_task(text, total=None)
+
+    def say(self, task: str, text: str) -> None:
+        """Shows what a running task is at."""
+        if task in self._tasks:
+            width = max(20, self._console.width - 34)
+            self._progress.update(self._tasks[task], description=f"{self._titles[task]}: {text}"[:width])
+
+    def advance(self, task: str, done: int, total: int) -> None:
+        """Moves the bar."""
+        if task in self._tasks:
+            self._progress.update(self._tasks[task], description=self._titles[task], completed=done, total=total)
+
+    def finish(self, task: str, text: str, *, ok: bool = True) -> None:
+        """Replaces the running task by what came out."""
+        if task in self._tasks:
+            self._progress.remove_task(self._tasks.pop(task))
+        from rich.text import Text
+
+        self._progress.console.print(Text.from_ansi(f"{_MARKS[ok]} ") + Text(text))
+        if not self._tasks:
+            self._progress.stop()
+
+
+def close_progress(progress: Progress) -> None:
+    """Takes a live line off the screen, whatever happened."""
+    if isinstance(progress, LiveProgress):
+        progress._progress.stop()  # noqa: SLF001 - same module
+
+
+def print_document(document: Mapping[str, Any], *, as_json: bool, folder: str | None = None) -> None:
+    """Prints a comparison, and where its files lie."""
+    if as_json:
+        print_json(document)
+        return
+    from rich.console import Console
+
+    from modelwright.harness.report import render_comparison
+
+    render_comparison(document, Console())
+    if folder is not None:
+        click.echo(f"\n{Path(folder) / 'report.html'}  results.json  results.csv  artifacts/")
+
+
+def require_limits(document: Mapping[str, Any]) -> None:
+    """Ends with exit code 7 when the user set limits and nothing measured meets them all.
+
+    Raises:
+        LimitNotMetError: Names the closest misses.
+    """
+    if not document.get("limits"):
+        return
+    rows = [row for row in document["measurements"] if row["status"] == "measured"]
+    if any(not row["limits_missed"] for row in rows):
+        return
+    misses = "; ".join(f"{row['target']}: {', '.join(row['limits_missed'])}" for row in rows)
+    raise LimitNotMetError(f"no target meets the limits you set: {misses}", hint="relax a limit, or change the model")

@@ -1,0 +1,32 @@
+"""`modelwright verify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from modelwright.cli import options
+
+
+@click.command(short_help="Check an artifact's hashes and whether this machine can run it.")
+@click.argument("artifact")
+@options.json_option
+def verify(artifact: str, as_json: bool) -> int:
+    """Check that ARTIFACT is what was built, and whether this machine can run it.
+
+    Exit code 3 when a file was changed, 4 when its runtime is missing, 6 when this machine does not fit.
+    """
+    from modelwright.cli.printing import print_json
+    from modelwright.core.artifact import open_artifact, verify_files
+    from modelwright.harness.measuring import require_runnable
+    from modelwright.profiles import detect_host
+
+    opened = open_artifact(Path(artifact))
+    verify_files(opened)
+    require_runnable(opened.manifest.target, opened, detect_host())
+    if as_json:
+        print_json({"artifact": artifact, "target": opened.manifest.target, "files": "verified", "runs_here": True})
+        return 0
+    click.echo(f"{artifact}: {len(opened.manifest.files)} files are what was built; {opened.manifest.target} runs here")
+    return 0

@@ -1,0 +1,181 @@
+"""An artifact: a folder with the runtime's files and `artifact.json`, the manifest that says what it is.
+
+A manifest is written last and read first: a folder without one is no artifact, and files whose hash is not the
+manifest's are never loaded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from modelwright.core.errors import BadInputError
+from modelwright.core.files import hash_file, read_json, write_json
+from modelwright.core.signature import Signature
+
+MANIFEST = "artifact.json"
+REFERENCE = "reference.npz"
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What `artifact.json` holds.
+
+    Attributes:
+        target: `ort-int8`, ...
+        model_file: The file that the runtime loads, relative to the folder.
+        files: Path relative to the folder -> SHA-256, of every file but the manifest.
+        size_bytes: Of the files a device needs: all but the reference outputs.
+        signature: Of the ONNX model; the artifact is fed and read in these names, dtypes and layouts.
+        source: Kind, path, SHA-256, number of parameters and opset of the FP32 model.
+        samples: Of each part (calibration, tuning, evaluation): path, count, SHA-256; None where not used.
+        machine: The machine it was built for (`Machine.to_dict`).
+        requires: What the machine that runs it must have.
+        recipe: What was done, in the target's own words.
+        versions: Package -> version of what made it.
+        build_host: Architecture, operating system and Python of the machine it was built on.
+        build_s: Seconds the build took, proof not included.
+        proof: The comparison with FP32 on the evaluation samples, or None with `proof_reason`.
+        proof_reason: Why there is no proof: the host cannot run it.
+        notes: Sentences for the user.
+        key: Hash of all that decides the files; an artifact with the same key need not be built again.
+        created: ISO 8601, UTC.
+    """
+
+    target: str
+    model_file: str
+    files: Mapping[str, str]
+    size_bytes: int
+    signature: Signature
+    source: Mapping[str, Any]
+    samples: Mapping[str, Any]
+    machine: Mapping[str, Any]
+    requires: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    versions: Mapping[str, str]
+    build_host: Mapping[str, Any]
+    build_s: float
+    proof: Mapping[str, Any] | None
+    proof_reason: str | None
+    notes: Sequence[str]
+    key: str
+    created: str
+    schema: int = SCHEMA
+
+    def to_dict(self) -> dict[str, Any]:
+        data = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        data["signature"] = self.signature.to_dict()
+        return {"schema": data.pop("schema"), **data}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """A folder and its manifest."""
+
+    directory: Path
+    manifest: Manifest
+
+    @property
+    def model_path(self) -> Path:
+        return self.directory / self.manifest.model_file
+
+    @property
+    def reference_path(self) -> Path | None:
+        """Inputs with the FP32 model's outputs, to prove the artifact on the device; None when absent."""
+        path = self.directory / REFERENCE
+        return path if path.is_file() else None
+
+
+def hash_files(directory: Path) -> dict[str, str]:
+    """Returns relative path -> SHA-256 for every file of a folder but the manifest."""
+    return {
+        path.relative_to(directory).as_posix(): hash_file(path)
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
+
+
+def measure_size(directory: Path) -> int:
+    """Returns the bytes that a device needs: every file but the manifest and the reference outputs."""
+    return sum(
+        path.stat().st_size
+        for path in directory.rglob("*")
+        if path.is_file() and path.name not in (MANIFEST, REFERENCE)
+    )
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> Artifact:
+    """Writes `artifact.json`; the last step of a build, after which the folder is an artifact."""
+    write_json(directory / MANIFEST, manifest.to_dict())
+    return Artifact(directory=directory, manifest=manifest)
+
+
+def open_artifact(directory: Path) -> Artifact:
+    """Reads an artifact's manifest; its files are not touched.
+
+    Raises:
+        BadInputError: No such folder, no manifest, or one that this version does not understand.
+    """
+    if not directory.is_dir():
+        raise BadInputError(
+            f"no such artifact: {directory}", hint="give the folder that `modelwright build` made, not a file in it"
+        )
+    path = directory / MANIFEST
+    if not path.is_file():
+        inner = sorted(child.parent.name for child in directory.glob(f"*/{MANIFEST}"))
+        hint = f"it holds artifacts: {', '.join(inner)}" if inner else "build one with `modelwright build`"
+        raise BadInputError(f"{directory} is not an artifact: it has no {MANIFEST}", hint=hint)
+    data = read_json(path, "an artifact's manifest")
+    return Artifact(directory=directory, manifest=_parse_manifest(path, data))
+
+
+def verify_files(artifact: Artifact) -> None:
+    """Compares every file with the manifest.
+
+    Raises:
+        BadInputError: A file is missing, changed, or was added.
+    """
+    expected = dict(artifact.manifest.files)
+    found = hash_files(artifact.directory)
+    faults = [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
+    faults += [f"{name} is not in the manifest" for name in sorted(found.keys() - expected.keys())]
+    faults += [
+        f"{name} was changed (SHA-256 {found[name][:12]}..., the manifest says {expected[name][:12]}...)"
+        for name in sorted(found.keys() & expected.keys())
+        if found[name] != expected[name]
+    ]
+    if faults:
+        raise BadInputError(
+            f"artifact {artifact.directory} is not what was built: {'; '.join(faults)}",
+            hint="build it again, or copy the whole folder again",
+        )
+
+
+def _parse_manifest(path: Path, data: dict[str, Any]) -> Manifest:
+    fields = {field.name for field in dataclasses.fields(Manifest)}
+    if data.get("schema") != SCHEMA:
+        raise BadInputError(
+            f"{path}: schema {data.get('schema')!r} is not {SCHEMA}",
+            hint="it was made by another version of modelwright: build it again",
+        )
+    unknown, missing = sorted(data.keys() - fields), sorted(fields - data.keys())
+    if unknown or missing:
+        raise BadInputError(f"{path}: unknown keys {unknown}, missing keys {missing}", hint="build the artifact again")
+    for name in ("files", "source", "samples", "machine", "requires", "recipe", "versions", "build_host"):
+        if not isinstance(data[name], dict):
+            raise BadInputError(f"{path}: {name} must be an object", hint="build the artifact again")
+    for name in [data["model_file"], *data["files"]]:
+        # A manifest may come from anywhere: it must not point out of its folder.
+        if not isinstance(name, str) or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise BadInputError(f"{path}: file {name!r} is not inside the artifact", hint="do not use this artifact")
+    if data["model_file"] not in data["files"]:
+        raise BadInputError(f"{path}: model_file {data['model_file']!r} has no hash", hint="build the artifact again")
+    try:
+        signature = Signature.from_dict(data["signature"])
+    except (KeyError, TypeError) as error:
+        raise BadInputError(f"{path}: signature cannot be read: {error}", hint="build the artifact again") from error
+    return Manifest(**{**data, "signature": signature})

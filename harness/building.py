@@ -1,0 +1,239 @@
+"""Builds several targets of one source: export, evidence, one artifact after the other.
+
+A target that fails does not stop the others; what is missing is kept with its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from modelwright.core.artifact import Artifact
+from modelwright.core.child import scratch_directory
+from modelwright.core.errors import BuildFailedError, ModelwrightError, ToolchainMissingError
+from modelwright.core.exported import ExportedModel
+from modelwright.core.files import explain_os_error
+from modelwright.core.sample_store import is_random, materialize_samples
+from modelwright.core.samples import SampleRef
+from modelwright.exporters import export
+from modelwright.harness.document import Absent
+from modelwright.harness.progress import Progress, Silence
+from modelwright.profiles import detect_host, load_profile
+from modelwright.profiles.schema import Profile
+from modelwright.targets.building import build
+from modelwright.targets.evidence import EVALUATION_LIMIT, Evidence, prepare_evidence
+from modelwright.targets.table import get_target, target_names
+
+
+@dataclass(kw_only=True)
+class Built:
+    """What building all targets left."""
+
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+    reused: dict[str, bool] = field(default_factory=dict)
+    absent: list[Absent] = field(default_factory=list)
+
+
+def build_targets(
+    source: str | Path,
+    *,
+    samples: str | Path,
+    out: str | Path,
+    evaluation: str | Path | None = None,
+    targets: Sequence[str] | None = None,
+    profile: str = "host",
+    evaluation_limit: int = EVALUATION_LIMIT,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Built:
+    """Builds artifacts into `out/TARGET`, and the verified model into `out/model`.
+
+    Args:
+        source: `model.onnx`, `model.pt2` or `file.py:factory`.
+        samples: `.npz`, `file.py:function`, or `random[:COUNT]` for noise.
+        out: A folder.
+        evaluation: Samples that only judge.
+        targets: Names; None for all that suit the profile.
+        profile: The machine they are for; may be another than this one.
+        evaluation_limit: Judge on at most this many samples.
+        overwrite: Replace artifacts that were built from other inputs.
+        progress: Told what is going on.
+
+    Returns:
+        Artifacts by target, and what is missing with its reason.
+
+    Raises:
+        UsageError: Unknown target.
+        BadInputError: Source, samples or `out` cannot be used.
+        BuildFailedError: The export does not follow the source, or no target could be built.
+    """
+    tell = progress or Silence()
+    host = detect_host()
+    chosen = host if profile == "host" else load_profile(profile)
+    suiting = [name for name in target_names() if name in chosen.targets]
+    names = list(targets or suiting)
+    for name in names:
+        get_target(name)
+    folder = Path(out)
+    with explain_os_error(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with scratch_directory(folder) as scratch:
+        exported, evidence = prepare(
+            source,
+            model_path=folder / "model" / "model.onnx",
+            samples=samples,
+            evaluation=evaluation,
+            limit=evaluation_limit,
+            scratch=Path(scratch),
+            progress=tell,
+        )
+        built = build_all(
+            names, exported, evidence, folder, chosen, host, tell, by_name=bool(targets), overwrite=overwrite, run=False
+        )
+    if not built.artifacts:
+        raise explain_nothing_built(built)
+    return built
+
+
+def prepare(
+    source: str | Path,
+    *,
+    model_path: Path,
+    samples: str | Path,
+    evaluation: str | Path | None,
+    limit: int,
+    scratch: Path,
+    progress: Progress,
+) -> tuple[ExportedModel, Evidence]:
+    """Exports a source and prepares the samples that its artifacts are built from and judged by."""
+    progress.start("export", f"exporting {source}")
+    random = is_random(str(samples))
+    calibration_path = None
+    if not random:
+        calibration_path = materialize_samples(
+            str(samples), None, scratch / "samples", progress=lambda text: progress.say("export", text)
+        )
+    exported = export(
+        source,
+        model_path,
+        samples=None if calibration_path is None else SampleRef(path=calibration_path),
+        overwrite=True,
+        progress=lambda text: progress.say("export", text),
+    )
+    if calibration_path is None:
+        calibration_path = materialize_samples(str(samples), exported.signature, scratch / "samples")
+    evaluation_path = None
+    if evaluation is not None:
+        evaluation_path = materialize_samples(str(evaluation), exported.signature, scratch / "evaluation")
+    progress.finish("export", exported.summarize())
+    progress.start("samples", "reading the samples")
+    origins = {str(calibration_path): str(samples)}
+    if evaluation_path is not None:
+        origins[str(evaluation_path)] = str(evaluation)
+    evidence = prepare_evidence(
+        exported,
+        calibration_path,
+        scratch / "reference",
+        evaluation=evaluation_path,
+        limit=limit,
+        random=random,
+        origins=origins,
+        progress=lambda text: progress.say("samples", text),
+    )
+    progress.finish("samples", _summarize_samples(evidence))
+    return exported, evidence
+
+
+def build_all(
+    names: Sequence[str],
+    exported: ExportedModel,
+    evidence: Evidence,
+    folder: Path,
+    profile: Profile,
+    host: Profile,
+    tell: Progress,
+    *,
+    by_name: bool,
+    overwrite: bool = True,
+    run: bool = True,
+) -> Built:
+    """Builds one target after the other; one that fails does not stop the others.
+
+    Args:
+        names: Targets, in order.
+        exported: The verified FP32 model.
+        evidence: Samples and FP32's outputs on them.
+        folder: Each artifact goes into `folder/TARGET`.
+        profile: The machine they are for.
+        host: This machine.
+        tell: Told what is going on.
+        by_name: Whether the user asked for these targets; then a missing toolchain is a failure, not a skip.
+        overwrite: Replace artifacts that were built from other inputs.
+        run: Whether only targets that can run here are wanted.
+    """
+    built = Built()
+    for name in names:
+        task = f"build:{name}"
+        readiness = get_target(name).check_run(host.machine())
+        if run and not readiness.ok:
+            error = ToolchainMissingError(readiness.reason or "cannot run here", hint=readiness.hint)
+            built.absent.append(Absent(target=name, status="failed" if by_name else "skipped", error=error))
+            continue
+        tell.start(task, f"building {name}")
+        try:
+            artifact, reused = build(
+                name,
+                exported,
+                evidence,
+                folder / name,
+                machine=replace(profile.machine(), name=profile.name),
+                host=host.machine(),
+                overwrite=overwrite,
+                progress=_say(tell, task),
+            )
+        except ToolchainMissingError as error:
+            built.absent.append(Absent(target=name, status="failed" if by_name else "skipped", error=error))
+            tell.finish(task, f"{name}: {error.message}", ok=False)
+        except ModelwrightError as error:
+            built.absent.append(Absent(target=name, status="failed", error=error))
+            tell.finish(task, f"{name}: {error.message}", ok=False)
+        else:
+            built.artifacts[name], built.reused[name] = artifact, reused
+            tell.finish(task, summarize_build(artifact, reused=reused))
+    return built
+
+
+def _say(tell: Progress, task: str) -> Callable[[str], None]:
+    return lambda text: tell.say(task, text)
+
+
+def summarize_build(artifact: Artifact, *, reused: bool) -> str:
+    """Returns a line about an artifact: size, seconds, how it follows FP32."""
+    manifest = artifact.manifest
+    parts = [f"{manifest.size_bytes / 1e6:.2f} MB", "unchanged" if reused else f"{manifest.build_s:.1f} s"]
+    if manifest.proof is None:
+        parts.append(manifest.proof_reason or "not proved")
+    else:
+        fidelity = manifest.proof["fidelity"]
+        if fidelity.get("agreement") is not None:
+            parts.append(f"agreement {fidelity['agreement']:.1%}")
+        if fidelity.get("cosine") is not None:
+            parts.append(f"cosine {fidelity['cosine']:.5f}")
+    return f"{manifest.target}: {', '.join(parts)}"
+
+
+def _summarize_samples(evidence: Evidence) -> str:
+    counts = [f"{part['count']} {name}" for name, part in evidence.described.items() if part is not None]
+    labelled = (evidence.described["evaluation"] or {}).get("labels")
+    kind = "random samples" if evidence.random else "samples"
+    return f"{kind}: {', '.join(counts)}{', labelled' if labelled else ''}"
+
+
+def explain_nothing_built(built: Built) -> ModelwrightError:
+    """Returns the error that fits when every target is missing."""
+    reasons = "\n".join(f"{absent.target}: {absent.error.message}" for absent in built.absent)
+    kinds = {type(absent.error) for absent in built.absent}
+    cls = ToolchainMissingError if kinds == {ToolchainMissingError} else BuildFailedError
+    hints = [absent.error.hint for absent in built.absent if absent.error.hint]
+    return cls("no target could be built", hint=hints[0] if hints else "see `modelwright targets`", detail=reasons)

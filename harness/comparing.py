@@ -1,0 +1,193 @@
+"""From one FP32 model to a comparison: export, build every target, prove, measure together, judge, write.
+
+What was finished is kept whatever happens later, and found again by the next run: artifacts whose inputs have not
+changed are not built again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from modelwright.core.child import scratch_directory
+from modelwright.core.errors import BadInputError, MeasurementInvalidError
+from modelwright.core.exported import ExportedModel
+from modelwright.core.files import explain_os_error, read_json, write_json, write_text
+from modelwright.harness.building import build_all, explain_nothing_built, prepare
+from modelwright.harness.document import Context, assemble_document
+from modelwright.harness.effort import get_effort
+from modelwright.harness.limits import Limits
+from modelwright.harness.measuring import MeasureSettings, measure_artifacts
+from modelwright.harness.progress import Progress, Silence
+from modelwright.harness.report import render_html, write_csv
+from modelwright.harness.verdict import judge
+from modelwright.profiles import detect_host, find_region, load_profile, require_fit
+from modelwright.targets.evidence import EVALUATION_LIMIT, Evidence
+from modelwright.targets.table import BASELINE, get_target, target_names
+
+MARKER = ".modelwright.json"
+
+
+def compare(
+    source: str | Path,
+    *,
+    samples: str | Path,
+    out: str | Path,
+    evaluation: str | Path | None = None,
+    targets: Sequence[str] | None = None,
+    baseline: str = BASELINE,
+    effort: str = "standard",
+    profile: str = "host",
+    threads: int = 1,
+    batch: int = 1,
+    region: str | None = None,
+    evaluation_limit: int = EVALUATION_LIMIT,
+    limits: Limits | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Builds targets of one source, measures them side by side and writes the comparison.
+
+    Args:
+        source: `model.onnx`, `model.pt2` or `file.py:factory`.
+        samples: `.npz`, `file.py:function`, or `random[:COUNT]` for noise; calibrates, and judges too unless
+            `evaluation` is given.
+        out: A folder: `artifacts/TARGET/`, `model/`, `results.json`, `results.csv`, `report.html`.
+        evaluation: Samples that only judge.
+        targets: Names; None for all that are usable here.
+        baseline: The target that speed-ups are over; built and measured even if not among `targets`.
+        effort: `quick`, `standard` or `strict`.
+        profile: The machine the numbers are for; refused when this is another one.
+        threads: Of every runtime.
+        batch: Samples an inference.
+        region: Of the grid, for carbon; None for the profile's.
+        evaluation_limit: Judge on at most this many samples.
+        limits: What a target must meet to be shipped.
+        seed: Of the order of turns.
+        overwrite: Use `out` even though it holds a comparison of another source.
+        progress: Told what is going on.
+
+    Returns:
+        The document that `results.json` holds.
+
+    Raises:
+        UsageError: Unknown target or effort.
+        BadInputError: Source, samples or `out` cannot be used.
+        BuildFailedError: The export does not follow the source, or no target could be built.
+        MeasurementInvalidError: The profile is of another machine, or nothing could be measured.
+    """
+    tell = progress or Silence()
+    names = _choose_targets(targets, baseline)
+    settings = MeasureSettings(effort=get_effort(effort), threads=threads, batch=batch, seed=seed)
+    host = detect_host()
+    chosen = host if profile == "host" else load_profile(profile)
+    require_fit(chosen, host)
+    grid_region = find_region(region or chosen.grid_region)
+    folder = Path(out)
+    _claim_folder(folder, source, overwrite=overwrite)
+    with scratch_directory(folder) as scratch_name:
+        scratch = Path(scratch_name)
+        exported, evidence = prepare(
+            source,
+            model_path=folder / "model" / "model.onnx",
+            samples=samples,
+            evaluation=evaluation,
+            limit=evaluation_limit,
+            scratch=scratch,
+            progress=tell,
+        )
+        _check_batch(exported, batch)
+        built = build_all(names, exported, evidence, folder / "artifacts", chosen, host, tell, by_name=bool(targets))
+        if not built.artifacts:
+            raise explain_nothing_built(built)
+        tell.start("measure", f"measuring {len(built.artifacts)} artifacts in turns")
+        measurements = measure_artifacts(
+            built.artifacts,
+            settings,
+            chosen,
+            host,
+            samples=evidence.evaluation,
+            on_round=lambda done, total: tell.advance("measure", done, total),
+            on_event=lambda text: tell.say("measure", text),
+        )
+    document = assemble_document(
+        Context(settings=settings, profile=chosen, host=host, region=grid_region, baseline=baseline),
+        source=exported.describe_source(),
+        samples=_describe_samples(evidence),
+        artifacts=built.artifacts,
+        reused=built.reused,
+        measurements=measurements,
+        absent=built.absent,
+        warnings=list(exported.notes),
+    )
+    measured = sum(row["status"] == "measured" for row in document["measurements"])
+    tell.finish("measure", f"{measured} artifacts measured", ok=measured > 0)
+    finish_document(document, folder, limits)
+    if not measured:
+        reasons = "; ".join(f"{row['target']}: {row['reason']}" for row in document["measurements"])
+        raise MeasurementInvalidError(f"nothing could be measured: {reasons}", hint=f"see {folder / 'results.json'}")
+    return document
+
+
+def finish_document(document: dict[str, Any], folder: Path | None, limits: Limits | None) -> None:
+    """Judges a document and, given a folder, writes `results.json`, `results.csv` and `report.html` into it."""
+    if limits is not None:
+        limits.apply(document)
+    document["verdict"] = judge(document)
+    if folder is None:
+        return
+    with explain_os_error(folder):
+        write_json(folder / "results.json", document)
+        write_csv(document, folder / "results.csv")
+        write_text(folder / "report.html", render_html(document))
+
+
+def _choose_targets(targets: Sequence[str] | None, baseline: str) -> list[str]:
+    """Returns the targets in the table's order, the baseline among them; unknown names are refused at once."""
+    wanted = set(targets or target_names()) | {baseline}
+    for name in sorted(wanted):
+        get_target(name)
+    return [name for name in target_names() if name in wanted]
+
+
+def _claim_folder(folder: Path, source: str | Path, *, overwrite: bool) -> None:
+    """Makes the output folder, or finds that it is a comparison of the same source.
+
+    Raises:
+        BadInputError: It is a file, holds something else, or a comparison of another source.
+    """
+    marker = folder / MARKER
+    if folder.exists() and not folder.is_dir():
+        raise BadInputError(f"{folder} is a file, not a folder", hint="choose another --out")
+    if marker.is_file():
+        earlier = read_json(marker, "the mark of a comparison").get("source")
+        if earlier != _absolute(source) and not overwrite:
+            raise BadInputError(
+                f"{folder} holds a comparison of {earlier}", hint="choose another --out, or add --overwrite"
+            )
+    elif folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise BadInputError(
+            f"{folder} exists and holds something else than a comparison",
+            hint="choose another --out, or add --overwrite to write into it",
+        )
+    write_json(marker, {"schema": 1, "source": _absolute(source)})
+
+
+def _absolute(source: str | Path) -> str:
+    path, separator, function = str(source).rpartition(":")
+    return f"{Path(path).resolve()}:{function}" if separator else str(Path(source).resolve())
+
+
+def _check_batch(exported: ExportedModel, batch: int) -> None:
+    if batch != 1 and not exported.signature.batch_is_dynamic:
+        raise BadInputError(
+            f"--batch {batch}: the model's first dimensions are fixed: "
+            + "; ".join(spec.describe() for spec in exported.signature.inputs),
+            hint="export it with a dynamic first dimension, or measure with --batch 1",
+        )
+
+
+def _describe_samples(evidence: Evidence) -> Mapping[str, Any]:
+    return {**evidence.described, "random": evidence.random}

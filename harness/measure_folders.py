@@ -1,0 +1,135 @@
+"""Measures artifacts that were built before, here: on the device they are for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from modelwright.core.artifact import Artifact, open_artifact
+from modelwright.core.errors import BadInputError, MeasurementInvalidError
+from modelwright.core.samples import SampleRef
+from modelwright.harness.document import Context, assemble_document
+from modelwright.harness.effort import get_effort
+from modelwright.harness.limits import Limits
+from modelwright.harness.measuring import MeasureSettings, measure_artifacts, rename_duplicates
+from modelwright.harness.progress import Progress, Silence
+from modelwright.harness.verdict import judge
+from modelwright.profiles import detect_host, find_region, load_profile, require_fit
+from modelwright.targets.table import BASELINE
+
+
+def measure(
+    directories: Sequence[str | Path],
+    *,
+    samples: str | Path | None = None,
+    baseline: str | None = None,
+    effort: str = "standard",
+    profile: str = "host",
+    threads: int = 1,
+    batch: int = 1,
+    region: str | None = None,
+    limits: Limits | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Measures artifacts of one source side by side.
+
+    Each is compared with the FP32 outputs packed with it before its numbers count.
+
+    Args:
+        directories: Artifact folders.
+        samples: `.npz` file to run on, and to count right answers on where it has labels; None for the inputs
+            packed with the artifacts.
+        baseline: Target that speed-ups are over; None for `ort-fp32` if it is there, else the first artifact.
+        effort: `quick`, `standard` or `strict`.
+        profile: The machine the numbers are for; refused when this is another one.
+        threads: Of every runtime.
+        batch: Samples an inference.
+        region: Of the grid, for carbon; None for the profile's.
+        limits: What a target must meet to be shipped.
+        seed: Of the order of turns.
+        progress: Told what is going on.
+
+    Returns:
+        A document like that of `compare`.
+
+    Raises:
+        BadInputError: Not artifacts, of different sources, changed since they were built, or bad samples.
+        MeasurementInvalidError: The profile is of another machine, or nothing could be measured.
+    """
+    tell = progress or Silence()
+    settings = MeasureSettings(effort=get_effort(effort), threads=threads, batch=batch, seed=seed)
+    opened = [open_artifact(Path(directory)) for directory in directories]
+    _require_one_source(opened)
+    names = rename_duplicates([artifact.manifest.target for artifact in opened])
+    artifacts = dict(zip(names, opened, strict=True))
+    host = detect_host()
+    chosen = host if profile == "host" else load_profile(profile)
+    require_fit(chosen, host)
+    ref = None if samples is None else SampleRef(path=Path(samples), part="evaluation", holds_evaluation=False)
+    if ref is not None:
+        _check_samples(ref, opened[0])
+    tell.start("measure", f"measuring {len(artifacts)} artifacts in turns")
+    measurements = measure_artifacts(
+        artifacts,
+        settings,
+        chosen,
+        host,
+        samples=ref,
+        prove=True,
+        labelled=ref,
+        on_round=lambda done, total: tell.advance("measure", done, total),
+        on_event=lambda text: tell.say("measure", text),
+    )
+    failures = [result for result in measurements.by_name.values() if result.failure is not None]
+    if len(failures) == len(artifacts):
+        first = failures[0].failure
+        assert first is not None
+        raise first
+    tell.finish("measure", f"{len(artifacts) - len(failures)} artifacts measured")
+    document = assemble_document(
+        Context(
+            settings=settings,
+            profile=chosen,
+            host=host,
+            region=find_region(region or chosen.grid_region),
+            baseline=_choose_baseline(names, baseline),
+        ),
+        source=dict(opened[0].manifest.source),
+        samples=dict(opened[0].manifest.samples) | ({"measured_on": str(samples)} if samples else {}),
+        artifacts=artifacts,
+        reused={},
+        measurements=measurements,
+        absent=[],
+    )
+    if limits is not None:
+        limits.apply(document)
+    document["verdict"] = judge(document)
+    return document
+
+
+def _require_one_source(artifacts: Sequence[Artifact]) -> None:
+    if not artifacts:
+        raise BadInputError("no artifact was given", hint="modelwright measure DIR/artifacts/*")
+    hashes = {artifact.manifest.source.get("sha256") for artifact in artifacts}
+    if len(hashes) > 1:
+        raise BadInputError(
+            "the artifacts are of different FP32 models: a comparison of their speeds would mislead",
+            hint="measure them in calls of their own",
+        )
+
+
+def _choose_baseline(names: Sequence[str], baseline: str | None) -> str:
+    wanted = baseline or (BASELINE if BASELINE in names else names[0])
+    if wanted not in names:
+        raise MeasurementInvalidError(
+            f"the baseline {wanted} is not among the artifacts ({', '.join(names)})", hint="give its folder too"
+        )
+    return wanted
+
+
+def _check_samples(ref: SampleRef, artifact: Artifact) -> None:
+    from modelwright.core.samples import open_samples
+
+    open_samples(ref, artifact.manifest.signature)

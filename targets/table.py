@@ -1,0 +1,48 @@
+"""The table of targets: name -> where its class is. Adding a target adds a line here."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+
+from modelwright.core.errors import UsageError
+from modelwright.targets.base import Target
+
+TABLE = {
+    "ort-fp32": "modelwright.targets.ort:OrtFp32",
+    "ort-int8": "modelwright.targets.ort:OrtInt8",
+    "ort-int8-dynamic": "modelwright.targets.ort:OrtInt8Dynamic",
+    "openvino-fp32": "modelwright.targets.openvino:OpenvinoFp32",
+    "openvino-bf16": "modelwright.targets.openvino:OpenvinoBf16",
+    "openvino-int8": "modelwright.targets.openvino:OpenvinoInt8",
+    "tflite-fp32": "modelwright.targets.tflite:TfliteFp32",
+    "tflite-fp16": "modelwright.targets.tflite:TfliteFp16",
+    "tflite-int8": "modelwright.targets.tflite:TfliteInt8",
+    "tflite-int8-dynamic": "modelwright.targets.tflite:TfliteInt8Dynamic",
+}
+
+BASELINE = "ort-fp32"
+"""What speed-ups are over unless the user says otherwise: the FP32 model in the runtime that reads it as it is."""
+
+
+def target_names() -> tuple[str, ...]:
+    """Returns the names of all targets, in the order in which people read them."""
+    return tuple(TABLE)
+
+
+def get_target(name: str) -> Target:
+    """Returns a target by name; imports its module, which loads no vendor package.
+
+    Raises:
+        UsageError: There is no such target; names the closest ones.
+    """
+    if name not in TABLE:
+        close = difflib.get_close_matches(name, TABLE, n=3, cutoff=0.5)
+        raise UsageError(
+            f"there is no target {name!r}",
+            hint=f"did you mean {' or '.join(close)}?" if close else f"targets: {', '.join(TABLE)}",
+        )
+    module, _, attribute = TABLE[name].partition(":")
+    target = getattr(importlib.import_module(module), attribute)()
+    assert isinstance(target, Target)
+    return target

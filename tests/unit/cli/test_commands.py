@@ -1,0 +1,86 @@
+"""The command line as a user meets it, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMMANDS = ("demo", "targets", "profiles", "export", "build", "measure", "compare", "inspect", "verify")
+
+
+def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "modelwright.cli", *arguments],
+        capture_output=True, text=True, check=False, cwd=cwd, timeout=300,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    done = run(command, "--help")
+    assert done.returncode == 0
+    assert "Usage:" in done.stdout
+    assert len(done.stdout.splitlines()) > 8
+
+
+def test_the_list_names_every_command_and_exit_code() -> None:
+    text = run("--help").stdout
+    assert all(f"  {command} " in text for command in COMMANDS)
+    assert "7 a limit you set was not met" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("nonsense",), 2, "No such command"),
+        (("compare", "m.onnx"), 2, "--samples"),
+        (("compare", "m.onnx", "-s", "s.npz", "-o", "o", "-t", "ort-int9"), 2, "did you mean ort-int8"),
+        (("compare", "m.onnx", "-s", "s.npz", "-o", "o", "--effort", "huge"), 2, "huge"),
+        (("compare", "absent.onnx", "-s", "s.npz", "-o", "o"), 3, "s.npz"),
+        (("export", "absent.onnx", "-o", "o.onnx"), 3, "absent.onnx"),
+        (("inspect", "absent"), 3, "no such artifact"),
+        (("verify", "absent"), 3, "no such artifact"),
+        (("measure", "absent"), 3, "no such artifact"),
+        (("profiles", "raspbery-pi-5"), 3, "raspberry-pi-5"),
+        (("targets", "--profile", "absent.toml"), 3, "absent.toml"),
+    ],
+)
+def test_mistakes_get_one_clear_error(tmp_path: Path, arguments: tuple[str, ...], code: int, words: str) -> None:
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_errors_are_json_when_asked(tmp_path: Path) -> None:
+    done = run("inspect", "absent", "--json", cwd=tmp_path)
+    assert done.returncode == 3
+    error = json.loads(done.stdout)["error"]
+    assert error["exit_code"] == 3
+    assert "no such artifact" in error["message"]
+
+
+def test_targets_says_of_each_whether_it_can_be_built_and_run() -> None:
+    rows = json.loads(run("targets", "--json").stdout)
+    assert {"ort-fp32", "ort-int8", "openvino-bf16", "tflite-int8-dynamic"} <= {row["target"] for row in rows}
+    for row in rows:
+        for what in ("build", "run"):
+            assert row[what]["ok"] or row[what]["reason"]
+
+
+def test_bf16_is_refused_for_a_cpu_without_it() -> None:
+    rows = {row["target"]: row for row in json.loads(run("targets", "--profile", "x86-avx2", "--json").stdout)}
+    assert not rows["openvino-bf16"]["build"]["ok"]
+    assert "bf16" in rows["openvino-bf16"]["build"]["reason"]
+
+
+def test_profiles_lists_all_and_shows_one() -> None:
+    rows = json.loads(run("profiles", "--json").stdout)
+    assert {"raspberry-pi-5", "x86-amx", "nvidia-h200"} <= {row["name"] for row in rows}
+    shown = json.loads(run("profiles", "desktop-i5-10400").stdout)
+    assert (shown["power"]["tdp_w"], shown["power"]["inference_share"], shown["power"]["idle_w"]) == (65, 0.4, 5)

@@ -1,0 +1,34 @@
+"""What starting the command costs: nothing heavy is imported before it is needed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "onnx", "onnxruntime", "openvino", "nncf", "ai_edge_litert", "tflite_runtime", "tensorrt")
+
+
+def loaded_after(statement: str) -> set[str]:
+    code = f"{statement}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import modelwright.cli.main",
+        "import modelwright.targets, modelwright.exporters, modelwright.harness, modelwright.profiles",
+        "from modelwright.targets import get_target, target_names\nfor name in target_names(): get_target(name)",
+        "import modelwright.harness.comparing, modelwright.harness.measure_folders",
+    ],
+)
+def test_no_vendor_package_is_imported(statement: str) -> None:
+    assert not loaded_after(statement) & set(HEAVY)
+
+
+def test_help_loads_neither_numpy_nor_rich() -> None:
+    assert not loaded_after("import modelwright.cli.main") & {"numpy", "rich"}

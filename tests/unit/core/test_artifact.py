@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelwright.core.artifact import (
+    MANIFEST,
+    REFERENCE,
+    Manifest,
+    hash_files,
+    measure_size,
+    open_artifact,
+    verify_files,
+    write_manifest,
+)
+from modelwright.core.errors import BadInputError
+from modelwright.core.signature import Signature, TensorSpec
+
+
+def make(folder: Path, **changes: Any) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.bin").write_bytes(b"weights")
+    (folder / REFERENCE).write_bytes(b"outputs")
+    spec = TensorSpec(name="x", dtype="float32", shape=("batch", 3))
+    values: dict[str, Any] = {
+        "target": "ort-fp32", "model_file": "model.bin", "files": hash_files(folder),
+        "size_bytes": measure_size(folder), "signature": Signature(inputs=(spec,), outputs=(spec,)),
+        "source": {"sha256": "s"}, "samples": {}, "machine": {}, "requires": {}, "recipe": {}, "versions": {},
+        "build_host": {}, "build_s": 1.0, "proof": None, "proof_reason": "why", "notes": [], "key": "k", "created": "c",
+    }  # fmt: skip
+    write_manifest(folder, Manifest(**(values | changes)))
+    return folder
+
+
+def test_manifest_comes_back_as_written(tmp_path: Path) -> None:
+    folder = make(tmp_path / "a")
+    artifact = open_artifact(folder)
+    assert artifact.manifest.signature.inputs[0].describe() == "x float32 [batch, 3]"
+    assert artifact.manifest.size_bytes == len(b"weights")
+    verify_files(artifact)
+
+
+def test_changed_missing_and_added_files_are_named(tmp_path: Path) -> None:
+    folder = make(tmp_path / "a")
+    (folder / "model.bin").write_bytes(b"Weights")
+    (folder / REFERENCE).unlink()
+    (folder / "extra").touch()
+    with pytest.raises(BadInputError, match=r"reference.npz is missing; extra is not in the manifest; model.bin was"):
+        verify_files(open_artifact(folder))
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "a/../../b"])
+def test_a_manifest_cannot_point_out_of_its_folder(tmp_path: Path, name: str) -> None:
+    folder = make(tmp_path / "a", model_file=name, files={name: "0" * 64})
+    with pytest.raises(BadInputError, match="not inside the artifact"):
+        open_artifact(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: data.update(schema=99), "schema 99"),
+        (lambda data: data.update(surprise=1), "unknown keys"),
+        (lambda data: data.pop("files"), "missing keys"),
+        (lambda data: data.update(files=[]), "files must be an object"),
+        (lambda data: data.update(signature={}), "signature cannot be read"),
+    ],
+)
+def test_strange_manifests_are_refused(tmp_path: Path, change: Any, message: str) -> None:
+    folder = make(tmp_path / "a")
+    data = json.loads((folder / MANIFEST).read_text())
+    change(data)
+    (folder / MANIFEST).write_text(json.dumps(data))
+    with pytest.raises(BadInputError, match=message):
+        open_artifact(folder)
+
+
+def test_a_folder_of_artifacts_says_what_it_holds(tmp_path: Path) -> None:
+    make(tmp_path / "ort-fp32")
+    with pytest.raises(BadInputError) as caught:
+        open_artifact(tmp_path)
+    assert caught.value.hint == "it holds artifacts: ort-fp32"
+    with pytest.raises(BadInputError, match="no such artifact"):
+        open_artifact(tmp_path / "absent")

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from modelwright.core.child import Child, run_in_child
+from modelwright.core.errors import BadInputError, BuildFailedError, MeasurementInvalidError
+
+HERE = "children"
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+
+
+def test_result_comes_back_from_another_process() -> None:
+    with Child("adding") as child:
+        assert child.call(f"{HERE}:add", {"a": 2, "b": 3}) == 5
+        assert child.call(f"{HERE}:own_pid") == child.pid != os.getpid()
+
+
+def test_state_stays_between_calls_of_one_child_only() -> None:
+    with Child("keeping") as first, Child("keeping") as second:
+        first.call(f"{HERE}:keep", {"value": 7})
+        assert first.call(f"{HERE}:recall") == 7
+        assert second.call(f"{HERE}:recall") is None
+
+
+def test_own_error_keeps_its_class_and_hint() -> None:
+    with pytest.raises(BadInputError, match="the file is bad") as caught:
+        run_in_child(f"{HERE}:refuse", {}, purpose="reading")
+    assert caught.value.hint == "bring another"
+
+
+def test_foreign_error_becomes_the_crash_error_with_its_traceback() -> None:
+    with pytest.raises(MeasurementInvalidError, match="measuring x failed: KeyError") as caught:
+        run_in_child(f"{HERE}:break_down", {}, purpose="measuring x", crash_error=MeasurementInvalidError)
+    assert "something of a vendor" in (caught.value.detail or "")
+
+
+def test_crash_names_the_signal_the_phase_and_the_vendors_last_words() -> None:
+    with pytest.raises(BuildFailedError, match=r"crashed during loading the model: .* SIGABRT") as caught:
+        run_in_child(f"{HERE}:abort", {}, purpose="building y")
+    assert "assertion failed in kernel.cc" in (caught.value.detail or "")
+
+
+def test_hang_is_ended_after_the_timeout() -> None:
+    started = time.monotonic()
+    with pytest.raises(BuildFailedError, match=r"did not answer within 0\.3 s"):
+        run_in_child(f"{HERE}:sleep", {"seconds": 60}, purpose="building z", timeout_s=0.3)
+    assert time.monotonic() - started < 30
+
+
+def test_progress_reaches_the_parent() -> None:
+    told: list[str] = []
+    with pytest.raises(BuildFailedError):
+        run_in_child(f"{HERE}:abort", {}, purpose="x", progress=told.append)
+    assert told == ["loading the model"]
+
+
+def test_what_vendors_print_does_not_disturb_the_answers(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_in_child(f"{HERE}:print_much", {}, purpose="printing") == "done"
+    assert capfd.readouterr().out == ""
+
+
+def test_a_dead_child_is_an_error_not_a_hang() -> None:
+    with Child("dying") as child:
+        pid = child.call(f"{HERE}:own_pid")
+        os.kill(pid, 9)
+        with pytest.raises(BuildFailedError, match="SIGKILL"):
+            child.call(f"{HERE}:own_pid")
+
+
+def test_close_ends_what_the_child_started() -> None:
+    child = Child("starting")
+    grandchild = child.call(f"{HERE}:start_grandchild")
+    child.close()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        state = Path(f"/proc/{grandchild}/stat")
+        if not state.exists() or state.read_text().split(")")[1].split()[0] == "Z":
+            return
+        time.sleep(0.05)
+    pytest.fail("the grandchild still runs")
+
+
+def test_interrupt_ends_a_busy_child_at_once() -> None:
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), Child("busy") as child:
+        child.call(f"{HERE}:own_pid")
+        raise KeyboardInterrupt
+    assert time.monotonic() - started < 10
