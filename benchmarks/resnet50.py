@@ -1,0 +1,71 @@
+"""ResNet-50's shape against ONNX Runtime FP32: one thread, batch 1, all targets interleaved.
+
+Prints the table and writes `benchmarks/results/resnet50-MACHINE.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from modelwright.cli.printing import close_progress, open_progress, print_document
+from modelwright.harness import compare
+
+HERE = Path(__file__).resolve().parent
+
+
+def main() -> None:
+    """Builds, measures, writes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--effort", default="standard")
+    parser.add_argument("--target", action="append")
+    parser.add_argument("--out", type=Path, help="keep the artifacts here")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        samples = Path(folder) / "images.npz"
+        write_images(samples, 48)
+        progress = open_progress()
+        try:
+            document = compare(
+                f"{HERE / 'networks.py'}:create_resnet50",
+                samples=samples,
+                out=arguments.out or Path(folder) / "out",
+                targets=arguments.target,
+                effort=arguments.effort,
+                progress=progress,
+            )
+        finally:
+            close_progress(progress)
+    print_document(document, as_json=False)
+    device = re.sub(r"[^a-z0-9]+", "-", document["environment"]["device"].lower()).strip("-")
+    results = HERE / "results" / f"resnet50-{device}.json"
+    results.parent.mkdir(exist_ok=True)
+    results.write_text(json.dumps(shorten(document), indent=1) + "\n")
+    print(results.relative_to(HERE.parent))
+
+
+def write_images(path: Path, count: int) -> None:
+    """Writes smooth random images: noise at several scales, as photographs have energy at all of them."""
+    rng = np.random.default_rng(0)
+    image = np.zeros((count, 3, 224, 224), np.float32)
+    for size in (4, 14, 56, 224):
+        coarse = rng.standard_normal((count, 3, size, size)).astype(np.float32)
+        image += coarse.repeat(224 // size, axis=2).repeat(224 // size, axis=3) / 2
+    np.savez(path, image=image)
+
+
+def shorten(document: dict) -> dict:
+    """Drops what is long and says nothing about speed."""
+    rows = []
+    for row in document["measurements"]:
+        rows.append({k: v for k, v in row.items() if k not in ("window_median_ms", "recipe", "fidelity", "rounds")})
+    return {**document, "measurements": rows}
+
+
+if __name__ == "__main__":
+    main()

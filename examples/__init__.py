@@ -1,0 +1,1 @@
+"""Small models with real weights and real data, installed with the package."""
