@@ -187,6 +187,8 @@ def estimate_energy(power: Power | None, latency_mean_ms: float | None, profile:
             f"no meter can be read here and profile {profile.name} has no power figures; "
             "give a profile with a [power] table by --profile"
         )
+    if power.scope == "GPU board":
+        return _no_energy(f"the power figures of profile {profile.name} are of the GPU board, and this ran on the CPU")
     if latency_mean_ms is None:
         return _no_energy("no latency was measured")
     seconds = latency_mean_ms / 1e3

@@ -84,6 +84,10 @@ class Findings:
     def quality(self, row: Row) -> float | None:
         return quality_of(row, self.axis, self.reference)
 
+    def fp32_accuracy(self, row: Row) -> float | None:
+        """The accuracy that a row is held against: of the FP32 row, else of the source itself on its samples."""
+        return fp32_accuracy(row, self.reference)
+
     def keeps_quality(self, row: Row) -> bool:
         """Whether nothing measurable was lost against FP32, on any axis that was measured."""
         return loses_nothing(row, self.reference, self.comparison)
@@ -197,13 +201,21 @@ def loses_nothing(row: Row, reference: Row | None, comparison: Comparison) -> bo
         return True
     step = quality_resolution("agreement", comparison.evaluation_count)
     known = False
-    if row.accuracy is not None and reference is not None and reference.accuracy is not None:
+    best = fp32_accuracy(row, reference)
+    if row.accuracy is not None and best is not None:
         known = True
-        if is_worse(row.accuracy, reference.accuracy, step):
+        if is_worse(row.accuracy, best, step):
             return False
     if row.agreement is not None:
         return not is_worse(row.agreement, 1.0, max(step, SHARE_RESOLUTION))
     return known or (row.cosine is not None and not is_worse(row.cosine, 1.0, COSINE_RESOLUTION))
+
+
+def fp32_accuracy(row: Row, reference: Row | None) -> float | None:
+    """Returns the accuracy of the FP32 row, else what the source had on the row's own samples."""
+    if reference is not None and reference.accuracy is not None:
+        return reference.accuracy
+    return row.accuracy_fp32
 
 
 def find_front(
@@ -240,14 +252,16 @@ def _find_candidates(
 
 
 def _may_ship(row: Row, axis: Axis | None, reference: Row | None, comparison: Comparison, min_agreement: float) -> bool:
-    """Whether a row's quality is good enough to ship. FP32 always is; what was not judged never is."""
+    """Whether a row's quality is good enough to ship. FP32's always is; what was not judged never is."""
+    if row.limits_missed:
+        return False
     if row is reference:
         return True
     if row.fidelity_ok is False:
         return False
     one_sample = quality_resolution("agreement", comparison.evaluation_count)
     if axis == "accuracy":
-        best = reference.accuracy if reference is not None else None
+        best = fp32_accuracy(row, reference)
         if best is None:
             best = max((other.accuracy for other in comparison.measured if other.accuracy is not None), default=None)
         # One sample is no loss, even where it is more than a point because there are few of them.
@@ -267,8 +281,10 @@ def _choose(
     if reference is not None:
         # What is not faster than FP32 is not worth the doubt; the wording still names what is smaller.
         pool = [row for row in pool if row is not reference and speeds.is_faster(row, reference)]
-        if not pool:
+        if not pool and reference in candidates:
             return reference
+        # FP32 itself can miss a limit that the user set, such as a size; then the rest need not be faster.
+        pool = pool or list(candidates)
     fastest = [row for row in pool if not any(speeds.is_faster(other, row) for other in pool if other is not row)]
     left = fastest or pool[:1]
     if not left:

@@ -1,0 +1,291 @@
+"""The comparison on the terminal: a table that fits, then what to ship and what to know.
+
+Three layouts: one line per target from 110 columns on and in files and pipes (so that `grep` finds a whole target),
+two lines per target at 80 columns, and a block per target where it is narrower still. Nothing is ever cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from modelwright.harness.report.document import Comparison, Row, read_comparison, verdict_of
+from modelwright.harness.report.formatting import (
+    MISSING,
+    clean_text,
+    energy_unit,
+    format_cosine,
+    format_interval,
+    format_megabytes,
+    format_ms,
+    format_percent_number,
+    format_ratio,
+    format_significant,
+    join_words,
+)
+
+WIDE = 110
+MEDIUM = 78
+
+_Values = Mapping[str, str]
+
+
+def render_comparison(
+    document: Mapping[str, Any], console: Console, verbose: bool = False, directory: Path | None = None
+) -> None:
+    """Prints a comparison.
+
+    Args:
+        document: A results document as in results.json.
+        console: Where to print. Its width chooses the layout; one that is no terminal gets plain lines.
+        verbose: Adds per target what does not fit the table: other percentiles, load and build times, notes.
+        directory: The folder of the results, named at the end when given.
+    """
+    comparison = read_comparison(document)
+    verdict = verdict_of(document)
+    rows = [row for target in verdict["order"] if (row := comparison.find(target)) is not None]
+    measured = [row for row in rows if row.measured]
+    with _no_narrower_than_table(console):
+        if measured:
+            cells = {row.target: _values(row, comparison, _energy_unit(measured)) for row in measured}
+            _print_table(measured, cells, verdict, console, _headers(comparison, _energy_unit(measured)[0]))
+        _print_legend(comparison, measured, verdict, console)
+        _print_unmeasured([row for row in rows if not row.measured], console)
+        if verbose:
+            _print_details(measured, console)
+        _say(
+            console,
+            Text(clean_text(verdict["sentence"]), style="bold green" if verdict["ship"] else "bold"),
+            above=True,
+        )
+        warnings = [*document.get("warnings", ()), *verdict["warnings"]]
+        for index, warning in enumerate(dict.fromkeys(clean_text(warning) for warning in warnings)):
+            _say(console, Text.assemble(("warning: ", "yellow"), warning), above=index == 0)
+        if directory is not None:
+            files = f"Files in {clean_text(directory)}: report.html, results.json, results.csv, artifacts/"
+            _say(console, Text(files, style="dim"), above=True)
+
+
+@contextmanager
+def _no_narrower_than_table(console: Console) -> Iterator[None]:
+    """Lets lines be as long as they are where no screen limits them; rich assumes 80 columns in a pipe."""
+    if console.is_terminal:
+        yield
+        return
+    width, console.width = console.width, 10_000
+    try:
+        yield
+    finally:
+        console.width = width
+
+
+def _say(console: Console, text: Text, *, above: bool = False) -> None:
+    if above:
+        console.print()
+    # Highlighting would colour numbers and quotes in sentences at random.
+    console.print(text, highlight=False, overflow="fold")
+
+
+def _energy_unit(rows: list[Row]) -> tuple[str, float]:
+    return energy_unit(row.energy_j for row in rows)
+
+
+def _shows_cosine(comparison: Comparison) -> bool:
+    """Whether the agreement's column holds the cosine: all rows or none, never one under the other's name."""
+    measured = comparison.measured
+    return all(row.agreement is None for row in measured) and any(row.cosine is not None for row in measured)
+
+
+def _headers(comparison: Comparison, energy: str) -> _Values:
+    labels = {
+        "p50": "p50 ms",
+        "p99": "p99 ms",
+        "throughput": "per s",
+        "size": "size MB",
+        "memory": "mem MB",
+        "energy": energy,
+        "accuracy": "acc %",
+        "agreement": "agree %",
+        "speedup": "speed-up",
+        "interval": "95% int.",
+    }
+    if _shows_cosine(comparison):
+        labels["agreement"] = "cosine"
+    return labels
+
+
+def _values(row: Row, comparison: Comparison, energy: tuple[str, float]) -> _Values:
+    joules = MISSING if row.energy_j is None else format_significant(row.energy_j * energy[1])
+    return {
+        "p50": format_significant(row.p50_ms),
+        "p99": format_significant(row.p99_ms),
+        "throughput": format_significant(row.throughput_per_s),
+        "size": format_megabytes(row.size_bytes),
+        "memory": format_megabytes(row.peak_memory_bytes),
+        "energy": f"~{joules}" if row.energy_estimated else joules,
+        "accuracy": format_percent_number(row.accuracy),
+        "agreement": (format_cosine(row.cosine) if _shows_cosine(comparison) else format_percent_number(row.agreement)),
+        "speedup": format_ratio(row.speedup),
+        "interval": format_speedup_interval(row, comparison.baseline),
+    }
+
+
+def format_speedup_interval(row: Row, baseline: str) -> str:
+    """Returns the interval of a row's speed-up for a table; the baseline against itself has none."""
+    if row.target == baseline:
+        return "baseline"
+    return MISSING if row.speedup_ci95 is None else format_interval(*row.speedup_ci95)
+
+
+def _print_table(
+    rows: list[Row], cells: Mapping[str, _Values], verdict: Mapping[str, Any], console: Console, headers: _Values
+) -> None:
+    width = console.width
+    if width < MEDIUM:
+        _print_blocks(rows, cells, verdict, console, headers)
+        return
+    table = Table(
+        box=box.SIMPLE_HEAD if console.is_terminal else None,
+        pad_edge=False,
+        padding=(0, 1, 0, 0) if width < WIDE else (0, 2, 0, 0),
+        show_edge=False,
+        header_style="bold",
+    )
+    wide = width >= WIDE
+    names = max(cell_len(clean_text(row.target)) for row in rows)
+    # The name gives way: the numbers must stay on their line to be read.
+    table.add_column("", width=2, no_wrap=True)
+    table.add_column(
+        "target" if wide else "target\n",
+        max_width=None if not console.is_terminal else (40 if wide else min(names, 21)),
+        overflow="fold",
+    )
+    for upper, lower in _columns(wide=wide):
+        label = headers[upper] if lower is None else f"{headers[upper]}\n{headers[lower]}"
+        table.add_column(label, justify="right", no_wrap=True)
+    for row in rows:
+        values, ship = cells[row.target], row.target == verdict["ship"]
+        line = [Text(_mark(row, verdict)), Text(clean_text(row.target))]
+        for upper, lower in _columns(wide=wide):
+            text = Text(values[upper])
+            if lower is not None:
+                text.append(f"\n{values[lower]}", style="" if ship else "dim")
+            line.append(text)
+        table.add_row(*line, style="bold green" if ship else None)
+    console.print(table)
+
+
+def _columns(*, wide: bool) -> tuple[tuple[str, str | None], ...]:
+    """Returns the number columns: what stands on the first line and, in the two-line layout, under it."""
+    if wide:
+        order = ("size", "p50", "p99", "throughput", "memory", "energy", "accuracy", "agreement", "speedup", "interval")
+        return tuple((name, None) for name in order)
+    return (
+        ("p50", "p99"),
+        ("throughput", "size"),
+        ("memory", "energy"),
+        ("accuracy", "agreement"),
+        ("speedup", "interval"),
+    )
+
+
+def _print_blocks(
+    rows: list[Row], cells: Mapping[str, _Values], verdict: Mapping[str, Any], console: Console, headers: _Values
+) -> None:
+    for row in rows:
+        style = "bold green" if row.target == verdict["ship"] else "bold"
+        _say(console, Text(f"{_mark(row, verdict)} {clean_text(row.target)}", style=style))
+        pairs = [f"{headers[name]} {value}" for name, value in cells[row.target].items()]
+        for index in range(0, len(pairs), 2):
+            _say(console, Text(f"   {pairs[index]:<18} {pairs[index + 1]}"))
+
+
+def _mark(row: Row, verdict: Mapping[str, Any]) -> str:
+    ship = ">" if row.target == verdict["ship"] else " "
+    return ship + ("*" if row.target in verdict["pareto"] else " ")
+
+
+def _print_legend(comparison: Comparison, measured: list[Row], verdict: Mapping[str, Any], console: Console) -> None:
+    if not measured:
+        return
+    parts = ["> ship this"] if verdict["ship"] else []
+    if verdict["pareto"]:
+        parts.append(f"* on the front of latency and {verdict.get('quality') or 'quality'}")
+    if any(row.energy_estimated for row in measured):
+        parts.append("~ estimated")
+    parts.append(f"speed-up against {clean_text(comparison.baseline)}")
+    _say(console, Text("   ".join(parts), style="dim"), above=True)
+    for line in missing_lines(measured):
+        _say(console, Text(f"{MISSING} {line}", style="dim"))
+
+
+def missing_lines(measured: list[Row]) -> list[str]:
+    """Returns why figures are missing, one line per field and reason: `p99: needs 662 inferences (ort-int8)`."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in measured:
+        for field, reason in row.unavailable:
+            found.setdefault((field.removeprefix("latency_ms."), reason), []).append(clean_text(row.target))
+        if row.energy_j is None and row.energy_reason and all(field != "energy" for field, _ in row.unavailable):
+            found.setdefault(("energy", row.energy_reason), []).append(clean_text(row.target))
+    lines = []
+    for (field, reason), targets in found.items():
+        of_targets = "" if len(targets) == len(measured) else f" ({', '.join(targets)})"
+        lines.append(f"{field}: {reason}{of_targets}")
+    return lines
+
+
+def _print_unmeasured(rows: list[Row], console: Console) -> None:
+    for index, row in enumerate(rows):
+        failed = row.status == "failed"
+        line = Text.assemble(
+            (clean_text(row.status), "red" if failed else "yellow"),
+            f" {clean_text(row.target)}: {row.reason or 'no reason given'}",
+        )
+        _say(console, line, above=index == 0)
+        if row.hint:
+            _say(console, Text(f"  hint: {row.hint}", style="dim"))
+
+
+def _print_details(rows: list[Row], console: Console) -> None:
+    for row in rows:
+        _say(console, Text(f"{row.title} ({clean_text(row.target)})", style="bold"), above=True)
+        for label, value in detail_lines(row):
+            _say(console, Text(f"  {label}: {value}"))
+
+
+def detail_lines(row: Row) -> list[tuple[str, str]]:
+    """Returns what does not fit the table, as label and value; only what is known."""
+    formats: list[tuple[str, float | None, Callable[[float | None], str]]] = [
+        ("mean", row.mean_ms, format_ms),
+        ("p90", row.p90_ms, format_ms),
+        ("p95", row.p95_ms, format_ms),
+        ("load", row.load_ms, format_ms),
+        ("first inference", row.first_inference_ms, format_ms),
+    ]
+    times = [f"{name} {render(value)}" for name, value, render in formats if value is not None]
+    lines = [("times", ", ".join(times))] if times else []
+    if row.num_inferences is not None:
+        lines.append(("inferences", str(row.num_inferences)))
+    if row.build_s is not None or row.reused:
+        spent = "" if row.build_s is None else f"{format_significant(row.build_s)} s"
+        lines.append(("build", join_words([part for part in (spent, "reused" if row.reused else "") if part])))
+    if row.executed:
+        lines.append(("ran in", row.executed))
+    if row.cosine is not None:
+        lines.append(("cosine", format_cosine(row.cosine)))
+    if row.accuracy is not None and row.accuracy_ci95:
+        low, high = (format_percent_number(end) for end in row.accuracy_ci95)
+        lines.append(("accuracy 95 % interval", f"{low} to {high} %"))
+    if row.model_memory_bytes is not None:
+        lines.append(("memory of the model itself", f"{format_megabytes(row.model_memory_bytes)} MB"))
+    if row.energy_source:
+        lines.append(("energy", row.energy_source))
+    return [*lines, *(("note", note) for note in row.notes)]
