@@ -97,6 +97,8 @@ class BuildRequest:
             recipe may choose among its candidates. None when there were too few samples.
         reference: FP32 outputs on the tuning samples: output name -> array [tuning.count, ...] or None.
         scratch: A folder for intermediate files, removed afterwards.
+        shared: A folder that all builds of one model see one after the other, for intermediate results that several
+            targets of a runtime need; removed when the last one is built.
         progress: Takes a line about what is going on.
     """
 
@@ -108,6 +110,7 @@ class BuildRequest:
     tuning: SampleSet | None
     reference: Sequence[Mapping[str, Array]] | None
     scratch: Path
+    shared: Path
     progress: Callable[[str], None]
 
 

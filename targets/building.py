@@ -185,6 +185,7 @@ def _build_in_staging(
                 "tuning": evidence.tuning.to_dict() if evidence.tuning else None,
                 "reference": str(evidence.reference / "tuning"),
                 "scratch": scratch,
+                "shared": str(evidence.shared),
             },
             purpose=f"building {target.record.name}",
             timeout_s=BUILD_TIMEOUT_S,
@@ -206,6 +207,7 @@ def build_in_child(
     tuning: dict[str, Any] | None,
     reference: str,
     scratch: str,
+    shared: str,
     progress: Progress,
 ) -> dict[str, Any]:
     """Child side of a build: runs the target's own code; returns its `BuildResult` as JSON values."""
@@ -221,6 +223,7 @@ def build_in_child(
         tuning=open_samples(SampleRef.from_dict(tuning), parsed) if tuning and uses_samples else None,
         reference=read_reference(Path(reference)) if tuning and uses_samples else None,
         scratch=Path(scratch),
+        shared=Path(shared),
         progress=progress,
     )
     result = backend.build(request)
@@ -342,7 +345,8 @@ def _pack_reference(path: Path, signature: Signature, evidence: Evidence) -> Non
             break  # outputs of varying shape cannot be stacked; the first ones are enough
         for name, value in row.items():
             packed.setdefault(name, []).append(value)
-    np.savez(path, **{name: np.stack(values) for name, values in packed.items()})
+    stacked: dict[str, Any] = {name: np.stack(values) for name, values in packed.items()}
+    np.savez(path, **stacked)
 
 
 def explain_failure(error: ModelwrightError) -> dict[str, str | None]:

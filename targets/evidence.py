@@ -41,6 +41,11 @@ class Evidence:
     reference: Path
     random: bool
 
+    @property
+    def shared(self) -> Path:
+        """A folder that all builds from this evidence see."""
+        return self.reference / "shared"
+
 
 def prepare_evidence(
     exported: ExportedModel,
@@ -95,6 +100,7 @@ def prepare_evidence(
         crash_error=BadInputError,
         progress=progress,
     )
+    (scratch / "shared").mkdir(parents=True, exist_ok=True)
     for part in described.values():
         if part is not None and origins:
             part["path"] = origins.get(part["path"], part["path"])
