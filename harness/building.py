@@ -232,6 +232,8 @@ def _summarize_samples(evidence: Evidence) -> str:
 
 def explain_nothing_built(built: Built) -> ModelwrightError:
     """Returns the error that fits when every target is missing."""
+    if len(built.absent) == 1:
+        return built.absent[0].error
     reasons = "\n".join(f"{absent.target}: {absent.error.message}" for absent in built.absent)
     kinds = {type(absent.error) for absent in built.absent}
     cls = ToolchainMissingError if kinds == {ToolchainMissingError} else BuildFailedError

@@ -234,7 +234,11 @@ def require_runnable(name: str, artifact: Artifact, host: Profile) -> None:
     readiness = target.check_run(replace(host.machine(), name="this machine"))
     if not readiness.ok:
         raise ToolchainMissingError(f"{name} cannot run here: {readiness.reason}", hint=readiness.hint)
-    missing = sorted(set(artifact.manifest.requires.get("instruction_sets", ())) - host.instruction_sets)
+    requires = artifact.manifest.requires
+    missing = sorted(set(requires.get("instruction_sets", ())) - host.instruction_sets)
+    alternatives = set(requires.get("any_instruction_set", ()))
+    if alternatives and not alternatives & host.instruction_sets:
+        missing.append(" or ".join(sorted(alternatives)))
     if missing:
         raise MeasurementInvalidError(
             f"{name} needs {', '.join(missing)}, which this CPU lacks",

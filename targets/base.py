@@ -95,7 +95,8 @@ class BuildRequest:
         calibration: Samples to calibrate on; None when the target does not need them.
         tuning: Other samples, disjoint from `calibration` and from the ones that judge the artifact, on which a
             recipe may choose among its candidates. None when there were too few samples.
-        reference: FP32 outputs on the tuning samples: output name -> array [tuning.count, ...] or None.
+        reference: FP32's outputs on the tuning samples, one mapping of output name -> array a sample; None without
+            tuning samples.
         scratch: A folder for intermediate files, removed afterwards.
         shared: A folder that all builds of one model see one after the other, for intermediate results that several
             targets of a runtime need; removed when the last one is built.
@@ -121,7 +122,8 @@ class BuildResult:
     Attributes:
         model_file: The file to load, relative to the staging folder.
         recipe: What was done, in JSON values, for the manifest: methods, types, what was left in float and why.
-        requires: What the machine that runs it must have: `{"instruction_sets": [...], "packages": {...}}`.
+        requires: What the machine that runs it must have: `instruction_sets` (all of them), `any_instruction_set` (one
+            of them), `packages` (name -> version).
         versions: Package -> version of what made it.
         notes: Sentences for the user: what to know before shipping it.
     """

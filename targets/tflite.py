@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 MODEL_FILE = "model.tflite"
 _RUNTIMES = {"ai_edge_litert|tflite_runtime": "ai-edge-litert>=2.1"}
+_INT8_RUNTIMES = {"ai_edge_litert": "ai-edge-litert>=2.1"}
+"""tflite-runtime 2.14 computes per-channel dynamic FULLY_CONNECTED wrongly, which mixed INT8 files contain too."""
 _BUILD_PACKAGES = {"onnx": "onnx>=1.21", "onnxruntime": "onnxruntime>=1.22"}
 _PROOF_SAMPLES = 16
 """Tuning samples on which the converted file is compared with ONNX by value before anything is quantized."""
@@ -148,7 +150,7 @@ class TfliteInt8(_Tflite):
         needs_calibration=True,
         uses_samples=True,
         build_packages=_BUILD_PACKAGES,
-        run_packages=_RUNTIMES,
+        run_packages=_INT8_RUNTIMES,
         build_extra="tflite",
         run_extra="tflite-run",
         min_cosine=0.95,
@@ -167,7 +169,7 @@ class TfliteInt8Dynamic(_Tflite):
         needs_calibration=False,
         uses_samples=True,
         build_packages=_BUILD_PACKAGES,
-        run_packages=_RUNTIMES,
+        run_packages=_INT8_RUNTIMES,
         build_extra="tflite",
         run_extra="tflite-run",
         min_cosine=0.95,
@@ -271,7 +273,7 @@ class _TfliteSession(Session):
             "precision": self._precision,
             "threads": self._threads,
             "source": f"operators of the file, run by {name} {version}".strip(),
-            **{key: self._recipe[key] for key in ("chosen", "operators", "float_operators") if key in self._recipe},
+            **{key: self._recipe[key] for key in ("chosen", "operators", "left_in_float") if key in self._recipe},
         }
 
 

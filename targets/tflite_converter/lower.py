@@ -1,0 +1,185 @@
+"""ONNX to an FP32 `.tflite` file by onnx2tf, with the layout, names and batch handling that a runner can rely on."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from .graph import Graph, Shape
+from .polish import polish_file
+from .prepare import finish_outputs, prepare_graph
+from .twin import FIRST, SECOND, BatchPinnedError, align_constants, merge_files
+
+
+class UnsupportedOperatorError(Exception):
+    """The model has an operator that TFLite cannot express."""
+
+    def __init__(self, operator: str, node: str, reason: str) -> None:
+        super().__init__(f"operator {operator} of node {node}: {reason}")
+        self.operator = operator
+        self.node = node
+        self.reason = reason
+
+
+@dataclass(kw_only=True)
+class Lowered:
+    """A converted model.
+
+    Attributes:
+        data: The file.
+        binding: What `TfliteRunner` needs to speak ONNX names, dtypes and shapes.
+        notes: What the user should know about it.
+    """
+
+    data: bytes
+    binding: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
+
+
+def lower_resizable(model: onnx.ModelProto, shapes: Mapping[str, Shape], work: Path) -> Lowered:
+    """Converts a model whose inputs all count samples along axis 0; the batch can be chosen at run time.
+
+    Args:
+        model: The ONNX model.
+        shapes: Input name -> shape at batch 1.
+        work: A folder for the converter's files.
+
+    Raises:
+        BatchPinnedError: Not possible for this model.
+        UnsupportedOperatorError: TFLite lacks an operator.
+    """
+    graphs = [prepare_graph(model, _at_batch(shapes, batch)) for batch in (FIRST, SECOND)]
+    align_constants(*graphs)
+    output_shapes = [{name: graph.shapes.get(name) for name in graph.outputs} for graph in graphs]
+    finished = [finish_outputs(graph) for graph in graphs]
+    files = [
+        run_onnx2tf(prepared, work / f"batch{batch}")
+        for (prepared, _, _), batch in zip(finished, (FIRST, SECOND), strict=True)
+    ]
+    data = polish_file(merge_files(*files))
+    _, input_names, output_names = finished[0]
+    binding = {
+        "dynamic_batch": True,
+        "inputs": [_describe(name, new, graphs[0], shapes[name]) for name, new in input_names.items()],
+        "outputs": [
+            _describe(name, new, graphs[0], *_at_one(output_shapes[0][name], output_shapes[1][name]))
+            for name, new in output_names.items()
+        ],
+    }
+    return Lowered(data=data, binding=binding)
+
+
+def lower_fixed(model: onnx.ModelProto, shapes: Mapping[str, Shape], work: Path) -> Lowered:
+    """Converts a model at exactly the given input shapes.
+
+    Raises:
+        UnsupportedOperatorError: TFLite lacks an operator.
+    """
+    graph = prepare_graph(model, shapes)
+    output_shapes = {name: graph.shapes.get(name) for name in graph.outputs}
+    prepared, input_names, output_names = finish_outputs(graph)
+    data = polish_file(run_onnx2tf(prepared, work / "fixed"))
+    binding = {
+        "dynamic_batch": False,
+        "inputs": [_describe(name, new, graph, shapes[name]) for name, new in input_names.items()],
+        "outputs": [_describe(name, new, graph, output_shapes[name]) for name, new in output_names.items()],
+    }
+    return Lowered(data=data, binding=binding)
+
+
+def lower(
+    model: onnx.ModelProto,
+    shapes: Mapping[str, Shape],
+    work: Path,
+    *,
+    dynamic_batch: bool,
+    is_right: Callable[[Lowered], str | None],
+) -> Lowered:
+    """Converts a model, resizable where that gives right values, else at the given shapes.
+
+    Args:
+        model: The ONNX model.
+        shapes: Input name -> shape of one sample's feed.
+        work: A folder for the converter's files.
+        dynamic_batch: Whether the model takes any batch size.
+        is_right: Says what is wrong with the values of a conversion; None when nothing is.
+    """
+    reason = None
+    if dynamic_batch:
+        try:
+            lowered = lower_resizable(model, shapes, work)
+            reason = is_right(lowered)
+            if reason is None:
+                return lowered
+        except BatchPinnedError as error:
+            reason = str(error)
+    lowered = lower_fixed(model, shapes, work)
+    if reason is not None:
+        lowered.notes.append(f"the file runs one sample at a time: {reason}")
+    return lowered
+
+
+def _at_batch(shapes: Mapping[str, Shape], batch: int) -> dict[str, Shape]:
+    return {name: (batch, *shape[1:]) for name, shape in shapes.items()}
+
+
+def _at_one(first: Shape | None, second: Shape | None) -> tuple[Shape | None, list[bool]]:
+    """Returns an output's shape at batch 1 and which of its dimensions scale with the batch."""
+    if first is None or second is None or len(first) != len(second):
+        return None, []
+    scales = [a != b for a, b in zip(first, second, strict=True)]
+    return tuple(2 * a - b for a, b in zip(first, second, strict=True)), scales
+
+
+def _describe(
+    name: str, tensor: str, graph: Graph, shape: Shape | None, scales: list[bool] | None = None
+) -> dict[str, Any]:
+    dtype = graph.dtypes.get(tensor) or graph.dtypes.get(name)
+    return {
+        "name": name,
+        "tensor": tensor,
+        "dtype": None if not dtype else onnx.helper.tensor_dtype_to_np_dtype(dtype).name,
+        "shape": None if shape is None else list(shape),
+        "scales_with_batch": scales,
+    }
+
+
+def run_onnx2tf(model: onnx.ModelProto, work: Path) -> bytes:
+    """Runs onnx2tf's direct builder and returns the FP32 file.
+
+    Raises:
+        UnsupportedOperatorError: Names the operator and the node.
+    """
+    from onnx2tf.tflite_builder import export_tflite_model_flatbuffer_direct
+
+    captured = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(captured), contextlib.redirect_stderr(captured):
+            result = export_tflite_model_flatbuffer_direct(
+                onnx_graph=model,
+                output_folder_path=str(work),
+                output_file_name="model",
+                keep_shape_absolutely_input_names=[value.name for value in model.graph.input],
+                flatbuffer_direct_show_progress=False,
+            )
+    except NotImplementedError as error:
+        raise _name_operator(error) from error
+    return Path(result["float32_tflite_path"]).read_bytes()
+
+
+def _name_operator(error: NotImplementedError) -> Exception:
+    cause = error.__cause__
+    operator, node = getattr(cause, "node_op", None), getattr(cause, "node_name", None)
+    if operator is not None:
+        return UnsupportedOperatorError(str(operator), str(node), f"{cause}")
+    found = re.search(r"\bop=(\S+)(?: node=(\S+))?", str(error))
+    if found:
+        return UnsupportedOperatorError(found[1], found[2] or "?", str(error))
+    return error

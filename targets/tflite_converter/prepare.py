@@ -1,0 +1,194 @@
+"""Brings a foreign ONNX model into the form that converts to fast and right TFLite operators.
+
+Each step exists because of something that onnx2tf 2.6.9 was seen to do otherwise:
+
+- shapes are frozen and everything that follows from them is folded, since a dynamic dimension becomes chains of
+  SHAPE, SLICE and FILL that cut the graph into pieces for the XNNPACK delegate;
+- MatMul with a constant becomes Gemm, since it otherwise becomes BATCH_MATMUL, which is slow and which per-channel
+  quantization gets wrong; a constant on the left comes out with wrong values when a Transpose is before it;
+- any spelling of GELU is written the one way that is fused to the GELU operator;
+- outputs of rank 3 and more leave the graph flattened to rank 2, since they otherwise keep the channels-last layout.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from .graph import Array, Graph, Shape, captured_names, get_attribute, infer
+from .recurrent import unroll_recurrent
+from .rewrite import drop_expands, rewrite_gelus, rewrite_matmuls, rewrite_max_pools
+
+FOLD_LIMIT_BYTES = 64 * 2**20
+_MAX_ROUNDS = 12
+_RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
+_IDENTITIES = {"Identity", "Dropout"}
+
+
+def prepare_graph(model: onnx.ModelProto, shapes: Mapping[str, Shape]) -> Graph:
+    """Returns the graph with frozen shapes, folded and rewritten; outputs are still as they were.
+
+    Args:
+        model: Any ONNX model.
+        shapes: Input name -> its shape, all dimensions known.
+    """
+    graph = _freeze(model, shapes)
+    _fold_until_settled(graph)
+    _drop_identities(graph)
+    graph.drop_unused()
+    drop_expands(graph)
+    rewrite_matmuls(graph)
+    rewrite_gelus(graph)
+    rewrite_max_pools(graph)
+    unroll_recurrent(graph)
+    _drop_identities(graph)
+    graph.drop_unused()
+    _name_nodes(graph)
+    return graph
+
+
+def _freeze(model: onnx.ModelProto, shapes: Mapping[str, Shape]) -> Graph:
+    if model.functions:
+        from onnx import inliner
+
+        model = inliner.inline_local_functions(model)
+    frozen = onnx.ModelProto()
+    frozen.CopyFrom(model)
+    # Exporters list initializers and symbolic sizes here; both contradict the frozen shapes.
+    del frozen.graph.value_info[:]
+    initialized = {tensor.name for tensor in frozen.graph.initializer}
+    inputs = [value for value in frozen.graph.input if value.name not in initialized]
+    del frozen.graph.input[:]
+    for value in inputs:
+        elem_type = value.type.tensor_type.elem_type
+        frozen.graph.input.append(onnx.helper.make_tensor_value_info(value.name, elem_type, shapes[value.name]))
+    for value in frozen.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    return Graph(infer(frozen))
+
+
+def _fold_until_settled(graph: Graph) -> None:
+    for _ in range(_MAX_ROUNDS):
+        if not _fold_once(graph):
+            return
+        # What was folded (a Reshape's target, say) lets inference get further.
+        inferred = Graph(infer(_strip_large(graph)))
+        graph.shapes.update(inferred.shapes)
+        graph.dtypes.update(inferred.dtypes)
+
+
+def _strip_large(graph: Graph) -> onnx.ModelProto:
+    """Returns a model for shape inference that does not carry the weights: only their shapes."""
+    light = Graph(graph.to_model())
+    light.constants = {name: array for name, array in graph.constants.items() if array.size <= 4096}
+    large = [name for name in graph.constants if name not in light.constants]
+    light.inputs = [*graph.inputs, *large]
+    light.shapes = {name: graph.shapes[name] for name in light.inputs if name in graph.shapes}
+    light.dtypes = dict(graph.dtypes)
+    return light.to_model()
+
+
+def _fold_once(graph: Graph) -> bool:
+    changed = False
+    kept = []
+    for node in graph.nodes:
+        values = _fold(node, graph)
+        if values is None:
+            kept.append(node)
+            continue
+        changed = True
+        for name, value in zip(node.output, values, strict=False):
+            if name:
+                graph.set_constant(name, value)
+    graph.nodes = kept
+    return changed
+
+
+def _fold(node: onnx.NodeProto, graph: Graph) -> list[Array] | None:
+    """Returns a node's output values when they do not depend on the inputs' values."""
+    if node.op_type == "Shape" and node.input[0] in graph.shapes:
+        dims = graph.shapes[node.input[0]]
+        part = dims[get_attribute(node, "start", 0) : get_attribute(node, "end", len(dims))]
+        return [np.array(part, dtype=np.int64)]
+    if node.op_type == "Size" and node.input[0] in graph.shapes:
+        return [np.array(int(np.prod(graph.shapes[node.input[0]])), dtype=np.int64)]
+    if any(name and name not in graph.constants for name in (*node.input, *captured_names(node))):
+        return None
+    if node.op_type in _RANDOM or node.domain not in ("", "ai.onnx") or captured_names(node):
+        return None
+    size = sum(int(np.prod(graph.shapes.get(name, ()))) * 8 for name in node.output)
+    if size > FOLD_LIMIT_BYTES:
+        return None
+    return _evaluate(node, graph)
+
+
+def _evaluate(node: onnx.NodeProto, graph: Graph) -> list[Array] | None:
+    if node.op_type == "Constant" and get_attribute(node, "value", None) is not None:
+        return [numpy_helper.to_array(get_attribute(node, "value", None))]
+    from onnx.reference import ReferenceEvaluator
+
+    feeds = {name: graph.constants[name] for name in node.input if name}
+    body = onnx.helper.make_graph(
+        [node],
+        "fold",
+        [onnx.helper.make_tensor_value_info(name, graph.dtypes[name], array.shape) for name, array in feeds.items()],
+        [onnx.helper.make_value_info(name, onnx.TypeProto()) for name in node.output if name],
+    )
+    model = onnx.helper.make_model(body, opset_imports=graph.to_opsets())
+    try:
+        values = ReferenceEvaluator(model).run(None, feeds)
+    except Exception:  # the reference implementation lacks some operators: the node then stays
+        return None
+    return [np.asarray(value) for value in values]
+
+
+def _drop_identities(graph: Graph) -> None:
+    outputs = set(graph.outputs)
+    kept = []
+    for node in graph.nodes:
+        if node.op_type in _IDENTITIES and node.output[0] not in outputs and not any(node.output[1:]):
+            graph.replace_input(node.output[0], node.input[0])
+        else:
+            kept.append(node)
+    graph.nodes = kept
+
+
+def _name_nodes(graph: Graph) -> None:
+    for node in graph.nodes:
+        if not node.name:
+            node.name = graph.new_name(re.sub(r"\W", "_", f"{node.op_type}_{node.output[0]}"))
+
+
+def finish_outputs(graph: Graph) -> tuple[onnx.ModelProto, dict[str, str], dict[str, str]]:
+    """Flattens the outputs and gives inputs and outputs names that every tool accepts.
+
+    Returns:
+        The model, ONNX input name -> its name now, ONNX output name -> its name now.
+    """
+    input_names = {name: graph.new_name(f"in_{_clean(name)}") for name in graph.inputs}
+    for old, new in input_names.items():
+        graph.replace_input(old, new)
+        graph.shapes[new], graph.dtypes[new] = graph.shapes[old], graph.dtypes[old]
+    output_names = {}
+    for name in graph.outputs:
+        shape = graph.shapes.get(name)
+        new = graph.new_name(f"out_{_clean(name)}")
+        source = input_names.get(name, name)
+        if shape is not None and len(shape) >= 3 and 0 not in shape:
+            width = int(np.prod(shape[1:]))
+            target = graph.add_constant(f"{new}_shape", np.array([-1, width], dtype=np.int64))
+            graph.nodes.append(graph.make_node("Reshape", [source, target], new, stem=new, shape=(shape[0], width)))
+        else:
+            graph.nodes.append(graph.make_node("Identity", [source], new, stem=new, shape=shape))
+        output_names[name] = new
+    graph.inputs = list(input_names.values())
+    graph.outputs = list(output_names.values())
+    return graph.to_model(), input_names, output_names
+
+
+def _clean(name: str) -> str:
+    return re.sub(r"\W", "_", name)

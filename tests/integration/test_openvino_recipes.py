@@ -1,0 +1,338 @@
+"""OpenVINO for real, on small models: what is executed, what is quantized, and what is refused."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import models
+import numpy as np
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+
+from modelwright.core.errors import BadInputError, BuildFailedError
+from modelwright.core.fidelity import compare_outputs
+from modelwright.core.machine import Machine
+from modelwright.core.samples import SampleRef, open_samples
+from modelwright.core.signature import Signature, TensorSpec
+from modelwright.targets.base import BuildRequest, BuildResult, RunSettings, Target
+from modelwright.targets.openvino import FIXED_SHAPES, OpenvinoBf16, OpenvinoFp32, OpenvinoInt8
+
+if importlib.util.find_spec("openvino") is None:  # not importorskip: an import would end the last test's point
+    pytest.skip("OpenVINO is not installed", allow_module_level=True)
+
+VNNI = Machine(name="vnni", architecture="x86_64", instruction_sets=frozenset({"avx512_vnni"}), cores=2)
+DTYPES = {"tensor(float)": "float32", "tensor(int64)": "int64", "tensor(bool)": "bool"}
+
+
+@dataclass
+class Workplace:
+    """A model, FP32's own answers, and samples in their parts."""
+
+    folder: Path
+    model: Path
+
+    def __post_init__(self) -> None:
+        self.fp32 = onnxruntime.InferenceSession(self.model, providers=["CPUExecutionProvider"])
+        specs = [
+            tuple(TensorSpec(name=port.name, dtype=DTYPES[port.type], shape=tuple(port.shape)) for port in ports)
+            for ports in (self.fp32.get_inputs(), self.fp32.get_outputs())
+        ]
+        self.signature = Signature(inputs=specs[0], outputs=specs[1])
+        self.samples = self.folder / "samples.npz"
+
+    def answer(self, feeds) -> dict[str, np.ndarray]:
+        return dict(zip([port.name for port in self.signature.outputs], self.fp32.run(None, dict(feeds)), strict=True))
+
+    def feeds(self, part="evaluation"):
+        return list(open_samples(SampleRef(path=self.samples, part=part), self.signature).feeds())
+
+    def build(self, target: Target, *, samples: bool = False) -> BuildResult:
+        def open_part(part):
+            return open_samples(SampleRef(path=self.samples, part=part), self.signature) if samples else None
+
+        self.lines: list[str] = []
+        return target.build(
+            BuildRequest(
+                model_path=self.model,
+                signature=self.signature,
+                directory=self.folder,
+                machine=VNNI,
+                calibration=open_part("calibration"),
+                tuning=open_part("tuning"),
+                reference=[self.answer(feeds) for feeds in self.feeds("tuning")] if samples else None,
+                scratch=self.folder,
+                shared=self.folder,
+                progress=self.lines.append,
+            )
+        )
+
+    def load(self, target: Target, result: BuildResult):
+        return target.load(self.folder, result.model_file, result.recipe, self.signature, RunSettings(threads=1))
+
+
+def make_outlier_cnn(path: Path) -> Path:
+    """Six convolutions; one channel between the fourth and the fifth is 600 times as large as the others.
+
+    The function is the one of a tame network, as the fifth divides that channel by 600 again; but 8 bits for all
+    channels of the fifth's input leave nothing of the others.
+    """
+    rng = np.random.default_rng(0)
+    constants, nodes, last = {}, [], "x"
+    for index, channels in enumerate([1, 8, 8, 8, 8, 8]):
+        weight = rng.standard_normal((8, channels, 3, 3)) / np.sqrt(channels * 9)
+        if index == 3:
+            weight[0] *= 600
+        if index == 4:
+            weight[:, 0] /= 600
+        constants[f"w{index}"] = weight.astype(np.float32)
+        nodes.append(helper.make_node("Conv", [last, f"w{index}"], [f"c{index}"], name=f"conv{index}", pads=[1] * 4))
+        nodes.append(helper.make_node("Relu", [f"c{index}"], [f"r{index}"], name=f"relu{index}"))
+        last = f"r{index}"
+    constants["head"] = rng.standard_normal((8, 10)).astype(np.float32)
+    nodes.append(helper.make_node("GlobalAveragePool", [last], ["pooled"], name="pool"))
+    nodes.append(helper.make_node("Flatten", ["pooled"], ["flat"], name="flatten"))
+    nodes.append(helper.make_node("MatMul", ["flat", "head"], ["y"], name="head"))
+    inputs = [("x", TensorProto.FLOAT, ["batch", 1, 16, 16])]
+    return models.save(path, nodes, inputs, [("y", TensorProto.FLOAT, ["batch", 10])], constants)
+
+
+def make_attention(path: Path) -> Path:
+    """One attention layer over float tokens: x [batch, 6, 16] -> y [batch, 16]."""
+    rng = np.random.default_rng(4)
+    constants = {name: (rng.standard_normal((16, 16)) / 4).astype(np.float32) for name in ("wq", "wk", "wv", "wo")}
+    nodes = [helper.make_node("MatMul", ["x", f"w{n}"], [n], name=f"project_{n}") for n in "qkv"]
+    nodes += [
+        helper.make_node("Transpose", ["k"], ["kt"], name="turn", perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["q", "kt"], ["scores"], name="score"),
+        helper.make_node("Softmax", ["scores"], ["shares"], name="share", axis=-1),
+        helper.make_node("MatMul", ["shares", "v"], ["mixed"], name="mix"),
+        helper.make_node("MatMul", ["mixed", "wo"], ["out"], name="project_o"),
+        helper.make_node("ReduceMean", ["out"], ["y"], name="pool", axes=[1], keepdims=0),
+    ]
+    inputs = [("x", TensorProto.FLOAT, ["batch", 6, 16])]
+    return models.save(path, nodes, inputs, [("y", TensorProto.FLOAT, ["batch", 16])], constants)
+
+
+def make_lstm(path: Path) -> Path:
+    """An LSTM: x [5, batch, 4] -> y [1, batch, 8], its last state."""
+    rng = np.random.default_rng(5)
+    constants = {
+        "w": rng.standard_normal((1, 32, 4)).astype(np.float32) * 0.5,
+        "r": rng.standard_normal((1, 32, 8)).astype(np.float32) * 0.5,
+    }
+    nodes = [helper.make_node("LSTM", ["x", "w", "r"], ["", "y"], name="lstm", hidden_size=8)]
+    inputs = [("x", TensorProto.FLOAT, [5, "batch", 4])]
+    return models.save(path, nodes, inputs, [("y", TensorProto.FLOAT, [1, "batch", 8])], constants)
+
+
+def make_mixed_types(path: Path) -> Path:
+    """Float and int64 in; a plain and a renamed output, a sum, an int64 and a bool out; [batch, 4]."""
+    nodes = [
+        helper.make_node("Relu", ["x"], ["y"], name="relu"),
+        helper.make_node("Identity", ["y"], ["same"], name="rename"),
+        helper.make_node("Cast", ["ids"], ["as_float"], name="cast", to=TensorProto.FLOAT),
+        helper.make_node("Add", ["y", "as_float"], ["sum:0"], name="sum"),
+        helper.make_node("Add", ["ids", "ids"], ["twice"], name="double"),
+        helper.make_node("Greater", ["x", "as_float"], ["larger"], name="compare"),
+    ]
+    shape = ["batch", 4]
+    inputs = [("x", TensorProto.FLOAT, shape), ("ids", TensorProto.INT64, shape)]
+    outputs = [(name, TensorProto.FLOAT, shape) for name in ("y", "same", "sum:0")]
+    outputs += [("twice", TensorProto.INT64, shape), ("larger", TensorProto.BOOL, shape)]
+    return models.save(path, nodes, inputs, outputs, {})
+
+
+def has_bf16() -> bool:
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+@pytest.mark.parametrize("opset", [9, 11, 17])
+def test_fp32_runs_in_fp32_at_every_opset(tmp_path: Path, opset: int) -> None:
+    work = Workplace(tmp_path, models.make_cnn(tmp_path / "cnn.onnx", opset=opset))
+    result = work.build(OpenvinoFp32())
+    feeds = {"x": np.random.default_rng(0).standard_normal((1, 3, 12, 12)).astype(np.float32)}
+    with work.load(OpenvinoFp32(), result) as session:
+        np.testing.assert_allclose(session.run(feeds)["y"], work.answer(feeds)["y"], rtol=1e-4, atol=1e-5)
+        executed = session.describe_execution()
+    assert executed["precision"] == "f32"
+    assert executed["compute_nodes"] == {"f32": 3}
+    assert executed["threads"] == 1
+    weights = sum(node.size for node in (np.zeros((16, 3, 3, 3)), np.zeros((16, 1, 3, 3)), np.zeros((16, 5)))) * 4
+    assert (tmp_path / "openvino.bin").stat().st_size >= weights
+
+
+def test_bf16_is_executed_and_its_file_is_half(tmp_path: Path) -> None:
+    if not has_bf16():
+        pytest.skip("this processor has no BF16")
+    work = Workplace(tmp_path, make_outlier_cnn(tmp_path / "cnn.onnx"))
+    work.build(OpenvinoFp32())
+    fp32_bytes = (tmp_path / "openvino.bin").stat().st_size
+    result = work.build(OpenvinoBf16())
+    assert (tmp_path / "openvino.bin").stat().st_size < 0.55 * fp32_bytes
+    feeds = {"x": np.random.default_rng(0).standard_normal((1, 1, 16, 16)).astype(np.float32)}
+    with work.load(OpenvinoBf16(), result) as session:
+        got, want = session.run(feeds)["y"], work.answer(feeds)["y"]
+        executed = session.describe_execution()
+    assert executed["precision"] == "bf16"
+    assert executed["compute_nodes"] == {"bf16": 7}
+    assert 0 < np.abs(got - want).max() < 0.02 * np.abs(want).max()
+
+
+def test_int8_reaches_every_layer_of_a_tame_network(tmp_path: Path) -> None:
+    pytest.importorskip("nncf", reason="NNCF is not installed")
+    work = Workplace(tmp_path, models.make_cnn(tmp_path / "cnn.onnx"))
+    models.make_samples(work.samples, count=96, labelled=False, x=(3, 12, 12))
+    result = work.build(OpenvinoInt8(), samples=True)
+    with work.load(OpenvinoInt8(), result) as session:
+        outputs = [session.run(feeds) for feeds in work.feeds()]
+        executed = session.describe_execution()
+    fidelity = compare_outputs([work.answer(feeds) for feeds in work.feeds()], outputs)
+    assert fidelity.cosine is not None
+    assert 0.999 <= fidelity.cosine < 1.0
+    assert executed["precision"] == "int8"
+    # The depthwise convolution too: its weights lie behind a Reshape that the conversion has to fold.
+    assert executed["compute_nodes"] == {"i8": 3}
+    assert result.recipe["ignored_layers"] == []
+    assert result.recipe["overflow_fix"] == "disable"
+    assert result.recipe["calibration_count"] == 36
+
+
+def test_the_layer_that_int8_ruins_stays_in_float(tmp_path: Path) -> None:
+    pytest.importorskip("nncf", reason="NNCF is not installed")
+    work = Workplace(tmp_path, make_outlier_cnn(tmp_path / "cnn.onnx"))
+    rng = np.random.default_rng(1)
+    images = rng.standard_normal((120, 1, 16, 16)) + rng.standard_normal((120, 1, 1, 1))
+    np.savez(work.samples, x=images.astype(np.float32))
+    result = work.build(OpenvinoInt8(), samples=True)
+    assert result.recipe["ignored_layers"] == ["conv4"]
+    assert "conv4" in result.notes[0]
+    assert result.recipe["candidates"][0]["cosine"] < 0.99
+    with work.load(OpenvinoInt8(), result) as session:
+        outputs = [session.run(feeds) for feeds in work.feeds()]
+        assert session.describe_execution()["compute_nodes"] == {"i8": 6, "f32": 1}
+    fidelity = compare_outputs([work.answer(feeds) for feeds in work.feeds()], outputs)
+    assert fidelity.cosine is not None
+    assert fidelity.cosine > 0.995
+
+
+def test_attention_is_smoothed(tmp_path: Path) -> None:
+    pytest.importorskip("nncf", reason="NNCF is not installed")
+    work = Workplace(tmp_path, make_attention(tmp_path / "attention.onnx"))
+    models.make_samples(work.samples, count=64, labelled=False, x=(6, 16))
+    result = work.build(OpenvinoInt8(), samples=True)
+    assert result.recipe["model_kind"] == "transformer"
+    assert result.recipe["chosen"]["smooth_quant_alpha"] is not None
+    assert any("SmoothQuant" in line for line in work.lines)
+
+
+def test_recurrent_state_does_not_outlive_a_call(tmp_path: Path) -> None:
+    work = Workplace(tmp_path, make_lstm(tmp_path / "lstm.onnx"))
+    result = work.build(OpenvinoFp32())
+    rng = np.random.default_rng(0)
+    first, second = ({"x": rng.standard_normal((5, 1, 4)).astype(np.float32)} for _ in range(2))
+    with work.load(OpenvinoFp32(), result) as session:
+        before = session.run(first)["y"]
+        other = session.run(second)["y"]
+        np.testing.assert_array_equal(session.run(first)["y"], before)
+    np.testing.assert_allclose(before, work.answer(first)["y"], rtol=1e-4, atol=1e-5)
+    assert np.abs(other - before).max() > 0.01
+
+
+def test_names_and_types_are_those_of_the_signature(tmp_path: Path) -> None:
+    work = Workplace(tmp_path, make_mixed_types(tmp_path / "mixed.onnx"))
+    result = work.build(OpenvinoFp32())
+    feeds = {"ids": np.array([[7, -2, 3, 2**29]]), "x": np.array([[-1.0, 2.5, 5.0, 0.0]], np.float32)}
+    for array in feeds.values():
+        array.setflags(write=False)  # as those of mapped files are
+    with work.load(OpenvinoFp32(), result) as session:
+        outputs = session.run(feeds)
+    want = work.answer(feeds)
+    assert list(outputs) == list(want) == ["y", "same", "sum:0", "twice", "larger"]
+    for name, value in want.items():
+        assert outputs[name].dtype == value.dtype
+        np.testing.assert_array_equal(outputs[name], value)
+
+
+def test_integers_that_openvino_would_cut_off_are_refused(tmp_path: Path) -> None:
+    work = Workplace(tmp_path, make_mixed_types(tmp_path / "mixed.onnx"))
+    result = work.build(OpenvinoFp32())
+    feeds = {"x": np.zeros((1, 4), np.float32), "ids": np.array([[1, 2, 3, 2**40]])}
+    with (
+        work.load(OpenvinoFp32(), result) as session,
+        pytest.raises(BadInputError, match="ids holds integers beyond 32 bits"),
+    ):
+        session.run(feeds)
+
+
+def test_every_batch_size_is_right_and_only_some_are_compiled(tmp_path: Path) -> None:
+    work = Workplace(tmp_path, models.make_two_by_two(tmp_path / "two.onnx"))
+    result = work.build(OpenvinoFp32())
+    rng = np.random.default_rng(0)
+    with work.load(OpenvinoFp32(), result) as session:
+        bound = []
+        for size in (3, 1, 5, 2, 3):
+            feeds = {name: rng.standard_normal((size, 8)).astype(np.float32) for name in "ab"}
+            want = work.answer(feeds)
+            outputs = session.run(feeds)
+            for name in "sd":
+                np.testing.assert_allclose(outputs[name], want[name], rtol=1e-4, atol=1e-5)
+            bound.append(session.bind(feeds))
+        for call in bound:
+            call()
+        shapes = session.describe_execution()["shapes"]
+        assert "last run: fixed" in shapes
+        assert "[[3, 8], [3, 8]]" in shapes
+        assert shapes.count("[[") == FIXED_SHAPES
+        session.run(feeds={name: np.ones((9, 8), np.float32) for name in "ab"})
+        assert "last run: dynamic" in session.describe_execution()["shapes"]
+
+
+def test_an_operator_without_conversion_is_named(tmp_path: Path) -> None:
+    work = object.__new__(Workplace)  # ONNX Runtime cannot open this model either
+    work.folder, work.model = tmp_path, models.make_foreign_operator(tmp_path / "foreign.onnx")
+    shape = ("batch", 4)
+    specs = [(TensorSpec(name=name, dtype="float32", shape=shape),) for name in "xy"]
+    work.signature = Signature(inputs=specs[0], outputs=specs[1])
+    with pytest.raises(
+        BuildFailedError, match=r"foreign\.onnx: it has no conversion for com\.example\.Sorcery"
+    ) as info:
+        work.build(OpenvinoFp32())
+    assert info.value.hint
+    assert "No conversion rule" in (info.value.detail or "")
+
+
+def test_a_damaged_artifact_is_refused(tmp_path: Path) -> None:
+    work = Workplace(tmp_path, models.make_cnn(tmp_path / "cnn.onnx"))
+    result = work.build(OpenvinoFp32())
+    (tmp_path / result.model_file).write_text("<net>")
+    with pytest.raises(BadInputError, match=r"cannot load .*openvino\.xml"), work.load(OpenvinoFp32(), result):
+        pass
+
+
+def test_nothing_is_printed_and_nothing_is_reported(tmp_path: Path) -> None:
+    """In a process of its own, as only there the vendor's packages are imported afresh."""
+    pytest.importorskip("nncf", reason="NNCF is not installed")
+    work = Workplace(tmp_path, models.make_cnn(tmp_path / "cnn.onnx"))
+    models.make_samples(work.samples, count=32, labelled=False, x=(3, 12, 12))
+    code = (
+        "import sys; from pathlib import Path; sys.path[:0] = sys.argv[2:]\n"
+        "from test_openvino_recipes import OpenvinoInt8, Workplace\n"
+        "folder = Path(sys.argv[1])\n"
+        "Workplace(folder, folder / 'cnn.onnx').build(OpenvinoInt8(), samples=True)\n"
+        "assert sys.modules['openvino_telemetry'] is None\n"
+    )
+    here = Path(__file__).parent
+    ran = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path), str(here), str(here.parent)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")

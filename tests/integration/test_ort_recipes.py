@@ -1,0 +1,350 @@
+"""The ONNX Runtime recipes on small real models: numbers against FP32, and which kernels really run."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from modelwright.core.errors import BuildFailedError
+from modelwright.core.machine import Machine
+from modelwright.core.samples import SampleRef, SampleSet, open_samples
+from modelwright.core.signature import Signature, TensorSpec
+from modelwright.targets import onnx_graph, ort, smoothing
+from modelwright.targets.base import BuildRequest, BuildResult, RunSettings, Session, Target
+
+RNG = np.random.default_rng(0)
+# The formats that give right numbers on any CPU: 7-bit weights cannot saturate.
+MACHINE = Machine(name="plain", architecture="x86_64", instruction_sets=frozenset({"avx2"}), cores=2)
+
+ARM = Machine(name="arm", architecture="aarch64", instruction_sets=frozenset({"asimd"}), cores=4)
+
+
+def random_weights(*shape: int) -> Any:
+    fan_in = int(np.prod(shape[1:])) if len(shape) > 2 else shape[0]
+    return (RNG.standard_normal(shape) / np.sqrt(fan_in)).astype(np.float32)
+
+
+def make_model(
+    nodes: list[Any], constants: dict[str, Any], shape: tuple[Any, ...], result: tuple[Any, ...], opset: int = 17
+) -> Any:
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", 1, shape)],
+        [helper.make_tensor_value_info("y", 1, result)],
+        [numpy_helper.from_array(np.asarray(values), name) for name, values in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8 if opset > 8 else 3)
+
+
+def rotate(size: int) -> Any:
+    """A random rotation: unlike a random matrix it lets no sample's signal shrink under the noise."""
+    return np.linalg.qr(RNG.standard_normal((size, size)))[0].astype(np.float32)
+
+
+def make_cnn(opset: int = 17) -> Any:
+    """A residual block with batch norm, Relu6-like clipping left out so that every opset can spell it."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["c1"], "conv1", pads=[1, 1, 1, 1]),
+        helper.make_node("BatchNormalization", ["c1", "g", "o", "m", "v"], ["n1"], "norm1"),
+        helper.make_node("Relu", ["n1"], ["r1"], "relu1"),
+        helper.make_node("Conv", ["r1", "w2"], ["c2"], "depthwise", pads=[1, 1, 1, 1], group=16),
+        helper.make_node("Relu", ["c2"], ["r2"], "relu2"),
+        helper.make_node("Conv", ["r2", "w3"], ["c3"], "project"),
+        helper.make_node("Add", ["c3", "r1"], ["a"], "shortcut"),
+        helper.make_node("GlobalAveragePool", ["a"], ["p"], "pool"),
+        helper.make_node("Flatten", ["p"], ["f"], "flatten"),
+        helper.make_node("Gemm", ["f", "w4", "b4"], ["y"], "head", transB=1),
+    ]
+    constants = {
+        "w1": random_weights(16, 3, 3, 3),
+        "g": np.linspace(0.5, 1.5, 16, dtype=np.float32),
+        "o": random_weights(16, 1)[:, 0] * 0.1,
+        "m": np.zeros(16, np.float32),
+        "v": np.ones(16, np.float32),
+        "w2": random_weights(16, 1, 3, 3),
+        "w3": random_weights(16, 16, 1, 1),
+        "w4": random_weights(16, 10).T.copy(),
+        "b4": np.linspace(-1, 1, 10, dtype=np.float32),
+    }
+    model = make_model(nodes, constants, ("n", 3, 12, 12), ("n", 10), opset)
+    if opset < 9:  # files of that age list every initializer among the inputs
+        model.graph.input.extend(helper.make_tensor_value_info(k, 1, v.shape) for k, v in constants.items())
+    return model
+
+
+def make_attention() -> Any:
+    """One attention layer whose input has a channel sixty times larger than the others."""
+    norm = np.ones(32, np.float32)
+    norm[5] = 60
+    nodes = [
+        helper.make_node("LayerNormalization", ["x", "g", "z"], ["n"], "norm"),
+        *(helper.make_node("MatMul", ["n", f"w{name}"], [name], name) for name in ("q", "k", "v")),
+        helper.make_node("Transpose", ["k"], ["kt"], "turn", perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["q", "kt"], ["s"], "scores"),
+        helper.make_node("Softmax", ["s"], ["p"], "softmax"),
+        helper.make_node("MatMul", ["p", "v"], ["c"], "mix"),
+        helper.make_node("MatMul", ["c", "wo"], ["o"], "out"),
+        helper.make_node("Add", ["o", "n"], ["y"], "sum"),
+    ]
+    constants = {f"w{name}": random_weights(32, 32) for name in ("q", "k", "v", "o")}
+    for name in ("wq", "wk", "wv"):
+        constants[name][5] *= 0.02
+    constants["wo"] *= 30
+    return make_model(nodes, {**constants, "g": norm, "z": norm * 0}, ("n", 8, 32), ("n", 8, 32))
+
+
+def make_lstm() -> Any:
+    hidden = 24
+    nodes = [
+        helper.make_node("LSTM", ["x", "w", "r"], ["all", "last"], "lstm", hidden_size=hidden),
+        helper.make_node("Squeeze", ["last", "first"], ["h"], "squeeze"),
+        helper.make_node("Gemm", ["h", "wf"], ["y"], "head"),
+    ]
+    constants = {
+        "w": random_weights(1, 4 * hidden, 8),
+        "r": random_weights(1, 4 * hidden, hidden),
+        "wf": random_weights(hidden, 5),
+        "first": np.array([0]),
+    }
+    return make_model(nodes, constants, (10, "n", 8), ("n", 5))
+
+
+class Bench:
+    """Builds a model for a target and keeps what is needed to judge it."""
+
+    def __init__(self, folder: Path, model: Any, count: int = 40, *, external: bool = False) -> None:
+        self.folder = folder
+        self.path = folder / "source.onnx"
+        onnx.save(model, str(self.path), save_as_external_data=external, location="weights.bin", size_threshold=0)
+        value, result = model.graph.input[0], model.graph.output[0]
+        shape = tuple(d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim)
+        sample = tuple(1 if isinstance(d, str) else d for d in shape)
+        self.signature = Signature(
+            inputs=(TensorSpec(name="x", dtype="float32", shape=shape),),
+            outputs=(
+                TensorSpec(
+                    name="y",
+                    dtype="float32",
+                    shape=tuple(d.dim_param or d.dim_value for d in result.type.tensor_type.shape.dim),
+                ),
+            ),
+        )
+        np.savez(folder / "samples.npz", x=RNG.standard_normal((count, *sample)).astype(np.float32))
+        self.calibration, self.tuning = self.samples("calibration"), self.samples("tuning")
+        self.lines: list[str] = []
+
+    def samples(self, part: Any) -> SampleSet:
+        return open_samples(SampleRef(path=self.folder / "samples.npz", part=part), self.signature)
+
+    def build(self, target: Target, **changes: Any) -> BuildResult:
+        out, scratch = self.folder / target.record.name, self.folder / "scratch"
+        out.mkdir()
+        scratch.mkdir(exist_ok=True)
+        request = BuildRequest(
+            model_path=self.path,
+            signature=self.signature,
+            directory=out,
+            machine=MACHINE,
+            calibration=self.calibration,
+            tuning=self.tuning,
+            reference=None,
+            scratch=scratch,
+            progress=self.lines.append,
+            shared=self.folder,
+        )
+        return target.build(replace(request, **changes))
+
+    @contextmanager
+    def load(self, target: Target, result: BuildResult) -> Iterator[Session]:
+        folder = self.folder / target.record.name
+        with target.load(folder, result.model_file, result.recipe, self.signature, RunSettings()) as session:
+            yield session
+
+    def cosine(self, session: Session) -> float:
+        source = ort.OrtSession(self.path, self.signature, RunSettings())
+        pairs = [(source.run(x)["y"].ravel(), session.run(x)["y"].ravel()) for x in self.samples("evaluation").feeds()]
+        return float(np.mean([a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in pairs]))
+
+
+@pytest.mark.parametrize("external", [False, True])
+def test_fp32_gives_the_same_bits(tmp_path: Path, external: bool) -> None:
+    bench = Bench(tmp_path, make_cnn(), external=external)
+    result = bench.build(ort.OrtFp32())
+    source = ort.OrtSession(bench.path, bench.signature, RunSettings())
+    with bench.load(ort.OrtFp32(), result) as session:
+        for feeds in bench.samples("evaluation").feeds(3):
+            np.testing.assert_array_equal(session.run(feeds)["y"], source.run(feeds)["y"])
+            bound = session.bind(feeds)()
+            assert isinstance(bound, list)
+            np.testing.assert_array_equal(bound[0], source.run(feeds)["y"])
+        assert session.describe_execution()["precision"] == "fp32"
+    assert (tmp_path / "ort-fp32" / "weights.bin").exists() == external
+
+
+@pytest.mark.parametrize(("opset", "external"), [(17, False), (17, True), (11, False), (7, False)])
+def test_a_cnn_runs_in_integers_from_end_to_end(tmp_path: Path, opset: int, external: bool) -> None:
+    bench = Bench(tmp_path, make_cnn(opset), external=external)
+    result = bench.build(ort.OrtInt8())
+    assert result.recipe["float_nodes"] == []
+    with bench.load(ort.OrtInt8(), result) as session:
+        assert bench.cosine(session) > 0.998
+        seen = session.describe_execution()
+    assert seen["precision"] == "int8"
+    assert seen["float_compute_nodes"] == 0, "a Conv or Gemm was not fused"
+    assert seen["operators"]["QLinearConv"] == 3
+    assert seen["operators"]["QLinearAdd"] == 1
+    assert seen["operators"]["QGemm"] == 1
+    assert "Relu" not in seen["operators"]
+
+
+@pytest.mark.parametrize("make", [make_cnn, make_attention])
+def test_the_formats_for_arm_are_right_on_this_machine_too(tmp_path: Path, make: Any) -> None:
+    bench = Bench(tmp_path, make())
+    result = bench.build(ort.OrtInt8(), machine=ARM)
+    assert result.recipe["formats"]["activations"].startswith("int8")
+    with bench.load(ort.OrtInt8(), result) as session:
+        assert bench.cosine(session) > 0.995
+        assert session.describe_execution()["precision"] == "int8"
+
+
+def test_an_opset_that_does_not_convert_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> Any:
+        raise BuildFailedError("no adapter")
+
+    monkeypatch.setattr(onnx_graph, "raise_opset", refuse)
+    bench = Bench(tmp_path, make_cnn(11))
+    result = bench.build(ort.OrtInt8())
+    assert "no adapter" in result.recipe["opset_note"]
+    with bench.load(ort.OrtInt8(), result) as session:
+        assert bench.cosine(session) > 0.998
+        assert session.describe_execution()["float_compute_nodes"] == 0
+
+
+@pytest.mark.parametrize("target", [ort.OrtInt8(), ort.OrtInt8Dynamic()])
+def test_smoothing_saves_a_transformer_with_an_outlier_channel(tmp_path: Path, target: Target) -> None:
+    bench = Bench(tmp_path, make_attention())
+    result = bench.build(target)
+    plain = [seen for seen in result.recipe["candidates"] if seen["alpha"] is None]
+    assert result.recipe["chosen"]["alpha"] is not None
+    assert result.recipe["figures"]["error"] < plain[0]["error"] / 2
+    with bench.load(target, result) as session:
+        assert bench.cosine(session) > 0.995  # with 7-bit weights
+        seen = session.describe_execution()
+    assert seen["float_compute_nodes"] == 2, "only the products of two activations stay in float"
+
+
+def test_lstm_is_quantized_dynamically_only(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, make_lstm())
+    for target, operator in ((ort.OrtInt8(), "LSTM"), (ort.OrtInt8Dynamic(), "DynamicQuantizeLSTM")):
+        result = bench.build(target)
+        with bench.load(target, result) as session:
+            assert bench.cosine(session) > 0.995
+            assert operator in session.describe_execution()["operators"]
+        assert any("recurrent" in note for note in result.notes) == (operator == "LSTM")
+
+
+def test_the_worst_layer_goes_back_to_float(tmp_path: Path) -> None:
+    """A layer whose input has one huge value and whose weights ignore it cannot live in 8 bits; the other can."""
+    first = random_weights(64, 64)
+    first[0] = 0
+    nodes = [
+        helper.make_node("Mul", ["x", "spread"], ["wide"], "spread_mul"),
+        helper.make_node("MatMul", ["wide", "w0"], ["h"], "fragile"),
+        *(
+            helper.make_node("MatMul", ["h" if n == 1 else f"h{n}", f"w{n}"], [f"h{n + 1}"], f"fine{n}")
+            for n in range(1, 8)
+        ),
+        helper.make_node("Relu", ["h8"], ["y"], "relu"),
+    ]
+    spread = np.ones(64, np.float32)
+    spread[0] = 3000
+    constants = {"spread": spread, "w0": first, **{f"w{n}": rotate(64) for n in range(1, 8)}}
+    bench = Bench(tmp_path, make_model(nodes, constants, ("n", 64), ("n", 64)))
+    result = bench.build(ort.OrtInt8())
+    assert [entry["node"] for entry in result.recipe["float_nodes"]] == ["fragile"]
+    with bench.load(ort.OrtInt8(), result) as session:
+        assert bench.cosine(session) > 0.99
+        assert session.describe_execution()["float_compute_nodes"] == 1
+
+
+def test_large_models_take_the_same_numbers_through_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = [tmp_path / name for name in ("memory", "files")]
+    outputs = []
+    for folder in folders:
+        folder.mkdir()
+        if folder.name == "files":
+            monkeypatch.setattr(onnx_graph, "_PROTOBUF_LIMIT_BYTES", 500)
+            monkeypatch.setattr(ort, "_EXTERNAL_BYTES", 500)
+            (folder / "samples.npz").write_bytes((folders[0] / "samples.npz").read_bytes())
+        bench = Bench(folder, onnx.load(str(folders[0] / "source.onnx")) if outputs else make_cnn(), external=True)
+        (folder / "samples.npz").write_bytes((folders[0] / "samples.npz").read_bytes())
+        bench.calibration, bench.tuning = bench.samples("calibration"), bench.samples("tuning")
+        result = bench.build(ort.OrtInt8())
+        with bench.load(ort.OrtInt8(), result) as session:
+            outputs.append(np.concatenate([session.run(feeds)["y"] for feeds in bench.samples("evaluation").feeds()]))
+    assert (folders[1] / "ort-int8" / "model.onnx.data").is_file()
+    np.testing.assert_allclose(outputs[0], outputs[1], atol=1e-6)
+
+
+def test_streaming_holds_one_group_of_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(tmp_path, make_cnn())
+    model = onnx_graph.load_model(bench.path)
+    names = ["x", "r1", "r2", "a"]
+    whole = smoothing.collect_statistics(model, names, bench.calibration.feeds, tmp_path)
+    sizes: list[int] = []
+    opened = smoothing.open_session
+
+    def count_outputs(watched: Any, scratch: Path) -> Any:
+        sizes.append(len(watched.graph.output) - 1)
+        return opened(watched, scratch)
+
+    monkeypatch.setattr(smoothing, "open_session", count_outputs)
+    monkeypatch.setattr(smoothing, "GROUP_BYTES", 16 * 12 * 12 * 4)  # one feature map
+    apart = smoothing.collect_statistics(model, names, bench.calibration.feeds, tmp_path)
+    assert sizes == [3, 1, 1, 1] * 2, "sizes first, then a group at a time, for each of the two passes"
+    assert len(model.graph.output) == 1
+    for name in names:
+        assert (apart[name].low, apart[name].high) == (whole[name].low, whole[name].high)
+        np.testing.assert_array_equal(apart[name].counts, whole[name].counts)
+
+
+def test_errors_name_the_cause_and_a_cure(tmp_path: Path) -> None:
+    conv = make_model(
+        [helper.make_node("Conv", ["x", "w"], ["y"], "conv")],
+        {"w": random_weights(4, 3, 1, 1)},
+        ("n", 3, 4, 4),
+        ("n", 4, 4, 4),
+    )
+    (tmp_path / "conv").mkdir()
+    with pytest.raises(BuildFailedError) as caught:
+        Bench(tmp_path / "conv", conv).build(ort.OrtInt8Dynamic())
+    assert "ort-int8" in str(caught.value.hint)
+    custom = make_model([helper.make_node("Frobnicate", ["x"], ["y"], "frob", domain="my.ops")], {}, ("n", 4), ("n", 4))
+    custom.opset_import.append(helper.make_opsetid("my.ops", 1))
+    (tmp_path / "custom").mkdir()
+    with pytest.raises(BuildFailedError, match="Frobnicate"):
+        Bench(tmp_path / "custom", custom).build(ort.OrtInt8())
+
+
+def test_calibration_on_infinite_activations_names_the_node(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Log", ["x"], ["l"], "logarithm"),
+        helper.make_node("MatMul", ["l", "w"], ["y"], "fc"),
+    ]
+    bench = Bench(tmp_path, make_model(nodes, {"w": random_weights(4, 4)}, ("n", 4), ("n", 4)))
+    with pytest.raises(BuildFailedError, match="logarithm"):
+        bench.build(ort.OrtInt8())
+
+
+def test_dynamic_without_samples_says_that_nothing_was_checked(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, make_cnn())
+    result = bench.build(ort.OrtInt8Dynamic(), calibration=None, tuning=None)
+    assert any("unchecked" in note for note in result.notes)
+    assert result.recipe["candidates"] == []
