@@ -61,9 +61,8 @@ def write_images(path: Path, count: int) -> None:
 
 def shorten(document: dict) -> dict:
     """Drops what is long and says nothing about speed."""
-    rows = []
-    for row in document["measurements"]:
-        rows.append({k: v for k, v in row.items() if k not in ("window_median_ms", "recipe", "fidelity", "rounds")})
+    long = ("window_median_ms", "recipe", "fidelity", "rounds")
+    rows = [{k: v for k, v in row.items() if k not in long} for row in document["measurements"]]
     return {**document, "measurements": rows}
 
 

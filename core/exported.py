@@ -1,35 +1,43 @@
-"""The record of an export: a verified FP32 ONNX model and where it came from."""
+"""The record of an exported model: what it is, where it came from, and how it follows its source.
+
+It lies beside the model as `STEM.export.json`. A model is used only while its hash is the record's.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from modelwright.core.errors import BadInputError
-from modelwright.core.files import read_json, write_json
+from modelwright.core.files import hash_file, hash_json, read_json, write_json
 from modelwright.core.signature import Signature
+
+SCHEMA = 1
+RECORD_SUFFIX = ".export.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportedModel:
-    """A verified ONNX model, and the record beside it.
+    """A verified FP32 ONNX model.
 
     Attributes:
-        model_path: The ONNX file; its external data, if any, lie beside it.
-        signature: Names, dtypes, shapes.
-        source: `kind` (`onnx`, `pt2`, `factory`), `path`, `sha256`.
-        num_parameters: Elements of all float weights.
-        opset: Of the default domain.
-        sha256: Of the ONNX file and its external data.
-        size_bytes: Likewise.
-        comparison: With the source: `samples`, and by output `max_abs_error`, `relative_l2_error`; None with
-            `comparison_reason`.
-        comparison_reason: Why there is none: the source is the ONNX model itself.
-        versions: Package -> version of what made it.
+        model_path: The ONNX file.
+        signature: Its inputs and outputs.
+        source: `kind` (`onnx`, `pt2`, `factory`), `path` as the user wrote it, `sha256` of all that decides the source
+            (code, weights, data files), and `files`, name -> SHA-256.
+        num_parameters: Elements of floating-point weights.
+        opset: Of the default ONNX domain.
+        sha256: Of the model; of all its files together when the weights lie in files of their own.
+        files: Name relative to the model's folder -> SHA-256: the model and its external data.
+        size_bytes: Of these files.
+        comparison: `samples`, `on` (`samples` or `example inputs`), `tolerance`, `worst_output`, and `outputs`: name ->
+            `max_abs_error`, `relative_l2_error`, `cosine`, `equal_share`. None with `comparison_reason`.
+        comparison_reason: Why the model was not compared with its source.
         notes: Sentences for the user.
+        versions: Package -> version of what made and checked it.
     """
 
     model_path: Path
@@ -38,16 +46,37 @@ class ExportedModel:
     num_parameters: int
     opset: int
     sha256: str
+    files: Mapping[str, str]
     size_bytes: int
     comparison: Mapping[str, Any] | None
     comparison_reason: str | None
+    notes: Sequence[str]
     versions: Mapping[str, str]
-    notes: Sequence[str] = ()
+    schema: int = SCHEMA
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns JSON values; `from_dict` turns them back."""
+        data = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        data |= {"model_path": str(self.model_path), "signature": self.signature.to_dict(), "notes": list(self.notes)}
+        return {"schema": data.pop("schema"), **data}
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> ExportedModel:
+        return ExportedModel(
+            **{
+                **data,
+                "model_path": Path(data["model_path"]),
+                "signature": Signature.from_dict(data["signature"]),
+                "notes": tuple(data["notes"]),
+            }
+        )
 
     def describe_source(self) -> dict[str, Any]:
-        """Returns what manifests and results say of the FP32 model."""
+        """Returns what manifests and results say of the FP32 model and of its source."""
         return {
-            **self.source,
+            "kind": self.source["kind"],
+            "path": self.source["path"],
+            "sha256": self.source["sha256"],
             "num_parameters": self.num_parameters,
             "opset": self.opset,
             "onnx_sha256": self.sha256,
@@ -56,39 +85,87 @@ class ExportedModel:
         }
 
     def summarize(self) -> str:
-        """Returns a line: parameters, opset, distance from the source."""
-        text = f"{self.num_parameters / 1e6:.2f} M parameters, opset {self.opset}"
+        """Returns a line for people: name, size, parameters, opset, and how it follows its source."""
+        parts = [
+            f"{self.model_path.name}: {self.size_bytes / 1e6:.2f} MB",
+            f"{_shorten_count(self.num_parameters)} parameters",
+            f"opset {self.opset}",
+        ]
         if self.comparison is None:
-            return f"{text}, checked"
-        return f"{text}, within {self.comparison['relative_l2_error']:.1e} of its source"
-
-    def to_dict(self) -> dict[str, Any]:
-        data = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        data["model_path"] = self.model_path.name
-        data["signature"] = self.signature.to_dict()
-        return data
+            parts.append(self.comparison_reason or "not compared with its source")
+        else:
+            errors = [output["relative_l2_error"] or 0.0 for output in self.comparison["outputs"].values()]
+            count = self.comparison["samples"]
+            parts.append(f"relative error {max(errors, default=0.0):.1e} on {count} input{'s' if count != 1 else ''}")
+        return ", ".join(parts)
 
 
 def record_path(model_path: Path) -> Path:
-    """Returns where the record of a model lies: `NAME.export.json`."""
-    return model_path.with_name(f"{model_path.stem}.export.json")
+    """Returns where the record of a model lies: `model.onnx` -> `model.export.json`."""
+    return model_path.with_name(model_path.stem + RECORD_SUFFIX)
 
 
-def save_exported(exported: ExportedModel) -> None:
-    """Writes the record beside the model."""
-    write_json(record_path(exported.model_path), exported.to_dict())
+def save_exported(exported: ExportedModel) -> Path:
+    """Writes the record beside the model; the last step of an export."""
+    path = record_path(exported.model_path)
+    write_json(path, exported.to_dict() | {"model_path": exported.model_path.name})
+    return path
 
 
-def load_exported(model_path: Path) -> ExportedModel:
-    """Reads the record beside a model.
+def load_exported(path: str | Path, *, verify: bool = True) -> ExportedModel:
+    """Reads a record and checks that the model is still the one that it describes.
+
+    Args:
+        path: The model or its record.
+        verify: Compare the hashes of the model's files; takes a second per gigabyte.
 
     Raises:
-        BadInputError: There is none, or it is not one.
+        BadInputError: No record, an unknown one, or a model that is missing or was changed.
     """
-    path = record_path(model_path)
-    data = read_json(path, "the record of an export")
+    path = Path(path)
+    record = path if path.name.endswith(RECORD_SUFFIX) else record_path(path)
+    data = read_json(record, "the record of an exported model")
+    fields = {field.name for field in dataclasses.fields(ExportedModel)}
+    if data.get("schema") != SCHEMA:
+        raise BadInputError(f"{record}: schema {data.get('schema')!r} is not {SCHEMA}", hint="export the model again")
+    unknown, missing = sorted(data.keys() - fields), sorted(fields - data.keys())
+    if unknown or missing:
+        raise BadInputError(f"{record}: unknown keys {unknown}, missing keys {missing}", hint="export the model again")
     try:
-        data["signature"] = Signature.from_dict(data["signature"])
-        return ExportedModel(**{**data, "model_path": model_path})
+        for name in (data["model_path"], *data["files"]):
+            _require_inside(record, name)
+        exported = ExportedModel.from_dict(data | {"model_path": record.parent / data["model_path"]})
     except (KeyError, TypeError) as error:
-        raise BadInputError(f"{path} is not the record of an export: {error}", hint="export the model again") from error
+        raise BadInputError(f"{record} cannot be read: {error!r}", hint="export the model again") from error
+    if verify:
+        _verify_files(record, exported)
+    return exported
+
+
+def combine_hashes(files: Mapping[str, str]) -> str:
+    """Returns one hash for a model: the file's own when there is one file, else a hash of all; names do not count."""
+    if len(files) == 1:
+        return next(iter(files.values()))
+    return hash_json(sorted(files.values()))
+
+
+def _require_inside(record: Path, name: object) -> None:
+    """A record may come from anywhere: it must not point out of its folder."""
+    if not isinstance(name, str) or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        raise BadInputError(f"{record}: file {name!r} is not beside the record", hint="do not use this record")
+
+
+def _verify_files(record: Path, exported: ExportedModel) -> None:
+    for name, sha256 in exported.files.items():
+        path = record.parent / name
+        if not path.is_file():
+            raise BadInputError(f"{path} is missing; {record.name} lists it", hint="export the model again")
+        if hash_file(path) != sha256:
+            raise BadInputError(f"{path} was changed after {record.name} was written", hint="export the model again")
+
+
+def _shorten_count(count: int) -> str:
+    for size, letter in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if count >= size:
+            return f"{count / size:.1f}{letter}"
+    return str(count)

@@ -1,259 +1,216 @@
-"""How closely one set of outputs follows another: FP32's and an artifact's, by value, inference by inference."""
+"""How closely one model follows another on consecutive inputs: an artifact FP32, or an export its source.
+
+Streaming: a `FidelityMeter` takes one inference after the other and keeps sums, no outputs. Only numpy is needed, so
+devices run it too.
+"""
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from modelwright.core.errors import BadInputError
+from modelwright.core.output_meter import OutputFidelity, OutputMeter, is_float
+
 Array = npt.NDArray[Any]
+Outputs = Mapping[str, Array]
+"""One inference's outputs: name -> array."""
 
-_PERMUTATION_COSINE = 0.99
-"""A candidate that follows this well after its axes are swapped is right but in another layout."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class OutputFidelity:
-    """One output's.
-
-    Attributes:
-        name: Of the output.
-        cosine_mean: Mean over inferences of the cosine between FP32's output and the candidate's, flattened; for
-            integers and booleans the share of equal elements. None when nothing could be compared.
-        cosine_min: The least of them.
-        max_abs_error: Largest difference of an element.
-        relative_l2_error: Norm of all differences over the norm of FP32's outputs.
-        r_squared: Share of the variation between inferences that is followed; None with fewer than 4 inferences
-            or without variation. A candidate that always says the same has 0 or less.
-        nonfinite: NaN and infinite elements where FP32 has none.
-        shape_fault: FP32's shape and another one that was seen, or None.
-        layout: The permutation of axes that makes it follow, when it does not without.
-    """
-
-    name: str
-    cosine_mean: float | None
-    cosine_min: float | None
-    max_abs_error: float | None
-    relative_l2_error: float | None
-    r_squared: float | None
-    nonfinite: int
-    shape_fault: str | None = None
-    layout: tuple[int, ...] | None = None
+MIN_COSINE = 0.99
+MIN_EQUAL_SHARE = 0.5
+"""Integer outputs (class numbers, mostly) that differ in more than half of their elements are not following."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fidelity:
-    """All outputs', and what is said of the whole.
+    """How a candidate follows its reference.
 
     Attributes:
-        samples: Number of inferences compared.
-        cosine: Mean cosine of the worst output.
-        agreement: Share of top-1 decisions that are the same, 0 to 1; None when no output reads as class scores.
-        agreement_reason: Why it is None.
-        worst_output: The name of the output with the least cosine.
-        outputs: By output, in order.
+        samples: Inferences compared.
+        outputs: One record an output, in the reference's order.
+        worst_output: The float output with the lowest mean cosine; without float outputs the integer one with the
+            lowest share of equal elements.
+        cosine: Mean cosine of the worst float output; None without float outputs.
+        agreement: Share of rows whose top class is the reference's, over the primary output; see `find_scores`.
+        agreement_reason: Why there is no agreement.
     """
 
     samples: int
+    outputs: tuple[OutputFidelity, ...]
+    worst_output: str | None
     cosine: float | None
     agreement: float | None
     agreement_reason: str | None
-    worst_output: str | None
-    outputs: tuple[OutputFidelity, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Returns JSON values, none of them NaN or infinite."""
+        return dataclasses.asdict(self) | {"outputs": [dataclasses.asdict(output) for output in self.outputs]}
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Fidelity:
         outputs = tuple(
-            OutputFidelity(**{**item, "layout": None if item["layout"] is None else tuple(item["layout"])})
-            for item in data["outputs"]
+            OutputFidelity(**{**output, "layout": None if output["layout"] is None else tuple(output["layout"])})
+            for output in data["outputs"]
         )
         return Fidelity(**{**data, "outputs": outputs})
 
 
-@dataclass
-class _Sums:
-    """Running sums of one output; nothing of an inference is kept but its mean."""
-
-    cosines: list[float] = field(default_factory=list)
-    max_abs: float = 0.0
-    squared_error: float = 0.0
-    squared_norm: float = 0.0
-    sum_reference: Array | None = None
-    count: int = 0
-    nonfinite: int = 0
-    shape_fault: str | None = None
-    layouts: list[tuple[int, ...] | None] = field(default_factory=list)
-
-
 class FidelityMeter:
-    """Compares inference after inference in bounded memory."""
+    """Compares inference after inference.
+
+    Memory: three float64 arrays the size of one sample's outputs.
+    """
 
     def __init__(self) -> None:
-        self._sums: dict[str, _Sums] = {}
         self._samples = 0
-        self._decisions = 0
+        self._outputs: dict[str, OutputMeter] = {}
+        self._scores: str | None = None
         self._agreed = 0
+        self._rows = 0
 
-    def add(self, reference: Mapping[str, Array], candidate: Mapping[str, Array]) -> None:
-        """Adds one inference.
-
-        Args:
-            reference: FP32's outputs by name.
-            candidate: The artifact's; one that is missing counts as a wrong shape.
-        """
+    def add(self, reference: Outputs, candidate: Outputs) -> None:
+        """Takes the outputs of one inference on the same input; a missing output counts as one of another shape."""
+        if not self._samples:
+            self._scores = find_scores(reference)
         self._samples += 1
         for name, expected in reference.items():
-            sums = self._sums.setdefault(name, _Sums())
-            got = candidate.get(name)
-            if got is None:
-                sums.shape_fault = "the output is missing"
-            elif np.shape(got) != np.shape(expected):
-                sums.shape_fault = f"{list(np.shape(got))} instead of {list(np.shape(expected))}"
-            else:
-                _add_output(sums, np.asarray(expected), np.asarray(got))
-        primary = find_scores(reference)
-        if primary is None or primary not in candidate:
-            return
-        if np.shape(candidate[primary]) == np.shape(reference[primary]):
-            expected_top = np.argmax(reference[primary], axis=-1)
-            self._decisions += expected_top.size
-            self._agreed += int(np.sum(expected_top == np.argmax(candidate[primary], axis=-1)))
+            expected = np.asarray(expected)
+            meter = self._outputs.get(name)
+            if meter is None:
+                meter = self._outputs[name] = OutputMeter(name, is_float=is_float(expected))
+            found = candidate.get(name)
+            meter.add(expected, None if found is None else np.asarray(found))
+        if self._scores is not None:
+            agreed, rows = _count_agreeing(reference[self._scores], candidate.get(self._scores))
+            self._agreed += agreed
+            self._rows += rows
 
     def result(self) -> Fidelity:
-        """Returns the comparison of everything added so far."""
-        outputs = tuple(_finish_output(name, sums) for name, sums in self._sums.items())
-        compared = [output for output in outputs if output.cosine_mean is not None]
-        worst = min(compared, key=lambda output: output.cosine_mean or 0.0, default=None)
+        """Returns what was seen so far."""
+        outputs = tuple(meter.result() for meter in self._outputs.values())
+        floats = [output for output in outputs if output.cosine_mean is not None]
+        worst = min(floats, key=lambda output: output.cosine_mean or 0.0, default=None)
+        named = worst or min(outputs, key=lambda output: output.equal_share or 0.0, default=None)
+        reason = None
+        if not self._rows:
+            reason = "no output reads as class scores" if self._samples else "no sample was compared"
         return Fidelity(
             samples=self._samples,
-            cosine=None if worst is None else worst.cosine_mean,
-            agreement=self._agreed / self._decisions if self._decisions else None,
-            agreement_reason=None if self._decisions else "no float output has the shape of class scores",
-            worst_output=None if worst is None else worst.name,
             outputs=outputs,
+            worst_output=None if named is None else named.name,
+            cosine=None if worst is None else worst.cosine_mean,
+            agreement=self._agreed / self._rows if self._rows else None,
+            agreement_reason=reason,
         )
 
 
-def find_scores(outputs: Mapping[str, Array]) -> str | None:
-    """Returns the output that reads as class scores: the first float one, [batch, classes] or [batch, n, classes]."""
-    for name, value in outputs.items():
-        array = np.asarray(value)
-        if array.dtype.kind == "f" and array.ndim in (2, 3) and array.shape[-1] > 1:
-            return name
-    return None
+def compare_outputs(reference: Iterable[Outputs], candidate: Iterable[Outputs]) -> Fidelity:
+    """Compares two equally long sequences of outputs; see `FidelityMeter`."""
+    meter = FidelityMeter()
+    for expected, found in zip(reference, candidate, strict=True):
+        meter.add(expected, found)
+    return meter.result()
 
 
-def count_correct(outputs: Mapping[str, Array], label: int) -> int:
-    """Returns 1 when the top class of the scores is `label`, else 0; scores of one row only."""
-    name = find_scores(outputs)
-    if name is None:
-        return 0
-    scores = np.asarray(outputs[name])
-    return int(scores.ndim == 2 and scores.shape[0] == 1 and int(np.argmax(scores[0])) == int(label))
+def find_scores(outputs: Outputs) -> str | None:
+    """Returns the output that reads as class scores: the first float one [rows, classes], else [rows, tokens, classes].
 
-
-def explain_divergence(fidelity: Fidelity, *, min_cosine: float) -> str | None:
-    """Returns why outputs do not follow FP32, or None when they do.
-
-    Args:
-        fidelity: The comparison.
-        min_cosine: Mean cosine that every output must reach.
+    One class alone has no top: a last dimension of 1 does not count.
     """
-    for output in fidelity.outputs:
-        if output.shape_fault is not None:
-            return f"output {output.name} has a wrong shape: {output.shape_fault}"
-        if output.nonfinite:
-            return f"output {output.name} holds {output.nonfinite} NaN or infinite values where FP32 has none"
-    for output in fidelity.outputs:
-        if output.cosine_mean is None or output.cosine_mean >= min_cosine:
-            continue
-        text = (
-            f"output {output.name} has a mean cosine of {output.cosine_mean:.4f} with FP32 over {fidelity.samples} "
-            f"samples, at least {min_cosine:g} is expected"
-        )
-        if output.layout is not None:
-            text += f"; with its axes permuted as {list(output.layout)} it would follow: its layout is wrong"
-        return text
+    for rank in (2, 3):
+        for name, value in outputs.items():
+            if is_float(np.asarray(value)) and np.ndim(value) == rank and np.shape(value)[-1] > 1:
+                return name
     return None
 
 
-def _add_output(sums: _Sums, expected: Array, got: Array) -> None:
-    if expected.dtype.kind not in "fc":
-        sums.cosines.append(float(np.mean(expected == got)) if expected.size else 1.0)
-        sums.count += 1
-        return
-    finite = np.isfinite(expected)
-    sums.nonfinite += int(np.sum(finite & ~np.isfinite(got)))
-    # Infinities that FP32 has too (masks) are compared by place, not by size.
-    reference = np.where(finite, expected, 0.0).astype(np.float64)
-    value = np.where(finite & np.isfinite(got), got, 0.0).astype(np.float64)
-    difference = value - reference
-    if difference.size:
-        sums.max_abs = max(sums.max_abs, float(np.max(np.abs(difference))))
-    sums.squared_error += float(np.sum(difference**2))
-    sums.squared_norm += float(np.sum(reference**2))
-    cosine = _cosine(reference, value)
-    sums.cosines.append(cosine)
-    sums.layouts.append(_find_layout(reference, value) if cosine < _PERMUTATION_COSINE else None)
-    if sums.sum_reference is None:
-        sums.sum_reference = np.zeros_like(reference)
-    if sums.sum_reference.shape == reference.shape:
-        sums.sum_reference += reference
-        sums.count += 1
+def count_correct(outputs: Outputs, label: int | np.integer[Any]) -> int:
+    """Returns 1 when the top class of one inference is `label`, else 0.
 
+    Scores come from the output [1, classes], see `find_scores`; without one, a single integer is the class itself.
 
-def _cosine(reference: Array, value: Array) -> float:
-    """Returns the cosine; 1 when both are zero everywhere, 0 when only one is."""
-    norms = float(np.linalg.norm(reference)) * float(np.linalg.norm(value))
-    if norms == 0.0:
-        return 1.0 if not reference.any() and not value.any() else 0.0
-    return float(np.clip(np.sum(reference * value) / norms, -1.0, 1.0))
-
-
-def _find_layout(reference: Array, value: Array) -> tuple[int, ...] | None:
-    """Returns the permutation that makes `value` follow, as a channels-last output of a channels-first model needs."""
-    if not 3 <= reference.ndim <= 5:
-        return None
-    for axes in itertools.permutations(range(reference.ndim)):
-        permuted = np.transpose(value, axes)
-        if permuted.shape == reference.shape and _cosine(reference, permuted) >= _PERMUTATION_COSINE:
-            return axes
-    return None
-
-
-def _finish_output(name: str, sums: _Sums) -> OutputFidelity:
-    is_float = sums.squared_norm > 0.0 or bool(sums.layouts)
-    relative = None
-    if is_float:
-        relative = math.sqrt(sums.squared_error / sums.squared_norm) if sums.squared_norm else None
-        if relative is None and sums.squared_error == 0.0:
-            relative = 0.0
-    layouts = {layout for layout in sums.layouts if layout is not None}
-    return OutputFidelity(
-        name=name,
-        cosine_mean=float(np.mean(sums.cosines)) if sums.cosines else None,
-        cosine_min=float(np.min(sums.cosines)) if sums.cosines else None,
-        max_abs_error=sums.max_abs if is_float else None,
-        relative_l2_error=relative,
-        r_squared=_r_squared(sums),
-        nonfinite=sums.nonfinite,
-        shape_fault=sums.shape_fault,
-        layout=next(iter(layouts)) if len(layouts) == 1 else None,
+    Raises:
+        BadInputError: No output says one class for the sample, so labels cannot be used.
+    """
+    name = find_scores(outputs)
+    if name is not None:
+        scores = np.asarray(outputs[name])
+        if scores.size == scores.shape[-1]:
+            return int(not np.isnan(scores).any() and int(np.argmax(scores)) == int(label))
+    for value in map(np.asarray, outputs.values()):
+        if value.size == 1 and value.dtype.kind in "iu":
+            return int(int(value.reshape(())) == int(label))
+    described = ", ".join(f"{name} {list(np.shape(value))}" for name, value in outputs.items())
+    raise BadInputError(
+        f"the samples have labels, but no output gives one class for a sample: {described}",
+        hint="labels work with an output of the shape [batch, classes]; leave them out of the samples otherwise",
     )
 
 
-def _r_squared(sums: _Sums) -> float | None:
-    if sums.sum_reference is None or sums.count < 4:
-        return None
-    between = sums.squared_norm - float(np.sum(sums.sum_reference**2)) / sums.count
-    if between <= 1e-9 * sums.squared_norm:
-        return None
-    return 1.0 - sums.squared_error / between
+def explain_divergence(
+    fidelity: Fidelity, min_cosine: float = MIN_COSINE, *, min_equal_share: float = MIN_EQUAL_SHARE
+) -> str | None:
+    """Returns a sentence naming the worst output when the candidate does not follow its reference, else None.
+
+    Args:
+        fidelity: What was measured.
+        min_cosine: Mean cosine that every float output must reach.
+        min_equal_share: Share of equal elements that every integer output must reach.
+    """
+    if not fidelity.samples or not fidelity.outputs:
+        return "no sample was compared"
+    for output in fidelity.outputs:
+        if output.shape_fault is not None:
+            return f"output {output.name} has another shape: {output.shape_fault}{_explain_layout(output)}"
+    for output in fidelity.outputs:
+        if output.nonfinite:
+            return (
+                f"output {output.name} has {output.nonfinite} NaN or infinite elements "
+                "where FP32 is finite, which mostly means an overflow"
+            )
+    diverging = [
+        output for output in fidelity.outputs if output.cosine_mean is not None and output.cosine_mean < min_cosine
+    ]
+    if diverging:
+        worst = min(diverging, key=lambda output: output.cosine_mean or 0.0)
+        return (
+            f"output {worst.name} has a mean cosine of {worst.cosine_mean:.4f} with FP32 over {fidelity.samples} "
+            f"samples (worst sample {worst.cosine_min:.4f}, at least {min_cosine:g} is expected)"
+            f"{_explain_layout(worst)}"
+        )
+    for output in fidelity.outputs:
+        if output.is_constant:
+            return f"output {output.name} is the same on all {fidelity.samples} samples, while FP32's is not"
+        if output.equal_share is not None and output.equal_share < min_equal_share:
+            return (
+                f"output {output.name} equals FP32 in {output.equal_share:.1%} of its elements "
+                f"(at least {min_equal_share:.0%} is expected)"
+            )
+    return None
+
+
+def _explain_layout(output: OutputFidelity) -> str:
+    if output.layout is None:
+        return ""
+    return (
+        f"; after the permutation {output.layout} of its axes the values match, so it most likely comes out in another "
+        "layout (NCHW and NHWC mixed up)"
+    )
+
+
+def _count_agreeing(expected: Array, found: Array | None) -> tuple[int, int]:
+    """Returns agreeing rows and rows; a choice that ties with the reference's top agrees."""
+    wanted = np.asarray(expected)
+    rows = wanted.reshape(-1, wanted.shape[-1])
+    if found is None or np.shape(found) != wanted.shape:
+        return 0, len(rows)
+    have = np.asarray(found).reshape(rows.shape)
+    sound = np.isfinite(have).all(axis=1) | ~np.isfinite(rows).all(axis=1)
+    chosen = np.take_along_axis(rows, np.argmax(have, axis=1)[:, None], axis=1)[:, 0]
+    agreed = sound & (chosen == rows.max(axis=1))
+    return int(np.count_nonzero(agreed)), len(rows)

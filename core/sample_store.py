@@ -1,188 +1,203 @@
-"""Where samples come from: a file that is there, a function of the user's that yields them, or noise asked for by name.
-
-A function runs in a child process and its samples go to disk as they come, so that neither their number nor the
-libraries it imports matter to this process.
-"""
+"""Samples as the user names them - a `.npz`, a function that yields them, or noise - turned into a sample file."""
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from collections.abc import Callable, Iterable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from modelwright.core.array_files import NpyWriter
 from modelwright.core.child import Progress, run_in_child
-from modelwright.core.errors import BadInputError
-from modelwright.core.samples import LABELS, Array, array_file_name, read_arrays, write_random
+from modelwright.core.errors import BadInputError, UsageError
+from modelwright.core.files import explain_os_error, staged_directory
+from modelwright.core.python_source import is_python, load_function, require_function, shorten_traceback
+from modelwright.core.samples import LABELS, array_file_name, write_random
 from modelwright.core.signature import Signature
 
+Array = npt.NDArray[Any]
+
 FUNCTION_LIMIT = 1024
-"""Samples taken from a function at most: it may yield for ever."""
+"""Samples taken from a function at most: more change neither ranges nor verdicts, and generators may be endless."""
 RANDOM_COUNT = 64
-_HEADER_BYTES = 256
-"""Room for a `.npy` header whose number of rows is known only at the end."""
+_RANDOM = "random"
+_PROGRESS_EVERY = 64
 
 
 def is_random(spec: str) -> bool:
-    """Returns whether noise was asked for by name: `random` or `random:COUNT`."""
-    return spec == "random" or spec.startswith("random:")
+    """Says whether the user asks for noise: `random` or `random:COUNT`."""
+    return spec == _RANDOM or spec.startswith(f"{_RANDOM}:")
 
 
 def materialize_samples(
-    spec: str, signature: Signature | None, directory: Path, progress: Progress | None = None
+    spec: str,
+    signature: Signature | None,
+    directory: Path,
+    *,
+    limit: int = FUNCTION_LIMIT,
+    progress: Progress | None = None,
 ) -> Path:
-    """Returns a file or folder that `samples.open_samples` reads.
+    """Returns the sample file that a text names, made in `directory` where it does not exist yet.
 
     Args:
-        spec: `.npz` file, `file.py:function`, or `random[:COUNT]`.
-        signature: Needed for noise only.
-        directory: A folder that does not exist yet, for what has to be written.
+        spec: `file.npz`, a folder of `.npy` files, `file.py:function`, `random` or `random:COUNT`.
+        signature: Of the model; needed for noise only.
+        directory: Folder to write to; only made for functions and noise.
+        limit: Samples taken from a function at most.
         progress: Takes a line about what is going on.
 
     Raises:
-        BadInputError: No such file or function, or what it yields cannot be samples.
+        BadInputError: No such file or function, or what the function yields cannot be used.
+        UsageError: Noise without a signature, or a count that is no number.
     """
     if is_random(spec):
         if signature is None:
-            raise BadInputError("random samples need a model whose signature is known")
-        return write_random(directory, signature, count=_parse_count(spec))
-    path, separator, function = spec.rpartition(":")
-    if separator and path.endswith(".py"):
+            raise UsageError("random samples need the model's signature first", hint="export without --samples")
+        with explain_os_error(directory):
+            return write_random(directory, signature, count=_parse_count(spec))
+    if is_python(spec):
+        return materialize_function(spec, directory, limit=limit, progress=progress)
+    path = Path(spec)
+    if not path.exists():
+        raise BadInputError(
+            f"no such sample file: {path}",
+            hint="give a .npz keyed by input name, file.py:function that yields dicts, or `random` for noise",
+        )
+    if path.suffix != ".npz" and not path.is_dir():
+        raise BadInputError(
+            f"{path} is not a sample file: its name must end in .npz",
+            hint="save one with numpy: numpy.savez('samples.npz', input_name=array)",
+        )
+    return path
+
+
+def materialize_function(
+    spec: str, directory: Path, *, limit: int = FUNCTION_LIMIT, progress: Progress | None = None
+) -> Path:
+    """Runs the user's sample function in a child process and stores what it yields as a folder of `.npy` files.
+
+    Each dict is one sample: input name -> array, and `labels` -> class number, if known. Row i of every file is
+    sample i. Nothing but one sample is held in memory.
+
+    Args:
+        spec: `file.py:function`.
+        directory: The folder to make; there is either all of it or nothing.
+        limit: Stop after this many samples.
+        progress: Takes a line now and then.
+
+    Raises:
+        BadInputError: The function failed, or yields something else; names the sample's number.
+    """
+    path, name = require_function(spec, "yields samples")
+    with staged_directory(directory) as staging:
         run_in_child(
             "modelwright.core.sample_store:store_in_child",
-            {"path": path, "function": function, "directory": str(directory), "limit": FUNCTION_LIMIT},
-            purpose=f"the sample function {spec}",
+            {"path": str(path), "name": name, "directory": str(staging), "limit": limit},
+            purpose=f"running the sample function {spec}",
             crash_error=BadInputError,
             progress=progress,
         )
-        return directory
-    if spec.endswith(".py"):
-        raise BadInputError(f"{spec} names no function", hint=f"give {spec}:FUNCTION, which yields dicts of arrays")
-    read_arrays(Path(spec))
-    return Path(spec)
+    return directory
 
 
-def _parse_count(spec: str) -> int:
-    _, separator, count = spec.partition(":")
-    if not separator:
-        return RANDOM_COUNT
-    if not count.isdecimal() or int(count) == 0:
-        raise BadInputError(f"{spec!r} is not a number of random samples", hint="for instance random:64")
-    return int(count)
-
-
-def store_in_child(path: str, function: str, directory: str, limit: int, progress: Progress) -> int:
-    """Child side: runs the user's function and writes what it yields; returns the number of samples."""
-    yielded = load_function(Path(path), function)()
-    if isinstance(yielded, Mapping) or not isinstance(yielded, Iterable):
-        raise BadInputError(
-            f"{path}:{function} returned {type(yielded).__name__}, not an iterable of dicts",
-            hint="yield one dict a sample: {'input_name': array}",
-        )
-    folder = Path(directory)
-    folder.mkdir(parents=True)
-    writers: dict[str, _ArrayWriter] = {}
+def store_in_child(path: str, name: str, directory: str, limit: int, progress: Progress) -> int:
+    """Child side of `materialize_function`; returns the number of samples."""
+    function = load_function(Path(path), name)
+    spec = f"{Path(path).name}:{name}"
+    writers: dict[str, NpyWriter] = {}
     count = 0
-    try:
-        for count, sample in enumerate(yielded, start=1):
-            if not isinstance(sample, Mapping):
-                raise BadInputError(f"{path}:{function}: sample {count} is {type(sample).__name__}, not a dict")
-            arrays = {str(name): _to_array(value, f"{path}:{function}", count) for name, value in sample.items()}
-            if count == 1:
-                writers = {name: _ArrayWriter(folder / array_file_name(name), array) for name, array in arrays.items()}
-            _check_like_first(arrays, writers, f"{path}:{function}", count)
-            for name, array in arrays.items():
-                writers[name].append(array)
-            if count % 64 == 0:
-                progress(f"{count} samples of {function}")
-            if count >= limit:
-                break
-    finally:
-        for writer in writers.values():
-            writer.close()
-    if count == 0:
-        raise BadInputError(f"{path}:{function} yields no samples", hint="at least 2 are needed")
+    with contextlib.ExitStack() as stack, explain_os_error(Path(directory)):
+        for sample in _iterate(function, spec, limit):
+            row = {key: _to_array(spec, count, key, value) for key, value in _items(spec, count, sample)}
+            if not count:
+                for key, value in row.items():
+                    file = Path(directory) / array_file_name(key)
+                    writers[key] = stack.enter_context(NpyWriter(file, value.dtype, value.shape))
+            _check_row(spec, count, row, writers)
+            for key, value in row.items():
+                writers[key].append(value)
+            count += 1
+            if count % _PROGRESS_EVERY == 0:
+                progress(f"{count} samples from {spec}")
+    if not count:
+        raise BadInputError(f"{spec} yields no samples", hint="yield one dict a sample: input name -> array")
     return count
 
 
-def load_function(path: Path, name: str) -> Callable[..., Any]:
-    """Imports a function from a file of the user's.
+def _parse_count(spec: str) -> int:
+    text = spec.partition(":")[2]
+    if not text and ":" not in spec:
+        return RANDOM_COUNT
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"{spec!r}: {text!r} is not a number of samples", hint="write for instance random:64")
+    return int(text)
 
-    Raises:
-        BadInputError: No such file, the file does not import, or it has no such function.
-    """
-    if not path.is_file():
-        raise BadInputError(f"no such file: {path}")
-    sys.path.insert(0, str(path.resolve().parent))  # the file may import its neighbours
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
+
+def _iterate(function: Callable[[], Any], spec: str, limit: int) -> Iterator[Any]:
+    """Yields what the user's function yields; its errors name the sample that they came at."""
+    count = 0
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
+        samples = function()
+        if isinstance(samples, Mapping):
+            raise BadInputError(
+                f"{spec} returns one dict; it must yield or return many, one a sample",
+                hint="save whole arrays with numpy.savez and give the .npz instead",
+            )
+        iterator = iter(samples)
+        while count < limit:
+            try:
+                sample = next(iterator)
+            except StopIteration:
+                return
+            yield sample
+            count += 1
+    except BadInputError:
+        raise
+    except (Exception, SystemExit) as error:
         raise BadInputError(
-            f"{path} does not import: {type(error).__name__}: {error}", hint="run it with Python first"
+            f"{spec} failed at sample {count}: {type(error).__name__}: {error}", detail=shorten_traceback(error)
         ) from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        names = sorted(key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
-        raise BadInputError(f"{path} has no function {name!r}", hint=f"it has: {', '.join(names) or 'none'}")
-    return function  # type: ignore[no-any-return]
 
 
-def _to_array(value: Any, where: str, count: int) -> Array:
-    if hasattr(value, "detach"):  # a torch tensor, without importing torch to ask
+def _items(spec: str, index: int, sample: Any) -> list[tuple[str, Any]]:
+    if not isinstance(sample, Mapping) or not sample or not all(isinstance(key, str) for key in sample):
+        raise BadInputError(
+            f"{spec}: sample {index} is a {type(sample).__name__}, not a dict keyed by input name",
+            hint="yield {'input_name': array, 'labels': class_number}; labels may be left out",
+        )
+    return list(sample.items())
+
+
+def _to_array(spec: str, index: int, key: str, value: Any) -> Array:
+    if hasattr(value, "detach"):  # a torch tensor, without importing torch
         value = value.detach().cpu().numpy()
-    array = np.asarray(value)
-    if array.dtype.hasobject:
-        raise BadInputError(f"{where}: sample {count} holds Python objects, not numbers")
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise BadInputError(f"{spec}: {key} of sample {index} is not an array: {error}") from error
+    if array.dtype.kind not in "fiub":
+        raise BadInputError(
+            f"{spec}: {key} of sample {index} is {array.dtype}, not numbers", hint="yield numpy arrays of numbers"
+        )
+    if key == LABELS and array.size == 1:
+        array = array.reshape(())
     return array
 
 
-def _check_like_first(arrays: Mapping[str, Array], writers: Mapping[str, _ArrayWriter], where: str, count: int) -> None:
-    if arrays.keys() != writers.keys():
-        raise BadInputError(f"{where}: sample {count} has {sorted(arrays)}, the first had {sorted(writers)}")
-    for name, array in arrays.items():
-        first = writers[name]
-        if (array.shape, array.dtype) != (first.shape, first.dtype):
+def _check_row(spec: str, index: int, row: Mapping[str, Array], writers: Mapping[str, NpyWriter]) -> None:
+    if row.keys() != writers.keys():
+        raise BadInputError(
+            f"{spec}: sample {index} has {', '.join(sorted(row))}; sample 0 has {', '.join(sorted(writers))}",
+            hint="every sample needs the same names",
+        )
+    for key, value in row.items():
+        writer = writers[key]
+        if value.shape != writer.row_shape or value.dtype != writer.dtype:
             raise BadInputError(
-                f"{where}: {name} of sample {count} is {array.dtype} {list(array.shape)}, "
-                f"the first was {first.dtype} {list(first.shape)}",
-                hint="all samples need one shape: pad or crop them",
+                f"{spec}: {key} of sample {index} is {value.dtype} {list(value.shape)}, "
+                f"of sample 0 {writer.dtype} {list(writer.row_shape)}",
+                hint="all samples need one shape and dtype: pad or resize them, and fix the dtype with astype",
             )
-
-
-class _ArrayWriter:
-    """Appends arrays of one shape to a `.npy` file; the header is written when the number of rows is known.
-
-    `labels` may be numbers; an input keeps its shape, one more axis in front counts the samples unless its own first
-    axis, of size 1, already does.
-    """
-
-    def __init__(self, path: Path, first: Array) -> None:
-        self.shape, self.dtype = first.shape, first.dtype
-        self._counts_itself = first.ndim > 0 and first.shape[0] == 1 and path.name != array_file_name(LABELS)
-        self._rows = 0
-        self._file: IO[bytes] = path.open("wb")
-        self._file.write(b"\0" * _HEADER_BYTES)
-
-    def append(self, array: Array) -> None:
-        self._file.write(np.ascontiguousarray(array).tobytes())
-        self._rows += 1
-
-    def close(self) -> None:
-        """Writes the header into the room kept for it, padded with spaces as the format allows."""
-        shape = self.shape[1:] if self._counts_itself else self.shape
-        if self.shape == (1,) and not self._counts_itself:
-            shape = ()
-        header = f"{{'descr': {np.lib.format.dtype_to_descr(self.dtype)!r}, 'fortran_order': False, "
-        header += f"'shape': {(self._rows, *shape)!r}, }}"
-        body = header.encode("latin1").ljust(_HEADER_BYTES - 11) + b"\n"
-        self._file.seek(0)
-        self._file.write(b"\x93NUMPY\x01\x00" + len(body).to_bytes(2, "little") + body)
-        self._file.close()

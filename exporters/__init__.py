@@ -1,4 +1,6 @@
-"""Turns a source into a verified ONNX model with a signature. Knows nothing of targets."""
+"""Exporters: an FP32 source becomes a verified ONNX model with a signature, compared with its source."""
+
+from __future__ import annotations
 
 from modelwright.core.exported import ExportedModel, load_exported
 from modelwright.exporters.exporting import export

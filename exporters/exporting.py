@@ -1,120 +1,171 @@
-"""Exports: the parent's side. Everything that reads a model happens in a child process."""
+"""The parent side of an export: places, atomic writing, the child and the record. Imports nothing heavy."""
 
 from __future__ import annotations
 
-import tempfile
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from modelwright.core.child import Progress, run_in_child
-from modelwright.core.errors import BadInputError, BuildFailedError, ModelwrightError
-from modelwright.core.exported import ExportedModel, record_path, save_exported
-from modelwright.core.files import explain_os_error, hash_file, hash_json
+from modelwright.core.child import Progress, run_in_child, scratch_directory
+from modelwright.core.errors import BadInputError, BuildFailedError, UsageError
+from modelwright.core.exported import ExportedModel, load_exported, record_path, save_exported
+from modelwright.core.files import explain_os_error
 from modelwright.core.samples import SampleRef
-from modelwright.core.signature import Signature
 from modelwright.exporters.source import Source, parse_source
 
-DEFAULT_TOLERANCE = 1e-3
-"""Relative L2 error of an output against its source. FP32 kernels of two runtimes differ by about 1e-6 to 1e-4; a
-wrong export differs by more than 1e-2."""
+TOLERANCE = 1e-3
+"""Relative L2 error between FP32 and FP32; see `comparison.TOLERANCE`, which needs onnxruntime to import."""
 TIMEOUT_S = 3600.0
 
 
 def export(
     source: str | Path,
-    out: Path,
+    out: str | Path,
     *,
     samples: SampleRef | None = None,
-    tolerance: float = DEFAULT_TOLERANCE,
+    tolerance: float = TOLERANCE,
     overwrite: bool = False,
+    timeout_s: float = TIMEOUT_S,
     progress: Progress | None = None,
 ) -> ExportedModel:
-    """Exports a source to a verified ONNX model, and writes its record beside it.
+    """Turns a source into a verified ONNX model and writes its record beside it.
+
+    An ONNX model is passed through unchanged, with its data files. A PyTorch module is exported with a dynamic batch,
+    or a fixed one where that fails, and compared with its source. There is either all of the result or nothing.
 
     Args:
-        source: `model.onnx`, `model.pt2` or `file.py:factory`.
-        out: The ONNX file to write; data over 2 GB go into files beside it.
-        samples: Real inputs to compare with the source on, and to take example inputs from.
-        tolerance: Largest relative L2 error of an output.
-        overwrite: Replace an older file.
+        source: `model.onnx`, `model.pt2` (`torch.export.save`), or `file.py:factory`; the factory returns an
+            `nn.Module` or (module, example inputs), and `module.output_names` may name the outputs.
+        out: The ONNX file to write; its folder is made.
+        samples: Inputs to compare on, up to 32; they also serve a factory without example inputs.
+        tolerance: Relative L2 error that no output may exceed.
+        overwrite: Replace an existing file.
+        timeout_s: Give up after this many seconds.
         progress: Takes a line about what is going on.
 
+    Returns:
+        The record, which also lies beside the model as `STEM.export.json`.
+
     Raises:
-        BadInputError: The source cannot be read or is not valid, or `out` exists.
-        BuildFailedError: PyTorch cannot export it, or the result does not follow its source.
+        BadInputError: The source cannot be used, or `out` exists or cannot be written.
+        BuildFailedError: The source cannot be converted, its ONNX form does not follow it, or the disk is full.
+        ToolchainMissingError: torch, onnx or onnxruntime is absent or broken.
+        UsageError: A tolerance that is not positive.
     """
-    parsed = parse_source(str(source))
-    if out.suffix != ".onnx":
-        raise BadInputError(f"{out}: the name of an ONNX file ends in .onnx", hint=f"--out {out}.onnx")
-    if out.exists() and not overwrite:
-        raise BadInputError(f"{out} exists", hint="choose another --out, or add --overwrite")
-    with explain_os_error(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        # Beside the result, so that moving it into place is one step of the file system.
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=out.parent) as staging:
-            told = _convert(parsed, Path(staging) / out.name, samples, tolerance, progress)
-            exported = _make_record(parsed, out, Path(staging), told)
-            _move_into_place(Path(staging), out)
+    if not tolerance > 0:
+        raise UsageError(f"a tolerance of {tolerance} makes no sense", hint="give a positive number, such as 1e-3")
+    out = Path(out)
+    parsed = parse_source(source)
+    in_place = _check_out(parsed, out, overwrite=overwrite)
+    with _made_folder(out.parent):
+        if in_place:
+            fields = _run(parsed, out.parent, out.name, samples, tolerance, timeout_s, progress)
+            exported = _to_record(parsed, out, fields)
+        else:
+            with scratch_directory(out.parent) as scratch:
+                fields = _run(parsed, Path(scratch), out.name, samples, tolerance, timeout_s, progress)
+                exported = _to_record(parsed, out, fields)
+                _place(Path(scratch), out, exported, overwrite=overwrite)
         save_exported(exported)
     return exported
 
 
-def _convert(
-    source: Source, staged: Path, samples: SampleRef | None, tolerance: float, progress: Progress | None
+def _run(
+    source: Source,
+    directory: Path,
+    name: str,
+    samples: SampleRef | None,
+    tolerance: float,
+    timeout_s: float,
+    progress: Progress | None,
 ) -> dict[str, Any]:
-    is_model = source.kind == "onnx"
-    result = run_in_child(
+    fields = run_in_child(
         "modelwright.exporters.worker:convert",
         {
             "kind": source.kind,
             "path": str(source.path),
             "function": source.function,
-            "out": str(staged),
+            "directory": str(directory),
+            "name": name,
             "samples": None if samples is None else samples.to_dict(),
             "tolerance": tolerance,
         },
-        purpose=f"reading {source}" if is_model else f"exporting {source}",
-        crash_error=BadInputError if is_model else BuildFailedError,
-        timeout_s=TIMEOUT_S,
+        purpose=f"{'checking' if source.kind == 'onnx' else 'exporting'} {source.text}",
+        # A file that crashes the tools that read it is a bad file; a crash while converting is the converter's.
+        crash_error=BuildFailedError if source.kind == "factory" else BadInputError,
+        timeout_s=timeout_s,
         progress=progress,
     )
-    assert isinstance(result, dict)
-    return result
+    assert isinstance(fields, dict)
+    return fields
 
 
-def _make_record(source: Source, out: Path, staging: Path, told: dict[str, Any]) -> ExportedModel:
-    files = sorted(path for path in staging.rglob("*") if path.is_file())
-    hashes = {str(path.relative_to(staging)).replace(out.name, "model.onnx"): hash_file(path) for path in files}
-    return ExportedModel(
-        model_path=out,
-        signature=Signature.from_dict(told["signature"]),
-        source={"kind": source.kind, "path": str(source), "sha256": _hash_source(source, hashes)},
-        num_parameters=told["num_parameters"],
-        opset=told["opset"],
-        sha256=hash_json(hashes),
-        size_bytes=sum(path.stat().st_size for path in files),
-        comparison=told["comparison"],
-        comparison_reason=told["comparison_reason"],
-        versions=told["versions"],
-        notes=tuple(told["notes"]),
-    )
+def _to_record(source: Source, out: Path, fields: dict[str, Any]) -> ExportedModel:
+    described = {"kind": source.kind, "path": source.text, **fields["source"]}
+    return ExportedModel.from_dict({**fields, "source": described, "model_path": str(out)})
 
 
-def _hash_source(source: Source, hashes: dict[str, str]) -> str:
-    """Hashes what the user gave. A factory may read weights from anywhere, so its export counts for them."""
-    own = hash_file(source.path)
-    return own if source.kind == "pt2" else hash_json({"file": own if source.function else None, "export": hashes})
+def _check_out(source: Source, out: Path, *, overwrite: bool) -> bool:
+    """Checks the place of the result; returns whether the source is an ONNX model that lies there already.
+
+    Raises:
+        BadInputError: It exists, is a folder, or is not called `.onnx`.
+    """
+    if out.suffix != ".onnx":
+        raise BadInputError(f"{out} is no name for an ONNX model", hint=f"call it {out.name}.onnx")
+    if out.is_dir():
+        raise BadInputError(f"{out} is a folder", hint=f"give the file: {out / 'model.onnx'}")
+    if not out.exists():
+        return False
+    if source.kind == "onnx" and out.samefile(source.path):
+        return True
+    if not overwrite:
+        raise BadInputError(f"{out} exists", hint="choose another --out, or add --overwrite")
+    return False
 
 
-def _move_into_place(staging: Path, out: Path) -> None:
-    """Moves data files first and the model last: a model whose data are missing must never be seen."""
-    try:
-        for path in sorted(staging.rglob("*"), key=lambda path: path.name == out.name):
-            if not path.is_file():
-                continue
-            final = out.parent / path.relative_to(staging)
-            final.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(final)
-    except (OSError, ModelwrightError):
+def _place(staging: Path, out: Path, exported: ExportedModel, *, overwrite: bool) -> None:
+    """Moves the files to their places, the model last, so that it never lacks its data.
+
+    Raises:
+        BadInputError: A data file of that name exists.
+    """
+    data = [name for name in exported.files if name != out.name]
+    for name in data:
+        if (out.parent / name).exists() and not overwrite:
+            raise BadInputError(f"{out.parent / name} exists", hint="choose another --out, or add --overwrite")
+    with explain_os_error(out):
+        stale = _data_of_older(out) - set(data)
+        # A record never describes another model than the one beside it.
         record_path(out).unlink(missing_ok=True)
+        for name in data:
+            (out.parent / name).parent.mkdir(parents=True, exist_ok=True)
+            (staging / name).replace(out.parent / name)
+        (staging / out.name).replace(out)
+        for name in stale:
+            (out.parent / name).unlink(missing_ok=True)
+
+
+def _data_of_older(out: Path) -> set[str]:
+    """Returns the data files of an export that is being replaced, as its record lists and hashes them."""
+    try:
+        older = load_exported(out)
+    except BadInputError:
+        return set()
+    return {name for name in older.files if name != out.name}
+
+
+@contextlib.contextmanager
+def _made_folder(folder: Path) -> Iterator[None]:
+    """Makes a folder, and takes it away again with its parents if the block fails and nothing lies in it."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    with explain_os_error(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for path in made:
+            with contextlib.suppress(OSError):
+                path.rmdir()
         raise

@@ -1,78 +1,104 @@
-"""What the user may give as a source, told apart by name alone."""
+"""What the user calls a source, told apart by name and content, without running or unpickling anything."""
 
 from __future__ import annotations
 
-import ast
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from modelwright.core.errors import BadInputError
+from modelwright.core.python_source import is_python, require_function
+from modelwright.exporters.file_kinds import refuse_other_files
 
 Kind = Literal["onnx", "pt2", "factory"]
+
+_FACTORY_HINT = "write a function that returns the nn.Module with its weights loaded, and give FILE.py:FUNCTION"
+_OTHER_SUFFIXES = {
+    ".pt": "a PyTorch checkpoint or script, which runs code when it is read",
+    ".pth": "a PyTorch checkpoint, which runs code when it is read",
+    ".ckpt": "a checkpoint, which runs code when it is read",
+    ".bin": "weights without a network",
+    ".safetensors": "weights without a network",
+    ".tflite": "a TFLite model, which is an end product",
+    ".engine": "a TensorRT engine, which is an end product",
+    ".plan": "a TensorRT engine, which is an end product",
+    ".h5": "a Keras model; convert it with tf2onnx",
+    ".keras": "a Keras model; convert it with tf2onnx",
+    ".pb": "a TensorFlow graph; convert it with tf2onnx",
+    ".xml": "an OpenVINO model, which is an end product",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A source.
+    """An FP32 model as the user named it.
 
     Attributes:
-        kind: Of source.
+        text: As the user wrote it.
+        kind: `onnx`, `pt2` or `factory`.
         path: The file.
-        function: The factory's name; None for the other kinds.
+        function: Of a factory.
     """
 
+    text: str
     kind: Kind
     path: Path
     function: str | None = None
 
-    def __str__(self) -> str:
-        return str(self.path) if self.function is None else f"{self.path}:{self.function}"
 
-
-def parse_source(text: str) -> Source:
-    """Reads `model.onnx`, `model.pt2` or `file.py:factory`.
+def parse_source(source: str | Path) -> Source:
+    """Tells what a source is and checks that it is there.
 
     Raises:
-        BadInputError: No such file, or not a kind of source; says what was expected.
+        BadInputError: No such file, not a source, or a Python file without the name of a function.
     """
-    head, separator, function = text.rpartition(":")
-    if separator and head.endswith(".py"):
-        return Source(kind="factory", path=_require_file(Path(head)), function=function)
+    text = str(source)
+    if is_python(text):
+        path, function = require_function(text, "returns an nn.Module")
+        return Source(text=text, kind="factory", path=path, function=function)
     path = Path(text)
-    if path.suffix == ".py":
-        _require_file(path)
-        names = _list_functions(path)
-        raise BadInputError(
-            f"{text} names no factory",
-            hint=f"give {text}:FUNCTION, a function that returns an nn.Module"
-            + (f"; the file has {', '.join(names)}" if names else ""),
-        )
     if path.is_dir():
+        raise _explain_directory(path)
+    if not path.exists():
         raise BadInputError(
-            f"{path} is a folder, not a source",
-            hint="for a transformers model write a factory that loads it: file.py:create, returning the nn.Module",
+            f"no such source: {text}", hint="give model.onnx, model.pt2 (torch.export.save) or FILE.py:FUNCTION"
         )
-    if path.suffix == ".onnx":
-        return Source(kind="onnx", path=_require_file(path))
     if path.suffix == ".pt2":
-        return Source(kind="pt2", path=_require_file(path))
-    _require_file(path)
-    hint = "a source is model.onnx, model.pt2 (torch.export.save) or file.py:factory"
-    if path.suffix in (".pt", ".pth", ".ckpt", ".bin", ".safetensors"):
-        hint = f"{path.suffix} holds weights without the network: write a factory that loads them, file.py:factory"
-    raise BadInputError(f"{path}: {path.suffix or 'no suffix'} is not a kind of source", hint=hint)
+        _require_content(path)
+        return Source(text=text, kind="pt2", path=path)
+    if path.suffix == ".onnx":
+        refuse_other_files(path)
+        return Source(text=text, kind="onnx", path=path)
+    what = _OTHER_SUFFIXES.get(path.suffix.lower(), "no kind of source that is known")
+    raise BadInputError(f"{text} is {what}", hint=f"{_FACTORY_HINT}; or give model.onnx or model.pt2")
 
 
-def _require_file(path: Path) -> Path:
-    if not path.is_file():
-        raise BadInputError(f"no such file: {path}", hint="a source is model.onnx, model.pt2 or file.py:factory")
-    return path
+def _require_content(path: Path) -> None:
+    """Refuses a `.pt2` that is no archive; what is inside is read in a child process."""
+    with path.open("rb") as file:
+        start = file.read(64)
+    if not start.startswith(b"PK\x03\x04"):
+        found = (
+            "empty"
+            if not start
+            else "a git-LFS pointer"
+            if start.startswith(b"version https://git-lfs")
+            else "something else"
+        )
+        hint = (
+            "run `git lfs pull`" if "LFS" in found else "save the program again with torch.export.save(program, path)"
+        )
+        raise BadInputError(f"{path} is not a saved torch.export program: it is {found}", hint=hint)
 
 
-def _list_functions(path: Path) -> list[str]:
-    try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (SyntaxError, ValueError):
-        return []
-    return [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
+def _explain_directory(path: Path) -> BadInputError:
+    models = sorted(found.relative_to(path).as_posix() for found in path.rglob("*.onnx"))[:5]
+    if models:
+        return BadInputError(f"{path} is a folder", hint=f"give one of the models in it: {', '.join(models)}")
+    if (path / "config.json").is_file():
+        return BadInputError(
+            f"{path} is a folder of transformers, which is not read as such",
+            hint="write a factory: `def create(): return AutoModel.from_pretrained('" + str(path) + "', "
+            "return_dict=False), dict(tokenizer('text', return_tensors='pt'))` and give FILE.py:create",
+        )
+    return BadInputError(f"{path} is a folder", hint="give model.onnx, model.pt2 or FILE.py:FUNCTION")

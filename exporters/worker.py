@@ -1,144 +1,193 @@
-"""Exports: the child's side. Reads the source, writes and validates the ONNX model, compares the two."""
+"""The child side of an export: reads the source, writes ONNX into a staging folder, checks and compares it."""
 
 from __future__ import annotations
 
+import importlib.metadata
+import platform
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from modelwright.core.errors import BadInputError, ModelwrightError
+from modelwright.core.exported import combine_hashes
+from modelwright.core.files import explain_os_error, hash_file, hash_json
+from modelwright.core.samples import SampleRef
+from modelwright.exporters import onnx_file
+from modelwright.exporters.validate import ValidatedModel, validate_model
 
-from modelwright.core.child import Progress
-from modelwright.core.errors import BuildFailedError
-from modelwright.core.fidelity import FidelityMeter, OutputFidelity
-from modelwright.core.reference import ReferenceModel
-from modelwright.core.samples import Array, SampleRef, open_samples, read_arrays
-from modelwright.core.signature import Signature
-from modelwright.exporters.validate import validate_model
-
-COMPARED_SAMPLES = 32
-
-Feeds = Mapping[str, Array]
+Progress = Callable[[str], None]
 
 
 def convert(
     kind: str,
     path: str,
     function: str | None,
-    out: str,
+    directory: str,
+    name: str,
     samples: dict[str, Any] | None,
     tolerance: float,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Writes the ONNX model to `out` and returns what the record says of it."""
+    """Makes `directory/name` from a source.
+
+    Args:
+        kind: `onnx`, `pt2` or `factory`.
+        path: The source's file.
+        function: Of a factory.
+        directory: Staging folder; for a model that is passed through in its place, its own folder.
+        name: File name of the ONNX model.
+        samples: `SampleRef.to_dict`, or None.
+        tolerance: Relative L2 error that no output may exceed.
+        progress: Takes the phase that begins.
+
+    Returns:
+        The fields of `ExportedModel` but for `model_path`, and of `source` all but its kind and path.
+
+    Raises:
+        BadInputError: The source cannot be used.
+        BuildFailedError: It cannot be converted, or its ONNX form does not follow it.
+    """
+    out = Path(directory) / name
     ref = None if samples is None else SampleRef.from_dict(samples)
-    if kind == "onnx":
-        return _pass_through(Path(path), Path(out), progress)
-    return _export_program(kind, Path(path), function, Path(out), ref, tolerance, progress)
+    with explain_os_error(out):
+        if kind == "onnx":
+            result = _pass_through(Path(path), out, progress)
+        else:
+            result = _convert_torch(kind, Path(path), function, out, ref, tolerance, progress)
+    return result
 
 
 def _pass_through(path: Path, out: Path, progress: Progress) -> dict[str, Any]:
-    facts = validate_model(path, progress)
-    progress("copying")
-    _copy_model(path, facts.data_files, out)
-    return {
-        **facts.to_dict(),
-        "comparison": None,
-        "comparison_reason": "the source is the ONNX model itself",
-        "versions": _versions("onnx", "onnxruntime"),
-    }
+    """Copies a model and its data, unless it is in its place already, and checks the copy."""
+    progress("reading the ONNX file")
+    names = onnx_file.find_external_files(path, onnx_file.read_graph(path))
+    if out.name in names:
+        raise BadInputError(f"{path} has a data file of the name {out.name}", hint="choose another --out")
+    if not (out.exists() and out.samefile(path)):
+        progress("copying the model")
+        for name in names:
+            # Copied, not hard-linked: onnx refuses data files with more than one link.
+            (out.parent / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path.parent / name, out.parent / name)
+        shutil.copyfile(path, out)
+    checked = _validate(out, path, progress)
+    files = _hash_files(out, names, progress)
+    source = {"sha256": combine_hashes(files), "files": {path.name: files[out.name]} | {n: files[n] for n in names}}
+    reason = "the source is ONNX already, nothing was converted"
+    return _assemble(out, checked, files, source, None, reason, [])
 
 
-def _copy_model(path: Path, data_files: list[str], out: Path) -> None:
-    """Copies an ONNX file and its external data, which keep their names because the model refers to them."""
-    shutil.copyfile(path, out)
-    for name in data_files:
-        target = out.parent / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path.parent / name, target)
-
-
-def _export_program(
+def _convert_torch(
     kind: str,
     path: Path,
     function: str | None,
     out: Path,
-    ref: SampleRef | None,
+    samples: SampleRef | None,
     tolerance: float,
     progress: Progress,
 ) -> dict[str, Any]:
-    from modelwright.exporters.torch_program import load_factory, load_program
+    """Exports with a dynamic batch, and with a fixed one where that fails."""
+    from modelwright.exporters.torch_source import TorchSource, load_factory, load_program
 
-    progress("loading the PyTorch program")
-    arrays = None if ref is None else read_arrays(ref.path)
-    program = load_program(path) if kind == "pt2" else load_factory(path, str(function), arrays)
-    progress("torch.onnx.export")
-    notes = program.export(out)
-    facts = validate_model(out, progress)
-    progress("comparing with the source")
-    count, fidelity = _compare(program.run, out, _feeds(ref, facts.signature, program.example_feeds))
-    worst = max(fidelity, key=lambda output: _distance(output))
-    if _distance(worst) > tolerance:
-        raise BuildFailedError(
-            f"the ONNX model does not follow its source: output {worst.name} is off by {_distance(worst):.2e} "
-            f"(relative L2; {tolerance:g} is allowed), at most {worst.max_abs_error} in one element",
-            hint="look for operations that depend on data or on random numbers; call eval() in the factory",
-        )
-    return {
-        **facts.to_dict(),
-        "notes": [*notes, *facts.notes],
-        "comparison": {
-            "samples": count,
-            "on": "samples" if ref is not None else "the factory's example inputs",
-            "relative_l2_error": _distance(worst),
-            "max_abs_error": max(output.max_abs_error or 0.0 for output in fidelity),
-            "outputs": {
-                output.name: {"relative_l2_error": _distance(output), "max_abs_error": output.max_abs_error}
-                for output in fidelity
-            },
-        },
-        "comparison_reason": None,
-        "versions": _versions("torch", "onnx", "onnxscript", "onnxruntime"),
+    if kind == "pt2":
+        progress("loading the saved program")
+        source: TorchSource = load_program(path, samples)
+        checked, captured, comparison = _export_once(source, out, samples, tolerance, progress, dynamic=True)
+        if not captured.batch_is_dynamic:
+            source.notes.append(
+                f"{source.name} was captured with a fixed batch; capture it with a dynamic one to vary it"
+            )
+    else:
+        assert function is not None
+        progress(f"running {path.name}:{function}")
+        source = load_factory(path, function, samples)
+        try:
+            checked, captured, comparison = _export_once(source, out, samples, tolerance, progress, dynamic=True)
+        except ModelwrightError as error:
+            progress("exporting again with a fixed batch")
+            checked, captured, comparison = _export_once(source, out, samples, tolerance, progress, dynamic=False)
+            rows = _batch_of(captured)
+            source.notes.append(f"the batch is fixed at {rows}: with a dynamic one, {_shorten(error.message)}")
+    if samples is None:
+        source.notes.append("compared with its source on the example inputs only: give samples for a real proof")
+    names = [file.name for file in out.parent.iterdir() if file.name != out.name]
+    files = _hash_files(out, names, progress)
+    described = {
+        "sha256": hash_json({"files": source.files, "weights": source.weights_sha256}),
+        "files": source.files,
+        "weights_sha256": source.weights_sha256,
     }
+    return _assemble(out, checked, files, described, comparison, None, source.notes)
 
 
-def _distance(output: OutputFidelity) -> float:
-    """Returns an output's relative L2 error; infinite for a wrong shape or NaN."""
-    if output.shape_fault is not None or output.nonfinite:
-        return float("inf")
-    if output.relative_l2_error is not None:
-        return output.relative_l2_error
-    if output.max_abs_error is not None:
-        return output.max_abs_error  # FP32's output is zero everywhere: the error itself is what is left
-    return 1.0 - (output.cosine_mean if output.cosine_mean is not None else 1.0)
+def _export_once(
+    source: Any, out: Path, samples: SampleRef | None, tolerance: float, progress: Progress, *, dynamic: bool
+) -> tuple[ValidatedModel, Any, dict[str, Any]]:
+    from modelwright.exporters.comparison import compare_with_source
+    from modelwright.exporters.torch_export import capture, write_onnx
+
+    for leftover in out.parent.iterdir():
+        leftover.unlink()
+    progress("capturing the module with torch.export")
+    captured = capture(source, dynamic=dynamic)
+    progress("converting to ONNX")
+    write_onnx(source, captured, out)
+    checked = validate_model(out, progress)
+    progress("comparing with the source")
+    comparison = compare_with_source(out, checked.signature, source, captured, samples, tolerance)
+    return checked, captured, comparison
 
 
-def _feeds(ref: SampleRef | None, signature: Signature, examples: Feeds) -> Iterator[Feeds]:
-    if ref is None:
-        yield examples
-        return
-    yield from open_samples(ref, signature).feeds(limit=COMPARED_SAMPLES)
+def _validate(out: Path, path: Path, progress: Progress) -> ValidatedModel:
+    """Checks the staged copy; errors name the user's file."""
+    try:
+        return validate_model(out, progress)
+    except BadInputError as error:
+        message = error.message.replace(str(out), str(path))
+        raise BadInputError(message, hint=error.hint, detail=error.detail) from error.__cause__
 
 
-def _compare(
-    run_source: Callable[[Feeds], list[Array]], model_path: Path, feeds: Iterator[Feeds]
-) -> tuple[int, tuple[OutputFidelity, ...]]:
-    """Runs source and export on consecutive inputs; outputs are matched by position."""
-    meter = FidelityMeter()
-    model = ReferenceModel(model_path)
-    count = 0
-    for item in feeds:
-        got = model.run(item)
-        expected = run_source(item)
-        if len(expected) != len(got):
-            raise BuildFailedError(f"the source has {len(expected)} outputs, the ONNX model {len(got)}")
-        meter.add({name: np.asarray(value) for name, value in zip(got, expected, strict=True)}, got)
-        count += 1
-    return count, meter.result().outputs
+def _hash_files(out: Path, names: list[str], progress: Progress) -> dict[str, str]:
+    progress("hashing")
+    return {name: hash_file(out.parent / name) for name in [out.name, *names]}
 
 
-def _versions(*names: str) -> dict[str, str]:
-    import importlib.metadata
+def _batch_of(captured: Any) -> int | None:
+    rows = [int(leaf.shape[0]) for leaf, flag in zip(captured.leaves, captured.batched, strict=True) if flag]
+    return rows[0] if rows else None
 
-    return {name: importlib.metadata.version(name) for name in names}
+
+def _shorten(message: str) -> str:
+    return message if len(message) <= 300 else message[:297] + "..."
+
+
+def _assemble(
+    out: Path,
+    checked: ValidatedModel,
+    files: dict[str, str],
+    source: dict[str, Any],
+    comparison: dict[str, Any] | None,
+    reason: str | None,
+    notes: list[str],
+) -> dict[str, Any]:
+    packages = ["modelwright", "onnx", "onnxruntime", *(["torch", "onnxscript"] if comparison is not None else [])]
+    versions = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "signature": checked.signature.to_dict(),
+        "source": source,
+        "num_parameters": checked.num_parameters,
+        "opset": checked.opset,
+        "sha256": combine_hashes(files),
+        "files": files,
+        "size_bytes": sum((out.parent / name).stat().st_size for name in files),
+        "comparison": comparison,
+        "comparison_reason": reason,
+        "notes": [*notes, *checked.notes],
+        "versions": versions,
+    }

@@ -184,7 +184,7 @@ def measure_artifacts(
         meter = find_meter()
         idle_power_w = None
         if meter is not None:
-            stack.enter_context(meter)  # type: ignore[arg-type]
+            stack.enter_context(meter)
             tell(f"metering idle power with {meter.name}")
             idle_power_w = measure_idle_power_w(meter)
         runners: list[ArtifactRunner] = []

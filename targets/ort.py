@@ -710,11 +710,11 @@ def _finish(
     if request.machine.architecture == "x86_64" and scheme.weight_limit == 127:
         # On a CPU without any of these, 8-bit weights saturate silently.
         order = ("avx512_vnni", "avx_vnni", "amx_int8", "avx_vnni_int8")
-        needed = [name for name in order if name in request.machine.instruction_sets][:1]
+        needed = list(order) if request.machine.instruction_sets & set(order) else []
     return BuildResult(
         model_file=MODEL_FILE,
         recipe={"graph": kind, "formats": scheme.to_dict(), **result.recipe},
-        requires={"instruction_sets": needed, "packages": {"onnxruntime": ">=1.22"}},
+        requires={"any_instruction_set": needed, "packages": {"onnxruntime": ">=1.22"}},
         versions=package_versions("onnx", "onnxruntime", "numpy"),
         notes=result.notes,
     )

@@ -53,7 +53,7 @@ class _Tflite(Target):
 
         readiness = super().check_build(machine)
         if readiness.ok and find_environment() is None:
-            return Readiness.yes("the converter's environment is made on first use (a minute, 180 MB, from the package index)")
+            return Readiness.yes("its converter is installed on first use (a minute, 180 MB, package index)")
         return readiness
 
     def build(self, request: BuildRequest) -> BuildResult:

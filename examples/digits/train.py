@@ -91,9 +91,7 @@ def load_split() -> Split:
     image = functional.interpolate(image, size=IMAGE_SHAPE[1:], mode="bilinear", align_corners=False)
     image = (image - _INK_MEAN) / _INK_STD
     order = np.arange(len(labels))
-    training, held_out = train_test_split(
-        order, test_size=_HELD_OUT_COUNT, stratify=labels, random_state=_SEED
-    )
+    training, held_out = train_test_split(order, test_size=_HELD_OUT_COUNT, stratify=labels, random_state=_SEED)
     fit, validation = train_test_split(
         training, test_size=_VALIDATION_COUNT, stratify=labels[training], random_state=_SEED
     )
@@ -124,9 +122,7 @@ def augment(image: Tensor, generator: torch.Generator) -> Tensor:
     cosine, sine = torch.cos(angle) * scale, torch.sin(angle) * scale
     # Shifts are in halves of the image's side: 0.12 is about two pixels.
     rows = [cosine, uniform(0.15) - sine, uniform(0.12), sine, cosine, uniform(0.12)]
-    grid = functional.affine_grid(
-        torch.stack(rows, dim=1).reshape(-1, 2, 3), list(image.shape), align_corners=False
-    )
+    grid = functional.affine_grid(torch.stack(rows, dim=1).reshape(-1, 2, 3), list(image.shape), align_corners=False)
     blank = -_INK_MEAN / _INK_STD
     moved = functional.grid_sample(image - blank, grid, align_corners=False) + blank
     return moved + torch.randn(moved.shape, generator=generator) * _PIXEL_NOISE
@@ -208,9 +204,7 @@ def train(split: Split) -> DigitClassifier:
     for module in model.modules():
         if isinstance(module, ConvNorm | InvertedResidual):
             module.register_forward_hook(
-                lambda module, _, features: (
-                    add_activation_noise(features, generator) if module.training else features
-                )
+                lambda module, _, features: add_activation_noise(features, generator) if module.training else features
             )
     decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
@@ -228,9 +222,7 @@ def train(split: Split) -> DigitClassifier:
         for rows in order[: batches * _BATCH_SIZE].split(_BATCH_SIZE):
             image = augment(split.fit.image[rows], generator)
             with noisy_weights(model, generator):
-                loss = functional.cross_entropy(
-                    model(image), split.fit.labels[rows], label_smoothing=_LABEL_SMOOTHING
-                )
+                loss = functional.cross_entropy(model(image), split.fit.labels[rows], label_smoothing=_LABEL_SMOOTHING)
                 optimizer.zero_grad()
                 loss.backward()
             optimizer.step()

@@ -28,9 +28,7 @@ def test_weights_are_small_enough_to_commit() -> None:
 def test_parameter_count() -> None:
     statistics = ("running_mean", "running_var", "num_batches_tracked")
     count = sum(
-        math.prod(shape)
-        for name, shape in read_tensor_shapes(WEIGHTS_PATH).items()
-        if not name.endswith(statistics)
+        math.prod(shape) for name, shape in read_tensor_shapes(WEIGHTS_PATH).items() if not name.endswith(statistics)
     )
     assert 300_000 <= count <= 1_000_000
 

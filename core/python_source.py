@@ -1,0 +1,116 @@
+"""Functions of the user's own Python files, written `file.py:function`: found, listed and called."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from modelwright.core.errors import BadInputError
+
+
+def split_function(spec: str) -> tuple[Path, str | None]:
+    """Splits `file.py:function`; the function is None when it is not named."""
+    path, colon, name = spec.rpartition(":")
+    if colon and path.endswith(".py"):
+        return Path(path), name or None
+    return Path(spec), None
+
+
+def is_python(spec: str) -> bool:
+    """Says whether a text names a Python file, with or without a function."""
+    return split_function(spec)[0].suffix == ".py"
+
+
+def require_function(spec: str, purpose: str) -> tuple[Path, str]:
+    """Splits `file.py:function` and checks that the file defines it, without running the file.
+
+    Args:
+        spec: As the user wrote it.
+        purpose: What the function is for: `returns an nn.Module`.
+
+    Raises:
+        BadInputError: No such file or function, or a syntax error; the hint lists the functions that there are.
+    """
+    path, name = split_function(spec)
+    names = list_functions(path)
+    choices = ", ".join(f"{path}:{found}" for found in names) or "none so far"
+    if name is None:
+        raise BadInputError(
+            f"{path} is a Python file: name the function in it that {purpose}, as {path}:FUNCTION",
+            hint=f"functions in it: {choices}",
+        )
+    if name not in names and not _may_define(path, name):
+        raise BadInputError(f"{path} defines no function {name}", hint=f"functions in it: {choices}")
+    return path, name
+
+
+def list_functions(path: Path) -> list[str]:
+    """Returns the public functions and classes at the top of a file, in order, without running it.
+
+    Raises:
+        BadInputError: The file is missing, unreadable or not Python.
+    """
+    nodes = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return [node.name for node in _parse(path).body if isinstance(node, nodes) and not node.name.startswith("_")]
+
+
+def load_function(path: Path, name: str) -> Callable[..., Any]:
+    """Runs a file and returns a function of it; for child processes only.
+
+    The file's folder comes first on the import path, as with `python file.py`, so that its neighbours are found.
+
+    Raises:
+        BadInputError: Running the file failed, or it defines no such function.
+    """
+    path = path.resolve()
+    sys.path.insert(0, str(path.parent))
+    spec = importlib.util.spec_from_file_location(f"modelwright_source_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses and pickles look their module up by name.
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise BadInputError(
+            f"running {path.name} failed: {type(error).__name__}: {error}",
+            hint=f"it must import without arguments, as `python -c 'import {path.stem}'` does in its folder",
+            detail=shorten_traceback(error),
+        ) from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise BadInputError(f"{path} defines no function {name}", hint=f"functions in it: {', '.join(vars(module))}")
+    return function  # type: ignore[no-any-return]  # `callable` says no more than that
+
+
+def shorten_traceback(error: BaseException) -> str:
+    """Returns the last lines of a traceback: the user's own frames, mostly."""
+    lines = "".join(traceback.format_exception(error)).splitlines()
+    return "\n".join(lines[-20:])
+
+
+def _parse(path: Path) -> ast.Module:
+    if not path.is_file():
+        raise BadInputError(f"no such file: {path}", hint="give FILE.py:FUNCTION, relative to the working directory")
+    try:
+        return ast.parse(path.read_bytes(), filename=str(path))
+    except (SyntaxError, ValueError) as error:
+        raise BadInputError(f"{path} is not valid Python: {error}") from error
+
+
+def _may_define(path: Path, name: str) -> bool:
+    """Whether a name is bound at the top in another way: imported, assigned, or inside an `if`."""
+    for node in ast.walk(_parse(path)):
+        if isinstance(node, ast.alias) and (node.asname or node.name) in (name, "*"):
+            return True
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id == name:
+            return True
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
+            return True
+    return False

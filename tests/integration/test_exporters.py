@@ -1,0 +1,420 @@
+"""Exports of real PyTorch sources and of foreign ONNX files, in real child processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import models
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from modelwright.core.errors import BadInputError, BuildFailedError
+from modelwright.core.exported import load_exported
+from modelwright.core.reference import ReferenceModel
+from modelwright.core.samples import SampleRef
+from modelwright.exporters import export
+
+FACTORIES = """
+import torch
+from torch import nn
+from neighbour import WIDTH
+
+class Two(nn.Module):
+    output_names = ("sum", "mean")
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = nn.Linear(WIDTH, WIDTH)
+    def forward(self, left, right):
+        y = self.linear(left)
+        return y + right, y.mean(dim=1, keepdim=True)
+
+def two_inputs():
+    return Two(), (torch.randn(2, WIDTH), torch.randn(2, WIDTH))
+
+def without_examples():
+    return Two()
+
+class Named(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.embed = nn.Embedding(11, 6)
+    def forward(self, ids, mask=None):
+        x = self.embed(ids)
+        return {"pooled": (x * mask[..., None]).sum(1), "best": x.sum(-1).argmax(-1)}
+
+def dict_inputs():
+    ids = torch.randint(0, 11, (1, 5))
+    return Named().double(), {"mask": torch.ones(1, 5), "ids": ids}
+
+class Fixed(nn.Module):
+    def forward(self, x):
+        return x.reshape(2, -1)[:, :3] * 2.0 if x.shape[0] == 1 else x[:1].expand(int(x.shape[0]), -1).reshape(2, -1)
+
+def fixed_batch():
+    return Fixed(), torch.randn(1, 8)
+
+class Liar(nn.Module):
+    calls = 0
+    def forward(self, x):
+        Liar.calls += 1
+        return x * float(Liar.calls)
+
+def inconsistent():
+    return Liar(), torch.randn(2, 4)
+
+def fails():
+    raise ValueError("no weights here")
+
+def not_a_module():
+    return 42
+
+def wrong_examples():
+    return Two(), (torch.randn(2, 3), torch.randn(2, 3))
+
+def dies():
+    import os
+    os.abort()
+
+def sleeps():
+    import time
+    time.sleep(60)
+"""
+
+
+@pytest.fixture(scope="module")
+def factories(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("factories")
+    (folder / "neighbour.py").write_text("WIDTH = 4\n")
+    path = folder / "net.py"
+    path.write_text(FACTORIES)
+    return path
+
+
+def test_two_inputs_two_outputs_and_named_outputs(factories: Path, tmp_path: Path) -> None:
+    phases: list[str] = []
+    out = tmp_path / "new" / "folder" / "net.onnx"
+    exported = export(f"{factories}:two_inputs", out, progress=phases.append)
+    assert [spec.describe() for spec in exported.signature.inputs] == [
+        "left float32 [batch, 4]",
+        "right float32 [batch, 4]",
+    ]
+    assert [spec.describe() for spec in exported.signature.outputs] == [
+        "sum float32 [batch, 4]",
+        "mean float32 [batch, 1]",
+    ]
+    assert (exported.num_parameters, exported.opset) == (20, 18)
+    assert exported.comparison is not None
+    assert exported.comparison["outputs"]["sum"]["relative_l2_error"] < 1e-5
+    assert any("example inputs only" in note for note in exported.notes)
+    assert set(exported.source["files"]) == {"net.py", "neighbour.py"}
+    assert "converting to ONNX" in phases
+    assert load_exported(out) == exported
+    assert sorted(path.name for path in out.parent.iterdir()) == ["net.export.json", "net.onnx"]
+    model = onnx.load(out)
+    assert not any(node.metadata_props for node in model.graph.node), "paths of this machine must not be shipped"
+    assert not {value.name for value in model.graph.value_info} & {tensor.name for tensor in model.graph.initializer}
+
+    # Once more from a process of its own, whose size and modules can be seen.
+    code = f"""
+        import json, sys
+        from modelwright.exporters import export
+        again = export({str(factories) + ":two_inputs"!r}, {str(tmp_path / "again.onnx")!r})
+        peak = [l for l in open("/proc/self/status") if l.startswith("VmHWM")][0]
+        print(json.dumps([again.sha256, again.source["sha256"], int(peak.split()[1]) // 1024, sorted(sys.modules)]))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, capture_output=True, text=True)
+    sha256, source_sha256, peak_mb, modules = json.loads(done.stdout)
+    assert sha256 == exported.sha256, "artifacts are found again by this hash"
+    assert source_sha256 == exported.source["sha256"]
+    assert peak_mb < 300
+    assert not {"torch", "onnx", "onnxruntime"} & set(modules)
+
+
+def test_samples_give_example_inputs_and_the_proof(factories: Path, tmp_path: Path) -> None:
+    samples = models.make_samples(tmp_path / "s.npz", count=40, left=(4,), right=(4,))
+    exported = export(f"{factories}:without_examples", tmp_path / "m.onnx", samples=SampleRef(path=samples))
+    assert exported.comparison is not None
+    assert (exported.comparison["samples"], exported.comparison["on"]) == (32, "samples")
+    wrong = models.make_samples(tmp_path / "w.npz", left=(4,), middle=(4,))
+    with pytest.raises(BadInputError, match="left, right"):
+        export(f"{factories}:without_examples", tmp_path / "n.onnx", samples=SampleRef(path=wrong))
+    assert not (tmp_path / "n.onnx").exists()
+
+
+def test_dict_inputs_and_dict_outputs(factories: Path, tmp_path: Path) -> None:
+    exported = export(f"{factories}:dict_inputs", tmp_path / "m.onnx")
+    assert [spec.describe() for spec in exported.signature.inputs] == [
+        "ids int64 [batch, 5]",
+        "mask float32 [batch, 5]",
+    ]
+    assert [spec.name for spec in exported.signature.outputs] == ["pooled", "best"]
+    assert exported.comparison is not None
+    assert exported.comparison["outputs"]["best"]["equal_share"] == 1.0
+    assert any("float64" in note for note in exported.notes)
+
+
+def test_module_that_cannot_vary_its_batch_gets_a_fixed_one(factories: Path, tmp_path: Path) -> None:
+    exported = export(f"{factories}:fixed_batch", tmp_path / "m.onnx")
+    assert exported.signature.inputs[0].shape == (1, 8)
+    assert not exported.signature.batch_is_dynamic
+    assert any("the batch is fixed at 1" in note for note in exported.notes)
+
+
+def test_saved_program(factories: Path, tmp_path: Path) -> None:
+    code = f"""
+        import sys, torch
+        sys.path.insert(0, {str(factories.parent)!r})
+        from net import Two
+        batch = {{0: torch.export.Dim.DYNAMIC}}
+        args = (torch.randn(2, 4), torch.randn(2, 4))
+        program = torch.export.export(Two().eval(), args, dynamic_shapes=(batch, batch))
+        torch.export.save(program, {str(tmp_path / "m.pt2")!r})
+    """
+    subprocess.run([sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)], check=True, capture_output=True)
+    exported = export(tmp_path / "m.pt2", tmp_path / "m.onnx")
+    assert [spec.describe() for spec in exported.signature.inputs] == [
+        "left float32 [batch, 4]",
+        "right float32 [batch, 4]",
+    ]
+    assert exported.source["kind"] == "pt2"
+    broken = tmp_path / "broken.pt2"
+    broken.write_bytes((tmp_path / "m.pt2").read_bytes()[:2000])
+    with pytest.raises(BadInputError, match="torch.export program"):
+        export(broken, tmp_path / "b.onnx")
+
+
+@pytest.mark.parametrize(
+    ("function", "kind", "text"),
+    [
+        ("fails", BadInputError, "ValueError: no weights here"),
+        ("not_a_module", BadInputError, "returned int"),
+        ("without_examples", BadInputError, "gives no example inputs, and there are no samples"),
+        ("wrong_examples", BadInputError, r"left \[2, 3\]"),
+        ("inconsistent", BuildFailedError, "output output has a relative L2 error"),
+        ("dies", BuildFailedError, r"crashed during running net.py:dies.*SIGABRT"),
+        ("absent", BadInputError, "defines no function absent"),
+    ],
+)
+def test_factories_that_fail(factories: Path, tmp_path: Path, function: str, kind: type, text: str) -> None:
+    with pytest.raises(kind, match=text):
+        export(f"{factories}:{function}", tmp_path / "sub" / "m.onnx")
+    assert list(tmp_path.iterdir()) == [], "a failed export leaves nothing, not even the folder"
+
+
+def test_interrupt_leaves_nothing(factories: Path, tmp_path: Path) -> None:
+    out = tmp_path / "sub" / "m.onnx"
+    code = (
+        f"from modelwright.exporters import export\nexport({str(factories) + ':sleeps'!r}, {str(out)!r},"
+        " progress=lambda text: print(text, flush=True))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert b"running net.py:sleeps" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        process.stderr.read()
+        process.wait(timeout=20)
+    assert process.returncode != 0
+    assert list(tmp_path.iterdir()) == []
+
+
+# ONNX passed through
+
+
+def test_onnx_is_passed_through_unchanged(tmp_path: Path) -> None:
+    source = models.make_cnn(tmp_path / "cnn.onnx")
+    exported = export(source, tmp_path / "out" / "m.onnx")
+    assert exported.model_path.read_bytes() == source.read_bytes()
+    assert exported.signature.inputs[0].describe() == "x float32 [batch, 3, 12, 12]"
+    assert exported.comparison is None
+    assert exported.comparison_reason
+    with pytest.raises(BadInputError, match="exists"):
+        export(source, tmp_path / "out" / "m.onnx")
+    export(source, tmp_path / "out" / "m.onnx", overwrite=True)
+    before = source.read_bytes()
+    in_place = export(source, source)
+    assert (source.read_bytes(), in_place.sha256) == (before, exported.sha256)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cnn.export.json", "cnn.onnx", "out"]
+
+
+def save_external(folder: Path, location: str = "weights.bin") -> Path:
+    folder.mkdir()
+    model = onnx.load(models.make_cnn(folder / "m.onnx"))
+    onnx.save(model, folder / "m.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    if location != "weights.bin":
+        graph = onnx.load(folder / "m.onnx", load_external_data=False)
+        for tensor in graph.graph.initializer:
+            for entry in tensor.external_data:
+                if entry.key == "location":
+                    entry.value = location
+        (folder / "m.onnx").write_bytes(graph.SerializeToString())
+    return folder / "m.onnx"
+
+
+def test_external_data_stay_external(tmp_path: Path) -> None:
+    source = save_external(tmp_path / "in")
+    exported = export(source, tmp_path / "out" / "net.onnx")
+    assert set(exported.files) == {"net.onnx", "weights.bin"}
+    onnx.load(exported.model_path)  # refuses data files with several hard links
+    with ReferenceModel(exported.model_path) as model:
+        assert model.run({"x": np.ones((2, 3, 12, 12), np.float32)})["y"].shape == (2, 5)
+    moved = export(source, tmp_path / "elsewhere" / "other.onnx")
+    assert moved.sha256 == exported.sha256
+    # Replaced by a model without data files: the old ones go.
+    export(models.make_cnn(tmp_path / "c.onnx"), exported.model_path, overwrite=True)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["net.export.json", "net.onnx"]
+    (tmp_path / "elsewhere" / "weights.bin").write_bytes(b"changed")
+    with pytest.raises(BadInputError, match="was changed"):
+        load_exported(moved.model_path)
+
+
+def test_hostile_external_data(tmp_path: Path) -> None:
+    for number, location in enumerate(("../secret.bin", "/etc/passwd", "a/../../x", "")):
+        with pytest.raises(BadInputError, match="outside the model's folder"):
+            export(save_external(tmp_path / str(number), location), tmp_path / "o.onnx")
+    missing = save_external(tmp_path / "missing")
+    (missing.parent / "weights.bin").unlink()
+    with pytest.raises(BadInputError, match="weights.bin, which is missing"):
+        export(missing, tmp_path / "o.onnx")
+    short = save_external(tmp_path / "short")
+    os.truncate(short.parent / "weights.bin", 100)
+    with pytest.raises(BadInputError, match="cut off"):
+        export(short, tmp_path / "o.onnx")
+    linked = save_external(tmp_path / "linked")
+    (linked.parent / "weights.bin").rename(tmp_path / "away.bin")
+    (linked.parent / "weights.bin").symlink_to("../away.bin")
+    with pytest.raises(BadInputError, match="link that leaves"):
+        export(linked, tmp_path / "o.onnx")
+    assert not (tmp_path / "o.onnx").exists()
+
+
+def test_truncated_models_are_refused_at_every_length(tmp_path: Path) -> None:
+    whole = models.make_cnn(tmp_path / "m.onnx").read_bytes()
+    for length in (2, 40, len(whole) // 2, len(whole) - 1):
+        path = tmp_path / "cut.onnx"
+        path.write_bytes(whole[:length])
+        with pytest.raises(BadInputError):
+            export(path, tmp_path / "o.onnx")
+        assert not (tmp_path / "o.onnx").exists()
+
+
+def test_newer_opset_unknown_operator_and_bad_graph(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="opset 99"):
+        export(models.make_cnn(tmp_path / "new.onnx", opset=99), tmp_path / "o.onnx")
+    with pytest.raises(BadInputError, match="com.example:Sorcery") as caught:
+        export(models.make_foreign_operator(tmp_path / "foreign.onnx"), tmp_path / "o.onnx")
+    assert "custom operators" in (caught.value.hint or "")
+    nodes = [helper.make_node("Relu", ["absent"], ["y"], name="broken")]
+    x, y = ("x", TensorProto.FLOAT, ["batch", 4]), ("y", TensorProto.FLOAT, ["batch", 4])
+    with pytest.raises(BadInputError, match="cannot load it"):
+        export(models.save(tmp_path / "bad.onnx", nodes, [x], [y], {}), tmp_path / "o.onnx")
+
+
+def test_old_model_with_weights_among_the_inputs(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Gemm", ["x", "w", "b"], ["y"], name="head")]
+    inputs = [("x", TensorProto.FLOAT, [None, 4]), ("w", TensorProto.FLOAT, [4, 3]), ("b", TensorProto.FLOAT, [3])]
+    constants = {"w": np.ones((4, 3), np.float32), "b": np.zeros(3, np.float32)}
+    outputs = [("y", TensorProto.FLOAT, [None, 3])]
+    source = models.save(tmp_path / "old.onnx", nodes, inputs, outputs, constants, opset=8, ir_version=3)
+    exported = export(source, tmp_path / "m.onnx")
+    assert [spec.describe() for spec in exported.signature.inputs] == ["x float32 [batch, 4]"]
+    assert [spec.describe() for spec in exported.signature.outputs] == ["y float32 [batch, 3]"]
+    assert (exported.num_parameters, exported.opset) == (15, 8)
+    assert not exported.notes
+    newer = models.save(tmp_path / "newer.onnx", nodes, inputs, outputs, constants, opset=17, ir_version=8)
+    assert any("2 weights are inputs too" in note for note in export(newer, tmp_path / "n.onnx").notes)
+
+
+def test_sloppy_but_sound_model_passes_with_a_note(tmp_path: Path) -> None:
+    source = models.make_cnn(tmp_path / "m.onnx")
+    model = onnx.load(source)
+    model.graph.node[0].attribute.append(helper.make_attribute("unheard_of", 1))
+    model.graph.name = ""
+    source.write_bytes(model.SerializeToString())
+    try:
+        exported = export(source, tmp_path / "o.onnx")
+    except BadInputError as error:
+        assert "unheard_of" in f"{error.message} {error.detail}"  # noqa: PT017 - either way it must be named
+    else:
+        assert any("checker complains" in note for note in exported.notes)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "text"),
+    [
+        (TensorProto.STRING, ["n", 4], "input x is string"),
+        (TensorProto.BFLOAT16, ["n", 4], "input x is bfloat16"),
+        (TensorProto.FLOAT, None, "not even a rank"),
+    ],
+)
+def test_inputs_that_cannot_be_fed(tmp_path: Path, dtype: int, shape: list | None, text: str) -> None:
+    nodes = [helper.make_node("Identity", ["x"], ["y"])]
+    source = models.save(tmp_path / "m.onnx", nodes, [("x", dtype, shape)], [("y", dtype, shape)], {})
+    with pytest.raises(BadInputError, match=text):
+        export(source, tmp_path / "o.onnx")
+
+
+def test_sequence_output_is_refused(tmp_path: Path) -> None:
+    node = helper.make_node("SequenceConstruct", ["x"], ["s"])
+    graph = helper.make_graph(
+        [node],
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],
+        [helper.make_tensor_sequence_value_info("s", TensorProto.FLOAT, None)],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
+    with pytest.raises(BadInputError, match="output s is sequence"):
+        export(tmp_path / "m.onnx", tmp_path / "o.onnx")
+
+
+def test_crash_names_the_phase(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checker that ends its process, as onnx does on some mutants: simulated, since versions crash on others."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'onnx.shape_inference' and os.environ.get('CRASH'):\n"
+        "            sys.meta_path.remove(self)\n"
+        "            import onnx.shape_inference as module\n"
+        "            module.infer_shapes = lambda *a, **k: os.kill(os.getpid(), 11)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("CRASH", "1")
+    source = models.make_cnn(tmp_path / "m.onnx")
+    with pytest.raises(BadInputError, match=r"crashed during onnx's shape inference: .*SIGSEGV"):
+        export(source, tmp_path / "out" / "o.onnx")
+    assert not (tmp_path / "out").exists()
+
+
+def test_full_disk_is_explained(tmp_path: Path) -> None:
+    code = f"""
+        import resource
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+        import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        from modelwright.exporters import export
+        export({str(models.make_cnn(tmp_path / "m.onnx"))!r}, {str(tmp_path / "out" / "o.onnx")!r})
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "Error" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_hang_is_stopped(factories: Path, tmp_path: Path) -> None:
+    started = time.monotonic()
+    with pytest.raises(BuildFailedError, match="did not answer within 2 s during running"):
+        export(f"{factories}:sleeps", tmp_path / "m.onnx", timeout_s=2)
+    assert time.monotonic() - started < 50
+    assert list(tmp_path.iterdir()) == []
