@@ -18,6 +18,7 @@ from modelwright.core.errors import ModelwrightError
 from modelwright.harness.energy import describe_measured, estimate_carbon, estimate_energy
 from modelwright.harness.measuring import Measured, Measurements, MeasureSettings
 from modelwright.harness.statistics import (
+    count_effective,
     estimate_ratio,
     round_log_ratios,
     summarize_latencies,
@@ -197,6 +198,7 @@ def _measured_row(
         "first_inference_ms": measured.opened["first_inference_ms"],
         "latency_ms": latency_ms,
         "num_inferences": count,
+        "effective_inferences": round(count_effective(windows_ms), 1),
         "throughput_per_s": count * batch / measured_s if measured_s > 0 else None,
         "peak_memory_bytes": finished.get("peak_memory_bytes"),
         "memory": _describe_memory(measured.opened, finished),

@@ -41,7 +41,6 @@ def test_a_percentile_that_too_few_inferences_support_is_none_with_a_reason() ->
     assert summary["p50"] is not None
     assert summary["p99"] is None
     assert "needs 662" in reasons["p99"]
-    assert "100" in reasons["p99"]
 
 
 def test_nothing_measured_gives_nothing() -> None:
