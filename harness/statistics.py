@@ -38,7 +38,7 @@ def summarize_latencies(windows_ms: Sequence[Sequence[float]]) -> tuple[dict[str
     effective = count_effective(windows_ms)
     for percent, floor in PERCENTILE_FLOORS.items():
         name = f"p{percent}"
-        # A disturbance that lasts is one event in the tail, however many inferences it slows; it hardly moves the middle.
+        # A disturbance that lasts is one event in the tail, however many inferences it slows; the middle hardly moves.
         supported = flat.size if percent == 50 else effective
         if supported >= floor:
             summary[name] = float(np.percentile(flat, percent))
