@@ -117,7 +117,7 @@ def describe_environment(host: Profile) -> dict[str, Any]:
         "architecture": host.architecture,
         "cores": host.cores,
         "memory_bytes": host.memory_bytes,
-        "instruction_sets": sorted(host.instruction_sets),
+        "instruction_sets": sorted(host.machine().instruction_sets),
         "accelerators": [accelerator.to_dict() for accelerator in host.accelerators],
         "virtual_machine": host.virtual_machine,
         "meters": list(host.meters),

@@ -12,6 +12,9 @@ from modelwright.core.machine import Machine
 PowerScope = Literal["CPU package", "GPU board", "module", "board"]
 POWER_SCOPES: tuple[PowerScope, ...] = ("CPU package", "GPU board", "module", "board")
 
+_ARITHMETIC = ("amx", "asimd", "avx", "bf16", "f16c", "fma", "fp", "i8mm", "neon", "sme", "sse4", "sve")
+"""How the names of instruction sets for arithmetic begin, on x86 and Arm."""
+
 DEFAULT_GRID_REGION = "DE"
 
 
@@ -156,11 +159,14 @@ class Profile:
         return not self.detected and self.match is None and not self.accelerators
 
     def machine(self) -> Machine:
-        """Returns the facts that a target's recipe cares about."""
+        """Returns the facts that a target's recipe cares about; of the instruction sets those for arithmetic.
+
+        The others (`tsc_known_freq`, ...) come and go with the hypervisor and decide nothing about an artifact.
+        """
         return Machine(
             name=self.name,
             architecture=self.architecture,
-            instruction_sets=self.instruction_sets,
+            instruction_sets=frozenset(name for name in self.instruction_sets if name.startswith(_ARITHMETIC)),
             cores=self.cores,
             gpu_compute_capability=self.accelerators[0].compute_capability if self.accelerators else None,
         )
