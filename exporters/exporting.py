@@ -58,7 +58,7 @@ def export(
     out = Path(out)
     parsed = parse_source(source)
     in_place = _check_out(parsed, out, overwrite=overwrite)
-    with _made_folder(out.parent):
+    with explain_os_error(out), _made_folder(out.parent):
         if in_place:
             fields = _run(parsed, out.parent, out.name, samples, tolerance, timeout_s, progress)
             exported = _to_record(parsed, out, fields)
@@ -135,16 +135,15 @@ def _place(staging: Path, out: Path, exported: ExportedModel, *, overwrite: bool
     for name in data:
         if (out.parent / name).exists() and not overwrite:
             raise BadInputError(f"{out.parent / name} exists", hint="choose another --out, or add --overwrite")
-    with explain_os_error(out):
-        stale = _data_of_older(out) - set(data)
-        # A record never describes another model than the one beside it.
-        record_path(out).unlink(missing_ok=True)
-        for name in data:
-            (out.parent / name).parent.mkdir(parents=True, exist_ok=True)
-            (staging / name).replace(out.parent / name)
-        (staging / out.name).replace(out)
-        for name in stale:
-            (out.parent / name).unlink(missing_ok=True)
+    stale = _data_of_older(out) - set(data)
+    # A record never describes another model than the one beside it.
+    record_path(out).unlink(missing_ok=True)
+    for name in data:
+        (out.parent / name).parent.mkdir(parents=True, exist_ok=True)
+        (staging / name).replace(out.parent / name)
+    (staging / out.name).replace(out)
+    for name in stale:
+        (out.parent / name).unlink(missing_ok=True)
 
 
 def _data_of_older(out: Path) -> set[str]:
@@ -160,8 +159,7 @@ def _data_of_older(out: Path) -> set[str]:
 def _made_folder(folder: Path) -> Iterator[None]:
     """Makes a folder, and takes it away again with its parents if the block fails and nothing lies in it."""
     made = [path for path in (folder, *folder.parents) if not path.exists()]
-    with explain_os_error(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         yield
     except BaseException:

@@ -89,10 +89,13 @@ def capture(source: TorchSource, *, dynamic: bool) -> Captured:
     if source.program is not None:
         captured.batch_is_dynamic = _has_dynamic_batch(torch, source.program)
         return captured
-    args, kwargs = _rebuild(captured, leaves)
+    # Clones: torch.export leaves its marks on the tensors, and the next capture would obey them.
+    args, kwargs = _rebuild(captured, [leaf.clone() for leaf in leaves])
     shapes = None
     if dynamic:
-        marks = [{0: torch.export.Dim.DYNAMIC} if flag else None for flag in batched]
+        # One name for all: inputs that never meet would otherwise get batches that vary apart.
+        batch = torch.export.Dim("batch", min=1)
+        marks = [{0: batch} if flag else None for flag in batched]
         marked_args, marked_kwargs = _rebuild(captured, marks, rest=None)
         shapes = _join_shapes(source, marked_args, marked_kwargs)
     try:
@@ -100,7 +103,7 @@ def capture(source: TorchSource, *, dynamic: bool) -> Captured:
     except Exception as error:
         raise BuildFailedError(
             f"torch.export cannot capture {source.name}: {_summarize(error)}",
-            hint="Python control flow that depends on tensor values is the usual reason; see torch.cond",
+            hint="Python control flow that depends on the values of tensors is the usual reason: use torch.where",
             detail=str(error)[:_DETAIL_CHARACTERS],
         ) from error
     return captured
@@ -273,8 +276,8 @@ def _name_dimensions(inputs: Sequence[Any]) -> dict[str, str]:
             if not _SYMBOL.match(symbol) or symbol in renamed:
                 continue
             name = "batch" if axis == 0 else f"dim_{axis}"
-            while name in renamed.values():
-                name += "b"
+            if name in renamed.values():
+                name = f"{name}_{len(renamed)}"
             renamed[symbol] = name
     return renamed
 

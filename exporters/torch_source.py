@@ -6,6 +6,7 @@ For child processes only: a factory is the user's own code, and a saved program 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import inspect
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -70,7 +71,8 @@ def load_factory(path: Path, function: str, samples: SampleRef | None) -> TorchS
     Raises:
         BadInputError: The factory failed or returned something else, or there are no example inputs.
     """
-    torch = import_torch()
+    if importlib.util.find_spec("torch") is None:
+        import_torch()  # says what is missing better than the user's own import does
     name = f"{path.name}:{function}"
     with _record_files(path.resolve().parent) as files:
         factory = load_function(path, function)
@@ -82,6 +84,7 @@ def load_factory(path: Path, function: str, samples: SampleRef | None) -> TorchS
                 hint="the function is called without arguments",
                 detail=shorten_traceback(error),
             ) from error
+    torch = import_torch()
     module, examples = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(module, torch.nn.Module):
         raise BadInputError(

@@ -7,120 +7,32 @@ pairs are placed here node by node after what ONNX Runtime's selectors look for,
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from modelwright.targets.base import require_import
+from modelwright.targets.base import (
+    require_import,
+)
 from modelwright.targets.onnx_graph import (
-    ONNX_DOMAINS,
     PER_AXIS_OPSET,
     GraphIndex,
     find_opset,
-    find_weight_matmuls,
     index_graph,
     prune_graph,
     read_attribute,
     read_names,
     require_domain,
 )
+from modelwright.targets.ort_formats import Scheme, find_parameters, quantize_weight, round_weight
+from modelwright.targets.ort_plan import OWN_RANGE_OPS, StaticPlan
 
 Array = npt.NDArray[Any]
 Ranges = Mapping[str, tuple[float, float]]
 
-SHARED_RANGE_OPS = frozenset({"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split"})
-"""Operators that move values about: their output keeps their input's scale, and they run on the integers."""
-OWN_RANGE_OPS = frozenset({"Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "Sigmoid", "LeakyRelu"})
-"""Operators with an integer kernel and a scale of their own for the result."""
 _BIAS_LIMIT = 2**30
-_LEAST_SCALE = 1e-12
 MICROSOFT_DOMAIN = "com.microsoft"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scheme:
-    """Number formats.
-
-    Attributes:
-        signed_activations: int8 activations instead of uint8.
-        weight_limit: Weights are rounded to -limit..limit: 127, or 63 where sums of two products may saturate.
-    """
-
-    signed_activations: bool
-    weight_limit: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns what a recipe says of it."""
-        return {
-            "activations": "int8 asymmetric" if self.signed_activations else "uint8 asymmetric",
-            "weights": "int8 symmetric, one scale a channel",
-            "weight_bits": 8 if self.weight_limit == 127 else 7,
-        }
-
-
-@dataclass(kw_only=True)
-class StaticPlan:
-    """Which nodes of a graph run in integers, and which tensors need a range for that.
-
-    Attributes:
-        integer: Names of the Conv, MatMul and Gemm nodes that run in integers.
-        carried: Names of the nodes between them that do, too.
-        absorbed: Node name -> the Relu or Clip after it, which the saturation of the quantizer does for free.
-        sources: Tensor that is quantized where it is made -> the tensor whose range it has.
-        entries: Tensors that stay float and are quantized only for the integer nodes that read them.
-    """
-
-    integer: list[str] = field(default_factory=list)
-    carried: set[str] = field(default_factory=set)
-    absorbed: dict[str, Any] = field(default_factory=dict)
-    sources: dict[str, str] = field(default_factory=dict)
-    entries: dict[str, None] = field(default_factory=dict)
-
-    def quantize_result(self, node: Any, output: str, activation: Any | None) -> None:
-        """Notes that a node's result is quantized where it is made, after the activation that this replaces."""
-        self.sources[output] = output
-        if activation is not None:
-            self.absorbed[node.name] = activation
-
-    def ranged_tensors(self) -> list[str]:
-        """Returns the tensors whose ranges have to be known."""
-        return list(dict.fromkeys([*self.sources.values(), *self.entries]))
-
-
-def find_quantizable(model: Any, index: GraphIndex) -> list[str]:
-    """Returns the nodes that carry constant weights and have a static integer kernel, in the graph's order."""
-    dense = {node.name for node in find_weight_matmuls(model, index) if _has_integer_form(node, index)}
-    return [node.name for node in model.graph.node if node.name in dense or _is_quantizable_conv(node, index)]
-
-
-def plan_static(model: Any, kept_float: Collection[str], *, carry: bool) -> StaticPlan:
-    """Decides what runs in integers.
-
-    Args:
-        model: A normalized float model.
-        kept_float: Names of nodes that must not.
-        carry: Whether the operators between the weighted ones run in integers as well. Pays in a CNN; in a
-            transformer it would put sums and normalizations into 8 bits, which costs accuracy for nothing.
-    """
-    index = index_graph(model)
-    plan = StaticPlan(integer=[name for name in find_quantizable(model, index) if name not in kept_float])
-    integer = set(plan.integer)
-    for node in model.graph.node:
-        if node.name in integer:
-            if node.input[0] not in plan.sources:
-                plan.entries[node.input[0]] = None
-            output, activation = _find_activation(node, index)
-            # A Conv has an integer kernel only with an integer result; MatMul and Gemm may give floats, and do
-            # unless everything after them wants integers. A float result still needs its activation.
-            readers = index.consumers.get(output, [])
-            wanted = carry and bool(readers) and output not in index.outputs
-            if node.op_type == "Conv" or (wanted and all(reader.name in integer for reader in readers)):
-                plan.quantize_result(node, output, activation)
-        elif carry and node.domain in ONNX_DOMAINS and node.name not in kept_float:
-            _plan_carried(node, index, plan)
-    return plan
 
 
 def quantize_static(
@@ -138,91 +50,43 @@ def quantize_static(
     return _StaticWriter(model, plan, ranges, scheme, {} if weights is None else weights).write()
 
 
-def quantize_weight(values: Array, axis: int, limit: int) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """Rounds a weight symmetrically with one scale a channel; -128 is never used.
+def quantize_dynamic(model: Any, names: Collection[str], scheme: Scheme) -> Any:
+    """Returns a new model in which the named nodes measure their activations' range at each inference.
 
-    Returns:
-        int8 values of the same shape, and float32 scales [channels].
+    Args:
+        model: A normalized float model, its Gemms split (`split_gemms`), opset 11 or later.
+        names: MatMul and LSTM nodes from `find_dynamic`.
+        scheme: Number formats; the activations are uint8 whatever it says, the operator knows nothing else.
     """
-    others = tuple(position for position in range(values.ndim) if position != axis)
-    largest = np.abs(values).max(axis=others)
-    scales = np.asarray(np.maximum(largest / limit, _LEAST_SCALE), np.float32)
-    return _round_weight(values, scales, axis, limit), scales
+    writer = _DynamicWriter(index_graph(model), scheme)
+    for node in model.graph.node:
+        if node.name not in names:
+            writer.nodes.append(node)
+        elif node.op_type == "LSTM":
+            writer.write_lstm(node)
+        else:
+            writer.write_matmul(node)
+    return rebuild_model(model, writer.nodes, writer.constants)
 
 
-def _round_weight(values: Array, scales: npt.NDArray[np.float32], axis: int, limit: int) -> npt.NDArray[np.int8]:
-    shape = [-1 if position == axis else 1 for position in range(values.ndim)]
-    scaled = values / scales.reshape(shape)
-    np.rint(scaled, out=scaled)
-    return np.clip(scaled, -limit, limit, out=scaled).astype(np.int8)
-
-
-def _has_integer_form(node: Any, index: GraphIndex) -> bool:
-    """Whether ONNX Runtime's integer Gemm takes the node: it has no beta and wants its bias as a vector."""
-    if node.op_type == "MatMul":
-        return True
-    if read_attribute(node, "beta", 1.0) != 1.0 or read_attribute(node, "transA", 0):
-        return False
-    if len(node.input) < 3 or not node.input[2]:
-        return True
-    columns = index.constants[node.input[1]].dims[0 if read_attribute(node, "transB", 0) else 1]
-    return index.is_float_constant(node.input[2]) and list(index.constants[node.input[2]].dims) in (
-        [columns],
-        [1, columns],
-    )
-
-
-def _is_quantizable_conv(node: Any, index: GraphIndex) -> bool:
-    if node.op_type != "Conv" or node.domain not in ONNX_DOMAINS or not index.is_float_constant(node.input[1]):
-        return False
-    return len(node.input) < 3 or not node.input[2] or index.is_float_constant(node.input[2])
-
-
-def _find_activation(node: Any, index: GraphIndex) -> tuple[str, Any | None]:
-    """Finds a Relu or Clip that quantizing the node's result would make superfluous: its output and itself."""
-    output = str(node.output[0])
-    reader = index.sole_consumer(output)
-    if reader is None or reader.domain not in ONNX_DOMAINS:
-        return output, None
-    if reader.op_type == "Relu" or (reader.op_type == "Clip" and _clips_around_zero(reader, index)):
-        return str(reader.output[0]), reader
-    return output, None
-
-
-def _clips_around_zero(node: Any, index: GraphIndex) -> bool:
-    """Whether [0, x] or [-x, y] bounds a Clip: ranges always contain zero, so only these lie within the bounds."""
-    low = read_attribute(node, "min", -np.inf)
-    high = read_attribute(node, "max", np.inf)
-    for position, name in enumerate(node.input[1:3]):
-        if name and name not in index.constants:
-            return False
-        if name:
-            value = float(index.array(name).reshape(-1)[0])
-            low, high = (value, high) if position == 0 else (low, value)
-    return bool(low <= 0 <= high)
-
-
-def _plan_carried(node: Any, index: GraphIndex, plan: StaticPlan) -> None:
-    if not node.input or any(name not in plan.sources for name in _data_inputs(node, index)):
-        return
-    if node.op_type in SHARED_RANGE_OPS and node.input[0] in plan.sources:
-        if node.op_type == "MaxPool" and len(node.output) > 1:
-            return  # the indices need the float kernel
-        plan.carried.add(node.name)
-        for output in node.output:
-            plan.sources[output] = plan.sources[node.input[0]]
-    elif node.op_type in OWN_RANGE_OPS and any(name in plan.sources for name in node.input):
-        if node.op_type == "AveragePool" and read_attribute(node, "dilations", None) is not None:
-            return
-        plan.carried.add(node.name)
-        plan.quantize_result(node, *_find_activation(node, index))
-
-
-def _data_inputs(node: Any, index: GraphIndex) -> list[str]:
-    """Returns the inputs that carry activations: all of an arithmetic operator, the first of one that moves values."""
-    if node.op_type in SHARED_RANGE_OPS:
-        return list(node.input[:1])
-    return [name for name in node.input if name and not index.is_float_constant(name)]
+def rebuild_model(model: Any, nodes: list[Any], constants: Mapping[str, Any]) -> Any:
+    """Returns a new model of other nodes: the initializers that they read are copied, the rest is left behind."""
+    onnx = require_import("onnx", "onnx")
+    made = onnx.ModelProto()
+    made.ir_version = model.ir_version
+    made.opset_import.extend(model.opset_import)
+    made.functions.extend(model.functions)
+    made.graph.name = model.graph.name or "graph"
+    made.graph.input.extend(model.graph.input)
+    made.graph.output.extend(model.graph.output)
+    made.graph.node.extend(nodes)
+    used = set(index_graph(made).consumers) | {value.name for value in model.graph.output}
+    made.graph.initializer.extend(t for t in model.graph.initializer if t.name in used)
+    made.graph.initializer.extend(constants.values())
+    if any(node.domain == MICROSOFT_DOMAIN for node in nodes):
+        require_domain(made, MICROSOFT_DOMAIN, 1)
+    prune_graph(made)
+    return made
 
 
 class _StaticWriter:
@@ -301,7 +165,7 @@ class _StaticWriter:
 
     def _activation_parameters(self, name: str) -> tuple[float, Array]:
         low, high = self._ranges[name]
-        return _find_parameters(low, high, signed=self._scheme.signed_activations)
+        return find_parameters(low, high, signed=self._scheme.signed_activations)
 
     def _add_constant_operand(self, name: str) -> str:
         """Quantizes the constant operand of an Add or Mul with one scale."""
@@ -309,7 +173,7 @@ class _StaticWriter:
         if f"{output}_q" not in self._constants:
             values = self._index.array(name)
             low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
-            scale, zero_point = _find_parameters(low, high, signed=self._scheme.signed_activations)
+            scale, zero_point = find_parameters(low, high, signed=self._scheme.signed_activations)
             info = np.iinfo(zero_point.dtype)
             rounded = np.clip(np.rint(values / scale) + int(zero_point), info.min, info.max).astype(zero_point.dtype)
             self._add_dequantized(output, rounded, np.float32(scale), zero_point, None)
@@ -334,7 +198,7 @@ class _StaticWriter:
             if (floor > scales).any():
                 scales = np.asarray(np.maximum(scales, floor), np.float32)
                 values = self._index.array(node.input[1])
-                rounded = _round_weight(values, scales, axis, self._scheme.weight_limit)
+                rounded = round_weight(values, scales, axis, self._scheme.weight_limit)
             bias_scales = np.asarray(input_scale * alpha * scales.astype(np.float64), np.float32)
             integers = np.rint(offsets / bias_scales.astype(np.float64)).astype(np.int32)
             self._add_dequantized(f"{node.name}_bias_dq", integers, bias_scales, None, 0)
@@ -388,71 +252,8 @@ class _StaticWriter:
         return rebuild_model(self._model, alive[::-1], self._constants)
 
 
-def rebuild_model(model: Any, nodes: list[Any], constants: Mapping[str, Any]) -> Any:
-    """Returns a new model of other nodes: the initializers that they read are copied, the rest is left behind."""
-    onnx = require_import("onnx", "onnx")
-    made = onnx.ModelProto()
-    made.ir_version = model.ir_version
-    made.opset_import.extend(model.opset_import)
-    made.functions.extend(model.functions)
-    made.graph.name = model.graph.name or "graph"
-    made.graph.input.extend(model.graph.input)
-    made.graph.output.extend(model.graph.output)
-    made.graph.node.extend(nodes)
-    used = set(index_graph(made).consumers) | {value.name for value in model.graph.output}
-    made.graph.initializer.extend(t for t in model.graph.initializer if t.name in used)
-    made.graph.initializer.extend(constants.values())
-    if any(node.domain == MICROSOFT_DOMAIN for node in nodes):
-        require_domain(made, MICROSOFT_DOMAIN, 1)
-    prune_graph(made)
-    return made
-
-
-def _find_parameters(low: float, high: float, *, signed: bool) -> tuple[float, Array]:
-    """Returns scale and zero point that map [low, high], widened to hold 0, on the 256 levels."""
-    low, high = min(low, 0.0), max(high, 0.0)
-    scale = float(np.float32(max((high - low) / 255, _LEAST_SCALE)))
-    info = np.iinfo(np.int8 if signed else np.uint8)
-    zero_point = np.clip(np.rint(info.min - low / scale), info.min, info.max)
-    return scale, np.array(zero_point, info.dtype)
-
-
 def _dequantized(name: str) -> str:
     return f"{name}_dequantized"
-
-
-def find_dynamic(model: Any, index: GraphIndex) -> list[str]:
-    """Returns the MatMul, Gemm and LSTM nodes with constant weights that ONNX Runtime can quantize as it runs.
-
-    GRU has no integer kernel; Conv has one (ConvInteger) that runs several times slower than float.
-    """
-    dense = {node.name for node in find_weight_matmuls(model, index) if not read_attribute(node, "transA", 0)}
-    return [node.name for node in model.graph.node if node.name in dense or _is_quantizable_lstm(node, index)]
-
-
-def quantize_dynamic(model: Any, names: Collection[str], scheme: Scheme) -> Any:
-    """Returns a new model in which the named nodes measure their activations' range at each inference.
-
-    Args:
-        model: A normalized float model, its Gemms split (`split_gemms`), opset 11 or later.
-        names: MatMul and LSTM nodes from `find_dynamic`.
-        scheme: Number formats; the activations are uint8 whatever it says, the operator knows nothing else.
-    """
-    writer = _DynamicWriter(index_graph(model), scheme)
-    for node in model.graph.node:
-        if node.name not in names:
-            writer.nodes.append(node)
-        elif node.op_type == "LSTM":
-            writer.write_lstm(node)
-        else:
-            writer.write_matmul(node)
-    return rebuild_model(model, writer.nodes, writer.constants)
-
-
-def _is_quantizable_lstm(node: Any, index: GraphIndex) -> bool:
-    if node.op_type != "LSTM" or read_attribute(node, "layout", 0):
-        return False
-    return all(index.is_float_constant(name) for name in node.input[1:3])
 
 
 class _DynamicWriter:

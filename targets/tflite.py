@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modelwright.core.errors import BuildFailedError, ToolchainMissingError
+from modelwright.core.files import write_json
 from modelwright.core.samples import SampleSet
 from modelwright.core.signature import Signature
 from modelwright.targets.base import (
@@ -198,7 +199,7 @@ def _convert(request: BuildRequest) -> dict[str, Any]:
     else:
         order["shapes"] = _fixed_shapes(request.signature)
     result = {**run_step(order, request.progress), "folder": str(folder)}
-    result_file.write_text(json.dumps(result))
+    write_json(result_file, result)
     return result
 
 
@@ -286,8 +287,14 @@ def _open_session(
 
     try:
         runner = TfliteRunner(path, recipe["binding"], threads=settings.threads)
-    except ModuleNotFoundError as error:
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "ai_edge_litert":
+            raise ToolchainMissingError(
+                "no TFLite runtime is installed", hint="pip install 'modelwright[tflite-run]'"
+            ) from error
         raise ToolchainMissingError(
-            "no TFLite runtime is installed", hint="pip install 'modelwright[tflite-run]'"
+            "the TFLite runtime is installed but does not import",
+            hint="reinstall it: pip install --force-reinstall ai-edge-litert",
+            detail=str(error),
         ) from error
     yield _TfliteSession(runner, recipe, precision, settings.threads)

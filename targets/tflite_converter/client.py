@@ -44,13 +44,14 @@ def run_step(request: Mapping[str, Any], progress: Callable[[str], None]) -> dic
             for line in process.stderr:
                 tail.append(line.rstrip())
                 _report(line.rstrip(), progress)
-        if not result_file.is_file():
+        try:
+            result: dict[str, Any] = json.loads(result_file.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError) as error:  # it died before or while it wrote
             raise BuildFailedError(
                 f"the TFLite converter died with exit code {process.returncode}",
-                hint="the model may be damaged or too large for this machine's memory",
+                hint="the model may be damaged, too large for this machine's memory, or the temporary folder full",
                 detail="\n".join(tail),
-            )
-        result: dict[str, Any] = json.loads(result_file.read_text(encoding="utf-8"))
+            ) from error
     if not result["ok"]:
         raise _make_error(result["error"])
     return result

@@ -94,19 +94,23 @@ class Graph:
         return {name: node for node in self.nodes for name in node.output if name}
 
     def consumers(self) -> dict[str, list[onnx.NodeProto]]:
-        """Returns tensor -> the nodes that read it, each as often as it does."""
+        """Returns tensor -> the nodes that read it, each as often as it does; a branch's reads are its node's."""
         found: dict[str, list[onnx.NodeProto]] = {}
         for node in self.nodes:
-            for name in node.input:
+            for name in (*node.input, *captured_names(node)):
                 found.setdefault(name, []).append(node)
         return found
 
     def replace_input(self, old: str, new: str, nodes: Iterable[onnx.NodeProto] | None = None) -> None:
-        """Lets nodes (all by default) read `new` where they read `old`."""
+        """Lets nodes (all by default) read `new` where they read `old`, in their subgraphs too."""
         for node in self.nodes if nodes is None else nodes:
             for position, name in enumerate(node.input):
                 if name == old:
                     node.input[position] = new
+            for subgraph in _subgraphs(node):
+                self.replace_input(old, new, subgraph.node)
+                for value in subgraph.output:
+                    value.name = new if value.name == old else value.name
 
     def drop_unused(self) -> None:
         """Removes nodes and constants that no output needs."""
@@ -153,12 +157,17 @@ class Graph:
 def captured_names(node: onnx.NodeProto) -> set[str]:
     """Returns the outer tensors that a node's subgraphs (If, Loop, Scan) read."""
     names: set[str] = set()
-    for attribute in node.attribute:
-        for subgraph in (attribute.g, *attribute.graphs):
-            for inner in subgraph.node:
-                names.update(inner.input)
-                names.update(captured_names(inner))
+    for subgraph in _subgraphs(node):
+        names.update(value.name for value in subgraph.output)
+        for inner in subgraph.node:
+            names.update(inner.input)
+            names.update(captured_names(inner))
     return names
+
+
+def _subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    # Reading `attribute.g` of an attribute without one would give an empty graph.
+    return [graph for a in node.attribute for graph in ([a.g] if a.HasField("g") else a.graphs)]
 
 
 def get_attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:

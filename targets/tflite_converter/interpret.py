@@ -82,6 +82,7 @@ class TfliteRunner:
         set_tensor, get_tensor, invoke = self.interpreter.set_tensor, self.interpreter.get_tensor, self._invoke
 
         def run_once() -> None:
+            self._set_batch(batch)  # another one may have run since
             for index, value in inputs:
                 set_tensor(index, value)
             invoke()
@@ -116,6 +117,7 @@ class TfliteRunner:
     def _set_batch(self, batch: int) -> None:
         if batch == self._batch:
             return
+        self._batch = 0  # until the allocation went well
         if self._resizes:
             for entry in self._inputs:
                 index = self._input_details[entry["position"]]["index"]
@@ -127,7 +129,8 @@ class TfliteRunner:
         converted = []
         for entry in self._inputs:
             detail = self._input_details[entry["position"]]
-            converted.append((detail["index"], np.ascontiguousarray(feeds[entry["name"]], dtype=detail["dtype"])))
+            # Not `ascontiguousarray`: it makes a vector of a scalar.
+            converted.append((detail["index"], np.asarray(feeds[entry["name"]], dtype=detail["dtype"], order="C")))
         return converted
 
     def _read_output(self, entry: Mapping[str, Any], batch: int) -> Array:

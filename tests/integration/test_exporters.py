@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import models
@@ -54,7 +53,7 @@ class Named(nn.Module):
         return {"pooled": (x * mask[..., None]).sum(1), "best": x.sum(-1).argmax(-1)}
 
 def dict_inputs():
-    ids = torch.randint(0, 11, (1, 5))
+    ids = torch.arange(5)[None]  # no two alike: argmax would have ties
     return Named().double(), {"mask": torch.ones(1, 5), "ids": ids}
 
 class Fixed(nn.Module):
@@ -63,6 +62,13 @@ class Fixed(nn.Module):
 
 def fixed_batch():
     return Fixed(), torch.randn(1, 8)
+
+class Apart(nn.Module):
+    def forward(self, feats, *, scale=2.0):
+        return [feats[0] * scale, feats[1].reshape(4, -1)]
+
+def fixed_batch_of_four():
+    return Apart(), ([torch.randn(4, 3), torch.randn(4, 5)],)
 
 class Liar(nn.Module):
     calls = 0
@@ -73,14 +79,16 @@ class Liar(nn.Module):
 def inconsistent():
     return Liar(), torch.randn(2, 4)
 
+def wrong_examples():
+    return Two(), (torch.randn(2, 3), torch.randn(2, 3))
+"""
+
+WITHOUT_TORCH = """
 def fails():
     raise ValueError("no weights here")
 
 def not_a_module():
     return 42
-
-def wrong_examples():
-    return Two(), (torch.randn(2, 3), torch.randn(2, 3))
 
 def dies():
     import os
@@ -98,6 +106,7 @@ def factories(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "neighbour.py").write_text("WIDTH = 4\n")
     path = folder / "net.py"
     path.write_text(FACTORIES)
+    (folder / "light.py").write_text(WITHOUT_TORCH)
     return path
 
 
@@ -171,6 +180,15 @@ def test_module_that_cannot_vary_its_batch_gets_a_fixed_one(factories: Path, tmp
     assert any("the batch is fixed at 1" in note for note in exported.notes)
 
 
+def test_lists_of_inputs_and_the_batch_as_given(factories: Path, tmp_path: Path) -> None:
+    exported = export(f"{factories}:fixed_batch_of_four", tmp_path / "m.onnx")
+    assert [spec.describe() for spec in exported.signature.inputs] == [
+        "feats_0 float32 [4, 3]",
+        "feats_1 float32 [4, 5]",
+    ]
+    assert [spec.name for spec in exported.signature.outputs] == ["output_0", "output_1"]
+
+
 def test_saved_program(factories: Path, tmp_path: Path) -> None:
     code = f"""
         import sys, torch
@@ -190,46 +208,43 @@ def test_saved_program(factories: Path, tmp_path: Path) -> None:
     assert exported.source["kind"] == "pt2"
     broken = tmp_path / "broken.pt2"
     broken.write_bytes((tmp_path / "m.pt2").read_bytes()[:2000])
-    with pytest.raises(BadInputError, match="torch.export program"):
+    with pytest.raises(BadInputError, match=r"torch\.export program"):
         export(broken, tmp_path / "b.onnx")
 
 
 @pytest.mark.parametrize(
-    ("function", "kind", "text"),
+    ("spec", "kind", "text"),
     [
-        ("fails", BadInputError, "ValueError: no weights here"),
-        ("not_a_module", BadInputError, "returned int"),
-        ("without_examples", BadInputError, "gives no example inputs, and there are no samples"),
-        ("wrong_examples", BadInputError, r"left \[2, 3\]"),
-        ("inconsistent", BuildFailedError, "output output has a relative L2 error"),
-        ("dies", BuildFailedError, r"crashed during running net.py:dies.*SIGABRT"),
-        ("absent", BadInputError, "defines no function absent"),
+        ("light.py:fails", BadInputError, "ValueError: no weights here"),
+        ("light.py:not_a_module", BadInputError, "returned int"),
+        ("net.py:without_examples", BadInputError, "gives no example inputs, and there are no samples"),
+        ("net.py:wrong_examples", BadInputError, r"left \[2, 3\]"),
+        ("net.py:inconsistent", BuildFailedError, "output output has a relative L2 error"),
+        ("light.py:dies", BuildFailedError, r"crashed during running light.py:dies.*SIGABRT"),
+        ("light.py:absent", BadInputError, "defines no function absent"),
     ],
 )
-def test_factories_that_fail(factories: Path, tmp_path: Path, function: str, kind: type, text: str) -> None:
+def test_factories_that_fail(factories: Path, tmp_path: Path, spec: str, kind: type, text: str) -> None:
     with pytest.raises(kind, match=text):
-        export(f"{factories}:{function}", tmp_path / "sub" / "m.onnx")
+        export(factories.parent / spec, tmp_path / "sub" / "m.onnx")
     assert list(tmp_path.iterdir()) == [], "a failed export leaves nothing, not even the folder"
 
 
 def test_interrupt_leaves_nothing(factories: Path, tmp_path: Path) -> None:
     out = tmp_path / "sub" / "m.onnx"
     code = (
-        f"from modelwright.exporters import export\nexport({str(factories) + ':sleeps'!r}, {str(out)!r},"
+        f"from modelwright.exporters import export\nexport({str(factories.parent / 'light.py:sleeps')!r}, {str(out)!r},"
         " progress=lambda text: print(text, flush=True))"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        assert b"running net.py:sleeps" in process.stdout.readline()
+        assert b"running light.py:sleeps" in process.stdout.readline()
         process.send_signal(signal.SIGINT)
         process.stderr.read()
         process.wait(timeout=20)
     assert process.returncode != 0
     assert list(tmp_path.iterdir()) == []
-
-
-# ONNX passed through
 
 
 def test_onnx_is_passed_through_unchanged(tmp_path: Path) -> None:
@@ -285,7 +300,7 @@ def test_hostile_external_data(tmp_path: Path) -> None:
             export(save_external(tmp_path / str(number), location), tmp_path / "o.onnx")
     missing = save_external(tmp_path / "missing")
     (missing.parent / "weights.bin").unlink()
-    with pytest.raises(BadInputError, match="weights.bin, which is missing"):
+    with pytest.raises(BadInputError, match=r"weights\.bin, which is missing"):
         export(missing, tmp_path / "o.onnx")
     short = save_external(tmp_path / "short")
     os.truncate(short.parent / "weights.bin", 100)
@@ -312,7 +327,7 @@ def test_truncated_models_are_refused_at_every_length(tmp_path: Path) -> None:
 def test_newer_opset_unknown_operator_and_bad_graph(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="opset 99"):
         export(models.make_cnn(tmp_path / "new.onnx", opset=99), tmp_path / "o.onnx")
-    with pytest.raises(BadInputError, match="com.example:Sorcery") as caught:
+    with pytest.raises(BadInputError, match=r"com\.example:Sorcery") as caught:
         export(models.make_foreign_operator(tmp_path / "foreign.onnx"), tmp_path / "o.onnx")
     assert "custom operators" in (caught.value.hint or "")
     nodes = [helper.make_node("Relu", ["absent"], ["y"], name="broken")]
@@ -378,43 +393,7 @@ def test_sequence_output_is_refused(tmp_path: Path) -> None:
         export(tmp_path / "m.onnx", tmp_path / "o.onnx")
 
 
-def test_crash_names_the_phase(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A checker that ends its process, as onnx does on some mutants: simulated, since versions crash on others."""
-    (tmp_path / "sitecustomize.py").write_text(
-        "import os, sys\n"
-        "class Finder:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name == 'onnx.shape_inference' and os.environ.get('CRASH'):\n"
-        "            sys.meta_path.remove(self)\n"
-        "            import onnx.shape_inference as module\n"
-        "            module.infer_shapes = lambda *a, **k: os.kill(os.getpid(), 11)\n"
-        "sys.meta_path.insert(0, Finder())\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
-    monkeypatch.setenv("CRASH", "1")
-    source = models.make_cnn(tmp_path / "m.onnx")
-    with pytest.raises(BadInputError, match=r"crashed during onnx's shape inference: .*SIGSEGV"):
-        export(source, tmp_path / "out" / "o.onnx")
-    assert not (tmp_path / "out").exists()
-
-
-def test_full_disk_is_explained(tmp_path: Path) -> None:
-    code = f"""
-        import resource
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-        import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        from modelwright.exporters import export
-        export({str(models.make_cnn(tmp_path / "m.onnx"))!r}, {str(tmp_path / "out" / "o.onnx")!r})
-    """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    assert "Error" in done.stderr
-    assert not (tmp_path / "out").exists()
-
-
 def test_hang_is_stopped(factories: Path, tmp_path: Path) -> None:
-    started = time.monotonic()
     with pytest.raises(BuildFailedError, match="did not answer within 2 s during running"):
-        export(f"{factories}:sleeps", tmp_path / "m.onnx", timeout_s=2)
-    assert time.monotonic() - started < 50
+        export(factories.parent / "light.py:sleeps", tmp_path / "m.onnx", timeout_s=2)
     assert list(tmp_path.iterdir()) == []

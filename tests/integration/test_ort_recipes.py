@@ -15,7 +15,7 @@ from modelwright.core.errors import BuildFailedError
 from modelwright.core.machine import Machine
 from modelwright.core.samples import SampleRef, SampleSet, open_samples
 from modelwright.core.signature import Signature, TensorSpec
-from modelwright.targets import onnx_graph, ort, smoothing
+from modelwright.targets import onnx_graph, ort, ort_recipes, ort_session, smoothing
 from modelwright.targets.base import BuildRequest, BuildResult, RunSettings, Session, Target
 
 RNG = np.random.default_rng(0)
@@ -168,7 +168,7 @@ class Bench:
             yield session
 
     def cosine(self, session: Session) -> float:
-        source = ort.OrtSession(self.path, self.signature, RunSettings())
+        source = ort_session.OrtSession(self.path, self.signature, RunSettings())
         pairs = [(source.run(x)["y"].ravel(), session.run(x)["y"].ravel()) for x in self.samples("evaluation").feeds()]
         return float(np.mean([a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in pairs]))
 
@@ -177,7 +177,7 @@ class Bench:
 def test_fp32_gives_the_same_bits(tmp_path: Path, external: bool) -> None:
     bench = Bench(tmp_path, make_cnn(), external=external)
     result = bench.build(ort.OrtFp32())
-    source = ort.OrtSession(bench.path, bench.signature, RunSettings())
+    source = ort_session.OrtSession(bench.path, bench.signature, RunSettings())
     with bench.load(ort.OrtFp32(), result) as session:
         for feeds in bench.samples("evaluation").feeds(3):
             np.testing.assert_array_equal(session.run(feeds)["y"], source.run(feeds)["y"])
@@ -281,7 +281,7 @@ def test_large_models_take_the_same_numbers_through_files(tmp_path: Path, monkey
         folder.mkdir()
         if folder.name == "files":
             monkeypatch.setattr(onnx_graph, "_PROTOBUF_LIMIT_BYTES", 500)
-            monkeypatch.setattr(ort, "_EXTERNAL_BYTES", 500)
+            monkeypatch.setattr(ort_recipes, "EXTERNAL_BYTES", 500)
             (folder / "samples.npz").write_bytes((folders[0] / "samples.npz").read_bytes())
         bench = Bench(folder, onnx.load(str(folders[0] / "source.onnx")) if outputs else make_cnn(), external=True)
         (folder / "samples.npz").write_bytes((folders[0] / "samples.npz").read_bytes())

@@ -8,8 +8,8 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from modelwright.core.machine import Machine
-from modelwright.targets import ort, ort_quantization
-from modelwright.targets.ort_quantization import Scheme
+from modelwright.targets import ort_formats, ort_plan, ort_quantization, ort_session
+from modelwright.targets.ort_formats import Scheme
 
 UNSIGNED = Scheme(signed_activations=False, weight_limit=127)
 SIGNED = Scheme(signed_activations=True, weight_limit=127)
@@ -60,19 +60,19 @@ def count_operators(model: Any) -> dict[str, int]:
 
 def test_weights_round_to_known_integers() -> None:
     weight = np.array([[127.0, -63.4], [0.5, 254.0]], np.float32)
-    values, scales = ort_quantization.quantize_weight(weight, 1, 127)
+    values, scales = ort_formats.quantize_weight(weight, 1, 127)
     np.testing.assert_allclose(scales, [1.0, 2.0])
     assert values.tolist() == [[127, -32], [0, 127]]
 
 
 def test_seven_bit_weights_cannot_saturate_sixteen_bits() -> None:
-    values, _ = ort_quantization.quantize_weight(RNG.standard_normal((64, 64)).astype(np.float32), 0, 63)
+    values, _ = ort_formats.quantize_weight(RNG.standard_normal((64, 64)).astype(np.float32), 0, 63)
     assert int(np.abs(values.astype(int)).max()) == 63
     assert 2 * 255 * 63 < 2**15
 
 
 def test_plan_of_a_residual_block() -> None:
-    plan = ort_quantization.plan_static(make_cnn(), (), carry=True)
+    plan = ort_plan.plan_static(make_cnn(), (), carry=True)
     assert plan.integer == ["conv1", "conv2"]
     assert plan.carried == {"add", "pool"}
     assert {name: node.name for name, node in plan.absorbed.items()} == {"conv1": "relu1"}
@@ -81,7 +81,7 @@ def test_plan_of_a_residual_block() -> None:
 
 
 def test_what_stays_float_reads_and_writes_floats() -> None:
-    plan = ort_quantization.plan_static(make_cnn(), {"conv1"}, carry=True)
+    plan = ort_plan.plan_static(make_cnn(), {"conv1"}, carry=True)
     assert plan.integer == ["conv2"]
     assert plan.carried == {"add"} - {"add"}  # its other operand is a float now
     assert list(plan.entries) == ["r1"]
@@ -92,7 +92,7 @@ def test_what_stays_float_reads_and_writes_floats() -> None:
 def test_quantized_cnn_follows_the_float_one(scheme: Scheme, kept: tuple[str, ...]) -> None:
     model = make_cnn()
     x = RNG.standard_normal((3, 2, 4, 4)).astype(np.float32)
-    plan = ort_quantization.plan_static(model, kept, carry=True)
+    plan = ort_plan.plan_static(model, kept, carry=True)
     quantized = ort_quantization.quantize_static(model, plan, observe(model, plan.ranged_tensors(), x), scheme)
     expected = np.log(ReferenceEvaluator(model).run(None, {"x": x})[0])
     found = np.log(ReferenceEvaluator(quantized).run(None, {"x": x})[0])
@@ -102,7 +102,7 @@ def test_quantized_cnn_follows_the_float_one(scheme: Scheme, kept: tuple[str, ..
 
 def test_absorbed_relu_is_gone_and_its_zero_point_is_the_lowest_level() -> None:
     model = make_cnn()
-    plan = ort_quantization.plan_static(model, (), carry=True)
+    plan = ort_plan.plan_static(model, (), carry=True)
     ranges = dict.fromkeys(plan.ranged_tensors(), (-1.0, 1.0)) | {"r1": (0.0, 5.1)}
     quantized = ort_quantization.quantize_static(model, plan, ranges, UNSIGNED)
     assert "Relu" not in count_operators(quantized)
@@ -119,14 +119,14 @@ def test_a_clip_that_excludes_zero_is_not_absorbed() -> None:
     ]
     for low, absorbed in ((1.0, False), (0.0, True)):
         model = make_model(nodes, {"w": np.ones((1, 1, 1, 1)), "low": low, "high": 6.0}, ("n", 1, 2, 2))
-        plan = ort_quantization.plan_static(model, (), carry=True)
+        plan = ort_plan.plan_static(model, (), carry=True)
         assert ("conv" in plan.absorbed) == absorbed
 
 
 def test_an_activation_after_a_float_result_stays() -> None:
     nodes = [helper.make_node("Gemm", ["x", "w"], ["h"], "fc"), helper.make_node("Relu", ["h"], ["y"], "relu")]
     model = make_model(nodes, {"w": np.diag([1.0, -1.0])}, ("n", 2))
-    plan = ort_quantization.plan_static(model, (), carry=True)
+    plan = ort_plan.plan_static(model, (), carry=True)
     quantized = ort_quantization.quantize_static(model, plan, {"x": (-1.0, 1.0)}, UNSIGNED)
     found = ReferenceEvaluator(quantized).run(None, {"x": np.array([[1.0, 1.0]], np.float32)})[0]
     np.testing.assert_allclose(found, [[1.0, 0.0]], atol=0.01)
@@ -141,7 +141,7 @@ def test_transformers_get_one_pair_per_activation_and_nothing_between() -> None:
     ]
     constants = {"q": RNG.standard_normal((4, 4)), "k": RNG.standard_normal((4, 4))}
     model = make_model(nodes, constants, ("n", 3, 4))
-    plan = ort_quantization.plan_static(model, (), carry=False)
+    plan = ort_plan.plan_static(model, (), carry=False)
     assert plan.integer == ["query", "key"]
     quantized = ort_quantization.quantize_static(model, plan, {"x": (-3.0, 3.0)}, UNSIGNED)
     assert count_operators(quantized) == {"QuantizeLinear": 1, "MatMulIntegerToFloat": 2, "Transpose": 1, "MatMul": 1}
@@ -154,7 +154,7 @@ def test_bias_of_a_matmul_with_float_result_goes_into_the_fused_operator() -> No
         helper.make_node("Add", ["s", "x"], ["y"], "shortcut"),
     ]
     model = make_model(nodes, {"w": RNG.standard_normal((4, 4)), "b": RNG.standard_normal(4)}, ("n", 3, 4))
-    plan = ort_quantization.plan_static(model, (), carry=False)
+    plan = ort_plan.plan_static(model, (), carry=False)
     quantized = ort_quantization.quantize_static(model, plan, {"x": (-3.0, 3.0)}, UNSIGNED)
     fused = next(node for node in quantized.graph.node if node.op_type == "MatMulIntegerToFloat")
     assert (fused.input[6], fused.output[0]) == ("b", "s")
@@ -166,7 +166,7 @@ def test_a_bias_on_tiny_weights_stays_within_int32() -> None:
     weight = np.full((2, 1, 1, 1), 1e-9)
     weight[1] = 1
     model = make_model([node], {"w": weight, "b": [100.0, 1.0]}, ("n", 1, 2, 2))
-    plan = ort_quantization.plan_static(model, (), carry=True)
+    plan = ort_plan.plan_static(model, (), carry=True)
     quantized = ort_quantization.quantize_static(model, plan, {"x": (-1e-3, 1e-3), "y": (0.0, 100.0)}, UNSIGNED)
     found = ReferenceEvaluator(quantized).run(None, {"x": np.zeros((1, 1, 2, 2), np.float32)})[0]
     np.testing.assert_allclose(found[0, :, 0, 0], [100.0, 1.0], atol=0.3)
@@ -175,7 +175,7 @@ def test_a_bias_on_tiny_weights_stays_within_int32() -> None:
 def test_old_opsets_use_the_runtimes_own_operators() -> None:
     model = make_cnn()
     model.opset_import[0].version = 12
-    plan = ort_quantization.plan_static(model, (), carry=True)
+    plan = ort_plan.plan_static(model, (), carry=True)
     quantized = ort_quantization.quantize_static(model, plan, dict.fromkeys(plan.ranged_tensors(), (-1.0, 1.0)), SIGNED)
     domains = {node.domain for node in quantized.graph.node if node.op_type.endswith("QuantizeLinear")}
     assert domains == {"com.microsoft"}
@@ -210,8 +210,8 @@ def test_dynamic_matmul_follows_the_float_one_and_shares_its_measuring() -> None
 )
 def test_scheme_by_machine(architecture: str, features: set[str], signed: bool, limit: int) -> None:
     machine = Machine(name="m", architecture=architecture, instruction_sets=frozenset(features), cores=4)
-    assert ort.choose_scheme(machine, static=True) == Scheme(signed_activations=signed, weight_limit=limit)
-    assert not ort.choose_scheme(machine, static=False).signed_activations
+    assert ort_formats.choose_scheme(machine, static=True) == Scheme(signed_activations=signed, weight_limit=limit)
+    assert not ort_formats.choose_scheme(machine, static=False).signed_activations
 
 
 @pytest.mark.parametrize(
@@ -223,4 +223,4 @@ def test_scheme_by_machine(architecture: str, features: set[str], signed: bool, 
     ],
 )
 def test_vendor_messages_are_read_for_operator_and_node(message: str, named: str) -> None:
-    assert named in ort._blame(RuntimeError(message))
+    assert named in ort_session.blame(RuntimeError(message))

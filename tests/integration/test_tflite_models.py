@@ -1,0 +1,377 @@
+"""TFLite in four precisions on small real models, by value against ONNX Runtime, sample after sample."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from modelwright.core.errors import BuildFailedError, ToolchainMissingError
+from modelwright.core.machine import Machine
+from modelwright.core.samples import SampleRef, SampleSet, open_samples
+from modelwright.core.signature import Signature, TensorSpec
+from modelwright.targets.base import BuildRequest, BuildResult, RunSettings, Session
+from modelwright.targets.tflite import TfliteFp16, TfliteFp32, TfliteInt8, TfliteInt8Dynamic
+from modelwright.targets.tflite_converter.environment import ensure_environment
+
+REQUIRED = os.environ.get("CI") == "true"
+MACHINE = Machine(name="host", architecture="x86_64", instruction_sets=frozenset(), cores=2)
+TARGETS = {"fp32": TfliteFp32(), "fp16": TfliteFp16(), "int8": TfliteInt8(), "int8-dynamic": TfliteInt8Dynamic()}
+LOSSES = {"fp32": 1e-5, "fp16": 2e-3, "int8": 0.08, "int8-dynamic": 0.05}
+"""Largest rms of one inference's error over the rms of the output: a wrong layout, row or factor makes it 0.5 to 2."""
+FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
+COUNT = 64
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _toolchain() -> None:
+    try:
+        ensure_environment(lambda line: None)
+        import ai_edge_litert  # noqa: F401
+        import onnxruntime  # noqa: F401
+    except (ToolchainMissingError, ModuleNotFoundError) as error:
+        if REQUIRED:
+            pytest.fail(f"CI must have what TFLite needs: {error}")
+        pytest.skip(str(error))
+
+
+def weights(*shape: int) -> Any:
+    fan_in = int(np.prod(shape[1:])) if len(shape) > 2 else shape[0]
+    return (RNG.standard_normal(shape) / np.sqrt(fan_in)).astype(np.float32)
+
+
+def node(op_type: str, inputs: str, outputs: str, **attributes: Any) -> onnx.NodeProto:
+    return helper.make_node(op_type, inputs.split(), outputs.split(), f"{op_type}_{outputs.split()[0]}", **attributes)
+
+
+Tensors = dict[str, tuple[int, Sequence[int | str]]]
+
+
+class Bench:
+    """A model, samples for it, and ONNX Runtime's answers to them."""
+
+    def __init__(
+        self,
+        folder: Path,
+        nodes: Sequence[onnx.NodeProto],
+        inputs: Tensors,
+        outputs: Tensors,
+        constants: dict[str, Any],
+        opset: int = 17,
+    ) -> None:
+        import onnxruntime
+
+        self.folder = folder
+        self.results: dict[str, BuildResult] = {}
+        ends = [
+            [helper.make_tensor_value_info(name, *kind) for name, kind in part.items()] for part in (inputs, outputs)
+        ]
+        graph = helper.make_graph(
+            nodes, "g", *ends, [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+        onnx.save(model, folder / "model.onnx")
+        self.signature = Signature(inputs=_specs(inputs), outputs=_specs(outputs))
+        arrays = {}
+        for name, (dtype, shape) in inputs.items():
+            size = (COUNT, *shape[1:]) if isinstance(shape[0], str) else (COUNT, *shape)
+            values = RNG.integers(0, 10, size) if dtype == INT64 else RNG.uniform(-1, 1, size).astype(np.float32)
+            arrays[name] = values
+        np.savez(folder / "samples.npz", **arrays)
+        self.source = onnxruntime.InferenceSession(str(folder / "model.onnx"))
+        answers = [self.answer(feeds) for feeds in self.samples("evaluation").feeds()]
+        self.scales = {name: _rms(np.stack([answer[name] for answer in answers])) for name in outputs}
+
+    def samples(self, part: Any) -> SampleSet:
+        return open_samples(SampleRef(path=self.folder / "samples.npz", part=part), self.signature)
+
+    def answer(self, feeds: Any) -> dict[str, Any]:
+        names = [spec.name for spec in self.signature.outputs]
+        return dict(zip(names, self.source.run(names, dict(feeds)), strict=True))
+
+    def build(self, precision: str) -> BuildResult:
+        """Builds a precision once; later calls return the same result."""
+        if precision in self.results:
+            return self.results[precision]
+        for name in ("out", "scratch", "shared"):
+            (self.folder / name).mkdir(exist_ok=True)
+        tuning = self.samples("tuning")
+        for name in ("out", "scratch"):
+            (self.folder / name / precision).mkdir(exist_ok=True)
+        request = BuildRequest(
+            model_path=self.folder / "model.onnx",
+            signature=self.signature,
+            directory=self.folder / "out" / precision,
+            machine=MACHINE,
+            calibration=self.samples("calibration"),
+            tuning=tuning,
+            reference=[self.answer(feeds) for feeds in tuning.feeds()],
+            scratch=self.folder / "scratch" / precision,
+            shared=self.folder / "shared",
+            progress=lambda line: None,
+        )
+        self.results[precision] = TARGETS[precision].build(request)
+        return self.results[precision]
+
+    @contextmanager
+    def load(self, precision: str, result: BuildResult) -> Iterator[Session]:
+        folder = self.folder / "out" / precision
+        with TARGETS[precision].load(
+            folder, result.model_file, result.recipe, self.signature, RunSettings()
+        ) as session:
+            yield session
+
+    def prove(self, session: Session, loss: float, feeds: Any) -> None:
+        """Compares every output of one inference with ONNX Runtime's: dtype, shape and values."""
+        expected, actual = self.answer(feeds), session.run(feeds)
+        assert list(actual) == list(expected)
+        for name, value in expected.items():
+            assert (actual[name].dtype, actual[name].shape) == (value.dtype, value.shape), name
+            if value.dtype.kind == "i":
+                np.testing.assert_array_equal(actual[name], value)
+            else:
+                assert _rms(actual[name] - value) <= loss * self.scales[name], name
+
+    def prove_all(self, session: Session, loss: float) -> None:
+        feeds = list(self.samples("evaluation").feeds(8))
+        for one in feeds:
+            self.prove(session, loss, one)
+        before = session.run(feeds[0])
+        for name, value in session.run(feeds[0]).items():
+            np.testing.assert_array_equal(value, before[name], err_msg="it kept something between two runs")
+
+    def prove_batch(self, session: Session, loss: float) -> None:
+        samples = self.samples("evaluation")
+        for batch in (4, 2, 1):
+            self.prove(session, loss, samples.batch(range(batch)))
+
+
+def _rms(values: Any) -> float:
+    return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
+
+
+def _specs(tensors: Tensors) -> tuple[TensorSpec, ...]:
+    dtypes = {FLOAT: "float32", INT64: "int64"}
+    return tuple(
+        TensorSpec(name=name, dtype=dtypes[dtype], shape=tuple(shape)) for name, (dtype, shape) in tensors.items()
+    )
+
+
+def make_cnn(folder: Path) -> Bench:
+    """Rank 4 out, with as many channels as rows and columns: a wrong layout has the right shape."""
+    nodes = [
+        node("Conv", "x w1 b1", "c1", pads=[1, 1, 1, 1], strides=[2, 2]),
+        node("Relu", "c1", "r1"),
+        node("MaxPool", "r1", "p1", kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        node("Conv", "p1 w2", "c2", pads=[1, 1, 1, 1], group=8),
+        node("Add", "c2 r1", "y"),
+        node("GlobalAveragePool", "r1", "p2"),
+        node("Flatten", "p2", "z"),
+    ]
+    constants = {"w1": weights(8, 3, 3, 3), "b1": np.linspace(-0.5, 0.5, 8, dtype=np.float32)}
+    return Bench(
+        folder,
+        nodes,
+        {"x": (FLOAT, ["n", 3, 16, 16])},
+        {"y": (FLOAT, ["n", 8, 8, 8]), "z": (FLOAT, ["n", 8])},
+        {**constants, "w2": weights(8, 1, 3, 3)},
+    )
+
+
+def make_mlp(folder: Path) -> Bench:
+    """Products with constants on the right, with and without bias, and on the left; a GELU between."""
+    nodes = [
+        node("MatMul", "x w1", "m1"),
+        node("Add", "b1 m1", "a1"),
+        node("Div", "a1 root", "d"),
+        node("Erf", "d", "e"),
+        node("Add", "e one", "o"),
+        node("Mul", "a1 o", "g"),
+        node("Mul", "g half", "h"),
+        node("MatMul", "mixer h", "t"),
+        node("MatMul", "t w2", "y"),
+    ]
+    scalars = {name: np.float32(value) for name, value in (("root", 2**0.5), ("one", 1), ("half", 0.5))}
+    constants = {"w1": weights(16, 32), "b1": weights(32, 1)[:, 0], "mixer": weights(6, 6), "w2": weights(32, 6)}
+    inputs, outputs = {"x": (FLOAT, ["n", 6, 16])}, {"y": (FLOAT, ["n", 6, 6])}
+    return Bench(folder, nodes, inputs, outputs, {**constants, **scalars})
+
+
+def make_embedding(folder: Path) -> Bench:
+    """Two inputs, one of them int64 ids, and two outputs, one of them int64."""
+    nodes = [
+        node("Gather", "table ids", "rows"),
+        node("MatMul", "rows w", "m"),
+        node("Add", "m x", "s"),
+        node("ReduceMean", "s", "y", axes=[1], keepdims=0),
+        node("Add", "ids hundred", "z"),
+    ]
+    inputs = {"ids": (INT64, ["n", 5]), "x": (FLOAT, ["n", 5, 12])}
+    outputs = {"y": (FLOAT, ["n", 12]), "z": (INT64, ["n", 5])}
+    constants = {
+        "hundred": np.array(100),
+        "table": RNG.standard_normal((10, 8)).astype(np.float32),
+        "w": weights(8, 12),
+    }
+    return Bench(folder, nodes, inputs, outputs, constants)
+
+
+def make_lstm(folder: Path) -> Bench:
+    """Batch first outside, sequence first inside, both directions."""
+    hidden = 8
+    nodes = [
+        node("Transpose", "x", "t", perm=[1, 0, 2]),
+        node("LSTM", "t w r b", "all last", hidden_size=hidden, direction="bidirectional"),
+        node("Transpose", "last", "turned", perm=[1, 0, 2]),
+        node("Flatten", "turned", "flat"),
+        node("MatMul", "flat head", "y"),
+    ]
+    constants = {
+        "w": RNG.standard_normal((2, 4 * hidden, 6)).astype(np.float32) * 0.5,
+        "r": RNG.standard_normal((2, 4 * hidden, hidden)).astype(np.float32) * 0.5,
+        "b": RNG.standard_normal((2, 8 * hidden)).astype(np.float32) * 0.3,
+        "head": weights(2 * hidden, 4),
+    }
+    return Bench(folder, nodes, {"x": (FLOAT, ["n", 5, 6])}, {"y": (FLOAT, ["n", 4])}, constants)
+
+
+MODELS = {"cnn": make_cnn, "mlp": make_mlp, "embedding": make_embedding, "lstm": make_lstm}
+
+
+@pytest.fixture(scope="module")
+def benches(tmp_path_factory: pytest.TempPathFactory, _toolchain: None) -> dict[str, Bench]:
+    return {name: make(tmp_path_factory.mktemp(name)) for name, make in MODELS.items()}
+
+
+@pytest.mark.parametrize("precision", TARGETS)
+@pytest.mark.parametrize("name", MODELS)
+def test_outputs_follow_onnx_by_value(benches: dict[str, Bench], name: str, precision: str) -> None:
+    bench = benches[name]
+    result = bench.build(precision)
+    with bench.load(precision, result) as session:
+        bench.prove_all(session, LOSSES[precision])
+        bench.prove_batch(session, LOSSES[precision])
+        bench.prove_all(session, LOSSES[precision])
+        seen = session.describe_execution()
+    assert result.recipe["binding"]["dynamic_batch"], result.notes
+    operators = {kind for counts in seen["operators"].values() for kind in counts}
+    assert {"fp32": "float32", "fp16": "float32*float16"}.get(precision, "") in {"", *operators}
+    assert ("int8" in precision) == any("int8" in kind for kind in operators)
+
+
+def test_a_layout_that_only_looks_right_would_be_seen(benches: dict[str, Bench]) -> None:
+    bench = benches["cnn"]
+    answer = bench.answer(next(bench.samples("evaluation").feeds()))["y"]
+    assert _rms(answer - answer.transpose(0, 2, 3, 1)) > 0.5 * bench.scales["y"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_recurrent_step_starts_from_zero_each_time(benches: dict[str, Bench], precision: str) -> None:
+    bench = benches["lstm"]
+    with bench.load(precision, bench.build(precision)) as session:
+        feeds = next(bench.samples("evaluation").feeds())
+        first = session.run(feeds)["y"]
+        call = session.bind(feeds)
+        for _ in range(5):
+            call()
+        np.testing.assert_array_equal(session.run(feeds)["y"], first)
+
+
+def test_initial_states_are_inputs_of_the_file(tmp_path: Path) -> None:
+    """The state that the caller hands over counts, not the one that the last call left."""
+    hidden = 6
+    nodes = [
+        node("Transpose", "x", "t", perm=[1, 0, 2]),
+        helper.make_node("GRU", ["t", "w", "r", "b", "", "h"], ["all", "last"], hidden_size=hidden),
+        node("Transpose", "all", "y", perm=[2, 0, 1, 3]),
+    ]
+    constants = {
+        "w": RNG.standard_normal((1, 3 * hidden, 4)).astype(np.float32),
+        "r": RNG.standard_normal((1, 3 * hidden, hidden)).astype(np.float32),
+        "b": RNG.standard_normal((1, 6 * hidden)).astype(np.float32),
+    }
+    inputs = {"x": (FLOAT, [1, 5, 4]), "h": (FLOAT, [1, 1, hidden])}
+    bench = Bench(tmp_path, nodes, inputs, {"y": (FLOAT, [1, 5, 1, hidden])}, constants)
+    with bench.load("fp32", bench.build("fp32")) as session:
+        bench.prove_all(session, LOSSES["fp32"])
+        with pytest.raises(ValueError, match="input x has shape"):
+            session.run({"x": np.zeros((2, 5, 4), np.float32), "h": np.zeros((1, 1, hidden), np.float32)})
+
+
+def make_old(folder: Path, opset: int) -> Bench:
+    """What changed since: Gemm needed its third input, Squeeze and Split had attributes, Clip too."""
+    nodes = [
+        node("Conv", "x w1", "c"),
+        node("BatchNormalization", "c g o m v", "n"),
+        node("Clip", "n", "k", min=0.0, max=1.5),
+        node("MaxPool", "k", "p", kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        node("Split", "p", "s1 s2", axis=1, split=[3, 5]),
+        node("ReduceMean", "s2", "a", axes=[3], keepdims=1),
+        node("Squeeze", "a", "q", axes=[3]),
+        node("MatMul", "q w2", "d"),
+        node("Transpose", "d", "t", perm=[1, 0, 2]),
+        node("LSTM", "t w r", "all last", hidden_size=4),
+        node("Squeeze", "last", "y", axes=[0]),
+    ]
+    constants = {
+        "w1": weights(8, 3, 1, 1),
+        "g": np.linspace(0.5, 1.5, 8, dtype=np.float32),
+        "o": np.linspace(-1, 1, 8, dtype=np.float32),
+        "m": np.zeros(8, np.float32),
+        "v": np.ones(8, np.float32),
+        "w2": weights(7, 6),
+        "w": weights(1, 16, 6),
+        "r": weights(1, 16, 4),
+    }
+    inputs, outputs = {"x": (FLOAT, ["n", 3, 7, 7])}, {"y": (FLOAT, ["n", 4]), "s1": (FLOAT, ["n", 3, 7, 7])}
+    return Bench(folder, nodes, inputs, outputs, constants, opset)
+
+
+def test_an_old_opset(tmp_path: Path) -> None:
+    bench = make_old(tmp_path, 9)
+    for precision in ("fp32", "int8-dynamic"):
+        result = bench.build(precision)
+        assert result.recipe["binding"]["dynamic_batch"], result.notes
+        with bench.load(precision, result) as session:
+            bench.prove_all(session, LOSSES[precision])
+            bench.prove_batch(session, LOSSES[precision])
+
+
+def test_a_batch_that_cannot_be_resized_runs_sample_by_sample(tmp_path: Path) -> None:
+    """A table with one copy a sample, folded, bakes the batch size in; a batch's outputs are those of its samples."""
+    nodes = [
+        node("Shape", "x", "n", start=0, end=1),
+        node("Concat", "n rest", "size", axis=0),
+        node("Expand", "table size", "tables"),
+        node("MatMul", "x tables", "y"),
+    ]
+    constants = {"rest": np.array([4, 3]), "table": weights(4, 3)[None]}
+    bench = Bench(tmp_path, nodes, {"x": (FLOAT, ["n", 2, 4])}, {"y": (FLOAT, ["n", 2, 3])}, constants)
+    result = bench.build("fp32")
+    assert result.recipe["binding"]["splits_batch"]
+    assert any("one sample at a time" in note for note in result.notes)
+    with bench.load("fp32", result) as session:
+        bench.prove_batch(session, LOSSES["fp32"])
+
+
+def test_an_operator_that_tflite_lacks_is_named_with_its_node(tmp_path: Path) -> None:
+    nodes = [node("Relu", "x", "r"), helper.make_node("Det", ["r"], ["y"], "determinant")]
+    bench = Bench(tmp_path, nodes, {"x": (FLOAT, ["n", 3, 3])}, {"y": (FLOAT, ["n"])}, {})
+    with pytest.raises(BuildFailedError, match=r"operator Det .*node determinant") as caught:
+        bench.build("fp32")
+    assert caught.value.hint
+    assert not any((tmp_path / "out" / "fp32").iterdir())
+
+
+def test_a_model_without_weights_has_nothing_to_quantize(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, [node("Relu", "x", "y")], {"x": (FLOAT, ["n", 3])}, {"y": (FLOAT, ["n", 3])}, {})
+    with pytest.raises(BuildFailedError, match="nothing in the model can be quantized to fp16"):
+        bench.build("fp16")
