@@ -21,7 +21,7 @@ from modelwright.cli import options
 @options.overwrite_option
 @options.json_option
 def build(targets: tuple[str, ...], as_json: bool, **settings: Any) -> int:
-    r"""Build artifacts of SOURCE for one or more targets, each proved against FP32 on the samples.
+    """Build artifacts of SOURCE for one or more targets, each proved against FP32 on the samples.
 
     Without --target, all that suit the profile are built. An artifact is a folder with the runtime's files and
     artifact.json, which says how it was made, from what, and how closely it follows FP32.

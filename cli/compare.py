@@ -22,7 +22,7 @@ from modelwright.cli import options
 @options.json_option
 @options.measuring_options
 def compare(source: str, targets: tuple[str, ...], out: str, as_json: bool, **settings: Any) -> int:
-    r"""Build every target of SOURCE, measure them side by side, say which to ship.
+    """Build every target of SOURCE, measure them side by side, say which to ship.
 
     SOURCE is an FP32 model: model.onnx, model.pt2 (a saved torch.export program), or file.py:factory, a function that
     returns an nn.Module.

@@ -21,7 +21,7 @@ from modelwright.cli import options
 @options.overwrite_option
 @options.json_option
 def export(source: str, out: str, samples: str | None, overwrite: bool, as_json: bool) -> int:
-    r"""Turn SOURCE into a verified ONNX model.
+    """Turn SOURCE into a verified ONNX model.
 
     SOURCE is model.onnx (checked and passed through), model.pt2, or file.py:factory. The result is compared with its
     source on the samples; beyond the tolerance the export fails and names the worst output. Beside the model lies its

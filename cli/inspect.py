@@ -16,7 +16,13 @@ from modelwright.cli import options
 @click.argument("artifact")
 @options.json_option
 def inspect(artifact: str, as_json: bool) -> int:
-    """Show what ARTIFACT is: its target, signature, how it was made and how closely it follows FP32."""
+    """Show what ARTIFACT is: its target, signature, how it was made and how closely it follows FP32.
+
+    \b
+    Examples:
+      modelwright inspect comparison/artifacts/ort-int8
+      modelwright inspect comparison/artifacts/ort-int8 --json | jq .recipe
+    """
     from modelwright.cli.printing import print_json
     from modelwright.core.artifact import open_artifact
 

@@ -22,7 +22,7 @@ from modelwright.cli import options
 @options.json_option
 @options.measuring_options
 def measure(artifacts: tuple[str, ...], out: str | None, overwrite: bool, as_json: bool, **settings: Any) -> int:
-    r"""Measure artifacts on this machine, side by side.
+    """Measure artifacts on this machine, side by side.
 
     Copy an artifact's folder to the device and run this there. It needs modelwright and that artifact's runtime,
     nothing else: `pip install 'modelwright[tflite-run]'`. Every artifact carries a few inputs with FP32's outputs and

@@ -28,7 +28,7 @@ def profiles(name: str | None, as_json: bool) -> int:
         return 0
     kind = {True: ", virtual machine", False: ", bare metal", None: ""}[host.virtual_machine]
     click.echo(f"host: {host.board or host.cpu_model or host.architecture}, {host.cores} cores{kind}")
-    click.echo(f"      {', '.join(sorted(host.instruction_sets)) or 'no instruction sets of note'}")
+    click.echo(f"      {', '.join(sorted(host.machine().instruction_sets)) or 'no instruction sets of note'}")
     meters = ", ".join(host.meters) or "none readable" + "".join(f" ({reason})" for reason in host.meters_denied)
     click.echo(f"      meters: {meters}\n")
     for profile, reasons in rows:

@@ -15,6 +15,10 @@ from modelwright.cli import options
 def verify(artifact: str, as_json: bool) -> int:
     """Check that ARTIFACT is what was built, and whether this machine can run it.
 
+    \b
+    Examples:
+      modelwright verify tflite-int8 && modelwright measure tflite-int8
+
     Exit code 3 when a file was changed, 4 when its runtime is missing, 6 when this machine does not fit.
     """
     from modelwright.cli.printing import print_json
