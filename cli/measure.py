@@ -25,8 +25,8 @@ def measure(artifacts: tuple[str, ...], out: str | None, overwrite: bool, as_jso
     """Measure artifacts on this machine, side by side.
 
     Copy an artifact's folder to the device and run this there. It needs modelwright and that artifact's runtime,
-    nothing else: `pip install 'modelwright[tflite-run]'`. Every artifact carries a few inputs with FP32's outputs and
-    is compared with them here, on the CPU that will serve.
+    nothing else (the extras `tflite-run`, `ort-run`, `openvino-run`). Every artifact carries a few inputs with FP32's
+    outputs and is compared with them here, on the CPU that will serve.
 
     \b
     Examples:

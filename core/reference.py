@@ -286,7 +286,7 @@ def _import_runtime() -> Any:
     except ModuleNotFoundError as error:
         raise ToolchainMissingError(
             "Python package onnxruntime is not installed; it runs the FP32 reference",
-            hint="pip install 'modelwright[onnx]'",
+            hint="pip install 'onnxruntime>=1.22'",
         ) from error
     except Exception as error:  # a vendor's import can raise anything
         raise ToolchainMissingError(

@@ -158,7 +158,7 @@ def import_torch() -> Any:
     except ModuleNotFoundError as error:
         raise ToolchainMissingError(
             f"Python package {error.name} is not installed; PyTorch sources need it",
-            hint="pip install 'modelwright[torch]'",
+            hint="pip install 'torch>=2.10' 'onnxscript>=0.6'",
         ) from error
     except Exception as error:  # a vendor's import can raise anything
         raise ToolchainMissingError("torch is installed but does not import", detail=str(error)) from error

@@ -215,7 +215,7 @@ def check_packages(packages: Mapping[str, str], extra: str) -> Readiness:
         if not any(_is_installed(name) for name in alternatives.split("|")):
             return Readiness.no(
                 f"package {requirement} is not installed",
-                f"pip install 'modelwright[{extra}]'  (or: pip install {requirement})",
+                f"pip install '{requirement}'  (part of modelwright's extra [{extra}])",
             )
     return Readiness.yes()
 
@@ -251,7 +251,8 @@ def require_import(name: str, extra: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name and name.split(".")[0] == error.name.split(".")[0]:
             raise ToolchainMissingError(
-                f"Python package {name} is not installed", hint=f"pip install 'modelwright[{extra}]'"
+                f"Python package {name} is not installed",
+                hint=f"pip install {name.replace('_', '-')}  (part of modelwright's extra [{extra}])",
             ) from error
         raise ToolchainMissingError(f"{name} is installed but does not import", detail=str(error)) from error
     except Exception as error:  # a vendor's import can raise anything: missing libraries, wrong CPU, ...

@@ -290,7 +290,7 @@ def _open_session(
     except ImportError as error:
         if isinstance(error, ModuleNotFoundError) and error.name == "ai_edge_litert":
             raise ToolchainMissingError(
-                "no TFLite runtime is installed", hint="pip install 'modelwright[tflite-run]'"
+                "no TFLite runtime is installed", hint="pip install 'ai-edge-litert>=2.1'"
             ) from error
         raise ToolchainMissingError(
             "the TFLite runtime is installed but does not import",

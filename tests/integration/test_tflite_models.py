@@ -24,8 +24,9 @@ from modelwright.targets.tflite_converter.environment import ensure_environment
 REQUIRED = os.environ.get("CI") == "true"
 MACHINE = Machine(name="host", architecture="x86_64", instruction_sets=frozenset(), cores=2)
 TARGETS = {"fp32": TfliteFp32(), "fp16": TfliteFp16(), "int8": TfliteInt8(), "int8-dynamic": TfliteInt8Dynamic()}
-LOSSES = {"fp32": 1e-5, "fp16": 2e-3, "int8": 0.08, "int8-dynamic": 0.05}
-"""Largest rms of one inference's error over the rms of the output: a wrong layout, row or factor makes it 0.5 to 2."""
+LOSSES = {"fp32": 1e-5, "fp16": 2e-3, "int8": 0.25, "int8-dynamic": 0.25}
+"""Largest rms of one inference's error over the rms of the output. A wrong layout, row or factor makes it 0.5 to 2; the
+INT8 recipes take the fastest candidate with a mean cosine of 0.99, which is a mean error of 0.14."""
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 COUNT = 64
 RNG = np.random.default_rng(0)
@@ -41,6 +42,12 @@ def _toolchain() -> None:
         if REQUIRED:
             pytest.fail(f"CI must have what TFLite needs: {error}")
         pytest.skip(str(error))
+
+
+@pytest.fixture(autouse=True)
+def same_numbers() -> None:
+    """Gives every test the same numbers, whichever ran before it."""
+    RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state
 
 
 def weights(*shape: int) -> Any:
@@ -248,6 +255,7 @@ MODELS = {"cnn": make_cnn, "mlp": make_mlp, "embedding": make_embedding, "lstm":
 
 @pytest.fixture(scope="module")
 def benches(tmp_path_factory: pytest.TempPathFactory, _toolchain: None) -> dict[str, Bench]:
+    RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state
     return {name: make(tmp_path_factory.mktemp(name)) for name, make in MODELS.items()}
 
 
