@@ -312,7 +312,7 @@ def test_without_a_runtime_the_error_says_what_to_install(monkeypatch: pytest.Mo
         load_runtime()
     shown = load_failing(caught.value, monkeypatch)
     assert "no TFLite runtime" in shown.message
-    assert "tflite-run" in str(shown.hint)
+    assert "ai-edge-litert" in str(shown.hint)
 
 
 @pytest.mark.parametrize("error", [missing("flatbuffers"), ImportError("libstdc++.so.6: version not found")])
