@@ -15,7 +15,7 @@ from modelwright.core.child import Progress, run_in_child
 from modelwright.core.errors import BadInputError, UsageError
 from modelwright.core.files import explain_os_error, staged_directory
 from modelwright.core.python_source import is_python, load_function, require_function, shorten_traceback
-from modelwright.core.samples import LABELS, array_file_name, write_random
+from modelwright.core.samples import LABELS, array_file_name, is_compressed, unpack_archive, write_random
 from modelwright.core.signature import Signature
 
 Array = npt.NDArray[Any]
@@ -45,7 +45,7 @@ def materialize_samples(
     Args:
         spec: `file.npz`, a folder of `.npy` files, `file.py:function`, `random` or `random:COUNT`.
         signature: Of the model; needed for noise only.
-        directory: Folder to write to; only made for functions and noise.
+        directory: Folder to write to; only made for functions, noise and compressed files.
         limit: Samples taken from a function at most.
         progress: Takes a line about what is going on.
 
@@ -71,6 +71,9 @@ def materialize_samples(
             f"{path} is not a sample file: its name must end in .npz",
             hint="save one with numpy: numpy.savez('samples.npz', input_name=array)",
         )
+    if path.is_file() and is_compressed(path):
+        with explain_os_error(directory):
+            return unpack_archive(path, directory)
     return path
 
 

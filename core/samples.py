@@ -8,8 +8,10 @@ is what a sample function's output is stored as. Axis 0 of every array counts th
 from __future__ import annotations
 
 import hashlib
+import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,8 +125,14 @@ class SampleSet:
         return digest.hexdigest()
 
 
-def open_samples(ref: SampleRef, signature: Signature) -> SampleSet:
+def open_samples(ref: SampleRef, signature: Signature, *, checked: bool = False) -> SampleSet:
     """Opens a part of a sample file; arrays stay on disk where the file can be mapped.
+
+    Args:
+        ref: The part.
+        signature: Of the model that the samples are for.
+        checked: Whether the values are known to be finite: reading all of them again costs time, and counts as
+            memory of the process that does.
 
     Raises:
         BadInputError: The file cannot be read, or does not fit the signature: names what was found and expected.
@@ -132,6 +140,9 @@ def open_samples(ref: SampleRef, signature: Signature) -> SampleSet:
     arrays = read_arrays(ref.path)
     labels = arrays.pop(LABELS, None) if LABELS not in {spec.name for spec in signature.inputs} else None
     count = _check_arrays(ref.path, arrays, labels, signature)
+    if not checked:
+        for spec in signature.inputs:
+            _check_finite(ref.path, spec.name, arrays[spec.name])
     indices = select_part(count, ref.part, holds_evaluation=ref.holds_evaluation, limit=ref.limit)
     ordered = {spec.name: arrays[spec.name] for spec in signature.inputs}
     return SampleSet(ordered, labels, indices, signature)
@@ -187,6 +198,32 @@ def read_arrays(path: Path) -> dict[str, Array]:
     if not arrays:
         raise BadInputError(f"{path} holds no arrays", hint="numpy.savez('samples.npz', input_name=array)")
     return arrays
+
+
+def is_compressed(path: Path) -> bool:
+    """Whether a `.npz` file holds compressed arrays, which cannot be mapped; False for what is not a zip archive."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist())
+
+
+def unpack_archive(path: Path, directory: Path) -> Path:
+    """Unpacks a `.npz` file into a folder of `.npy` files, so that every process maps it instead of unpacking it.
+
+    Raises:
+        BadInputError: The archive is damaged.
+    """
+    directory.mkdir(parents=True)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                target = directory / array_file_name(info.filename.removesuffix(".npy"))
+                with archive.open(info) as member, target.open("wb") as file:
+                    shutil.copyfileobj(member, file, _BLOCK_BYTES)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        raise BadInputError(f"{path} cannot be read as samples: {error}", hint="save it again") from error
+    return directory
 
 
 def write_random(directory: Path, signature: Signature, *, count: int, seed: int = 0) -> Path:
@@ -331,7 +368,6 @@ def _check_array(path: Path, spec: TensorSpec, array: Array) -> int:
             f"{path}: {spec.name} has {array.shape[0]} rows, the model takes {rows} at a time",
             hint=f"give a multiple of {rows} rows, or stack whole inputs along a new first axis",
         )
-    _check_finite(path, spec.name, array)
     return int(array.shape[0]) // max(1, rows)
 
 

@@ -108,7 +108,7 @@ def compare(
             settings,
             chosen,
             host,
-            samples=evidence.evaluation,
+            samples=None,  # the few packed with each artifact: mapping the whole file would count as its memory
             on_round=lambda done, total: tell.advance("measure", done, total),
             on_event=lambda text: tell.say("measure", text),
         )

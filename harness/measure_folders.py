@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.core.artifact import Artifact, open_artifact
+from modelwright.core.child import run_in_child
 from modelwright.core.errors import BadInputError, MeasurementInvalidError
 from modelwright.core.samples import SampleRef
 from modelwright.harness.document import Context, assemble_document
@@ -130,6 +131,9 @@ def _choose_baseline(names: Sequence[str], baseline: str | None) -> str:
 
 
 def _check_samples(ref: SampleRef, artifact: Artifact) -> None:
-    from modelwright.core.samples import open_samples
-
-    open_samples(ref, artifact.manifest.signature)
+    run_in_child(
+        "modelwright.harness.worker:check_samples_in_child",
+        {"samples": ref.to_dict(), "signature": artifact.manifest.signature.to_dict()},
+        purpose=f"reading {ref.path}",
+        crash_error=BadInputError,
+    )

@@ -21,6 +21,7 @@ from modelwright.core.artifact import Artifact, open_artifact
 from modelwright.core.errors import MeasurementInvalidError, ToolchainMissingError
 from modelwright.core.fidelity import FidelityMeter, count_correct
 from modelwright.core.samples import Array, SampleRef, open_samples
+from modelwright.core.signature import Signature
 from modelwright.targets.base import RunSettings, Session
 from modelwright.targets.table import get_target
 
@@ -155,11 +156,16 @@ def prove_on_reference() -> dict[str, Any] | None:
     return {"fidelity": meter.result().to_dict(), "count": count, "correct": None, "correct_fp32": None}
 
 
+def check_samples_in_child(samples: dict[str, Any], signature: dict[str, Any]) -> None:
+    """Reads all samples once and refuses those that do not fit, before anything is measured on them."""
+    open_samples(SampleRef.from_dict(samples), Signature.from_dict(signature))
+
+
 def count_correct_in_child(samples: dict[str, Any]) -> dict[str, Any] | None:
     """Counts right answers of the loaded artifact on labelled samples; None without labels."""
     assert _state.artifact is not None
     assert _state.session is not None
-    opened = open_samples(SampleRef.from_dict(samples), _state.artifact.manifest.signature)
+    opened = open_samples(SampleRef.from_dict(samples), _state.artifact.manifest.signature, checked=True)
     if opened.labels is None:
         return None
     correct = sum(
@@ -193,7 +199,7 @@ def _read_inputs(artifact: Artifact, samples: dict[str, Any] | None, batch: int)
     signature = artifact.manifest.signature
     if samples is None:
         return _read_packed_inputs(artifact, batch)
-    opened = open_samples(SampleRef.from_dict(samples), signature)
+    opened = open_samples(SampleRef.from_dict(samples), signature, checked=True)
     if batch == 1:
         return list(opened.feeds(limit=ROTATED_INPUTS))
     return [

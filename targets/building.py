@@ -35,7 +35,7 @@ from modelwright.core.fidelity import Fidelity, FidelityMeter, count_correct, ex
 from modelwright.core.files import hash_json, staged_directory
 from modelwright.core.machine import Machine
 from modelwright.core.reference import read_reference
-from modelwright.core.samples import SampleRef, open_samples
+from modelwright.core.samples import SampleRef, SampleSet, open_samples
 from modelwright.core.signature import Signature
 from modelwright.targets.base import BuildRequest, Readiness, RunSettings, Target, package_versions
 from modelwright.targets.evidence import Evidence
@@ -219,8 +219,8 @@ def build_in_child(
         signature=parsed,
         directory=Path(directory),
         machine=Machine.from_dict(machine),
-        calibration=open_samples(SampleRef.from_dict(calibration), parsed) if calibration and uses_samples else None,
-        tuning=open_samples(SampleRef.from_dict(tuning), parsed) if tuning and uses_samples else None,
+        calibration=_open_part(calibration, parsed) if uses_samples else None,
+        tuning=_open_part(tuning, parsed) if uses_samples else None,
         reference=read_reference(Path(reference)) if tuning and uses_samples else None,
         scratch=Path(scratch),
         shared=Path(shared),
@@ -234,6 +234,11 @@ def build_in_child(
         "versions": dict(result.versions),
         "notes": list(result.notes),
     }
+
+
+def _open_part(ref: Mapping[str, Any] | None, signature: Signature) -> SampleSet | None:
+    """Opens samples whose values were checked when the evidence was prepared."""
+    return None if ref is None else open_samples(SampleRef.from_dict(ref), signature, checked=True)
 
 
 def _prove(
@@ -290,7 +295,7 @@ def prove_in_child(
 ) -> dict[str, Any]:
     """Child side of a proof: fidelity, and accuracy where there are labels, on consecutive evaluation samples."""
     parsed = Signature.from_dict(signature)
-    samples = open_samples(SampleRef.from_dict(evaluation), parsed)
+    samples = open_samples(SampleRef.from_dict(evaluation), parsed, checked=True)
     expected = read_reference(Path(reference))
     meter = FidelityMeter()
     correct = {"artifact": 0, "fp32": 0}
@@ -331,7 +336,7 @@ def _prove_again(
 
 def _pack_reference(path: Path, signature: Signature, evidence: Evidence) -> None:
     """Writes a few evaluation samples with FP32's outputs next to the model: `input:NAME`, `output:NAME`."""
-    samples = open_samples(evidence.evaluation, signature)
+    samples = open_samples(evidence.evaluation, signature, checked=True)
     expected = read_reference(evidence.reference / "evaluation")
     packed: dict[str, list[Any]] = {}
     used_bytes = 0

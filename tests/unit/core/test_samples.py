@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from modelwright.core.errors import BadInputError
+from modelwright.core.sample_store import materialize_samples
 from modelwright.core.samples import SampleRef, open_samples, read_arrays, select_part, write_random
 from modelwright.core.signature import Signature, TensorSpec
 
@@ -158,3 +159,19 @@ def test_random_samples_fit_their_signature(tmp_path: Path) -> None:
     samples = open_all(path, expected)
     assert samples.count == 4
     assert next(samples.feeds())["ids"].shape == (1, 8)
+
+
+def test_compressed_files_are_unpacked_once(tmp_path: Path) -> None:
+    x = np.arange(60, dtype=np.float32).reshape(5, 3, 4)
+    np.savez_compressed(tmp_path / "s.npz", x=x, labels=np.arange(5))
+    folder = materialize_samples(str(tmp_path / "s.npz"), None, tmp_path / "unpacked")
+    assert isinstance(read_arrays(folder)["x"], np.memmap)
+    np.testing.assert_array_equal(read_arrays(folder)["x"], x)
+    plain = save(tmp_path, x=x)
+    assert materialize_samples(str(plain), None, tmp_path / "untouched") == plain
+    assert not (tmp_path / "untouched").exists()
+
+
+def test_checked_samples_are_not_read_again(tmp_path: Path) -> None:
+    path = save(tmp_path, x=np.full((5, 3, 4), np.nan, np.float32))
+    assert open_samples(SampleRef(path=path), IMAGE, checked=True).count == 5
