@@ -1,5 +1,5 @@
 # Everything runs in .venv, which is made on first use and renewed when its inputs change.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -12,7 +12,7 @@ demo: $(STAMP)  ## The embedded example, end to end: export, build, prove, measu
 	$(BIN)/modelwright demo --out $(DEMO_OUT) --effort $(DEMO_EFFORT)
 
 test: $(STAMP)  ## All tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadscope
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -29,7 +29,7 @@ benchmark: $(STAMP)  ## Speed against ONNX Runtime FP32, and the harness against
 	$(BIN)/python benchmarks/resnet50.py
 
 $(STAMP): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "needs Python 3.11 with venv: apt install python3.11-venv" >&2; rm -rf $(VENV); exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
 	touch $(STAMP)
 
