@@ -32,7 +32,7 @@ def export(source: str, out: str, samples: str | None, overwrite: bool, as_json:
       modelwright export net.py:create --out net.onnx --samples images.npz
     """
     from modelwright.cli.printing import close_progress, open_progress, print_json
-    from modelwright.core.child import scratch_directory
+    from modelwright.core.files import scratch_directory
     from modelwright.core.sample_store import materialize_samples
     from modelwright.core.samples import SampleRef
     from modelwright.exporters import export as run

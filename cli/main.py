@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import json
 import os
+import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
 
-from modelwright.core.errors import ModelwrightError
-
-INTERRUPTED = 130
-"""What shells give a command that Ctrl-C ended: 128 + SIGINT."""
+from modelwright.core.errors import LimitNotMetError, ModelwrightError, UsageError
+from modelwright.core.files import describe_os_error
 
 _COMMANDS = {
     "demo": "Run everything on the embedded example and show what comes out.",
@@ -77,38 +79,102 @@ def cli() -> None:
 
 def main() -> None:
     """Runs the command line and ends the process with the documented exit code."""
+    _prepare_streams()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # `nohup` ignores SIGHUP, and that is to stay
+            signal.signal(number, _interrupt)
+    sys.exit(_run())
+
+
+def _run() -> int:
     try:
         result: Any = cli.main(standalone_mode=False)
-        sys.exit(result if isinstance(result, int) else 0)
+        sys.stdout.flush()
     except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
+        return stop.exit_code
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        if _wants_json():
+            _show_error(UsageError(error.format_message(), hint="see --help"))
+        else:
+            error.show()
+        return error.exit_code
     except ModelwrightError as error:
         _show_error(error)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted: what was finished is kept; the same command goes on from there", err=True)
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError:
+        return _show_interrupt()
+    except (BrokenPipeError, SystemExit):  # click and rich turn the first into the second
         # The reader of our output left, as `head` does; writing to it again at exit must not fail either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        _silence(sys.stdout)
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        explained = describe_os_error(error)
+        if explained is None:
+            raise
+        _show_error(explained)
+        _silence(sys.stdout)
+        return explained.exit_code
+    return result if isinstance(result, int) else 0
+
+
+def _prepare_streams() -> None:
+    """Makes the standard streams safe: open, and able to print every character in some way."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # A stream that the caller closed would be given to the next file opened, a child's pipe for instance.
+            os.open(os.devnull, os.O_RDWR)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - lives as long as the process
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+_interrupted_by: list[int] = []
+
+
+def _interrupt(number: int, _frame: Any) -> None:
+    """Lets a polite request to end do what Ctrl-C does: children end, nothing half-made stays."""
+    _interrupted_by.append(number)
+    raise KeyboardInterrupt
+
+
+def _show_interrupt() -> int:
+    number = _interrupted_by[0] if _interrupted_by else signal.SIGINT
+    message = "interrupted: what was finished is kept; the same command goes on from there"
+    with contextlib.suppress(OSError):
+        if _wants_json():
+            click.echo(json.dumps({"error": {"kind": "Interrupted", "message": message, "exit_code": 128 + number}}))
+        else:
+            click.echo(message, err=True)
+    return 128 + number
+
+
+def _wants_json() -> bool:
+    return "--json" in sys.argv
+
+
+def _silence(stream: Any) -> None:
+    """Sends what is still to be written to nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _show_error(error: ModelwrightError) -> None:
     """Prints an error: for people on standard error; for machines, with `--json`, on standard output."""
-    if "--json" in sys.argv:
-        click.echo(json.dumps({"error": {**error.to_dict(), "exit_code": error.exit_code}}))
-        return
-    click.echo(f"{click.style('error:', fg='red', bold=True)} {error.message}", err=True)
-    if error.detail:
-        lines = error.detail.strip().splitlines()
-        for line in lines[-12:]:
-            click.echo(click.style(f"  | {line}", dim=True), err=True)
-    if error.hint:
-        click.echo(f"{click.style('hint:', bold=True)} {error.hint}", err=True)
+    with contextlib.suppress(OSError):
+        if _wants_json() and not isinstance(error, LimitNotMetError):  # then the results were printed already
+            click.echo(json.dumps({"error": {**error.to_dict(), "exit_code": error.exit_code}}))
+            return
+        click.echo(f"{click.style('error:', fg='red', bold=True)} {error.message}", err=True)
+        if error.detail:
+            lines = error.detail.strip().splitlines()
+            for line in lines[-12:]:
+                click.echo(click.style(f"  | {line}", dim=True), err=True)
+        if error.hint:
+            click.echo(f"{click.style('hint:', bold=True)} {error.hint}", err=True)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import click
 
 EFFORT_NAMES = ("quick", "standard", "strict")
+
+
+class _Number(click.FloatRange):
+    """A number in a range; `nan`, which lies in every range for click, is none."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
+POSITIVE = _Number(min=0, min_open=True)
+SHARE = _Number(min=0, max=1)
 
 target_option = click.option(
     "-t",
@@ -84,18 +101,18 @@ def measuring_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 "--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Samples an inference."
             ),
             click.option("--region", metavar="CODE", help="Grid region for carbon, such as DE or FR. [profile's]"),
-            click.option("--seed", type=int, default=0, show_default=True, help="Of the order of turns."),
-            click.option("--max-p50-ms", type=float, metavar="MS", help="Limit: ship nothing slower."),
             click.option(
-                "--min-accuracy", type=click.FloatRange(0, 1), metavar="SHARE", help="Limit: ship nothing worse."
+                "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the order of turns."
             ),
+            click.option("--max-p50-ms", type=POSITIVE, metavar="MS", help="Limit: ship nothing slower."),
+            click.option("--min-accuracy", type=SHARE, metavar="SHARE", help="Limit: ship nothing worse."),
             click.option(
                 "--min-agreement",
-                type=click.FloatRange(0, 1),
+                type=SHARE,
                 metavar="SHARE",
                 help="Limit: ship nothing that agrees less with FP32.",
             ),
-            click.option("--max-size-mb", type=float, metavar="MB", help="Limit: ship nothing larger (10^6 bytes)."),
+            click.option("--max-size-mb", type=POSITIVE, metavar="MB", help="Limit: ship nothing larger (10^6 bytes)."),
         )
     ):
         wrapped = option(wrapped)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -27,6 +28,12 @@ def open_progress() -> Progress:
     return LiveProgress() if sys.stderr.isatty() else LineProgress()
 
 
+def _tell(line: str) -> None:
+    """Prints a line on standard error; work goes on when nobody listens any more."""
+    with contextlib.suppress(OSError):
+        click.echo(line, err=True)
+
+
 class LineProgress:
     """One line when a task begins, one when it ends: for logs."""
 
@@ -36,7 +43,7 @@ class LineProgress:
     def start(self, task: str, text: str) -> None:
         """Prints what begins."""
         del task
-        click.echo(f"   {text} ...", err=True)
+        _tell(f"   {text} ...")
 
     def say(self, task: str, text: str) -> None:
         """Says nothing: a log has no use for what is over in a moment."""
@@ -46,12 +53,12 @@ class LineProgress:
         quarter = 4 * done // total
         if quarter > self._quarter.get(task, 0):
             self._quarter[task] = quarter
-            click.echo(f"   round {done} of {total}", err=True)
+            _tell(f"   round {done} of {total}")
 
     def finish(self, task: str, text: str, *, ok: bool = True) -> None:
         """Prints what came out."""
         del task
-        click.echo(f"{_MARKS[ok]} {text}", err=True)
+        _tell(f"{_MARKS[ok]} {text}")
 
 
 class LiveProgress:

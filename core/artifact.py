@@ -19,6 +19,40 @@ from modelwright.core.signature import Signature
 MANIFEST = "artifact.json"
 REFERENCE = "reference.npz"
 SCHEMA = 1
+_TYPES: Mapping[str, Any] = {
+    "target": str,
+    "model_file": str,
+    "files": dict,
+    "size_bytes": int,
+    "source": dict,
+    "samples": dict,
+    "machine": dict,
+    "requires": dict,
+    "recipe": dict,
+    "versions": dict,
+    "build_host": dict,
+    "build_s": int | float,
+    "proof": dict | None,
+    "proof_reason": str | None,
+    "notes": list,
+    "key": str,
+    "created": str,
+}
+_INNER_TYPES: Mapping[str, Mapping[str, Any]] = {
+    "source": {"path": str, "sha256": str},
+    "machine": {"name": str, "architecture": str},
+    "build_host": {"system": str},
+    "proof": {
+        "fidelity": dict,
+        "count": int,
+        "correct": int | None,
+        "correct_fp32": int | None,
+        "samples_sha256": str,
+        "host": dict,
+    },
+}
+_FIDELITY_TYPES: Mapping[str, Any] = {"agreement": int | float | None, "cosine": int | float | None}
+_SAMPLES_TYPES: Mapping[str, Any] = {"path": str, "count": int, "sha256": str}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,17 +199,48 @@ def _parse_manifest(path: Path, data: dict[str, Any]) -> Manifest:
     unknown, missing = sorted(data.keys() - fields), sorted(fields - data.keys())
     if unknown or missing:
         raise BadInputError(f"{path}: unknown keys {unknown}, missing keys {missing}", hint="build the artifact again")
-    for name in ("files", "source", "samples", "machine", "requires", "recipe", "versions", "build_host"):
-        if not isinstance(data[name], dict):
-            raise BadInputError(f"{path}: {name} must be an object", hint="build the artifact again")
-    for name in [data["model_file"], *data["files"]]:
+    _check_types(path, data)
+    for name in (data["model_file"], *data["files"]):
         # A manifest may come from anywhere: it must not point out of its folder.
-        if not isinstance(name, str) or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise BadInputError(f"{path}: file {name!r} is not inside the artifact", hint="do not use this artifact")
     if data["model_file"] not in data["files"]:
         raise BadInputError(f"{path}: model_file {data['model_file']!r} has no hash", hint="build the artifact again")
     try:
         signature = Signature.from_dict(data["signature"])
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise BadInputError(f"{path}: signature cannot be read: {error}", hint="build the artifact again") from error
     return Manifest(**{**data, "signature": signature})
+
+
+def _check_types(path: Path, data: Mapping[str, Any]) -> None:
+    """Checks the types of all that is read without a schema of its own."""
+    _require_types(path, "", data, _TYPES)
+    for name, types in _INNER_TYPES.items():
+        if data[name] is not None:
+            _require_types(path, f"{name}.", data[name], types)
+    for name in ("files", "versions"):
+        _require_types(path, f"{name}.", data[name], dict.fromkeys(data[name], str))
+    for part, samples in data["samples"].items():
+        if isinstance(samples, dict):
+            _require_types(path, f"samples.{part}.", samples, _SAMPLES_TYPES)
+    for name in ("instruction_sets", "any_instruction_set"):
+        if not _is_texts(data["requires"].get(name, [])):
+            raise BadInputError(f"{path}: requires.{name} must be a list of texts", hint="build the artifact again")
+    if data["proof"] is not None:
+        _require_types(path, "proof.fidelity.", data["proof"]["fidelity"], _FIDELITY_TYPES)
+
+
+def _require_types(path: Path, prefix: str, data: Mapping[str, Any], types: Mapping[str, Any]) -> None:
+    """Checks that values are of the types named; a manifest may have been edited, or made to do harm."""
+    for name, expected in types.items():
+        if not isinstance(data.get(name), expected):
+            wanted = str(expected).removeprefix("<class '").removesuffix("'>")
+            raise BadInputError(
+                f"{path}: {prefix}{name} must be {wanted}, not {str(data.get(name))[:80]!r}",
+                hint="build the artifact again",
+            )
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)

@@ -20,11 +20,11 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
 from modelwright.core.errors import BuildFailedError, ModelwrightError
+from modelwright.core.files import describe_os_error
 
 Progress = Callable[[str], None]
 
@@ -58,25 +58,28 @@ class Child:
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
         to_child, self._write_fd = os.pipe()
         self._read_fd, from_child = os.pipe()
+        # Held by nobody but this process: its end is how the child's guard learns that this process is gone.
+        guarded, self._life_fd = os.pipe()
+        handed = (to_child, from_child, guarded)
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "modelwright.core.child", str(to_child), str(from_child)],
+                [sys.executable, "-P", "-m", "modelwright.core.child", *map(str, handed)],
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,
                 stderr=self._log,
-                pass_fds=(to_child, from_child),
+                pass_fds=handed,
                 # A session of its own: Ctrl-C reaches the parent only, which then ends the whole group.
                 start_new_session=True,
                 env={**os.environ, **_thread_limits(threads), **(environment or {})},
             )
         except OSError:
-            for fd in (self._write_fd, self._read_fd):
+            for fd in (self._write_fd, self._read_fd, self._life_fd):
                 os.close(fd)
             self._log.close()
             raise
         finally:
-            os.close(to_child)
-            os.close(from_child)
+            for fd in handed:
+                os.close(fd)
 
     @property
     def pid(self) -> int:
@@ -135,7 +138,7 @@ class Child:
                 self._kill()
                 raise
         self._kill()
-        for name in ("_write_fd", "_read_fd"):
+        for name in ("_write_fd", "_read_fd", "_life_fd"):
             if getattr(self, name) >= 0:
                 os.close(getattr(self, name))
                 setattr(self, name, -1)
@@ -165,8 +168,7 @@ class Child:
     def _read_line(self, deadline: float | None, timeout_s: float | None) -> bytes:
         while b"\n" not in self._buffer:
             wait_s = None if deadline is None else max(0.0, deadline - time.monotonic())
-            ready, _, _ = select.select([self._read_fd], [], [], wait_s)
-            if not ready:
+            if not _wait_readable(self._read_fd, wait_s):
                 self._kill()
                 raise self._crash_error(
                     f"{self.purpose} did not answer within {timeout_s:g} s{self._during()} and was stopped",
@@ -229,6 +231,13 @@ def _hint_for_exit(code: int) -> str | None:
     return None
 
 
+def _wait_readable(fd: int, timeout_s: float | None) -> bool:
+    """Blocks until there is something to read or the other side is gone; False after the timeout."""
+    poll = select.poll()  # unlike `select`, it takes file descriptors above 1023
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(None if timeout_s is None else timeout_s * 1e3))
+
+
 def _write_line(fd: int, message: Mapping[str, Any]) -> None:
     data = json.dumps(message, allow_nan=True).encode() + b"\n"
     view = memoryview(data)
@@ -256,9 +265,16 @@ def _answer(call: Mapping[str, Any], reply_fd: int) -> dict[str, Any]:
         if error.detail is None and cause is not None:
             error.detail = f"{type(cause).__name__}: {cause}"
         return {"error": error.to_dict()}
+    except OSError as error:
+        explained = describe_os_error(error)
+        return _describe_foreign(error) if explained is None else {"error": explained.to_dict()}
     except Exception as error:  # anything a vendor raises has to reach the parent as text
-        summary = f"{type(error).__name__}: {str(error).strip()[:400]}"
-        return {"error": {"summary": summary, "traceback": traceback.format_exc()}}
+        return _describe_foreign(error)
+
+
+def _describe_foreign(error: Exception) -> dict[str, Any]:
+    summary = f"{type(error).__name__}: {str(error).strip()[:400]}"
+    return {"error": {"summary": summary, "traceback": traceback.format_exc()}}
 
 
 def _count_parameters(function: Any) -> int:
@@ -266,23 +282,26 @@ def _count_parameters(function: Any) -> int:
     return int(code.co_argcount + code.co_kwonlyargcount)
 
 
-def _serve(call_fd: int, reply_fd: int) -> None:
+def _serve(call_fd: int, reply_fd: int, guarded_fd: int) -> None:
     if sys.platform == "linux":
-        # The child must not outlive a parent that was killed, and children of vendors end with the group.
+        # The child must not outlive a parent that was killed.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # Nor must what vendors start: a shell waits for the end of the parent and then ends the whole group. A thread
+    # would not do, for it dies with the child, and waits for the interpreter's lock while a vendor holds it.
+    guard = None
+    with contextlib.suppress(OSError):
+        guard = subprocess.Popen(["/bin/sh", "-c", "read _; kill -9 0"], stdin=guarded_fd)
+    os.close(guarded_fd)
     for call in _read_calls(call_fd):
         _write_line(reply_fd, _answer(call, reply_fd))
     # Some runtimes crash or hang in their destructors at exit; all results are out, nothing is left to save.
-    sys.stdout.flush()
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    if guard is not None:
+        guard.kill()
+        guard.wait()
     os._exit(0)
 
 
-def scratch_directory(parent: Path | None = None) -> tempfile.TemporaryDirectory[str]:
-    """Returns a temporary folder for intermediate files, next to the result when `parent` is given."""
-    return tempfile.TemporaryDirectory(
-        prefix=".modelwright-", dir=None if parent is None else str(parent), ignore_cleanup_errors=True
-    )
-
-
 if __name__ == "__main__":
-    _serve(int(sys.argv[1]), int(sys.argv[2]))
+    _serve(*map(int, sys.argv[1:4]))

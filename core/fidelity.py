@@ -7,6 +7,7 @@ devices run it too.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +37,8 @@ class Fidelity:
         worst_output: The float output with the lowest mean cosine; without float outputs the integer one with the
             lowest share of equal elements.
         cosine: Mean cosine of the worst float output; None without float outputs.
-        agreement: Share of rows whose top class is the reference's, over the primary output; see `find_scores`.
+        agreement: Share of rows whose top class is the reference's, over the primary output; see `find_scores`. Of a
+            model without float outputs, the share of the first output's classes or flags that are equal.
         agreement_reason: Why there is no agreement.
     """
 
@@ -76,7 +78,7 @@ class FidelityMeter:
     def add(self, reference: Outputs, candidate: Outputs) -> None:
         """Takes the outputs of one inference on the same input; a missing output counts as one of another shape."""
         if not self._samples:
-            self._scores = find_scores(reference)
+            self._scores = find_scores(reference) or _find_classes(reference)
         self._samples += 1
         for name, expected in reference.items():
             expected = np.asarray(expected)
@@ -86,7 +88,8 @@ class FidelityMeter:
             found = candidate.get(name)
             meter.add(expected, None if found is None else np.asarray(found))
         if self._scores is not None:
-            agreed, rows = _count_agreeing(reference[self._scores], candidate.get(self._scores))
+            count = _count_agreeing if is_float(np.asarray(reference[self._scores])) else _count_equal
+            agreed, rows = count(reference[self._scores], candidate.get(self._scores))
             self._agreed += agreed
             self._rows += rows
 
@@ -162,6 +165,15 @@ def explain_divergence(
         min_cosine: Mean cosine that every float output must reach.
         min_equal_share: Share of equal elements that every integer output must reach.
     """
+    return (
+        _explain_broken(fidelity)
+        or _explain_direction(fidelity, min_cosine)
+        or _explain_size(fidelity, min_cosine)
+        or _explain_values(fidelity, min_equal_share)
+    )
+
+
+def _explain_broken(fidelity: Fidelity) -> str | None:
     if not fidelity.samples or not fidelity.outputs:
         return "no sample was compared"
     for output in fidelity.outputs:
@@ -173,6 +185,10 @@ def explain_divergence(
                 f"output {output.name} has {output.nonfinite} NaN or infinite elements "
                 "where FP32 is finite, which mostly means an overflow"
             )
+    return None
+
+
+def _explain_direction(fidelity: Fidelity, min_cosine: float) -> str | None:
     diverging = [
         output for output in fidelity.outputs if output.cosine_mean is not None and output.cosine_mean < min_cosine
     ]
@@ -183,6 +199,10 @@ def explain_divergence(
             f"samples (worst sample {worst.cosine_min:.4f}, at least {min_cosine:g} is expected)"
             f"{_explain_layout(worst)}"
         )
+    return None
+
+
+def _explain_values(fidelity: Fidelity, min_equal_share: float) -> str | None:
     for output in fidelity.outputs:
         if output.is_constant:
             return f"output {output.name} is the same on all {fidelity.samples} samples, while FP32's is not"
@@ -194,6 +214,18 @@ def explain_divergence(
     return None
 
 
+def _explain_size(fidelity: Fidelity, min_cosine: float) -> str | None:
+    # An error of this norm alone costs 1 - min_cosine; three times as much is no rounding but, say, a wrong scale.
+    most_error = 3 * math.sqrt(2 * (1 - min_cosine))
+    for output in fidelity.outputs:
+        if output.relative_l2_error is not None and output.relative_l2_error > most_error:
+            return (
+                f"output {output.name} is off by {output.relative_l2_error:.1%} of FP32's size, over "
+                f"{fidelity.samples} samples (at most {most_error:.1%} is expected), though its direction is right"
+            )
+    return None
+
+
 def _explain_layout(output: OutputFidelity) -> str:
     if output.layout is None:
         return ""
@@ -201,6 +233,22 @@ def _explain_layout(output: OutputFidelity) -> str:
         f"; after the permutation {output.layout} of its axes the values match, so it most likely comes out in another "
         "layout (NCHW and NHWC mixed up)"
     )
+
+
+def _find_classes(outputs: Outputs) -> str | None:
+    """Returns the first output of a model that gives classes or flags themselves and no floats."""
+    arrays = {name: np.asarray(value) for name, value in outputs.items()}
+    if any(value.dtype.kind not in "iub" for value in arrays.values()):
+        return None
+    return next(iter(arrays), None)
+
+
+def _count_equal(expected: Array, found: Array | None) -> tuple[int, int]:
+    """Returns equal elements and elements."""
+    wanted = np.asarray(expected)
+    if found is None or np.shape(found) != wanted.shape:
+        return 0, wanted.size
+    return int(np.count_nonzero(wanted == np.asarray(found))), wanted.size
 
 
 def _count_agreeing(expected: Array, found: Array | None) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -15,7 +16,17 @@ from typing import Any
 
 from modelwright.core.errors import BadInputError, BuildFailedError, ModelwrightError
 
+SCRATCH_PREFIX = ".modelwright-"
+"""How everything begins that is not finished yet; what a killed run left is told by it."""
 _BLOCK_BYTES = 2**20
+_JSON_LIMIT_BYTES = 64 * 2**20
+"""No record of ours comes near; a larger file is something else and would only fill the memory."""
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_REFUSALS = (
+    errno.EACCES, errno.EEXIST, errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR,
+    errno.ENOTEMPTY, errno.EPERM, errno.EROFS, errno.ETXTBSY,
+)  # fmt: skip
+_SHORTAGES = (errno.EAGAIN, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 def hash_file(path: Path) -> str:
@@ -35,17 +46,21 @@ def hash_json(value: Any) -> str:
 def write_text(path: Path, text: str) -> None:
     """Writes a text file under its final name only when it is whole.
 
+    Characters that UTF-8 lacks (halves of surrogate pairs, as in file names of another encoding) are escaped.
+
     Raises:
-        BuildFailedError: The disk is full or the folder not writable.
+        BuildFailedError: The disk is full.
+        BadInputError: The folder is not writable.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f"{SCRATCH_PREFIX}{os.getpid()}.tmp")
     with explain_os_error(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
             temporary.replace(path)
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -57,17 +72,32 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
     """Reads a JSON object.
 
     Raises:
-        BadInputError: Missing, not JSON, or not an object; names the file and `what` it should be.
+        BadInputError: Missing, not a file, not JSON, or not an object; names the file and `what` it should be.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise BadInputError(f"{path} cannot be read as {what}: it is not a regular file")
+        if path.exists() and path.stat().st_size > _JSON_LIMIT_BYTES:
+            raise BadInputError(f"{path} is not {what}: it is too large ({path.stat().st_size / 1e6:.0f} MB)")
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise BadInputError(f"no such file: {path} ({what})") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInputError(f"{path} cannot be read as {what}: {error}") from error
     if not isinstance(value, dict):
         raise BadInputError(f"{path} is not {what}: it holds a {type(value).__name__}, not an object")
     return value
+
+
+@contextlib.contextmanager
+def scratch_directory(parent: Path | None = None) -> Iterator[str]:
+    """Yields a temporary folder for intermediate files, next to the result when `parent` is given."""
+    with explain_os_error(Path(tempfile.gettempdir()) if parent is None else parent):
+        directory = tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=parent)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -78,20 +108,76 @@ def staged_directory(final: Path) -> Iterator[Path]:
     """
     with explain_os_error(final):
         final.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
+    with scratch_directory(final.parent) as scratch, explain_os_error(final):
+        staging, retired = Path(scratch) / "new", Path(scratch) / "old"
+        staging.mkdir()
+        yield staging
+        if not final.exists():
+            staging.rename(final)
+            return
+        final.rename(retired)
+        try:
+            staging.rename(final)
+        except BaseException:
+            retired.rename(final)
+            raise
+
+
+@contextlib.contextmanager
+def made_folder(folder: Path) -> Iterator[None]:
+    """Makes a folder, and takes it away again with its parents if the block fails and nothing lies in it.
+
+    Raises:
+        BadInputError: It is a file, or cannot be made.
+    """
+    with explain_os_error(folder):
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
     try:
-        with explain_os_error(final):
-            yield staging
-            staging.chmod(0o755)
-            if final.exists():
-                retired = Path(tempfile.mkdtemp(prefix=f".{final.name}.old.", dir=final.parent))
-                final.rename(retired / final.name)
-                staging.rename(final)
-                shutil.rmtree(retired, ignore_errors=True)
-            else:
-                staging.rename(final)
+        yield
+    except BaseException:
+        for path in made:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        raise
+
+
+@contextlib.contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Holds a folder for this process alone, and clears away what a killed one left half-made in it.
+
+    The lock lies on the folder itself: no file stays behind, and the system frees it however the process ends. Where
+    the file system cannot lock, nothing is held and nothing is cleared away.
+
+    Raises:
+        BadInputError: Another process holds it.
+    """
+    with explain_os_error(folder):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BadInputError(
+                f"another modelwright is working in {folder}", hint="wait until it is done, or choose another --out"
+            ) from error
+        except OSError:
+            pass
+        else:
+            _clear_leftovers(folder)
+        yield
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        os.close(handle)
+
+
+def _clear_leftovers(folder: Path) -> None:
+    for pattern in (f"{SCRATCH_PREFIX}*", f"*/{SCRATCH_PREFIX}*"):
+        for path in folder.glob(pattern):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
 
 @contextlib.contextmanager
@@ -99,17 +185,38 @@ def explain_os_error(path: Path) -> Iterator[None]:
     """Turns the operating system's refusals into errors that name the folder and the cure."""
     try:
         yield
-    except ModelwrightError:
-        raise
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise BuildFailedError(
-                f"no space left on the disk while writing {path}",
-                hint="free some space or choose another --out; what was finished before is kept",
-                detail=str(error),
-            ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            raise BadInputError(
-                f"cannot write {path}: {error.strerror}", hint="choose another --out that you may write to"
-            ) from error
-        raise
+        explained = describe_os_error(error, path)
+        if explained is None:
+            raise
+        raise explained from error
+
+
+def describe_os_error(error: OSError, path: Path | None = None) -> ModelwrightError | None:
+    """Returns what a refusal of the operating system means to the user; None when it looks like a fault of ours.
+
+    Args:
+        error: A full disk, a folder that may not be written, too many open files, ...
+        path: What was to be written, in the user's words; None when only the system's own words say it.
+    """
+    named = path is not None
+    if path is None and isinstance(error.filename, str):
+        path = Path(error.filename)
+    where = "" if path is None else f" {path}"
+    if error.errno in _NO_SPACE:
+        return BuildFailedError(
+            f"no space left on the disk{f' while writing{where}' if where else ''}",
+            hint="free some space or choose another --out; what was finished before is kept",
+            detail=str(error),
+        )
+    if error.errno in _REFUSALS:
+        if not named:
+            return BadInputError(f"cannot use{where or ' a file'}: {error.strerror}")
+        return BadInputError(f"cannot write{where}: {error.strerror}", hint="choose another --out")
+    if error.errno in _SHORTAGES:
+        return BuildFailedError(f"the system refused{where and f' work on{where}'}: {error.strerror}")
+    if "temporary directory" in str(error):
+        return BadInputError(
+            "no folder for temporary files can be written", hint="set TMPDIR to one", detail=str(error)
+        )
+    return None

@@ -29,8 +29,9 @@ class OutputFidelity:
         name: As in the signature.
         is_float: Whether the reference is floating point; cosine and errors are None otherwise.
         cosine_mean: Mean over samples of the cosine between the whole outputs. Both zero: 1; one zero, NaN, infinity or
-            another shape: 0.
-        cosine_min: Of the worst sample.
+            another shape: 0. An output of one value a sample, whose cosine would be its sign, is compared as the
+            vector of all samples' values, less FP32's mean where they vary.
+        cosine_min: Of the worst sample; of an output of one value the same as `cosine_mean`.
         max_abs_error: Largest difference of one element, in the output's own unit.
         relative_l2_error: ||y - y0|| / ||y0|| over all samples; None when the reference is zero and y is not.
         r_squared: Share of the reference's variation between samples that is followed: 1 - var(y - y0) / var(y0),
@@ -77,6 +78,7 @@ class OutputMeter:
         self._reference_non_finite = 0
         self._mismatch: str | None = None
         self._variation: _Variation | None = _Variation() if is_float else None
+        self._lone: _LoneValues | None = _LoneValues() if is_float else None
         self._layouts: dict[tuple[int, ...], list[float]] = {}
 
     def add(self, expected: Array, found: Array | None) -> None:
@@ -88,7 +90,7 @@ class OutputMeter:
                 self._mismatch = f"expected {list(expected.shape)}, got {got}"
             self._cosine_min = 0.0
             self._elements += expected.size
-            self._variation = None
+            self._variation = self._lone = None
             if found is not None and self._is_float:
                 self._try_layouts(expected, found)
         elif self._is_float:
@@ -116,6 +118,8 @@ class OutputMeter:
         self._energy += float(np.vdot(wanted, wanted))
         if self._variation is not None and not self._variation.add(wanted, difference, have):
             self._variation = None
+        if self._lone is not None and (broken_count or not self._lone.add(wanted, have)):
+            self._lone = None
         if cosine < _LAYOUT_COSINE and not broken_count:
             self._try_layouts(wanted, have)
 
@@ -136,14 +140,16 @@ class OutputMeter:
         matches = {axes: float(np.mean(seen)) for axes, seen in self._layouts.items() if seen}
         best = max(matches, key=lambda axes: matches[axes], default=None)
         layout = best if best is not None and matches[best] >= _LAYOUT_COSINE else None
-        mean = self._cosine_sum / self._samples
+        mean, least = self._cosine_sum / self._samples, self._cosine_min
+        if self._lone is not None and self._samples >= _LEAST_SAMPLES_FOR_VARIATION:
+            mean = least = self._lone.cosine()
         errors = self._mismatch is None and self._is_float
         variation = self._variation
         return OutputFidelity(
             name=self._name,
             is_float=self._is_float,
             cosine_mean=mean if self._is_float else None,
-            cosine_min=self._cosine_min if self._is_float else None,
+            cosine_min=least if self._is_float else None,
             max_abs_error=_finite(self._max_abs_error) if errors else None,
             relative_l2_error=_relative_error(self._error_energy, self._energy) if errors else None,
             r_squared=None if variation is None else variation.r_squared(),
@@ -195,6 +201,32 @@ class _Variation:
 
     def _mean_energy(self) -> float:
         return self._count * float(np.vdot(self._means[0], self._means[0]))
+
+
+class _LoneValues:
+    """Sums over an output of one value a sample: of it, of its reference, their squares and their product."""
+
+    def __init__(self) -> None:
+        self._sums = np.zeros(6)
+
+    def add(self, expected: Array, found: Array) -> bool:
+        """Takes one sample; returns False when it has more or fewer values than one."""
+        if expected.size != 1:
+            return False
+        x, y = float(expected.reshape(())), float(found.reshape(()))
+        self._sums += (1.0, x, y, x * x, y * y, x * y)
+        return True
+
+    def cosine(self) -> float:
+        """Returns the cosine over samples, less FP32's mean in both where FP32 varies by a share of its norm."""
+        count, x, y, xx, yy, xy = self._sums.tolist()
+        mean = x / count
+        varying = xx - count * mean**2
+        if varying > _VARIES_SHARE**2 * xx:
+            xy, yy, xx = xy - mean * (x + y) + count * mean**2, yy - 2 * mean * y + count * mean**2, varying
+        if xx <= 0.0 or yy <= 0.0:
+            return 1.0 if xx == yy else 0.0
+        return max(-1.0, min(1.0, xy / math.sqrt(xx * yy)))
 
 
 def is_float(array: Array) -> bool:

@@ -7,6 +7,9 @@ from typing import Any
 
 Dimension = int | str
 """A fixed size, or the name of a dynamic dimension (`batch`)."""
+_DTYPES = (
+    "bool", "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +45,18 @@ class TensorSpec:
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> TensorSpec:
-        shape = data["shape"]
-        return TensorSpec(name=data["name"], dtype=data["dtype"], shape=None if shape is None else tuple(shape))
+        """Rebuilds what `to_dict` wrote.
+
+        Raises:
+            KeyError: A key is missing.
+            TypeError: A value is not of its type; the data may come from a foreign file.
+        """
+        name, dtype, shape = data["name"], data["dtype"], data["shape"]
+        if not isinstance(name, str) or dtype not in _DTYPES:
+            raise TypeError(f"{name!r} of dtype {dtype!r} is no tensor")
+        if shape is not None and not all(isinstance(size, int | str) for size in shape):
+            raise TypeError(f"{shape!r} is no shape")
+        return TensorSpec(name=name, dtype=dtype, shape=None if shape is None else tuple(shape))
 
 
 @dataclass(frozen=True, kw_only=True)

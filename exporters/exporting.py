@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from modelwright.core.child import Progress, run_in_child, scratch_directory
+from modelwright.core.child import Progress, run_in_child
 from modelwright.core.errors import BadInputError, BuildFailedError, UsageError
 from modelwright.core.exported import ExportedModel, load_exported, record_path, save_exported
-from modelwright.core.files import explain_os_error
+from modelwright.core.files import explain_os_error, made_folder, scratch_directory
 from modelwright.core.samples import SampleRef
 from modelwright.exporters.source import Source, parse_source
 
@@ -58,7 +56,7 @@ def export(
     out = Path(out)
     parsed = parse_source(source)
     in_place = _check_out(parsed, out, overwrite=overwrite)
-    with explain_os_error(out), _made_folder(out.parent):
+    with explain_os_error(out), made_folder(out.parent):
         if in_place:
             fields = _run(parsed, out.parent, out.name, samples, tolerance, timeout_s, progress)
             exported = _to_record(parsed, out, fields)
@@ -153,17 +151,3 @@ def _data_of_older(out: Path) -> set[str]:
     except BadInputError:
         return set()
     return {name for name in older.files if name != out.name}
-
-
-@contextlib.contextmanager
-def _made_folder(folder: Path) -> Iterator[None]:
-    """Makes a folder, and takes it away again with its parents if the block fails and nothing lies in it."""
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    except BaseException:
-        for path in made:
-            with contextlib.suppress(OSError):
-                path.rmdir()
-        raise

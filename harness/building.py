@@ -10,10 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from modelwright.core.artifact import Artifact
-from modelwright.core.child import scratch_directory
 from modelwright.core.errors import BuildFailedError, ModelwrightError, ToolchainMissingError
 from modelwright.core.exported import ExportedModel
-from modelwright.core.files import explain_os_error
+from modelwright.core.files import locked_folder, made_folder, scratch_directory
 from modelwright.core.sample_store import is_random, materialize_samples
 from modelwright.core.samples import SampleRef
 from modelwright.exporters import export
@@ -72,13 +71,11 @@ def build_targets(
     host = detect_host()
     chosen = host if profile == "host" else load_profile(profile)
     suiting = [name for name in target_names() if name in chosen.targets]
-    names = list(targets or suiting)
+    names = list(dict.fromkeys(targets or suiting))
     for name in names:
         get_target(name)
     folder = Path(out)
-    with explain_os_error(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    with scratch_directory(folder) as scratch:
+    with made_folder(folder), locked_folder(folder), scratch_directory(folder) as scratch:
         exported, evidence = prepare(
             source,
             model_path=folder / "model" / "model.onnx",

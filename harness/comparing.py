@@ -6,14 +6,23 @@ changed are not built again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from modelwright.core.child import scratch_directory
 from modelwright.core.errors import BadInputError, MeasurementInvalidError
 from modelwright.core.exported import ExportedModel
-from modelwright.core.files import explain_os_error, read_json, write_json, write_text
+from modelwright.core.files import (
+    explain_os_error,
+    locked_folder,
+    made_folder,
+    read_json,
+    scratch_directory,
+    write_json,
+    write_text,
+)
+from modelwright.exporters.source import parse_source
 from modelwright.harness.building import build_all, explain_nothing_built, prepare
 from modelwright.harness.document import Context, assemble_document
 from modelwright.harness.effort import get_effort
@@ -86,45 +95,48 @@ def compare(
     require_fit(chosen, host)
     grid_region = find_region(region or chosen.grid_region)
     folder = Path(out)
-    _claim_folder(folder, source, overwrite=overwrite)
-    with scratch_directory(folder) as scratch_name:
-        scratch = Path(scratch_name)
-        exported, evidence = prepare(
-            source,
-            model_path=folder / "model" / "model.onnx",
-            samples=samples,
-            evaluation=evaluation,
-            limit=evaluation_limit,
-            scratch=scratch,
-            progress=tell,
+    parse_source(source)
+    with _claimed_folder(folder, source, overwrite=overwrite):
+        with scratch_directory(folder) as scratch_name:
+            scratch = Path(scratch_name)
+            exported, evidence = prepare(
+                source,
+                model_path=folder / "model" / "model.onnx",
+                samples=samples,
+                evaluation=evaluation,
+                limit=evaluation_limit,
+                scratch=scratch,
+                progress=tell,
+            )
+            _check_batch(exported, batch)
+            built = build_all(
+                names, exported, evidence, folder / "artifacts", chosen, host, tell, by_name=bool(targets)
+            )
+            if not built.artifacts:
+                raise explain_nothing_built(built)
+            tell.start("measure", f"measuring {len(built.artifacts)} artifacts in turns")
+            measurements = measure_artifacts(
+                built.artifacts,
+                settings,
+                chosen,
+                host,
+                samples=None,  # the few packed with each artifact: mapping the whole file would count as its memory
+                on_round=lambda done, total: tell.advance("measure", done, total),
+                on_event=lambda text: tell.say("measure", text),
+            )
+        document = assemble_document(
+            Context(settings=settings, profile=chosen, host=host, region=grid_region, baseline=baseline),
+            source=exported.describe_source(),
+            samples=_describe_samples(evidence),
+            artifacts=built.artifacts,
+            reused=built.reused,
+            measurements=measurements,
+            absent=built.absent,
+            warnings=list(exported.notes),
         )
-        _check_batch(exported, batch)
-        built = build_all(names, exported, evidence, folder / "artifacts", chosen, host, tell, by_name=bool(targets))
-        if not built.artifacts:
-            raise explain_nothing_built(built)
-        tell.start("measure", f"measuring {len(built.artifacts)} artifacts in turns")
-        measurements = measure_artifacts(
-            built.artifacts,
-            settings,
-            chosen,
-            host,
-            samples=None,  # the few packed with each artifact: mapping the whole file would count as its memory
-            on_round=lambda done, total: tell.advance("measure", done, total),
-            on_event=lambda text: tell.say("measure", text),
-        )
-    document = assemble_document(
-        Context(settings=settings, profile=chosen, host=host, region=grid_region, baseline=baseline),
-        source=exported.describe_source(),
-        samples=_describe_samples(evidence),
-        artifacts=built.artifacts,
-        reused=built.reused,
-        measurements=measurements,
-        absent=built.absent,
-        warnings=list(exported.notes),
-    )
-    measured = sum(row["status"] == "measured" for row in document["measurements"])
-    tell.finish("measure", f"{measured} artifacts measured", ok=measured > 0)
-    finish_document(document, folder, limits)
+        measured = sum(row["status"] == "measured" for row in document["measurements"])
+        tell.finish("measure", f"{measured} artifacts measured", ok=measured > 0)
+        finish_document(document, folder, limits)
     if not measured:
         reasons = "; ".join(f"{row['target']}: {row['reason']}" for row in document["measurements"])
         raise MeasurementInvalidError(f"nothing could be measured: {reasons}", hint=f"see {folder / 'results.json'}")
@@ -152,27 +164,36 @@ def _choose_targets(targets: Sequence[str] | None, baseline: str) -> list[str]:
     return [name for name in target_names() if name in wanted]
 
 
-def _claim_folder(folder: Path, source: str | Path, *, overwrite: bool) -> None:
-    """Makes the output folder, or finds that it is a comparison of the same source.
+@contextlib.contextmanager
+def _claimed_folder(folder: Path, source: str | Path, *, overwrite: bool) -> Iterator[None]:
+    """Makes the output folder, or finds that it is a comparison of the same source, and holds it for this process.
+
+    When the block fails before anything was finished, the folder is as it was before.
 
     Raises:
-        BadInputError: It is a file, holds something else, or a comparison of another source.
+        BadInputError: It is a file, holds something else, a comparison of another source, or is in use.
     """
     marker = folder / MARKER
-    if folder.exists() and not folder.is_dir():
-        raise BadInputError(f"{folder} is a file, not a folder", hint="choose another --out")
-    if marker.is_file():
-        earlier = read_json(marker, "the mark of a comparison").get("source")
-        if earlier != _absolute(source) and not overwrite:
+    with made_folder(folder), locked_folder(folder):
+        if marker.is_file():
+            earlier = read_json(marker, "the mark of a comparison").get("source")
+            if earlier != _absolute(source) and not overwrite:
+                raise BadInputError(
+                    f"{folder} holds a comparison of {earlier}", hint="choose another --out, or add --overwrite"
+                )
+        elif any(folder.iterdir()) and not overwrite:
             raise BadInputError(
-                f"{folder} holds a comparison of {earlier}", hint="choose another --out, or add --overwrite"
+                f"{folder} exists and holds something else than a comparison",
+                hint="choose another --out, or add --overwrite to write into it",
             )
-    elif folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise BadInputError(
-            f"{folder} exists and holds something else than a comparison",
-            hint="choose another --out, or add --overwrite to write into it",
-        )
-    write_json(marker, {"schema": 1, "source": _absolute(source)})
+        write_json(marker, {"schema": 1, "source": _absolute(source)})
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(OSError):
+                if [path.name for path in folder.iterdir()] == [MARKER]:
+                    marker.unlink()
+            raise
 
 
 def _absolute(source: str | Path) -> str:

@@ -28,11 +28,11 @@ from modelwright.core.artifact import (
     verify_files,
     write_manifest,
 )
-from modelwright.core.child import Progress, run_in_child, scratch_directory
+from modelwright.core.child import Progress, run_in_child
 from modelwright.core.errors import BadInputError, BuildFailedError, ModelwrightError, ToolchainMissingError
 from modelwright.core.exported import ExportedModel
 from modelwright.core.fidelity import Fidelity, FidelityMeter, count_correct, explain_divergence
-from modelwright.core.files import hash_json, staged_directory
+from modelwright.core.files import hash_json, scratch_directory, staged_directory
 from modelwright.core.machine import Machine
 from modelwright.core.reference import read_reference
 from modelwright.core.samples import SampleRef, SampleSet, open_samples

@@ -8,9 +8,11 @@ most harm go back to float, a group at a time.
 from __future__ import annotations
 
 import logging
+import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,123 +20,34 @@ import numpy as np
 from modelwright.core.errors import BuildFailedError
 from modelwright.core.fidelity import compare_outputs
 from modelwright.core.samples import SampleSet
-from modelwright.targets.base import Array, BuildRequest
-from modelwright.targets.openvino import BF16_INSTRUCTION_SETS, OpenvinoSession, silence_vendor
+from modelwright.targets.base import Array, BuildRequest, RunSettings
+from modelwright.targets.openvino import BF16_INSTRUCTION_SETS
+from modelwright.targets.openvino_recipes import (
+    CONVOLUTIONAL,
+    ENOUGH_AGREEMENT,
+    ENOUGH_COSINE,
+    TRANSFORMER,
+    WANTED_AGREEMENT,
+    WANTED_COSINE,
+    Candidate,
+    Score,
+    Trial,
+)
+from modelwright.targets.openvino_session import OpenvinoSession, silence_vendor
 
-WANTED_AGREEMENT = 1.0
-WANTED_COSINE = 0.999
-"""Reached on the tuning samples, nothing more is tried. 64 samples that all agree vouch for 95 % at 95 % confidence;
-the cosine, which does not depend on how close the classes are, has to carry the rest."""
-ENOUGH_AGREEMENT = 0.98
-ENOUGH_COSINE = 0.99
-"""Reached by the best recipe (one sample that differs is forgiven), no layer goes back to float: that would cost speed
-for a difference hard to see."""
 TRY_BUDGET_S = 75.0
 """No further try is begun when it would probably end after this. Whether it was, is in the recipe."""
 _RANKING_SAMPLES = 16
 _GROUPS = 12
 _FLOAT_SHARES = (1, 2, 4)  # worst groups, of `_GROUPS`, that go back to float in the successive tries
 _BF16_COSINE_LOSS = 0.0005
+WITHOUT_FUSION = {"SNIPPETS_MODE": "DISABLE"}
+"""Compiles without the kernels that OpenVINO makes up for several layers at once. Those of two or more quantized
+fully connected layers gave wrong numbers where an activation has a zero point (OpenVINO 2026.4)."""
 # Operators that a quantized value passes through unchanged, on its way to the one that computes with it.
 _TRANSPARENT = frozenset(
     {"Reshape", "Transpose", "Split", "VariadicSplit", "Squeeze", "Unsqueeze", "Concat", "MaxPool", "StridedSlice"}
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """One way to call NNCF.
-
-    Attributes:
-        name: For people.
-        preset: `performance` (symmetric activations) or `mixed` (asymmetric ones).
-        min_max: Take the ranges of all samples as they are, instead of the mean over samples.
-        fast_bias_correction: False for the slower, more accurate one.
-        smooth_quant_alpha: How much of the activations' range moves into the weights; None leaves NNCF's default.
-    """
-
-    name: str
-    preset: str
-    min_max: bool = False
-    fast_bias_correction: bool = True
-    smooth_quant_alpha: float | None = None
-
-
-CONVOLUTIONAL = (
-    Candidate(name="symmetric", preset="performance"),
-    Candidate(name="asymmetric, full ranges", preset="mixed", min_max=True),
-    Candidate(name="asymmetric, accurate bias correction", preset="mixed", fast_bias_correction=False),
-)
-TRANSFORMER = (
-    Candidate(name="SmoothQuant 0.95", preset="mixed", smooth_quant_alpha=0.95),
-    Candidate(name="SmoothQuant 0.7, full ranges", preset="mixed", smooth_quant_alpha=0.7, min_max=True),
-    Candidate(
-        name="SmoothQuant 0.5, full ranges, accurate bias correction",
-        preset="mixed",
-        smooth_quant_alpha=0.5,
-        min_max=True,
-        fast_bias_correction=False,
-    ),
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """How closely outputs follow FP32's.
-
-    Attributes:
-        agreement: Share of samples with FP32's top class; None without an output that reads as class scores.
-        cosine: Mean cosine of the worst float output; None without float outputs.
-        count: Samples compared.
-    """
-
-    agreement: float | None
-    cosine: float | None
-    count: int
-
-    def reaches(self, agreement: float, cosine: float) -> bool:
-        """Whether neither figure that exists is below its limit."""
-        return (self.agreement is None or self.agreement >= agreement) and (
-            self.cosine is None or self.cosine >= cosine
-        )
-
-    @property
-    def tier(self) -> int:
-        """2: as wanted, 1: enough, 0: neither."""
-        if self.reaches(WANTED_AGREEMENT, WANTED_COSINE):
-            return 2
-        # One sample of a few that differs is a close call, which proves nothing; the cosine still has to hold.
-        return int(self.reaches(min(ENOUGH_AGREEMENT, 1 - 1 / self.count), ENOUGH_COSINE))
-
-    def describe(self) -> str:
-        """Returns for instance `agreement 98.4 %, cosine 0.99912`."""
-        agreement = "" if self.agreement is None else f"agreement {self.agreement:.1%}, "
-        return agreement + ("no float output" if self.cosine is None else f"cosine {self.cosine:.5f}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """A quantized model and how it did; the score is None without tuning samples."""
-
-    candidate: Candidate
-    ignored: tuple[str, ...]
-    score: Score | None
-    seconds: float
-    model: Any = field(repr=False)
-
-    @property
-    def rank(self) -> tuple[int, float]:
-        """Sorts trials from worst to best: within a tier by cosine, as one sample more or less agrees by chance."""
-        return (0, 0.0) if self.score is None else (self.score.tier, self.score.cosine or 0.0)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "name": self.candidate.name,
-            "float_layers": len(self.ignored),
-            "agreement": None if self.score is None else self.score.agreement,
-            "cosine": None if self.score is None else self.score.cosine,
-            "seconds": round(self.seconds, 1),
-        }
 
 
 def quantize_model(
@@ -173,6 +86,7 @@ def quantize_model(
             "tuning_count": request.tuning.count if request.tuning and search.can_judge else 0,
             "time_budget_ended_search": search.ran_out,
         },
+        "compile_options": search.options,
         "inference_precision": hint,
         "inference_precision_reason": hint_reason,
         "inference_precision_score": None if hint_score is None else hint_score.describe(),
@@ -196,6 +110,7 @@ class _Search:
         # Without a dot-product instruction, pairs of u8 x s8 products are added in 16 bits and can saturate.
         self.overflow_fix = "disable" if request.machine.has_int8_dot_product else "enable"
         self.trials: list[Trial] = []
+        self.options: dict[str, str] = {}
         self.ran_out = False
 
     @property
@@ -247,15 +162,17 @@ class _Search:
         best = self.best
         if best.score is None:
             return ["there were too few samples to choose the quantization on: the first recipe was taken unchecked"]
+        fusion = ["OpenVINO's fused kernels compute this model wrongly: they are switched off"] if self.options else []
         if best.score.tier == 0:
             return [
+                *fusion,
                 f"INT8 misses its goal on {len(self._tuning)} tuning samples ({best.score.describe()}; enough is "
                 f"agreement {ENOUGH_AGREEMENT:.0%}, cosine {ENOUGH_COSINE}) after {len(self.trials)} tries: "
-                "compare its accuracy before shipping it"
+                "compare its accuracy before shipping it",
             ]
         if best.ignored:
-            return [f"layers left in float, because quantizing them loses too much: {', '.join(best.ignored)}"]
-        return []
+            return [*fusion, f"layers left in float, because quantizing them loses too much: {', '.join(best.ignored)}"]
+        return fusion
 
     def _has_time(self, candidate: Candidate) -> bool:
         """Whether trying a candidate would probably end within the budget, going by the first one."""
@@ -272,7 +189,7 @@ class _Search:
         rest = f", {len(ignored)} in float" if ignored else ""
         self._request.progress(f"quantizing: {candidate.name}{rest} ({self.calibration.count} samples)")
         model = self._quantize(candidate, ignored)
-        score = self._score(model) if self.can_judge else None
+        score = self._score_either_way(model) if self.can_judge else None
         seconds = time.monotonic() - started
         self.trials.append(Trial(candidate=candidate, ignored=ignored, score=score, seconds=seconds, model=model))
         if score is not None:
@@ -309,9 +226,36 @@ class _Search:
                 detail=str(error),
             ) from error
 
-    def _score(self, model: Any, *, hint: str = "f32", limit: int | None = None) -> Score:
-        session = OpenvinoSession(self._openvino, self._core, model, self._request.signature, 0, hint)
-        outputs = [session.run(feeds) for feeds in self._tuning[:limit]]
+    def _score_either_way(self, model: Any) -> Score:
+        """Scores a model; one that loses much is scored without fused kernels too, to see whether they are at fault."""
+        score = self._score(model)
+        if score.tier == 2 or self.options:
+            return score
+        unfused = self._score(model, options=WITHOUT_FUSION)
+        if unfused.tier > score.tier or unfused.loss < score.loss / 2:
+            self._request.progress("OpenVINO's fused kernels compute this model wrongly: they are switched off")
+            self.options = dict(WITHOUT_FUSION)
+            return unfused
+        return score
+
+    def _score(
+        self, model: Any, *, hint: str = "f32", limit: int | None = None, options: dict[str, str] | None = None
+    ) -> Score:
+        # Written and read as what ships will be: OpenVINO 2026.4 ran a quantized LSTM right from memory and wrong
+        # from its file. On the threads of a measurement: which kernels are fused depends on their number.
+        with tempfile.TemporaryDirectory(dir=self._request.scratch) as folder:
+            path = Path(folder) / "candidate.xml"
+            self._openvino.save_model(model, path, compress_to_fp16=False)
+            session = OpenvinoSession(
+                self._openvino,
+                self._core,
+                self._core.read_model(path),
+                self._request.signature,
+                RunSettings().threads,
+                hint,
+                self.options if options is None else options,
+            )
+            outputs = [session.run(feeds) for feeds in self._tuning[:limit]]
         fidelity = compare_outputs(self._reference[: len(outputs)], outputs)
         return Score(agreement=fidelity.agreement, cosine=fidelity.cosine, count=fidelity.samples)
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from modelwright.core.errors import BuildFailedError
+from modelwright.core.fidelity import compare_outputs
 from modelwright.core.samples import SampleSet
 from modelwright.targets import smoothing
 from modelwright.targets.base import (
@@ -45,7 +46,7 @@ class Figures:
     """How closely a candidate follows FP32 on the tuning samples.
 
     Attributes:
-        cosine: Mean cosine of the float outputs; of several outputs the worst.
+        cosine: Mean cosine of the float outputs, as `core.fidelity` measures it; of several outputs the worst.
         error: Energy of the difference as a share of the energy of FP32's outputs; of several the worst.
         agreement: Share of samples with FP32's top class; None without labels or for other outputs than [n, classes].
     """
@@ -202,24 +203,28 @@ class _Judge:
     def judge(self, model: Any, limit: int | None = None) -> Figures:
         session = smoothing.open_session(model, self.scratch)
         got = [session.run(None, dict(feeds)) for feeds in self.samples.feeds(min(limit or self.count, self.count))]
-        cosines, errors, agreement = [], [], None
+        errors, agreement = [], None
         for number, first in enumerate(got[0]):
             if first.dtype.kind != "f":
                 continue
             pairs = [(self.reference[s][number].ravel(), got[s][number].ravel()) for s in range(len(got))]
             pairs = [(a.astype(np.float64), b.astype(np.float64)) for a, b in pairs if a.shape == b.shape]
-            cosines.append(float(np.mean([_cosine(a, b) for a, b in pairs])) if pairs else 0.0)
             energy = sum(float(a @ a) for a, _ in pairs)
             errors.append(sum(float((a - b) @ (a - b)) for a, b in pairs) / energy if energy else 0.0)
             if self.samples.labels is not None and agreement is None and first.ndim == 2 and first.shape[1] > 1:
                 same = [self.reference[s][number].argmax(-1) == got[s][number].argmax(-1) for s in range(len(got))]
                 agreement = float(np.mean(same))
-        return Figures(cosine=min(cosines, default=1.0), error=max(errors, default=0.0), agreement=agreement)
+        named = [
+            {str(number): value for number, value in enumerate(outputs)}
+            for outputs in (*self.reference[: len(got)], *got)
+        ]
+        fidelity = compare_outputs(named[: len(got)], named[len(got) :])
+        cosine = 1.0 if fidelity.cosine is None else fidelity.cosine
+        return Figures(cosine=cosine, error=max(errors, default=0.0), agreement=agreement)
 
 
-def _cosine(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
-    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float(a @ b) / norms if norms else float(not a.any() and not b.any())
+def _number_outputs(outputs: Sequence[Array]) -> dict[str, Array]:
+    return {str(number): value for number, value in enumerate(outputs)}
 
 
 def _describe(candidate: Candidate) -> str:

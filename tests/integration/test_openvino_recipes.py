@@ -20,7 +20,8 @@ from modelwright.core.machine import Machine
 from modelwright.core.samples import SampleRef, open_samples
 from modelwright.core.signature import Signature, TensorSpec
 from modelwright.targets.base import BuildRequest, BuildResult, RunSettings, Target
-from modelwright.targets.openvino import FIXED_SHAPES, OpenvinoBf16, OpenvinoFp32, OpenvinoInt8
+from modelwright.targets.openvino import OpenvinoBf16, OpenvinoFp32, OpenvinoInt8
+from modelwright.targets.openvino_session import FIXED_SHAPES
 
 if importlib.util.find_spec("openvino") is None:  # not importorskip: an import would end the last test's point
     pytest.skip("OpenVINO is not installed", allow_module_level=True)

@@ -40,7 +40,7 @@ def test_the_list_names_every_command_and_exit_code() -> None:
         (("compare", "m.onnx"), 2, "--samples"),
         (("compare", "m.onnx", "-s", "s.npz", "-o", "o", "-t", "ort-int9"), 2, "did you mean ort-int8"),
         (("compare", "m.onnx", "-s", "s.npz", "-o", "o", "--effort", "huge"), 2, "huge"),
-        (("compare", "absent.onnx", "-s", "s.npz", "-o", "o"), 3, "s.npz"),
+        (("compare", "absent.onnx", "-s", "s.npz", "-o", "o"), 3, "absent.onnx"),
         (("export", "absent.onnx", "-o", "o.onnx"), 3, "absent.onnx"),
         (("inspect", "absent"), 3, "no such artifact"),
         (("verify", "absent"), 3, "no such artifact"),

@@ -28,8 +28,9 @@ def make(folder: Path, **changes: Any) -> Path:
     values: dict[str, Any] = {
         "target": "ort-fp32", "model_file": "model.bin", "files": hash_files(folder),
         "size_bytes": measure_size(folder), "signature": Signature(inputs=(spec,), outputs=(spec,)),
-        "source": {"sha256": "s"}, "samples": {}, "machine": {}, "requires": {}, "recipe": {}, "versions": {},
-        "build_host": {}, "build_s": 1.0, "proof": None, "proof_reason": "why", "notes": [], "key": "k", "created": "c",
+        "source": {"path": "p", "sha256": "s"}, "samples": {}, "machine": {"name": "host", "architecture": "x86_64"},
+        "requires": {}, "recipe": {}, "versions": {}, "build_host": {"system": "Linux"},
+        "build_s": 1.0, "proof": None, "proof_reason": "why", "notes": [], "key": "k", "created": "c",
     }  # fmt: skip
     write_manifest(folder, Manifest(**(values | changes)))
     return folder
@@ -65,7 +66,16 @@ def test_a_manifest_cannot_point_out_of_its_folder(tmp_path: Path, name: str) ->
         (lambda data: data.update(schema=99), "schema 99"),
         (lambda data: data.update(surprise=1), "unknown keys"),
         (lambda data: data.pop("files"), "missing keys"),
-        (lambda data: data.update(files=[]), "files must be an object"),
+        (lambda data: data.update(files=[]), "files must be dict"),
+        (lambda data: data.update(files={"model.bin": 7}), r"files\.model\.bin must be str"),
+        (lambda data: data.update(target=["ort-fp32"]), "target must be str"),
+        (lambda data: data.update(size_bytes=None), "size_bytes must be int"),
+        (lambda data: data.update(notes="x"), "notes must be list"),
+        (lambda data: data.update(machine={}), r"machine\.name must be str"),
+        (lambda data: data.update(proof={"fidelity": 3}), r"proof\.fidelity must be dict"),
+        (lambda data: data.update(requires={"instruction_sets": 5}), "must be a list of texts"),
+        (lambda data: data["signature"]["inputs"][0].update(dtype="object"), "signature cannot be read"),
+        (lambda data: data["signature"]["inputs"][0].update(shape=[1.5]), "signature cannot be read"),
         (lambda data: data.update(signature={}), "signature cannot be read"),
     ],
 )

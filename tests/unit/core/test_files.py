@@ -52,9 +52,15 @@ def test_full_disk_is_a_clear_error(tmp_path: Path) -> None:
 
 
 def test_write_text_leaves_no_half_file(tmp_path: Path) -> None:
-    with pytest.raises(UnicodeEncodeError):
-        write_text(tmp_path / "f.txt", "ok \ud800")
-    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(BadInputError, match="directory"):
+        write_text(tmp_path / "folder", "ok")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_any_text_can_be_written(tmp_path: Path) -> None:
+    write_text(tmp_path / "f.txt", "\xe9 \udce9")  # a file name that is not UTF-8, as the system hands it over
+    assert (tmp_path / "f.txt").read_bytes() == b"\xc3\xa9 \\udce9"
 
 
 def test_nan_never_gets_into_json(tmp_path: Path) -> None:
@@ -63,7 +69,7 @@ def test_nan_never_gets_into_json(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1]", "\x00"])
+@pytest.mark.parametrize("content", ["", "{", "[1]", "\x00", "[" * 100_000])
 def test_bad_json_names_the_file(tmp_path: Path, content: str) -> None:
     path = tmp_path / "m.json"
     path.write_text(content)

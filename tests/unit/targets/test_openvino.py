@@ -15,8 +15,10 @@ from modelwright.core.samples import SampleRef, open_samples
 from modelwright.core.signature import Signature, TensorSpec
 from modelwright.targets import openvino, openvino_quantization
 from modelwright.targets.base import BuildRequest
-from modelwright.targets.openvino import OpenvinoBf16, OpenvinoFp32, OpenvinoInt8, find_ports
-from modelwright.targets.openvino_quantization import CONVOLUTIONAL, TRANSFORMER, Score, find_consumers, has_attention
+from modelwright.targets.openvino import OpenvinoBf16, OpenvinoFp32, OpenvinoInt8
+from modelwright.targets.openvino_quantization import find_consumers, has_attention
+from modelwright.targets.openvino_recipes import CONVOLUTIONAL, TRANSFORMER, Score
+from modelwright.targets.openvino_session import find_ports
 
 
 def make_machine(*instruction_sets: str) -> Machine:
@@ -160,8 +162,9 @@ class Search(openvino_quantization._Search):
     def _quantize(self, candidate, ignored):
         return len(ignored) or candidate.name
 
-    def _score(self, model, *, hint="f32", limit=None):
-        agreement, cosine = self.script[(model, hint) if hint == "bf16" else model]
+    def _score(self, model, *, hint="f32", limit=None, options=None):
+        key = (model, hint) if hint == "bf16" else model
+        agreement, cosine = self.script.get((model, "unfused") if options else key, self.script[key])
         return Score(agreement=agreement, cosine=cosine, count=64)
 
     def _rank_groups(self, quantized):
@@ -198,6 +201,14 @@ def test_the_first_recipe_that_does_as_wanted_ends_the_search(tmp_path: Path) ->
     assert [trial.candidate.name for trial in search.trials] == [FIRST, SECOND]
     assert search.best.candidate.name == SECOND
     assert search.notes() == []
+
+
+def test_fused_kernels_that_compute_wrongly_are_switched_off(tmp_path: Path) -> None:
+    search = Search(make_request(tmp_path), {FIRST: (0.1, -0.05), (FIRST, "unfused"): (1.0, 0.9999)})
+    search.try_candidates()
+    assert len(search.trials) == 1
+    assert search.options == openvino_quantization.WITHOUT_FUSION
+    assert "fused kernels" in search.notes()[0]
 
 
 def test_within_a_tier_the_cosine_decides(tmp_path: Path) -> None:

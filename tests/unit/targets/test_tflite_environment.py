@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -83,11 +84,17 @@ class Place:
     def read_package(self) -> str:
         return (get_environment_folder() / "package").read_text().strip()
 
-    def start(self) -> subprocess.Popen[str]:
-        """Starts making the environment in a process of its own."""
+    @contextmanager
+    def start(self) -> Iterator[subprocess.Popen[str]]:
+        """Makes the environment in a process of its own; waits for its end, or ends it when the test fails."""
         command = [REAL_PYTHON, "-c", CHILD]
         # Not this process's stderr: what Ctrl-C leaves there is no news.
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+            try:
+                yield process
+            except BaseException:
+                process.kill()
+                raise
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 60

@@ -284,6 +284,16 @@ def test_what_a_branch_reads_from_outside_stays_readable(sign: int) -> None:
     np.testing.assert_allclose(run(finished, **{input_names["x"]: x})[0], run(model, x=x)[0])
 
 
+def test_a_product_that_a_branch_reads_keeps_its_value() -> None:
+    model = make_branches()
+    model.graph.node[0].CopyFrom(node("MatMul", "x w", "i"))
+    model.graph.node.append(node("Add", "i b", "z"))
+    model.graph.output.append(helper.make_tensor_value_info("z", FLOAT, None))
+    for name, value in (("w", floats(4, 4)), ("b", floats(4))):
+        model.graph.initializer.append(numpy_helper.from_array(value, name))
+    assert "Add" in kinds(prepare(model, np.abs(floats(2, 4))))
+
+
 # Expands
 
 
