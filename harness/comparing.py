@@ -27,7 +27,7 @@ from modelwright.harness.building import build_all, explain_nothing_built, prepa
 from modelwright.harness.document import Context, assemble_document
 from modelwright.harness.effort import get_effort
 from modelwright.harness.limits import Limits
-from modelwright.harness.measuring import MeasureSettings, measure_artifacts
+from modelwright.harness.measuring import MeasureSettings, measure_artifacts, require_threads
 from modelwright.harness.progress import Progress, Silence
 from modelwright.harness.report import render_html, write_csv
 from modelwright.harness.verdict import judge
@@ -93,6 +93,7 @@ def compare(
     host = detect_host()
     chosen = host if profile == "host" else load_profile(profile)
     require_fit(chosen, host)
+    require_threads(threads, host)
     grid_region = find_region(region or chosen.grid_region)
     folder = Path(out)
     parse_source(source)

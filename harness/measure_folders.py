@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from modelwright.core.artifact import Artifact, open_artifact
 from modelwright.core.child import run_in_child
-from modelwright.core.errors import BadInputError, MeasurementInvalidError
+from modelwright.core.errors import BadInputError, UsageError
 from modelwright.core.samples import SampleRef
 from modelwright.harness.document import Context, assemble_document
 from modelwright.harness.effort import get_effort
 from modelwright.harness.limits import Limits
-from modelwright.harness.measuring import MeasureSettings, measure_artifacts, rename_duplicates
+from modelwright.harness.measuring import (
+    MeasureSettings,
+    explain_other_machine,
+    measure_artifacts,
+    rename_duplicates,
+    require_threads,
+)
 from modelwright.harness.progress import Progress, Silence
 from modelwright.harness.verdict import judge
 from modelwright.profiles import detect_host, find_region, load_profile, require_fit
+from modelwright.profiles.schema import Profile
 from modelwright.targets.table import BASELINE
 
 
@@ -56,6 +63,7 @@ def measure(
         A document like that of `compare`.
 
     Raises:
+        UsageError: The baseline is not among the artifacts, or more threads than this machine has.
         BadInputError: Not artifacts, of different sources, changed since they were built, or bad samples.
         MeasurementInvalidError: The profile is of another machine, or nothing could be measured.
     """
@@ -64,10 +72,13 @@ def measure(
     opened = [open_artifact(Path(directory)) for directory in directories]
     _require_one_source(opened)
     names = rename_duplicates([artifact.manifest.target for artifact in opened])
+    chosen_baseline = _choose_baseline(names, baseline)
     artifacts = dict(zip(names, opened, strict=True))
     host = detect_host()
     chosen = host if profile == "host" else load_profile(profile)
     require_fit(chosen, host)
+    require_threads(threads, host)
+    grid_region = find_region(region or chosen.grid_region)
     ref = None if samples is None else SampleRef(path=Path(samples), part="evaluation", holds_evaluation=False)
     if ref is not None:
         _check_samples(ref, opened[0])
@@ -94,8 +105,8 @@ def measure(
             settings=settings,
             profile=chosen,
             host=host,
-            region=find_region(region or chosen.grid_region),
-            baseline=_choose_baseline(names, baseline),
+            region=grid_region,
+            baseline=chosen_baseline,
         ),
         source=dict(opened[0].manifest.source),
         samples=dict(opened[0].manifest.samples) | ({"measured_on": str(samples)} if samples else {}),
@@ -103,6 +114,7 @@ def measure(
         reused={},
         measurements=measurements,
         absent=[],
+        warnings=_warn_of_other_machines(artifacts, host),
     )
     if limits is not None:
         limits.apply(document)
@@ -121,10 +133,23 @@ def _require_one_source(artifacts: Sequence[Artifact]) -> None:
         )
 
 
+def _warn_of_other_machines(artifacts: Mapping[str, Artifact], host: Profile) -> list[str]:
+    """Returns a sentence when artifacts were built for another kind of machine: they run, but not at their best."""
+    others: dict[str, list[str]] = {}
+    for name, artifact in artifacts.items():
+        reason = explain_other_machine(artifact, host)
+        if reason is not None:
+            others.setdefault(reason, []).append(name)
+    return [
+        f"{', '.join(names)}: {reason}. The speeds are true for this machine and say nothing of that one."
+        for reason, names in others.items()
+    ]
+
+
 def _choose_baseline(names: Sequence[str], baseline: str | None) -> str:
     wanted = baseline or (BASELINE if BASELINE in names else names[0])
     if wanted not in names:
-        raise MeasurementInvalidError(
+        raise UsageError(
             f"the baseline {wanted} is not among the artifacts ({', '.join(names)})", hint="give its folder too"
         )
     return wanted

@@ -12,14 +12,20 @@ from typing import Any
 
 from modelwright.core.artifact import Artifact, verify_files
 from modelwright.core.child import Child
-from modelwright.core.errors import MeasurementInvalidError, ModelwrightError, ToolchainMissingError
+from modelwright.core.errors import (
+    BadInputError,
+    MeasurementInvalidError,
+    ModelwrightError,
+    ToolchainMissingError,
+    UsageError,
+)
 from modelwright.core.samples import SampleRef
 from modelwright.harness.effort import Effort
 from modelwright.harness.energy import Meter, find_meter, measure_idle_power_w
 from modelwright.harness.interleave import Series, Window, interleave
 from modelwright.profiles.fit import require_fit
 from modelwright.profiles.schema import Profile
-from modelwright.targets.table import get_target
+from modelwright.targets.table import get_target, target_names
 
 LOAD_TIMEOUT_S = 600.0
 HANG_FACTOR = 50.0
@@ -230,6 +236,11 @@ def require_runnable(name: str, artifact: Artifact, host: Profile) -> None:
         ToolchainMissingError: Its runtime is not installed.
         MeasurementInvalidError: The machine does not fit.
     """
+    if artifact.manifest.target not in target_names():
+        raise BadInputError(
+            f"{artifact.directory} is of target {artifact.manifest.target!r}, which this version does not know",
+            hint="build it again, or update modelwright",
+        )
     target = get_target(artifact.manifest.target)
     readiness = target.check_run(replace(host.machine(), name="this machine"))
     if not readiness.ok:
@@ -244,6 +255,28 @@ def require_runnable(name: str, artifact: Artifact, host: Profile) -> None:
             f"{name} needs {', '.join(missing)}, which this CPU lacks",
             hint="build it for this machine: modelwright build ... --profile host",
         )
+
+
+def explain_other_machine(artifact: Artifact, host: Profile) -> str | None:
+    """Returns what to know when an artifact was built for a machine of another architecture; else None."""
+    machine = artifact.manifest.machine
+    if machine["architecture"] == host.architecture:
+        return None
+    return (
+        f"built for {machine['name']} ({machine['architecture']}), not for this machine ({host.architecture}), which "
+        "runs the files but for which the recipe was not chosen"
+    )
+
+
+def require_threads(threads: int, host: Profile) -> None:
+    """Refuses more threads than the machine has: they would wait for each other, and thousands hang a runtime.
+
+    Raises:
+        UsageError: Names how many there are.
+    """
+    available = max(host.threads or 0, host.cores)
+    if threads > available:
+        raise UsageError(f"--threads {threads}: this machine has {available}", hint=f"give 1 to {available}")
 
 
 def _finish(

@@ -134,15 +134,15 @@ def format_ratio(ratio: float | None) -> str:
 def format_interval(low: float, high: float, separator: str = "-") -> str:
     """Returns an interval of ratios with as few decimals as keep its ends apart.
 
-    `4.53, 4.68` becomes `4.5-4.7`, `0.981, 1.023` becomes `0.98-1.02`.
+    `4.531, 4.682` becomes `4.53-4.68`, `12.31, 12.58` becomes `12.3-12.6`: as many as the ratio beside it has.
     """
     decimals = ratio_decimals(low, high)
     return f"{low:.{decimals}f}{separator}{high:.{decimals}f}"
 
 
 def ratio_decimals(low: float, high: float) -> int:
-    """Returns the decimals with which an interval of ratios reads best: one from 2 up, two below, more if equal."""
-    start = 1 if low >= 2 else 2
+    """Returns the decimals with which an interval of ratios reads best: one from 10 up, two below, more if equal."""
+    start = 1 if low >= 10 else 2
     for decimals in range(start, 4):
         if f"{low:.{decimals}f}" != f"{high:.{decimals}f}":
             return decimals
