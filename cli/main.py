@@ -9,12 +9,13 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from modelwright.core.errors import LimitNotMetError, ModelwrightError, UsageError
+from modelwright.core.errors import ModelwrightError, UsageError
 from modelwright.core.files import describe_os_error
 
 _COMMANDS = {
@@ -88,6 +89,7 @@ def main() -> None:
 
 def _run() -> int:
     try:
+        _require_text(sys.argv[1:])
         result: Any = cli.main(standalone_mode=False)
         sys.stdout.flush()
     except click.exceptions.Exit as stop:
@@ -133,6 +135,16 @@ def _prepare_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def _require_text(arguments: Sequence[str]) -> None:
+    """Refuses file names that are not text in this locale: the runtimes' libraries cannot open them."""
+    for argument in arguments:
+        if any("\ud800" <= character <= "\udfff" for character in argument):
+            raise UsageError(
+                f"{argument!r} is not text in this locale, so that runtimes cannot open it",
+                hint="rename the file, or choose a UTF-8 locale: LC_ALL=C.UTF-8",
+            )
+
+
 _interrupted_by: list[int] = []
 
 
@@ -146,7 +158,7 @@ def _show_interrupt() -> int:
     number = _interrupted_by[0] if _interrupted_by else signal.SIGINT
     message = "interrupted: what was finished is kept; the same command goes on from there"
     with contextlib.suppress(OSError):
-        if _wants_json():
+        if _wants_json() and not _has_printed():
             click.echo(json.dumps({"error": {"kind": "Interrupted", "message": message, "exit_code": 128 + number}}))
         else:
             click.echo(message, err=True)
@@ -157,6 +169,12 @@ def _wants_json() -> bool:
     return "--json" in sys.argv
 
 
+def _has_printed() -> bool:
+    """Whether a JSON value is out already, such as results that miss a limit: there must be one only."""
+    printing = sys.modules.get("modelwright.cli.printing")
+    return printing is not None and bool(printing.json_printed)
+
+
 def _silence(stream: Any) -> None:
     """Sends what is still to be written to nowhere."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
@@ -165,7 +183,7 @@ def _silence(stream: Any) -> None:
 def _show_error(error: ModelwrightError) -> None:
     """Prints an error: for people on standard error; for machines, with `--json`, on standard output."""
     with contextlib.suppress(OSError):
-        if _wants_json() and not isinstance(error, LimitNotMetError):  # then the results were printed already
+        if _wants_json() and not _has_printed():
             click.echo(json.dumps({"error": {**error.to_dict(), "exit_code": error.exit_code}}))
             return
         click.echo(f"{click.style('error:', fg='red', bold=True)} {error.message}", err=True)

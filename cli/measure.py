@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -33,22 +34,33 @@ def measure(artifacts: tuple[str, ...], out: str | None, overwrite: bool, as_jso
       modelwright measure comparison/artifacts/*
       modelwright measure digits-tflite-int8 --threads 4 --out pi5.json
     """
-    from pathlib import Path
-
     from modelwright.cli.printing import close_progress, open_progress, print_document, require_limits
-    from modelwright.core.errors import BadInputError
     from modelwright.core.files import write_json
     from modelwright.harness import measure as run
 
-    if out is not None and Path(out).exists() and not overwrite:
-        raise BadInputError(f"{out} exists", hint="choose another --out, or add --overwrite")
+    if out is not None:
+        _check_out(Path(out), overwrite=overwrite)
     progress = open_progress()
     try:
         document = run(artifacts, progress=progress, **settings)
     finally:
         close_progress(progress)
+    print_document(document, as_json=as_json)
     if out is not None:
         write_json(Path(out), document)
-    print_document(document, as_json=as_json)
     require_limits(document)
     return 0
+
+
+def _check_out(out: Path, *, overwrite: bool) -> None:
+    """Refuses a place that cannot be written before minutes of measuring are spent."""
+    from modelwright.core.errors import BadInputError
+    from modelwright.core.files import scratch_directory
+
+    if out.is_dir():
+        raise BadInputError(f"{out} is a folder", hint=f"give the file: {out / 'results.json'}")
+    if out.exists() and not overwrite:
+        raise BadInputError(f"{out} exists", hint="choose another --out, or add --overwrite")
+    if out.parent.exists():
+        with scratch_directory(out.parent):
+            pass

@@ -15,12 +15,15 @@ import click
 from modelwright.core.errors import LimitNotMetError
 from modelwright.harness.progress import Progress
 
+json_printed = False
 _MARKS = {True: click.style("ok", fg="green"), False: click.style("--", fg="yellow")}
 
 
 def print_json(value: Any) -> None:
-    """Prints a JSON value on standard output."""
-    click.echo(json.dumps(value, indent=2))
+    """Prints a JSON value on standard output: one a command, and nothing beside it."""
+    global json_printed
+    click.echo(json.dumps(value, indent=2, allow_nan=False))
+    json_printed = True
 
 
 def open_progress() -> Progress:

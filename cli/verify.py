@@ -23,14 +23,27 @@ def verify(artifact: str, as_json: bool) -> int:
     """
     from modelwright.cli.printing import print_json
     from modelwright.core.artifact import open_artifact, verify_files
-    from modelwright.harness.measuring import require_runnable
+    from modelwright.harness.measuring import explain_other_machine, require_runnable
     from modelwright.profiles import detect_host
 
     opened = open_artifact(Path(artifact))
     verify_files(opened)
-    require_runnable(opened.manifest.target, opened, detect_host())
+    host = detect_host()
+    require_runnable(opened.manifest.target, opened, host)
+    note = explain_other_machine(opened, host)
     if as_json:
-        print_json({"artifact": artifact, "target": opened.manifest.target, "files": "verified", "runs_here": True})
+        print_json(
+            {
+                "artifact": artifact,
+                "target": opened.manifest.target,
+                "files": "verified",
+                "runs_here": True,
+                "built_for": opened.manifest.machine["name"],
+                "note": note,
+            }
+        )
         return 0
     click.echo(f"{artifact}: {len(opened.manifest.files)} files are what was built; {opened.manifest.target} runs here")
+    if note is not None:
+        click.echo(f"note: {note}")
     return 0

@@ -174,7 +174,10 @@ def verify_files(artifact: Artifact) -> None:
         BadInputError: A file is missing, changed, or was added.
     """
     expected = dict(artifact.manifest.files)
-    found = hash_files(artifact.directory)
+    try:
+        found = hash_files(artifact.directory)
+    except OSError as error:
+        raise BadInputError(f"artifact {artifact.directory} cannot be read: {error}") from error
     faults = [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
     faults += [f"{name} is not in the manifest" for name in sorted(found.keys() - expected.keys())]
     faults += [

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import IO, Any, Self
 
-from modelwright.core.errors import BuildFailedError, ModelwrightError
+from modelwright.core.errors import BuildFailedError, ModelwrightError, ToolchainMissingError
 from modelwright.core.files import describe_os_error
 
 Progress = Callable[[str], None]
@@ -265,6 +265,12 @@ def _answer(call: Mapping[str, Any], reply_fd: int) -> dict[str, Any]:
         if error.detail is None and cause is not None:
             error.detail = f"{type(cause).__name__}: {cause}"
         return {"error": error.to_dict()}
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "modelwright"):
+            return _describe_foreign(error)
+        missing = ToolchainMissingError(f"Python package {package} is not installed", hint=f"pip install '{package}'")
+        return {"error": missing.to_dict()}
     except OSError as error:
         explained = describe_os_error(error)
         return _describe_foreign(error) if explained is None else {"error": explained.to_dict()}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ Array = npt.NDArray[Any]
 Outputs = Mapping[str, Array]
 """One inference's outputs: name -> array."""
 
+_SCORE_NAME = re.compile("logit|score|prob|class|softmax", re.IGNORECASE)
 MIN_COSINE = 0.99
 MIN_EQUAL_SHARE = 0.5
 """Integer outputs (class numbers, mostly) that differ in more than half of their elements are not following."""
@@ -121,14 +123,19 @@ def compare_outputs(reference: Iterable[Outputs], candidate: Iterable[Outputs]) 
 
 
 def find_scores(outputs: Outputs) -> str | None:
-    """Returns the output that reads as class scores: the first float one [rows, classes], else [rows, tokens, classes].
+    """Returns the output that reads as class scores: a float one [rows, classes], else [rows, tokens, classes].
 
-    One class alone has no top: a last dimension of 1 does not count.
+    One class alone has no top: a last dimension of 1 does not count. Of several, one that is named for scores goes
+    before embeddings and boxes; else the first.
     """
     for rank in (2, 3):
-        for name, value in outputs.items():
-            if is_float(np.asarray(value)) and np.ndim(value) == rank and np.shape(value)[-1] > 1:
-                return name
+        fitting = [
+            name
+            for name, value in outputs.items()
+            if is_float(np.asarray(value)) and np.ndim(value) == rank and np.shape(value)[-1] > 1
+        ]
+        if fitting:
+            return next((name for name in fitting if _SCORE_NAME.search(name)), fitting[0])
     return None
 
 
@@ -194,9 +201,11 @@ def _explain_direction(fidelity: Fidelity, min_cosine: float) -> str | None:
     ]
     if diverging:
         worst = min(diverging, key=lambda output: output.cosine_mean or 0.0)
+        digits = 4 if min_cosine <= 0.999 else 6
         return (
-            f"output {worst.name} has a mean cosine of {worst.cosine_mean:.4f} with FP32 over {fidelity.samples} "
-            f"samples (worst sample {worst.cosine_min:.4f}, at least {min_cosine:g} is expected)"
+            f"output {worst.name} has a mean cosine of {worst.cosine_mean:.{digits}f} with FP32 over "
+            f"{fidelity.samples} samples (worst sample {worst.cosine_min:.{digits}f}, at least {min_cosine:g} is "
+            "expected)"
             f"{_explain_layout(worst)}"
         )
     return None

@@ -131,6 +131,8 @@ def made_folder(folder: Path) -> Iterator[None]:
         BadInputError: It is a file, or cannot be made.
     """
     with explain_os_error(folder):
+        if folder.exists() and not folder.is_dir():
+            raise BadInputError(f"{folder} is a file, not a folder", hint="choose another --out")
         made = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -209,10 +211,10 @@ def describe_os_error(error: OSError, path: Path | None = None) -> ModelwrightEr
             hint="free some space or choose another --out; what was finished before is kept",
             detail=str(error),
         )
-    if error.errno in _REFUSALS:
+    if error.errno in _REFUSALS or (named and error.errno == errno.ENOENT):
         if not named:
             return BadInputError(f"cannot use{where or ' a file'}: {error.strerror}")
-        return BadInputError(f"cannot write{where}: {error.strerror}", hint="choose another --out")
+        return BadInputError(f"cannot write{where}: {error.strerror}", hint="choose another --out", detail=str(error))
     if error.errno in _SHORTAGES:
         return BuildFailedError(f"the system refused{where and f' work on{where}'}: {error.strerror}")
     if "temporary directory" in str(error):

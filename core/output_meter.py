@@ -41,7 +41,9 @@ class OutputFidelity:
         equal_share: Of integer and bool outputs: share of equal elements. None for float ones.
         nonfinite: Elements that are NaN or infinite where the reference is finite.
         reference_nonfinite: Elements left out because the reference itself is NaN or infinite.
-        shape_fault: For instance `expected [1, 5], got [5]`, of the first sample that differs.
+        shape_fault: For instance `expected [1, 5], got [5]`, of the first sample that differs. An axis whose length
+            changes with the input's values in the reference too, such as the number of detections, may differ: the
+            shorter one is then filled up with zeros, which no integer equals.
         layout: The axes' permutation after which the values match, such as (0, 3, 1, 2), when only that helps.
     """
 
@@ -77,6 +79,8 @@ class OutputMeter:
         self._non_finite = 0
         self._reference_non_finite = 0
         self._mismatch: str | None = None
+        self._lengths = _Lengths()
+        self._filled_cosine_sum = 0.0
         self._variation: _Variation | None = _Variation() if is_float else None
         self._lone: _LoneValues | None = _LoneValues() if is_float else None
         self._layouts: dict[tuple[int, ...], list[float]] = {}
@@ -84,6 +88,9 @@ class OutputMeter:
     def add(self, expected: Array, found: Array | None) -> None:
         """Takes one inference's output and its reference; None when the candidate has no such output."""
         self._samples += 1
+        self._lengths.add(expected, found)
+        if found is not None and found.shape != expected.shape and found.ndim == expected.ndim:
+            self._add_filled(expected, found)
         if found is None or found.shape != expected.shape:
             if self._mismatch is None:
                 got = "none of that name" if found is None else str(list(found.shape))
@@ -98,6 +105,19 @@ class OutputMeter:
         else:
             self._elements += expected.size
             self._equal += int(np.count_nonzero(expected == found))
+
+    def _add_filled(self, expected: Array, found: Array) -> None:
+        """Compares outputs of other lengths, for the case that lengths turn out to depend on the values."""
+        shared = tuple(slice(min(sizes)) for sizes in zip(expected.shape, found.shape, strict=True))
+        if self._is_float:
+            shape = np.maximum(expected.shape, found.shape)
+            wanted, have = np.zeros(shape), np.zeros(shape)
+            wanted[tuple(map(slice, expected.shape))] = expected
+            have[tuple(map(slice, found.shape))] = found
+            finite = np.isfinite(wanted) & np.isfinite(have)
+            self._filled_cosine_sum += _cosine(np.where(finite, wanted, 0.0), np.where(finite, have, 0.0))
+        else:
+            self._equal += int(np.count_nonzero(expected[shared] == found[shared]))
 
     def _add_float(self, expected: Array, found: Array) -> None:
         wanted, have = _to_float64(expected), _to_float64(found)
@@ -140,7 +160,9 @@ class OutputMeter:
         matches = {axes: float(np.mean(seen)) for axes, seen in self._layouts.items() if seen}
         best = max(matches, key=lambda axes: matches[axes], default=None)
         layout = best if best is not None and matches[best] >= _LAYOUT_COSINE else None
-        mean, least = self._cosine_sum / self._samples, self._cosine_min
+        mean, least, mismatch = self._cosine_sum / self._samples, self._cosine_min, self._mismatch
+        if self._lengths.may_differ:
+            mean, mismatch = mean + self._filled_cosine_sum / self._samples, None
         if self._lone is not None and self._samples >= _LEAST_SAMPLES_FOR_VARIATION:
             mean = least = self._lone.cosine()
         errors = self._mismatch is None and self._is_float
@@ -157,9 +179,34 @@ class OutputMeter:
             equal_share=None if self._is_float else (self._equal / self._elements if self._elements else 1.0),
             nonfinite=self._non_finite,
             reference_nonfinite=self._reference_non_finite,
-            shape_fault=self._mismatch,
+            shape_fault=mismatch,
             layout=layout if mean < _LAYOUT_COSINE else None,
         )
+
+
+class _Lengths:
+    """Which axes change their length in the reference, and on which ones the candidate's differs from it."""
+
+    def __init__(self) -> None:
+        self._first: tuple[int, ...] | None = None
+        self._changing: set[int] = set()
+        self._differing: set[int] = set()
+        self._same_rank = True
+
+    def add(self, expected: Array, found: Array | None) -> None:
+        """Takes one inference's output and its reference."""
+        self._first = self._first or expected.shape
+        shapes = (self._first, () if found is None else found.shape)
+        for axes, shape in zip((self._changing, self._differing), shapes, strict=True):
+            if len(shape) != expected.ndim or found is None:
+                self._same_rank = False
+            else:
+                axes.update(axis for axis, size in enumerate(expected.shape) if size != shape[axis])
+
+    @property
+    def may_differ(self) -> bool:
+        """Whether the candidate differs only on axes that change in the reference."""
+        return self._same_rank and bool(self._differing) and self._differing <= self._changing
 
 
 class _Variation:

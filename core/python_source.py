@@ -100,7 +100,7 @@ def _parse(path: Path) -> ast.Module:
         raise BadInputError(f"no such file: {path}", hint="give FILE.py:FUNCTION, relative to the working directory")
     try:
         return ast.parse(path.read_bytes(), filename=str(path))
-    except (SyntaxError, ValueError) as error:
+    except (MemoryError, RecursionError, SyntaxError, ValueError) as error:
         raise BadInputError(f"{path} is not valid Python: {error}") from error
 
 

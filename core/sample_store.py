@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +66,9 @@ def materialize_samples(
             f"no such sample file: {path}",
             hint="give a .npz keyed by input name, file.py:function that yields dicts, or `random` for noise",
         )
-    if path.suffix != ".npz" and not path.is_dir():
+    if not (path.is_dir() or (path.is_file() and path.suffix == ".npz")):
         raise BadInputError(
-            f"{path} is not a sample file: its name must end in .npz",
+            f"{path} is no sample file, which is one whose name ends in .npz",
             hint="save one with numpy: numpy.savez('samples.npz', input_name=array)",
         )
     if path.is_file() and is_compressed(path):
@@ -149,6 +149,11 @@ def _iterate(function: Callable[[], Any], spec: str, limit: int) -> Iterator[Any
                 f"{spec} returns one dict; it must yield or return many, one a sample",
                 hint="save whole arrays with numpy.savez and give the .npz instead",
             )
+        if not isinstance(samples, Iterable):
+            raise BadInputError(
+                f"{spec} returns a {type(samples).__name__}, not samples",
+                hint="yield one dict a sample: input name -> array",
+            )
         iterator = iter(samples)
         while count < limit:
             try:
@@ -159,7 +164,7 @@ def _iterate(function: Callable[[], Any], spec: str, limit: int) -> Iterator[Any
             count += 1
     except BadInputError:
         raise
-    except (Exception, SystemExit) as error:
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
         raise BadInputError(
             f"{spec} failed at sample {count}: {type(error).__name__}: {error}", detail=shorten_traceback(error)
         ) from error

@@ -8,20 +8,25 @@ is what a sample function's output is stored as. Axis 0 of every array counts th
 from __future__ import annotations
 
 import hashlib
+import math
+import os
 import shutil
 import tempfile
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import IO, Any, Literal, cast
 from urllib.parse import quote, unquote
 
 import numpy as np
 import numpy.typing as npt
 
+from modelwright.core.array_files import NpyWriter
 from modelwright.core.errors import BadInputError
+from modelwright.core.files import describe_os_error
 from modelwright.core.signature import Signature, TensorSpec
 
 Array = npt.NDArray[Any]
@@ -34,6 +39,18 @@ CALIBRATION_LIMIT = 256
 """Samples read for calibration at most: activation ranges settle long before (NNCF's default is 300)."""
 TUNING_LIMIT = 64
 _BLOCK_BYTES = 16 * 2**20
+_DAMAGE = (
+    ValueError,
+    EOFError,
+    OverflowError,
+    RecursionError,
+    RuntimeError,
+    SyntaxError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What numpy and zipfile raise on files that are not what they claim; RuntimeError for encrypted archives."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +154,7 @@ def open_samples(ref: SampleRef, signature: Signature, *, checked: bool = False)
     Raises:
         BadInputError: The file cannot be read, or does not fit the signature: names what was found and expected.
     """
-    arrays = read_arrays(ref.path)
+    arrays = read_arrays(ref.path, checked=checked)
     labels = arrays.pop(LABELS, None) if LABELS not in {spec.name for spec in signature.inputs} else None
     count = _check_arrays(ref.path, arrays, labels, signature)
     if not checked:
@@ -169,7 +186,7 @@ def select_part(
     return np.sort(chosen[:limit])
 
 
-def read_arrays(path: Path) -> dict[str, Array]:
+def read_arrays(path: Path, *, checked: bool = False) -> dict[str, Array]:
     """Maps every array of a `.npz` file or of a folder of `.npy` files.
 
     Raises:
@@ -183,14 +200,17 @@ def read_arrays(path: Path) -> dict[str, Array]:
     try:
         if path.is_dir():
             arrays = {unquote(file.stem): _map_npy(file) for file in sorted(path.glob("*.npy"))}
-        elif path.suffix == ".npz":
-            arrays = _map_npz(path)
+        elif path.suffix == ".npz" and path.is_file():
+            arrays = _map_npz(path, checked=checked)
         else:
             raise BadInputError(
-                f"{path} is not a sample file: its name must end in .npz",
+                f"{path} is no sample file, which is one whose name ends in .npz",
                 hint="save one with numpy: numpy.savez('samples.npz', input_name=array)",
             )
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, SyntaxError) as error:
+    except OSError as error:
+        # A compressed array is unpacked into the folder for temporary files, which may be full.
+        raise describe_os_error(error) or BadInputError(f"{path} cannot be read as samples: {error}") from error
+    except _DAMAGE as error:
         raise BadInputError(
             f"{path} cannot be read as samples: {error}",
             hint="save it again with numpy.savez('samples.npz', input_name=array); no object arrays",
@@ -202,10 +222,11 @@ def read_arrays(path: Path) -> dict[str, Array]:
 
 def is_compressed(path: Path) -> bool:
     """Whether a `.npz` file holds compressed arrays, which cannot be mapped; False for what is not a zip archive."""
-    if not zipfile.is_zipfile(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist())
+    except _DAMAGE:
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist())
 
 
 def unpack_archive(path: Path, directory: Path) -> Path:
@@ -221,7 +242,7 @@ def unpack_archive(path: Path, directory: Path) -> Path:
                 target = directory / array_file_name(info.filename.removesuffix(".npy"))
                 with archive.open(info) as member, target.open("wb") as file:
                     shutil.copyfileobj(member, file, _BLOCK_BYTES)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except _DAMAGE as error:
         raise BadInputError(f"{path} cannot be read as samples: {error}", hint="save it again") from error
     return directory
 
@@ -235,10 +256,12 @@ def write_random(directory: Path, signature: Signature, *, count: int, seed: int
     directory.mkdir(parents=True, exist_ok=True)
     for spec in signature.inputs:
         shape = [_random_size(axis, size) for axis, size in enumerate(spec.shape or ())]
-        full = (count, *shape[1:]) if shape and shape[0] == 1 else (count, *shape)
+        row = tuple(shape[1:] if shape and shape[0] == 1 else shape)
         dtype = np.dtype(spec.dtype)
-        values = rng.standard_normal(full) if dtype.kind == "f" else rng.integers(0, 2, full)
-        np.save(directory / array_file_name(spec.name), values.astype(dtype))
+        with NpyWriter(directory / array_file_name(spec.name), dtype, row) as writer:
+            for _ in range(count):
+                values = rng.standard_normal(row) if dtype.kind == "f" else rng.integers(0, 2, row)
+                writer.append(np.asarray(values).astype(dtype))
     return directory
 
 
@@ -257,19 +280,19 @@ def _map_npy(path: Path) -> Array:
     return cast(Array, np.load(path, mmap_mode="r", allow_pickle=False))
 
 
-def _map_npz(path: Path) -> dict[str, Array]:
+def _map_npz(path: Path, *, checked: bool) -> dict[str, Array]:
     arrays: dict[str, Array] = {}
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             name = info.filename.removesuffix(".npy")
             if info.compress_type == zipfile.ZIP_STORED:
-                arrays[name] = _map_stored_member(path, archive, info)
+                arrays[name] = _map_stored_member(path, archive, info, checked=checked)
             else:
                 arrays[name] = _map_unpacked_member(archive, info)
     return arrays
 
 
-def _map_stored_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Array:
+def _map_stored_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, *, checked: bool) -> Array:
     """Maps an array inside an uncompressed archive without copying it."""
     with archive.open(info) as member:
         version = np.lib.format.read_magic(member)
@@ -278,19 +301,33 @@ def _map_stored_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipIn
         header_bytes = member.tell()
     if dtype.hasobject:
         raise ValueError(f"array {info.filename} holds Python objects, not numbers")
-    expected = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    if any(size < 0 for size in shape):
+        raise ValueError(f"array {info.filename} has the shape {list(shape)}")
+    expected = math.prod(shape) * dtype.itemsize
     if info.file_size - header_bytes < expected:
         raise ValueError(f"array {info.filename} is truncated")
     with path.open("rb") as file:
         # The local header's name and extra field may differ in length from the central directory's.
         file.seek(info.header_offset + 26)
         name_bytes, extra_bytes = np.frombuffer(file.read(4), dtype="<u2")
+        # Mapped bytes are not checked by anyone later; a damaged file must not become a wrong number.
+        file.seek(int(name_bytes) + int(extra_bytes), os.SEEK_CUR)
+        if not checked and _checksum(file, info.file_size) != info.CRC:
+            raise ValueError(f"array {info.filename} is damaged: its checksum is wrong")
     offset = info.header_offset + 30 + int(name_bytes) + int(extra_bytes) + header_bytes
     if offset + expected > path.stat().st_size:
         raise ValueError(f"array {info.filename} is truncated")
     if expected == 0:
         return np.zeros(shape, dtype)
     return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape, order="F" if fortran else "C")
+
+
+def _checksum(file: IO[bytes], length: int) -> int:
+    checksum = 0
+    while length > 0 and (block := file.read(min(length, _BLOCK_BYTES))):
+        checksum = zlib.crc32(block, checksum)
+        length -= len(block)
+    return checksum
 
 
 def _map_unpacked_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Array:
@@ -333,6 +370,7 @@ def _check_arrays(path: Path, arrays: Mapping[str, Array], labels: Array | None,
                 f"not {labels.dtype} {list(labels.shape)}"
             )
         counts[LABELS] = len(labels)
+        _check_labels(path, labels, signature)
     if len(set(counts.values())) != 1:
         numbers = ", ".join(f"{name}: {count}" for name, count in counts.items())
         raise BadInputError(f"{path}: the arrays hold different numbers of samples ({numbers})")
@@ -340,6 +378,18 @@ def _check_arrays(path: Path, arrays: Mapping[str, Array], labels: Array | None,
     if count == 0:
         raise BadInputError(f"{path} holds 0 samples", hint="at least 2 are needed: one calibrates, one judges")
     return count
+
+
+def _check_labels(path: Path, labels: Array, signature: Signature) -> None:
+    """Refuses class numbers that no output [batch, classes] has: every answer would count as wrong."""
+    sizes = [spec.shape[-1] for spec in signature.outputs if spec.rank == 2 and spec.shape]
+    if len(sizes) != 1 or not isinstance(sizes[0], int) or sizes[0] < 2 or not labels.size:
+        return
+    if labels.min() < 0 or labels.max() >= sizes[0]:
+        raise BadInputError(
+            f"{path}: labels go from {labels.min()} to {labels.max()}, the model has the classes 0 to {sizes[0] - 1}",
+            hint="count classes from 0, in the order of the model's output; leave samples without a class out",
+        )
 
 
 def _check_array(path: Path, spec: TensorSpec, array: Array) -> int:

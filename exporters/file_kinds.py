@@ -30,6 +30,8 @@ def refuse_other_files(path: Path) -> None:
     Raises:
         BadInputError: Missing, unreadable, empty, a git-LFS pointer, or another format; says which.
     """
+    if path.exists() and not path.is_file():
+        raise BadInputError(f"{path} is not a regular file", hint=_NOT_ONNX_HINT)
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)

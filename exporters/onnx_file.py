@@ -60,7 +60,23 @@ def read_graph(path: Path) -> Any:
         raise BadInputError(f"{path} {what}", hint="download or export it again") from error
     if not model.HasField("graph") or not (model.graph.node or model.graph.output):
         raise BadInputError(f"{path} is not an ONNX model, or is cut off: it has no graph")
+    if any(isinstance(text, bytes) for text in _iterate_texts(model)):
+        raise BadInputError(f"{path} is damaged: it holds names that are not text", hint="download or export it again")
     return model
+
+
+def _iterate_texts(model: Any) -> Iterator[Any]:
+    """Yields the names of a model; protobuf hands over `bytes` for what is not UTF-8, which nothing later expects."""
+    yield from (entry.domain for entry in model.opset_import)
+    for graph in iterate_graphs(model):
+        for node in graph.node:
+            yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+            yield from (attribute.name for attribute in node.attribute)
+        if hasattr(graph, "initializer"):
+            yield from (tensor.name for tensor in graph.initializer)
+            for value in (*graph.input, *graph.output, *graph.value_info):
+                yield value.name
+                yield from (dimension.dim_param for dimension in value.type.tensor_type.shape.dim)
 
 
 def iterate_graphs(model: Any) -> Iterator[Any]:

@@ -65,7 +65,8 @@ def load_factory(path: Path, function: str, samples: SampleRef | None) -> TorchS
 
     Args:
         path: The Python file.
-        function: Returns an `nn.Module`, or it and its example inputs: a tensor, a tuple, or a dict by name.
+        function: Returns an `nn.Module`, or it and its example inputs: a tensor, a tuple, or a dict by name. A module
+            of that name serves too.
         samples: Where example inputs come from when the factory gives none.
 
     Raises:
@@ -77,11 +78,15 @@ def load_factory(path: Path, function: str, samples: SampleRef | None) -> TorchS
     with _record_files(path.resolve().parent) as files:
         factory = load_function(path, function)
         try:
-            made = factory()
+            made = factory if _is_module(factory) else factory()
         except (Exception, SystemExit) as error:
             raise BadInputError(
                 f"{name} failed: {type(error).__name__}: {error}",
-                hint="the function is called without arguments",
+                hint=(
+                    "the function is called without arguments"
+                    if isinstance(error, TypeError)
+                    else f"make {name} run by itself first; it is called in the folder that you are in"
+                ),
                 detail=shorten_traceback(error),
             ) from error
     torch = import_torch()
@@ -90,6 +95,11 @@ def load_factory(path: Path, function: str, samples: SampleRef | None) -> TorchS
         raise BadInputError(
             f"{name} returned {type(made).__name__}, not an nn.Module",
             hint="return the module, or (module, example_inputs), with a tuple or a dict of tensors",
+        )
+    if isinstance(module, torch.jit.ScriptModule):
+        raise BadInputError(
+            f"{name} gives a TorchScript module, whose Python code is gone: torch.export cannot capture it",
+            hint="give the nn.Module that it was scripted or traced from",
         )
     source = TorchSource(name=name, module=module, args=(), kwargs={}, files=files)
     _make_fp32(torch, source)
@@ -176,6 +186,10 @@ def hash_state(state: Mapping[str, Any]) -> str:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _is_module(value: Any) -> bool:
+    return isinstance(value, import_torch().nn.Module)
 
 
 def _make_fp32(torch: Any, source: TorchSource) -> None:

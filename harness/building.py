@@ -5,7 +5,8 @@ A target that fails does not stop the others; what is missing is kept with its r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -111,13 +112,15 @@ def prepare(
         calibration_path = materialize_samples(
             str(samples), None, scratch / "samples", progress=lambda text: progress.say("export", text)
         )
-    exported = export(
-        source,
-        model_path,
-        samples=None if calibration_path is None else SampleRef(path=calibration_path),
-        overwrite=True,
-        progress=lambda text: progress.say("export", text),
-    )
+    origins = {str(calibration_path): str(samples)}
+    with _in_the_users_words(origins):
+        exported = export(
+            source,
+            model_path,
+            samples=None if calibration_path is None else SampleRef(path=calibration_path),
+            overwrite=True,
+            progress=lambda text: progress.say("export", text),
+        )
     if calibration_path is None:
         calibration_path = materialize_samples(str(samples), exported.signature, scratch / "samples")
     evaluation_path = None
@@ -128,18 +131,30 @@ def prepare(
     origins = {str(calibration_path): str(samples)}
     if evaluation_path is not None:
         origins[str(evaluation_path)] = str(evaluation)
-    evidence = prepare_evidence(
-        exported,
-        calibration_path,
-        scratch / "reference",
-        evaluation=evaluation_path,
-        limit=limit,
-        random=random,
-        origins=origins,
-        progress=lambda text: progress.say("samples", text),
-    )
+    with _in_the_users_words(origins):
+        evidence = prepare_evidence(
+            exported,
+            calibration_path,
+            scratch / "reference",
+            evaluation=evaluation_path,
+            limit=limit,
+            random=random,
+            origins=origins,
+            progress=lambda text: progress.say("samples", text),
+        )
     progress.finish("samples", _summarize_samples(evidence))
     return exported, evidence
+
+
+@contextlib.contextmanager
+def _in_the_users_words(origins: Mapping[str, str]) -> Iterator[None]:
+    """Names samples in errors as the user did: the files that a function's samples are stored in are ours."""
+    try:
+        yield
+    except ModelwrightError as error:
+        for path, name in origins.items():
+            error.message = error.message.replace(path, name)
+        raise
 
 
 def build_all(

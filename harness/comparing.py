@@ -7,6 +7,7 @@ changed are not built again.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -198,8 +199,10 @@ def _claimed_folder(folder: Path, source: str | Path, *, overwrite: bool) -> Ite
 
 
 def _absolute(source: str | Path) -> str:
-    path, separator, function = str(source).rpartition(":")
-    return f"{Path(path).resolve()}:{function}" if separator else str(Path(source).resolve())
+    # Spelled as UTF-8 whatever the locale, so that the next run finds the same text.
+    text = os.fsencode(source).decode("utf-8", "backslashreplace")
+    path, separator, function = text.rpartition(":")
+    return f"{Path(path).resolve()}:{function}" if separator else str(Path(text).resolve())
 
 
 def _check_batch(exported: ExportedModel, batch: int) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from modelwright.core.artifact import Artifact, verify_files
 from modelwright.core.child import Child
@@ -19,6 +20,7 @@ from modelwright.core.errors import (
     ToolchainMissingError,
     UsageError,
 )
+from modelwright.core.fidelity import Fidelity, explain_divergence
 from modelwright.core.samples import SampleRef
 from modelwright.harness.effort import Effort
 from modelwright.harness.energy import Meter, find_meter, measure_idle_power_w
@@ -100,6 +102,11 @@ class ArtifactRunner:
         self._settings = settings
         self._child = Child(f"measuring {name}", crash_error=MeasurementInvalidError, threads=settings.threads)
 
+    @property
+    def min_cosine(self) -> float:
+        """Under which the artifact is not following FP32."""
+        return get_target(self._artifact.manifest.target).record.min_cosine
+
     def open(self, samples: SampleRef | None) -> dict[str, Any]:
         """Loads the artifact and runs it once; returns what `worker.open_in_child` returns."""
         result = self._child.call(
@@ -153,6 +160,14 @@ class ArtifactRunner:
 
     def close(self) -> None:
         self._child.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._child.__exit__(kind, error, trace)
 
 
 def measure_artifacts(
@@ -221,12 +236,11 @@ def _open_runner(
     require_runnable(name, artifact, host)
     verify_files(artifact)
     runner = ArtifactRunner(name, artifact, settings, meter)
-    stack.callback(runner.close)
-    try:
-        return runner.open(samples), runner
-    except ModelwrightError:
-        runner.close()
-        raise
+    with contextlib.ExitStack() as unless_open:
+        unless_open.enter_context(runner)
+        opened = runner.open(samples)
+        stack.push(unless_open.pop_all())
+    return opened, runner
 
 
 def require_runnable(name: str, artifact: Artifact, host: Profile) -> None:
@@ -290,8 +304,22 @@ def _finish(
         measured.finished = runner.finish()
         if prove or labelled is not None:
             measured.proof = runner.prove(labelled)
+            _require_proved(measured.proof, runner)
     except ModelwrightError as error:
         measured.failure = error
+
+
+def _require_proved(proof: Mapping[str, Any] | None, runner: ArtifactRunner) -> None:
+    """Refuses the speed of an artifact whose numbers are wrong here: another CPU, another version, a damaged file."""
+    packed = None if proof is None else proof["packed"]
+    if packed is None:
+        return
+    fault = explain_divergence(Fidelity.from_dict(packed["fidelity"]), min_cosine=runner.min_cosine)
+    if fault is not None:
+        raise MeasurementInvalidError(
+            f"{runner.name} runs, but its outputs on this machine do not follow FP32: {fault}",
+            hint="do not ship it to machines like this one; compare the runtime's version with the manifest's",
+        )
 
 
 def rename_duplicates(names: Sequence[str]) -> list[str]:

@@ -10,6 +10,7 @@ import contextlib
 import gc
 import importlib
 import time
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from modelwright.core.artifact import Artifact, open_artifact
-from modelwright.core.errors import MeasurementInvalidError, ToolchainMissingError
+from modelwright.core.errors import BadInputError, MeasurementInvalidError, ModelwrightError, ToolchainMissingError
 from modelwright.core.fidelity import FidelityMeter, count_correct
 from modelwright.core.samples import Array, SampleRef, open_samples
 from modelwright.core.signature import Signature
@@ -68,12 +69,7 @@ def open_in_child(directory: str, threads: int, batch: int, samples: dict[str, A
     runtime_bytes = read_proportional_bytes()
 
     started = time.perf_counter()
-    manifest = artifact.manifest
-    _state.session = _state.stack.enter_context(
-        target.load(
-            artifact.directory, manifest.model_file, manifest.recipe, manifest.signature, RunSettings(threads=threads)
-        )
-    )
+    _state.session = _load(artifact, threads)
     load_ms = _elapsed_ms(started)
     _state.artifact = artifact
     _state.calls = [_state.session.bind(feeds) for feeds in inputs]
@@ -88,6 +84,27 @@ def open_in_child(directory: str, threads: int, batch: int, samples: dict[str, A
         "runtime_bytes": runtime_bytes,
         "settings": {"threads": threads, "batch": batch, "inputs": len(inputs)},
     }
+
+
+def _load(artifact: Artifact, threads: int) -> Session:
+    manifest = artifact.manifest
+    try:
+        return _state.stack.enter_context(
+            get_target(manifest.target).load(
+                artifact.directory,
+                manifest.model_file,
+                manifest.recipe,
+                manifest.signature,
+                RunSettings(threads=threads),
+            )
+        )
+    except ModelwrightError:
+        raise
+    except Exception as error:  # a runtime's loader can raise anything
+        raise MeasurementInvalidError(
+            f"{artifact.directory.name}: {manifest.target} cannot load {manifest.model_file}",
+            hint="the file is damaged, or was made for another version of the runtime: build it again",
+        ) from error
 
 
 def run_window(window_s: float) -> dict[str, Any]:
@@ -147,8 +164,7 @@ def prove_on_reference() -> dict[str, Any] | None:
     if path is None:
         return None
     meter = FidelityMeter()
-    with np.load(path, allow_pickle=False) as packed:
-        arrays = {name: packed[name] for name in packed.files}
+    arrays = _read_reference(path)
     count = len(next(iter(arrays.values())))
     for index in range(count):
         feeds, expected = _reference_row(arrays, index)
@@ -214,8 +230,7 @@ def _read_packed_inputs(artifact: Artifact, batch: int) -> list[dict[str, Array]
         raise MeasurementInvalidError(
             f"{artifact.directory} has no inputs packed with it", hint="give some with --samples"
         )
-    with np.load(path, allow_pickle=False) as packed:
-        arrays = {name: packed[name] for name in packed.files}
+    arrays = _read_reference(path)
     rows = [_reference_row(arrays, index)[0] for index in range(len(next(iter(arrays.values()))))]
     if batch == 1:
         return rows[:ROTATED_INPUTS]
@@ -226,6 +241,18 @@ def _read_packed_inputs(artifact: Artifact, batch: int) -> list[dict[str, Array]
         }
         for first in range(min(ROTATED_INPUTS, max(1, len(rows) // batch)))
     ]
+
+
+def _read_reference(path: Path) -> dict[str, Array]:
+    """Reads the inputs and FP32 outputs packed with an artifact; they are few and small."""
+    try:
+        with np.load(path, allow_pickle=False) as packed:
+            arrays = {name: packed[name] for name in packed.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise BadInputError(f"{path} cannot be read: {error}", hint="build the artifact again") from error
+    if len({len(array) if array.ndim else 0 for array in arrays.values()} - {0}) != 1:
+        raise BadInputError(f"{path} does not hold samples", hint="build the artifact again")
+    return arrays
 
 
 def _reference_row(arrays: dict[str, Array], index: int) -> tuple[dict[str, Array], dict[str, Array]]:

@@ -122,6 +122,8 @@ def read_toml(path: Path, *, what: str) -> dict[str, Any]:
     Raises:
         BadInputError: The file cannot be read or is not TOML; the message holds the line.
     """
+    if path.exists() and not path.is_file():
+        raise BadInputError(f"{what} {path}: cannot be read: it is not a file", hint="check the path")
     try:
         with path.open("rb") as file:
             return tomllib.load(file)
@@ -134,7 +136,7 @@ def read_toml(path: Path, *, what: str) -> dict[str, Any]:
             f"{what} {path}: expected UTF-8 text, found another encoding at byte {error.start}",
             hint="save the file as UTF-8",
         ) from error
-    except tomllib.TOMLDecodeError as error:
+    except (RecursionError, tomllib.TOMLDecodeError) as error:
         raise BadInputError(
             f"{what} {path}: not valid TOML: {error}",
             hint="texts need quotes, tables look like [power]; see https://toml.io",

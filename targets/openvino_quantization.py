@@ -8,6 +8,7 @@ most harm go back to float, a group at a time.
 from __future__ import annotations
 
 import logging
+import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -41,6 +42,7 @@ _RANKING_SAMPLES = 16
 _GROUPS = 12
 _FLOAT_SHARES = (1, 2, 4)  # worst groups, of `_GROUPS`, that go back to float in the successive tries
 _BF16_COSINE_LOSS = 0.0005
+_RECURRENT = re.compile("(LSTM|GRU|RNN|AUGRU)(Cell|Sequence)$")
 WITHOUT_FUSION = {"SNIPPETS_MODE": "DISABLE"}
 """Compiles without the kernels that OpenVINO makes up for several layers at once. Those of two or more quantized
 fully connected layers gave wrong numbers where an activation has a zero point (OpenVINO 2026.4)."""
@@ -67,6 +69,12 @@ def quantize_model(
     if search.can_judge and search.best.rank[0] == 0:
         search.put_layers_back()
     best = search.best
+    if best.score is not None and best.score.cosine == -1.0:
+        raise BuildFailedError(
+            f"OpenVINO cannot run {request.model_path.name} as NNCF quantizes it",
+            hint="openvino-fp32 and openvino-bf16 need no quantization; ort-int8 has another quantizer",
+            detail=search.refusal,
+        )
     hint, hint_reason, hint_score = search.choose_float_precision(best)
     notes = search.notes()
     if not any(is_activation_quantizer(node) for node in best.model.get_ops()):
@@ -111,6 +119,7 @@ class _Search:
         self.overflow_fix = "disable" if request.machine.has_int8_dot_product else "enable"
         self.trials: list[Trial] = []
         self.options: dict[str, str] = {}
+        self.refusal = ""
         self.ran_out = False
 
     @property
@@ -129,7 +138,10 @@ class _Search:
     def put_layers_back(self) -> None:
         """Repeats the best recipe with its most harmful layers in float: more of them each time, until enough."""
         candidate = self.best.candidate
-        if not self._has_time(candidate):
+        recurrent = find_recurrent(self._model)
+        if recurrent and self._has_time(candidate):
+            self._try(candidate, recurrent)
+        if self.best.rank[0] > 0 or not self._has_time(candidate):
             return
         self._request.progress("looking for the layers that lose the most")
         groups = self._rank_groups(self.best.model)
@@ -137,6 +149,7 @@ class _Search:
             if self.best.rank[0] > 0 or share > len(groups) or not self._has_time(candidate):
                 return
             ignored = tuple(sorted({name for group in groups[:share] for name in group}))
+            ignored = tuple(sorted({*ignored, *self.best.ignored}))
             if ignored != self.trials[-1].ignored:  # groups that share their layers
                 self._try(candidate, ignored)
 
@@ -246,16 +259,21 @@ class _Search:
         with tempfile.TemporaryDirectory(dir=self._request.scratch) as folder:
             path = Path(folder) / "candidate.xml"
             self._openvino.save_model(model, path, compress_to_fp16=False)
-            session = OpenvinoSession(
-                self._openvino,
-                self._core,
-                self._core.read_model(path),
-                self._request.signature,
-                RunSettings().threads,
-                hint,
-                self.options if options is None else options,
-            )
-            outputs = [session.run(feeds) for feeds in self._tuning[:limit]]
+            try:
+                session = OpenvinoSession(
+                    self._openvino,
+                    self._core,
+                    self._core.read_model(path),
+                    self._request.signature,
+                    RunSettings().threads,
+                    hint,
+                    self.options if options is None else options,
+                )
+                outputs = [session.run(feeds) for feeds in self._tuning[:limit]]
+            except RuntimeError as error:  # OpenVINO cannot run what NNCF made, as of some quantized LSTMs
+                self._request.progress(f"OpenVINO cannot run it: {str(error).splitlines()[-1]}")
+                self.refusal = str(error)
+                return Score(agreement=0.0, cosine=-1.0, count=len(self._tuning))
         fidelity = compare_outputs(self._reference[: len(outputs)], outputs)
         return Score(agreement=fidelity.agreement, cosine=fidelity.cosine, count=fidelity.samples)
 
@@ -302,6 +320,11 @@ def has_attention(model: Any) -> bool:
         )
         for node in model.get_ops()
     )
+
+
+def find_recurrent(model: Any) -> tuple[str, ...]:
+    """Returns the names of the recurrent layers."""
+    return tuple(sorted(str(n.get_friendly_name()) for n in model.get_ops() if _RECURRENT.match(n.get_type_name())))
 
 
 def is_activation_quantizer(node: Any) -> bool:

@@ -34,6 +34,8 @@ from modelwright.targets.ort_session import OrtSession, open_file
 MODEL_FILE = "model.onnx"
 _ALPHAS = (None, 0.7, 0.5, 0.8)
 """In the order of trying: the cheapest first, then what did best on a sentence classifier."""
+_FLOAT16 = 10
+"""`onnx.TensorProto.FLOAT16`."""
 _STATIC_OPSET, _DYNAMIC_OPSET = 10, 11
 """Where the operators appeared that the two methods cannot do without: QLinearConv and DynamicQuantizeLinear."""
 
@@ -122,7 +124,7 @@ class OrtInt8(_OrtTarget):
         if not ort_plan.find_quantizable(model, onnx_graph.index_graph(model)):
             raise BuildFailedError(
                 "the model has no Conv, MatMul or Gemm with constant float32 weights: nothing for ort-int8 to quantize",
-                hint="use ort-int8-dynamic for LSTM networks, ort-fp32 otherwise",
+                hint=_explain_weights(model) or "use ort-int8-dynamic for LSTM networks, ort-fp32 otherwise",
             )
         if onnx_graph.find_opset(model) < _STATIC_OPSET:
             raise _old_opset(_STATIC_OPSET, model, prepared)
@@ -166,7 +168,8 @@ class OrtInt8Dynamic(_OrtTarget):
         if not layers:
             raise BuildFailedError(
                 "the model has no MatMul, Gemm or LSTM with constant float32 weights: nothing for ort-int8-dynamic",
-                hint="use ort-int8: dynamically quantized Conv runs slower than FP32 in ONNX Runtime",
+                hint=_explain_weights(model)
+                or "use ort-int8: dynamically quantized Conv runs slower than FP32 in ONNX Runtime",
             )
         if onnx_graph.find_opset(model) < _DYNAMIC_OPSET:
             raise _old_opset(_DYNAMIC_OPSET, model, prepared)
@@ -184,6 +187,15 @@ class OrtInt8Dynamic(_OrtTarget):
         if any(node.op_type in ("GRU", "RNN") for node in model.graph.node):
             result.notes.append("GRU and RNN layers stay in float: ONNX Runtime has no integer kernel for them")
         return _finish(request, result, kind, scheme)
+
+
+def _explain_weights(model: Any) -> str | None:
+    """Returns what to do about weights that are there, but not in float32; None when there are none."""
+    if any(node.op_type in ("DequantizeLinear", "QLinearConv", "QLinearMatMul") for node in model.graph.node):
+        return "the model is quantized already: give the float model that it was made from"
+    if any(tensor.data_type == _FLOAT16 and len(tensor.dims) > 1 for tensor in model.graph.initializer):
+        return "its weights are float16: export it in float32"
+    return None
 
 
 def _old_opset(needed: int, model: Any, prepared: Mapping[str, Any]) -> BuildFailedError:

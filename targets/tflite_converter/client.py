@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import tempfile
 from collections import deque
@@ -75,4 +76,9 @@ def _make_error(error: Mapping[str, Any]) -> Exception:
             hint=f"remove {get_environment_folder()} and build again",
             detail=str(error["message"]),
         )
-    return BuildFailedError(f"TFLite conversion failed: {error['message']}", detail=str(error.get("trace", "")))
+    message = re.sub(r"([^.]+\.)\1+", r"\1", str(error["message"]))  # the runtime says some things once a kernel
+    return BuildFailedError(
+        f"TFLite conversion failed: {message}",
+        hint="the ort-* and openvino-* targets take the ONNX model as it is",
+        detail=str(error.get("trace", "")),
+    )

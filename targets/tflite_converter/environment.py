@@ -22,6 +22,8 @@ REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 _MARKER = "complete"
 _TAIL_LINES = 12
 _LOCK_POLL_S = 0.2
+_NO_HOME = Path("/no-home")
+"""Where nothing is: a user without a home has no cache, and is told so when one is needed."""
 
 
 def get_cache_folder() -> Path:
@@ -29,7 +31,10 @@ def get_cache_folder() -> Path:
     if os.environ.get("MODELWRIGHT_CACHE"):
         return Path(os.environ["MODELWRIGHT_CACHE"]).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "modelwright"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "modelwright"
+    except RuntimeError:
+        return _NO_HOME / "modelwright"
 
 
 def get_environment_folder() -> Path:
@@ -43,7 +48,10 @@ def find_environment() -> Path | None:
     """Returns the environment's Python if it was made already; makes nothing."""
     folder = get_environment_folder()
     python = _get_python(folder)
-    return python if (folder / _MARKER).is_file() and python.exists() else None
+    with contextlib.suppress(OSError):  # a cache that may not be read is none
+        if (folder / _MARKER).is_file() and python.exists():
+            return python
+    return None
 
 
 def ensure_environment(progress: Callable[[str], None]) -> Path:

@@ -13,7 +13,7 @@ Each step exists because of something that onnx2tf 2.6.9 was seen to do otherwis
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import onnx
@@ -173,21 +173,57 @@ def finish_outputs(graph: Graph) -> tuple[onnx.ModelProto, dict[str, str], dict[
     for old, new in input_names.items():
         graph.replace_input(old, new)
         graph.shapes[new], graph.dtypes[new] = graph.shapes[old], graph.dtypes[old]
-    output_names = {}
-    for name in graph.outputs:
-        shape = graph.shapes.get(name)
-        new = graph.new_name(f"out_{_clean(name)}")
-        source = input_names.get(name, name)
-        if shape is not None and len(shape) >= 3 and 0 not in shape:
-            width = int(np.prod(shape[1:]))
-            target = graph.add_constant(f"{new}_shape", np.array([-1, width], dtype=np.int64))
-            graph.nodes.append(graph.make_node("Reshape", [source, target], new, stem=new, shape=(shape[0], width)))
-        else:
-            graph.nodes.append(graph.make_node("Identity", [source], new, stem=new, shape=shape))
-        output_names[name] = new
+    output_names: dict[str, str] = {}
+    roots = {name: _find_root(graph, name, {"Identity"}) for name in graph.outputs}
+    finished: dict[str, str] = {}
+    for name, root in roots.items():
+        if root not in finished:  # one value under two names is one tensor
+            finished[root] = _finish_output(graph, name, input_names.get(name, name))
+        output_names[name] = finished[root]
     graph.inputs = list(input_names.values())
-    graph.outputs = list(output_names.values())
+    graph.outputs = list(dict.fromkeys(output_names.values()))
+    graph.drop_unused()
     return graph.to_model(), input_names, output_names
+
+
+def _finish_output(graph: Graph, name: str, source: str) -> str:
+    """Adds what makes an output of `source`, flattened to [batch, ...]; returns its name."""
+    shape, new = graph.shapes.get(name), graph.new_name(f"out_{_clean(name)}")
+    consumers = graph.consumers()
+    if shape is not None and len(shape) >= 3 and 0 not in shape:
+        width = int(np.prod(shape[1:]))
+        root = _find_root(graph, source, _SAME_VALUES)
+        if root != source and len(consumers.get(root, ())) > 1 and graph.dtypes.get(source) == onnx.TensorProto.FLOAT:
+            # onnx2tf takes reshapes that cancel out for a renaming and forgets who else reads the old name.
+            zero = graph.add_constant(f"{new}_zero", np.zeros(1, np.float32))
+            copy = graph.new_name(f"{new}_copy")
+            graph.nodes.append(graph.make_node("Add", [source, zero], copy, stem=copy, shape=shape))
+            source = copy
+        target = graph.add_constant(f"{new}_shape", np.array([-1, width], dtype=np.int64))
+        graph.nodes.append(graph.make_node("Reshape", [source, target], new, stem=new, shape=(shape[0], width)))
+        return new
+    maker = graph.producers().get(source)
+    if source not in consumers or maker is None:
+        graph.nodes.append(graph.make_node("Identity", [source], new, stem=new, shape=shape))
+        return new
+    # Not an Identity: onnx2tf gives its name to what it reads, even where other nodes still look for the old one.
+    graph.replace_input(source, new)
+    maker.output[list(maker.output).index(source)] = new
+    graph.dtypes[new] = graph.dtypes[source]
+    if shape is not None:
+        graph.shapes[new] = shape
+    return new
+
+
+_SAME_VALUES = frozenset({"Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten"})
+
+
+def _find_root(graph: Graph, name: str, operators: Collection[str]) -> str:
+    """Returns the tensor that `name` is a copy of, going back through operators that only rename or reshape."""
+    makers = graph.producers()
+    while name in makers and makers[name].op_type in operators:
+        name = str(makers[name].input[0])
+    return name
 
 
 def _clean(name: str) -> str:

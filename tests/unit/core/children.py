@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from modelwright.core.errors import BadInputError
@@ -55,3 +56,12 @@ def start_grandchild() -> int:
     import subprocess
 
     return subprocess.Popen(["sleep", "60"]).pid
+
+
+def lack_a_package() -> None:
+    import a_package_that_nobody_has.part  # noqa: F401
+
+
+def fill_the_disk() -> None:
+    with Path("/dev/full").open("w") as file:
+        file.write("x")

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from modelwright.core.child import Child, run_in_child
-from modelwright.core.errors import BadInputError, BuildFailedError, MeasurementInvalidError
+from modelwright.core.errors import BadInputError, BuildFailedError, MeasurementInvalidError, ToolchainMissingError
 
 HERE = "children"
 
@@ -79,13 +82,40 @@ def test_close_ends_what_the_child_started() -> None:
     child = Child("starting")
     grandchild = child.call(f"{HERE}:start_grandchild")
     child.close()
+    assert ends(grandchild)
+
+
+def ends(pid: int) -> bool:
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
-        state = Path(f"/proc/{grandchild}/stat")
+        state = Path(f"/proc/{pid}/stat")
         if not state.exists() or state.read_text().split(")")[1].split()[0] == "Z":
-            return
+            return True
         time.sleep(0.05)
-    pytest.fail("the grandchild still runs")
+    return False
+
+
+def test_nothing_outlives_a_parent_that_was_killed() -> None:
+    code = f"""
+import os, signal
+from modelwright.core.child import Child
+child = Child("starting")
+print(child.pid, child.call("{HERE}:start_grandchild"), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert all(ends(int(pid)) for pid in done.stdout.split())
+
+
+def test_a_package_that_is_missing_in_the_child_is_a_missing_toolchain() -> None:
+    with pytest.raises(ToolchainMissingError, match="a_package_that_nobody_has is not installed"):
+        run_in_child(f"{HERE}:lack_a_package", {}, purpose="importing")
+
+
+def test_a_full_disk_in_the_child_is_told_as_such() -> None:
+    with pytest.raises(BuildFailedError, match="no space left on the disk"):
+        run_in_child(f"{HERE}:fill_the_disk", {}, purpose="writing")
 
 
 def test_interrupt_ends_a_busy_child_at_once() -> None:

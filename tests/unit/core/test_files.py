@@ -6,7 +6,16 @@ from pathlib import Path
 import pytest
 
 from modelwright.core.errors import BadInputError, BuildFailedError
-from modelwright.core.files import explain_os_error, hash_file, read_json, staged_directory, write_json, write_text
+from modelwright.core.files import (
+    explain_os_error,
+    hash_file,
+    locked_folder,
+    made_folder,
+    read_json,
+    staged_directory,
+    write_json,
+    write_text,
+)
 
 
 def test_hash_is_sha256(tmp_path: Path) -> None:
@@ -75,3 +84,40 @@ def test_bad_json_names_the_file(tmp_path: Path, content: str) -> None:
     path.write_text(content)
     with pytest.raises(BadInputError, match=r"m\.json"):
         read_json(path, "a manifest")
+
+
+def test_a_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
+    with locked_folder(tmp_path):
+        with pytest.raises(BadInputError, match="another modelwright is working"), locked_folder(tmp_path):
+            pass
+        assert list(tmp_path.iterdir()) == []
+    with locked_folder(tmp_path):
+        pass
+
+
+def test_what_a_killed_run_left_is_cleared_away_and_nothing_else(tmp_path: Path) -> None:
+    for name in (".modelwright-abc", "artifacts/.modelwright-def", "artifacts/ort-int8"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "file").touch()
+    for name in (".modelwright-12.tmp", ".modelwright.json", ".hidden"):
+        (tmp_path / name).touch()
+    with locked_folder(tmp_path):
+        left = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
+    assert left == [".hidden", ".modelwright.json", "artifacts/ort-int8/file"]
+
+
+def test_a_folder_made_for_nothing_goes_away_again(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError), made_folder(tmp_path / "a" / "b"):
+        raise BadInputError("no")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(BadInputError), made_folder(tmp_path / "a"):
+        (tmp_path / "a" / "kept").touch()
+        raise BadInputError("no")
+    assert (tmp_path / "a" / "kept").exists()
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "file/inside"])
+def test_every_refusal_of_the_system_is_explained(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(BadInputError, match="cannot write"):
+        write_text(tmp_path / name, "text")

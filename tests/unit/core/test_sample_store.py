@@ -15,7 +15,7 @@ from modelwright.core.signature import Signature, TensorSpec
 
 SIGNATURE = Signature(
     inputs=(TensorSpec(name="x/0", dtype="float32", shape=("batch", 2)),),
-    outputs=(TensorSpec(name="y", dtype="float32", shape=("batch", 2)),),
+    outputs=(TensorSpec(name="y", dtype="float32", shape=("batch", 3)),),
 )
 CODE = """
 import itertools

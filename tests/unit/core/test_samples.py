@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -175,3 +176,34 @@ def test_compressed_files_are_unpacked_once(tmp_path: Path) -> None:
 def test_checked_samples_are_not_read_again(tmp_path: Path) -> None:
     path = save(tmp_path, x=np.full((5, 3, 4), np.nan, np.float32))
     assert open_samples(SampleRef(path=path), IMAGE, checked=True).count == 5
+
+
+def test_a_damaged_array_is_refused_although_its_values_are_finite(tmp_path: Path) -> None:
+    path = save(tmp_path, x=np.ones((500, 3, 4), np.float32))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(BadInputError, match="damaged: its checksum is wrong"):
+        open_all(path)
+
+
+@pytest.mark.parametrize("shape", ["(-4, 3, 4)", "(4611686018427387904, 8)", "(" * 2000])
+def test_hostile_headers_are_refused(tmp_path: Path, shape: str) -> None:
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}}}\n".encode()
+    path = tmp_path / "s.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(500))
+    with pytest.raises(BadInputError, match="cannot be read as samples"):
+        open_all(path)
+
+
+@pytest.mark.parametrize(("labels", "fits"), [([0, 4], True), ([0, 5], False), ([-1, 4], False)])
+def test_labels_must_be_classes_of_the_model(tmp_path: Path, labels: list[int], fits: bool) -> None:
+    scores = TensorSpec(name="y", dtype="float32", shape=("batch", 5))
+    path = save(tmp_path, x=np.ones((2, 3, 4), np.float32), labels=np.array(labels))
+    expected = Signature(inputs=IMAGE.inputs, outputs=(scores,))
+    if fits:
+        assert open_all(path, expected).labels is not None
+        return
+    with pytest.raises(BadInputError, match="the model has the classes 0 to 4"):
+        open_all(path, expected)

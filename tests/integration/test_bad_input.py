@@ -1,0 +1,283 @@
+"""The hostile or unlucky user: one clear error each, nothing half-made, what was finished is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import models
+import numpy as np
+import pytest
+
+from modelwright.core.artifact import MANIFEST, REFERENCE, open_artifact
+from modelwright.core.errors import BadInputError, MeasurementInvalidError, ModelwrightError
+from modelwright.exporters import export
+from modelwright.harness import compare, measure
+from modelwright.harness.building import build_targets
+from modelwright.harness.effort import Effort
+from modelwright.harness.measuring import MeasureSettings, measure_artifacts
+from modelwright.profiles import detect_host, load_profile
+
+for package in ("onnx", "onnxruntime"):
+    pytest.importorskip(package)
+
+COMMAND = [sys.executable, "-m", "modelwright.cli"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bad_input")
+    models.make_cnn(folder / "cnn.onnx")
+    models.make_samples(folder / "samples.npz", count=32, x=(3, 12, 12))
+    build_targets(
+        folder / "cnn.onnx", samples=folder / "samples.npz", out=folder / "built", targets=["ort-fp32", "ort-int8"]
+    )
+    return folder
+
+
+def run(*arguments: str | Path, shell: str = "", cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Runs the command line; `shell` is what follows it in a shell: redirections, a pipe."""
+    words = [*COMMAND, *map(str, arguments)]
+    command = ["bash", "-c", f'"$@" {shell}', "bash", *words] if shell else words
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=cwd, timeout=120, env={**os.environ, **variables}
+    )
+
+
+def list_hidden(folder: Path) -> list[str]:
+    return [path.name for path in folder.rglob(".*") if path.name != ".modelwright.json"]
+
+
+def find_processes(mark: str) -> list[str]:
+    """Returns the command lines of living processes whose environment holds a mark."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (entry / "environ").read_bytes():
+                found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:
+            continue
+    return found
+
+
+def wait_until(condition, *, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_comparison_leaves_nothing_half_made_and_goes_on(
+    place: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    mark = f"modelwright-test-{os.getpid()}-{number}"
+    words = ["compare", "cnn.onnx", "-s", "samples.npz", "-o", str(tmp_path / "out"), "-t", "ort-int8", "-e", "quick"]
+    process = subprocess.Popen(
+        [*COMMAND, *words], cwd=place, env={**os.environ, "MARK": mark}, stderr=subprocess.PIPE, text=True
+    )
+    wait_until(lambda: (tmp_path / "out/artifacts/ort-fp32").exists() or process.poll() is not None)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == (-number if number == signal.SIGKILL else 128 + number), errors
+    assert "Traceback" not in errors
+    wait_until(lambda: not find_processes(mark), seconds=10)
+    if number != signal.SIGKILL:
+        assert list_hidden(tmp_path) == []
+    assert sorted(path.name for path in (tmp_path / "out/artifacts").glob("[!.]*")) == ["ort-fp32"]
+    kept = open_artifact(tmp_path / "out/artifacts/ort-fp32").manifest.created
+
+    document = compare(
+        place / "cnn.onnx", samples=place / "samples.npz", out=tmp_path / "out", targets=["ort-fp32"], effort="quick"
+    )
+    assert document["measurements"][0]["status"] == "measured"
+    assert open_artifact(tmp_path / "out/artifacts/ort-fp32").manifest.created == kept
+    assert list_hidden(tmp_path) == []
+
+
+def test_a_source_that_is_not_there_claims_no_folder(place: Path, tmp_path: Path) -> None:
+    for source in ("absent.onnx", "samples.npz"):
+        with pytest.raises(BadInputError):
+            compare(place / source, samples=place / "samples.npz", out=tmp_path / "out")
+    (tmp_path / "cut.onnx").write_bytes((place / "cnn.onnx").read_bytes()[:400])
+    for act in (compare, build_targets):
+        with pytest.raises(BadInputError, match="cut off"):
+            act(tmp_path / "cut.onnx", samples=place / "samples.npz", out=tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["cut.onnx"]
+
+
+def test_a_file_size_limit_is_one_error_and_leaves_nothing(place: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["bash", "-c", 'ulimit -f 2; "$@"', "bash", *COMMAND, "export", "cnn.onnx", "-o", str(tmp_path / "x/m.onnx")],
+        capture_output=True, text=True, check=False, cwd=place, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 5, done.stderr
+    assert "no space left" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_is_one_value_even_when_a_limit_is_missed(place: Path) -> None:
+    done = run("measure", "built/ort-fp32", "-e", "quick", "--max-p50-ms", "1e-6", "--json", cwd=place)
+    assert done.returncode == 7
+    assert json.loads(done.stdout)["measurements"][0]["limits_missed"]
+    assert "no target meets the limits" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shell", "code"),
+    [
+        (("targets",), "<&- >&- 2>&-", 0),
+        (("export", "cnn.onnx", "-o", "closed.onnx", "--overwrite"), "<&- >&- 2>&-", 0),
+        (("targets",), ">/dev/full", 5),
+        (("targets", "--profile", "host"), "| true; exit ${PIPESTATUS[0]}", 141),
+    ],
+)
+def test_streams_that_cannot_be_used(place: Path, arguments: tuple[str, ...], shell: str, code: int) -> None:
+    done = run(*arguments, shell=shell, cwd=place)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_any_locale_prints_everything(place: Path) -> None:
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = run("measure", "built/ort-fp32", "-e", "quick", cwd=place, **ascii_only)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.isascii()
+    assert "\x1b" not in done.stdout + done.stderr
+    refused = run("export", "nä.onnx", "-o", "o.onnx", cwd=place, **ascii_only)
+    assert refused.returncode == 2
+    assert "UTF-8 locale" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("--baseline", "ort-int8"), 2, "not among the artifacts"),
+        (("--threads", "100000"), 2, "this machine has"),
+        (("--seed", "-1"), 2, "-1"),
+        (("--max-p50-ms", "nan"), 2, "not a finite number"),
+        (("--region", "XX"), 3, "'XX'"),
+        (("--profile", "raspberry-pi-5"), 6, "does not fit the profile"),
+        (("--out", "built"), 3, "is a folder"),
+        (("--out", "/proc/x.json"), 3, "cannot write"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_it_is(
+    place: Path, arguments: tuple[str, ...], code: int, words: str
+) -> None:
+    done = run("measure", "built/ort-fp32", "-e", "strict", *arguments, cwd=place)
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert "round" not in done.stderr
+
+
+def test_an_artifact_for_another_machine_runs_and_says_so(place: Path, tmp_path: Path) -> None:
+    folder = copy_artifact(place / "built/ort-fp32", tmp_path / "pi", machine={"name": "pi", "architecture": "riscv"})
+    done = run("verify", folder, cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert "built for pi (riscv)" in done.stdout
+    document = measure([folder], effort="quick")
+    assert any("built for pi (riscv)" in warning for warning in document["warnings"])
+
+
+def copy_artifact(source: Path, folder: Path, **changes: object) -> Path:
+    """Copies an artifact with other entries in its manifest, and with the hashes of the files as they are."""
+    if not folder.exists():
+        shutil.copytree(source, folder)
+    data = json.loads((folder / MANIFEST).read_text()) | changes
+    data["files"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in data["files"]}
+    (folder / MANIFEST).write_text(json.dumps(data))
+    return folder
+
+
+def test_an_artifact_whose_numbers_are_wrong_here_gets_no_speed(place: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(place / "built/ort-fp32", tmp_path / "wrong")
+    with np.load(folder / REFERENCE) as packed:
+        arrays = dict(packed)
+    np.savez(folder / REFERENCE, **(arrays | {"output:y": arrays["output:y"][::-1]}))
+    copy_artifact(folder, folder)
+    with pytest.raises(MeasurementInvalidError, match="do not follow FP32"):
+        measure([folder], effort="quick")
+
+
+@pytest.mark.parametrize("damage", ["model.onnx", REFERENCE])
+def test_a_damaged_file_with_a_new_hash_is_one_failed_row(place: Path, tmp_path: Path, damage: str) -> None:
+    folder = shutil.copytree(place / "built/ort-int8", tmp_path / "damaged")
+    (folder / damage).write_bytes((folder / damage).read_bytes()[:700])
+    copy_artifact(folder, folder)
+    rows = {row["target"]: row for row in measure([place / "built/ort-fp32", folder], effort="quick")["measurements"]}
+    assert rows["ort-fp32"]["status"] == "measured"
+    assert rows["ort-int8"]["status"] == "failed"
+    assert damage in rows["ort-int8"]["reason"]
+
+
+def children_of_this_process() -> Iterator[int]:
+    for task in Path("/proc/self/task").iterdir():
+        yield from map(int, (task / "children").read_text().split())
+
+
+def test_a_killed_child_is_a_failed_row_and_the_others_go_on(place: Path) -> None:
+    artifacts = {name: open_artifact(place / "built" / name) for name in ("ort-fp32", "ort-int8")}
+    before = set(children_of_this_process())
+    victims: list[int] = []
+
+    def kill_one(done: int, total: int) -> None:
+        if not victims:
+            victims.append(min(set(children_of_this_process()) - before))
+            os.kill(victims[0], signal.SIGKILL)
+
+    host = detect_host()
+    settings = MeasureSettings(effort=Effort(name="test", rounds=6, window_s=0.01))
+    taken = measure_artifacts(artifacts, settings, host, host, samples=None, on_round=kill_one).by_name.values()
+    failed = [result for result in taken if result.failure is not None]
+    assert len(failed) == 1
+    assert "SIGKILL" in str(failed[0].failure)
+    assert [len(result.windows) for result in taken if result.failure is None] == [6]
+
+
+def test_mutants_are_refused_in_one_sentence(place: Path, tmp_path: Path) -> None:
+    whole = (place / "cnn.onnx").read_bytes()
+    rng = random.Random(5)
+    source, out = tmp_path / "m.onnx", tmp_path / "out" / "o.onnx"
+    for index in range(16):
+        data = bytearray(whole)
+        for _ in range(rng.choice([1, 4])):
+            data[rng.choice([rng.randrange(300), rng.randrange(len(data) - 600, len(data))])] ^= 1 << rng.randrange(8)
+        source.write_bytes(data if index % 4 else data[: rng.randrange(len(data))])
+        error = None
+        try:
+            export(source, out, overwrite=True, timeout_s=60)
+        except ModelwrightError as caught:
+            error = caught
+        assert type(error) is not ModelwrightError
+        assert error is None or "Traceback" not in (error.detail or ""), error
+        assert not list_hidden(tmp_path)
+
+
+def test_names_that_are_not_text_are_refused(tmp_path: Path) -> None:
+    data = models.make_foreign_operator(tmp_path / "m.onnx").read_bytes()
+    (tmp_path / "m.onnx").write_bytes(data.replace(b"com.example", b"com.ex\xffmple"))
+    with pytest.raises(BadInputError, match="damaged"):
+        export(tmp_path / "m.onnx", tmp_path / "o.onnx")
+
+
+def test_what_is_no_regular_file_does_not_hang(place: Path, tmp_path: Path) -> None:
+    pipes = {name: tmp_path / f"pipe.{name}" for name in ("onnx", "npz", "toml")}
+    for pipe in pipes.values():
+        os.mkfifo(pipe)
+    with pytest.raises(BadInputError, match="not a regular file"):
+        export(pipes["onnx"], tmp_path / "o.onnx")
+    with pytest.raises(BadInputError, match="no sample file"):
+        build_targets(place / "cnn.onnx", samples=pipes["npz"], out=tmp_path / "out")
+    with pytest.raises(BadInputError, match="not a file"):
+        load_profile(pipes["toml"])
