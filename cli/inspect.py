@@ -66,7 +66,7 @@ def _print_proof(proof: Mapping[str, Any] | None, reason: str | None) -> None:
         parts.append(f"top-1 agreement {fidelity['agreement']:.2%}")
     if fidelity.get("cosine") is not None:
         parts.append(f"cosine {fidelity['cosine']:.6f}")
-    if proof.get("correct") is not None:
+    if proof["count"] and proof.get("correct") is not None and proof.get("correct_fp32") is not None:
         parts.append(
             f"accuracy {proof['correct'] / proof['count']:.2%} (FP32 {proof['correct_fp32'] / proof['count']:.2%})"
         )
@@ -74,5 +74,6 @@ def _print_proof(proof: Mapping[str, Any] | None, reason: str | None) -> None:
 
 
 def _line(name: str, value: Any) -> None:
-    text = str(value)
+    # A manifest may come from anywhere: nothing in it may steer the terminal.
+    text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(value))
     click.echo(f"{name:18} {text if len(text) < 400 else text[:397] + '...'}")

@@ -169,6 +169,7 @@ def build_all(
     by_name: bool,
     overwrite: bool = True,
     run: bool = True,
+    threads: int = 1,
 ) -> Built:
     """Builds one target after the other; one that fails does not stop the others.
 
@@ -183,6 +184,7 @@ def build_all(
         by_name: Whether the user asked for these targets; then a missing toolchain is a failure, not a skip.
         overwrite: Replace artifacts that were built from other inputs.
         run: Whether only targets that can run here are wanted.
+        threads: That they are proved with.
     """
     built = Built()
     for name in names:
@@ -201,6 +203,7 @@ def build_all(
                 folder / name,
                 machine=replace(profile.machine(), name=profile.name),
                 host=host.machine(),
+                threads=threads,
                 overwrite=overwrite,
                 progress=_say(tell, task),
             )

@@ -112,7 +112,15 @@ def compare(
             )
             _check_batch(exported, batch)
             built = build_all(
-                names, exported, evidence, folder / "artifacts", chosen, host, tell, by_name=bool(targets)
+                names,
+                exported,
+                evidence,
+                folder / "artifacts",
+                chosen,
+                host,
+                tell,
+                by_name=bool(targets),
+                threads=threads,
             )
             if not built.artifacts:
                 raise explain_nothing_built(built)

@@ -56,6 +56,7 @@ def build(
     *,
     machine: Machine,
     host: Machine,
+    threads: int = 1,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Artifact, bool]:
@@ -68,6 +69,7 @@ def build(
         directory: The artifact's folder.
         machine: The machine it is for.
         host: This machine; the artifact is proved here when it can run here.
+        threads: That it is proved with; runtimes fuse differently by their number.
         overwrite: Replace an artifact that was built from other inputs.
         progress: Takes a line about what is going on.
 
@@ -91,7 +93,7 @@ def build(
     if directory.exists():
         reusable = _find_reusable(directory, key)
         if reusable is not None:
-            return _prove_again(reusable, target, exported, evidence, host, report), True
+            return _prove_again(reusable, target, exported, evidence, host, threads, report), True
         if not overwrite:
             raise BadInputError(
                 f"{directory} exists and was not built from these inputs",
@@ -101,7 +103,7 @@ def build(
         started = time.monotonic()
         built = _build_in_staging(target, exported, evidence, machine, staging, report)
         build_s = time.monotonic() - started
-        proof, reason = _prove(target, built, staging, exported, evidence, host, report)
+        proof, reason = _prove(target, built, staging, exported, evidence, host, threads, report)
         _pack_reference(staging / REFERENCE, exported.signature, evidence)
         size_bytes = measure_size(staging)
         write_manifest(
@@ -248,6 +250,7 @@ def _prove(
     exported: ExportedModel,
     evidence: Evidence,
     host: Machine,
+    threads: int,
     report: Progress,
 ) -> tuple[dict[str, Any] | None, str | None]:
     """Compares an artifact with FP32 on the evaluation samples; returns the proof, or why there is none.
@@ -269,6 +272,7 @@ def _prove(
             "signature": exported.signature.to_dict(),
             "evaluation": evidence.evaluation.to_dict(),
             "reference": str(evidence.reference / "evaluation"),
+            "threads": threads,
         },
         purpose=f"running {target.record.name} on the evaluation samples",
         timeout_s=PROOF_TIMEOUT_S,
@@ -281,7 +285,16 @@ def _prove(
             f"{target.record.name} was built, but its outputs do not follow FP32: {fault}",
             hint="do not ship it; the float targets of this runtime keep the accuracy",
         )
-    return proof | {"samples_sha256": evidence.described["evaluation"]["sha256"], "host": host.to_dict()}, None
+    return proof | _describe_conditions(evidence, host, threads), None
+
+
+def _describe_conditions(evidence: Evidence, host: Machine, threads: int) -> dict[str, Any]:
+    """Returns what a proof holds for."""
+    return {
+        "samples_sha256": evidence.described["evaluation"]["sha256"],
+        "host": host.to_dict(),
+        "threads": threads,
+    }
 
 
 def prove_in_child(
@@ -292,6 +305,7 @@ def prove_in_child(
     signature: dict[str, Any],
     evaluation: dict[str, Any],
     reference: str,
+    threads: int,
 ) -> dict[str, Any]:
     """Child side of a proof: fidelity, and accuracy where there are labels, on consecutive evaluation samples."""
     parsed = Signature.from_dict(signature)
@@ -299,7 +313,7 @@ def prove_in_child(
     expected = read_reference(Path(reference))
     meter = FidelityMeter()
     correct = {"artifact": 0, "fp32": 0}
-    with get_target(target).load(Path(directory), model_file, recipe, parsed, RunSettings(threads=1)) as session:
+    with get_target(target).load(Path(directory), model_file, recipe, parsed, RunSettings(threads=threads)) as session:
         for index, feeds in enumerate(samples.feeds()):
             outputs = session.run(feeds)
             meter.add(expected[index], outputs)
@@ -321,16 +335,17 @@ def _prove_again(
     exported: ExportedModel,
     evidence: Evidence,
     host: Machine,
+    threads: int,
     report: Progress,
 ) -> Artifact:
-    """Keeps the proof of a reused artifact where the samples and the machine are the same; else renews it."""
+    """Keeps the proof of a reused artifact where samples, machine and threads are the same; else renews it."""
     manifest = artifact.manifest
     proof = manifest.proof
-    same_samples = proof is not None and proof["samples_sha256"] == evidence.described["evaluation"]["sha256"]
-    if same_samples and proof is not None and proof["host"] == host.to_dict():
+    conditions = _describe_conditions(evidence, host, threads)
+    if proof is not None and all(proof.get(name) == value for name, value in conditions.items()):
         return artifact
     built = {"model_file": manifest.model_file, "recipe": dict(manifest.recipe)}
-    renewed, reason = _prove(target, built, artifact.directory, exported, evidence, host, report)
+    renewed, reason = _prove(target, built, artifact.directory, exported, evidence, host, threads, report)
     return write_manifest(artifact.directory, replace(manifest, proof=renewed, proof_reason=reason))
 
 

@@ -42,7 +42,7 @@ _INT8_RUNTIMES = {"ai_edge_litert": "ai-edge-litert>=2.1"}
 _BUILD_PACKAGES = {"onnx": "onnx>=1.21", "onnxruntime": "onnxruntime>=1.22"}
 _PROOF_SAMPLES = 16
 """Tuning samples on which the converted file is compared with ONNX by value before anything is quantized."""
-_INT8_GOAL = 0.99
+_INT8_GOAL = 0.998
 """Cosine with FP32 on the tuning samples that a way of quantizing has to reach to be taken for its speed."""
 
 
@@ -61,11 +61,6 @@ class _Tflite(Target):
         converted = _convert(request)
         made = converted if self.record.precision == "fp32" else self._quantize(request, converted)
         (request.directory / MODEL_FILE).write_bytes(Path(made["folder"], made["file"]).read_bytes())
-        if made.get("follows_fp32") is False:
-            raise BuildFailedError(
-                f"{self.record.name}: {'; '.join(made['notes'])}",
-                hint="tflite-int8-dynamic or tflite-fp16 keep more of this model",
-            )
         return BuildResult(
             model_file=MODEL_FILE,
             recipe={**made["recipe"], "binding": made["binding"], "tuning_cosine": made["cosine"]},

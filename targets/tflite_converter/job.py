@@ -250,9 +250,9 @@ def _finish(
     facts = describe_file(file.read_bytes())
     notes = []
     worst = chosen["min_cosine"]
-    follows = worst is None or worst >= float(request["min_cosine"])
-    if not follows:
-        notes.append(f"no way of quantizing follows FP32: the best reached a cosine of {worst:.4f}")
+    goal = float(request["min_cosine"])
+    if worst is not None and worst < goal:
+        notes.append(f"no way of quantizing reaches a cosine of {goal:g} with FP32: the best has {worst:.4f}")
     if chosen["dynamic_operators"] or chosen["float_operators"]:
         notes.append(
             "fixed scales cannot hold the inputs of some operators: "
@@ -270,7 +270,6 @@ def _finish(
             **facts,
         },
         "cosine": chosen["cosine"],
-        "follows_fp32": follows,
         "notes": notes,
         "versions": _versions(),
     }

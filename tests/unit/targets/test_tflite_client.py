@@ -196,9 +196,8 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         got.append(order)
         file = Path(order["output"], f"{order['action']}.tflite")
         file.write_bytes(order["action"].encode())
-        follows = {} if order["action"] == "convert" else {"follows_fp32": order["precision"] != "int8-dynamic"}
         facts = {"recipe": {"made_by": order["action"]}, "cosine": {}, "versions": {"onnx2tf": "1"}}
-        return {"file": file.name, "binding": {"inputs": []}, "notes": [order["action"]], **facts, **follows}
+        return {"file": file.name, "binding": {"inputs": []}, "notes": [order["action"]], **facts}
 
     monkeypatch.setattr(client, "run_step", run_step)
     return got
@@ -216,12 +215,6 @@ def test_all_precisions_share_one_conversion(tmp_path: Path, steps: list[dict[st
     assert fp16.recipe["binding"] == {"inputs": []}
     assert fp16.recipe["made_by"] == "quantize"
     assert fp16.notes == ("convert", "quantize")
-
-
-def test_a_quantized_file_that_does_not_follow_fp32_is_no_artifact(tmp_path: Path, steps: list[dict[str, Any]]) -> None:
-    with pytest.raises(BuildFailedError, match="tflite-int8-dynamic") as caught:
-        tflite.TfliteInt8Dynamic().build(make_request(tmp_path))
-    assert caught.value.hint
 
 
 def test_shapes_that_only_samples_could_tell_are_asked_for(tmp_path: Path, steps: list[dict[str, Any]]) -> None:
