@@ -60,10 +60,16 @@ def write_images(path: Path, count: int) -> None:
 
 
 def shorten(document: dict) -> dict:
-    """Drops what is long and says nothing about speed."""
+    """Drops what is long or of one machine, and says nothing about speed."""
     long = ("window_median_ms", "recipe", "fidelity", "rounds")
     rows = [{k: v for k, v in row.items() if k not in long} for row in document["measurements"]]
-    return {**document, "measurements": rows}
+    # Paths are of one machine and say nothing to another.
+    source = {**document["source"], "path": "benchmarks/networks.py:create_resnet50"}
+    samples = {
+        part: {**value, "path": "write_images"} if isinstance(value, dict) else value
+        for part, value in document["samples"].items()
+    }
+    return {**document, "measurements": rows, "source": source, "samples": samples}
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from modelwright.core.artifact import Artifact
 from modelwright.core.errors import BuildFailedError, ModelwrightError, ToolchainMissingError
-from modelwright.core.exported import ExportedModel
+from modelwright.core.exported import ExportedModel, record_path
 from modelwright.core.files import locked_folder, made_folder, scratch_directory
 from modelwright.core.sample_store import is_random, materialize_samples
 from modelwright.core.samples import SampleRef
@@ -84,6 +84,7 @@ def build_targets(
             evaluation=evaluation,
             limit=evaluation_limit,
             scratch=Path(scratch),
+            overwrite=overwrite,
             progress=tell,
         )
         built = build_all(
@@ -102,6 +103,7 @@ def prepare(
     evaluation: str | Path | None,
     limit: int,
     scratch: Path,
+    overwrite: bool,
     progress: Progress,
 ) -> tuple[ExportedModel, Evidence]:
     """Exports a source and prepares the samples that its artifacts are built from and judged by."""
@@ -118,7 +120,8 @@ def prepare(
             source,
             model_path,
             samples=None if calibration_path is None else SampleRef(path=calibration_path),
-            overwrite=True,
+            # The record beside it says that the model is ours; another file of that name is the user's.
+            overwrite=overwrite or record_path(model_path).is_file(),
             progress=lambda text: progress.say("export", text),
         )
     if calibration_path is None:

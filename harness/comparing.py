@@ -108,6 +108,7 @@ def compare(
                 evaluation=evaluation,
                 limit=evaluation_limit,
                 scratch=scratch,
+                overwrite=overwrite,
                 progress=tell,
             )
             _check_batch(exported, batch)

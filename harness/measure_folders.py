@@ -14,6 +14,7 @@ from modelwright.harness.document import Context, assemble_document
 from modelwright.harness.effort import get_effort
 from modelwright.harness.limits import Limits
 from modelwright.harness.measuring import (
+    Measured,
     MeasureSettings,
     explain_other_machine,
     measure_artifacts,
@@ -106,7 +107,7 @@ def measure(
             profile=chosen,
             host=host,
             region=grid_region,
-            baseline=chosen_baseline,
+            baseline=_replace_failed(chosen_baseline, names, failures) if baseline is None else chosen_baseline,
         ),
         source=dict(opened[0].manifest.source),
         samples=dict(opened[0].manifest.samples) | ({"measured_on": str(samples)} if samples else {}),
@@ -144,6 +145,12 @@ def _warn_of_other_machines(artifacts: Mapping[str, Artifact], host: Profile) ->
         f"{', '.join(names)}: {reason}. The speeds are true for this machine and say nothing of that one."
         for reason, names in others.items()
     ]
+
+
+def _replace_failed(chosen: str, names: Sequence[str], failures: Sequence[Measured]) -> str:
+    """Returns the baseline, or the first artifact that was measured where nobody asked for the one that failed."""
+    failed = {failure.name for failure in failures}
+    return chosen if chosen not in failed else next(name for name in names if name not in failed)
 
 
 def _choose_baseline(names: Sequence[str], baseline: str | None) -> str:

@@ -281,3 +281,18 @@ def test_what_is_no_regular_file_does_not_hang(place: Path, tmp_path: Path) -> N
         build_targets(place / "cnn.onnx", samples=pipes["npz"], out=tmp_path / "out")
     with pytest.raises(BadInputError, match="not a file"):
         load_profile(pipes["toml"])
+
+
+def test_a_model_of_the_users_own_is_not_overwritten(tmp_path: Path) -> None:
+    own = tmp_path / "out" / "model" / "model.onnx"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"mine")
+    source = models.make_cnn(tmp_path / "cnn.onnx")
+    samples = models.make_samples(tmp_path / "s.npz", count=8, x=(3, 12, 12))
+    with pytest.raises(BadInputError, match=r"model\.onnx"):
+        build_targets(source, samples=samples, out=tmp_path / "out", targets=["ort-fp32"])
+    assert own.read_bytes() == b"mine"
+    own.unlink()
+    for _ in range(2):  # its own model of an earlier build may be replaced
+        built = build_targets(source, samples=samples, out=tmp_path / "out", targets=["ort-fp32"])
+    assert built.reused == {"ort-fp32": True}
