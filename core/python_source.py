@@ -69,6 +69,7 @@ def load_function(path: Path, name: str) -> Callable[..., Any]:
     """
     path = path.resolve()
     sys.path.insert(0, str(path.parent))
+    sys.dont_write_bytecode = True  # the user's folder is read, not written to
     spec = importlib.util.spec_from_file_location(f"modelwright_source_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None

@@ -49,7 +49,7 @@ def run(*arguments: str | Path, shell: str = "", cwd: Path, **variables: str) ->
     words = [*COMMAND, *map(str, arguments)]
     command = ["bash", "-c", f'"$@" {shell}', "bash", *words] if shell else words
     return subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=cwd, timeout=120, env={**os.environ, **variables}
+        command, capture_output=True, text=True, check=False, cwd=cwd, timeout=120, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **variables}
     )
 
 
@@ -119,6 +119,8 @@ def test_a_file_size_limit_is_one_error_and_leaves_nothing(place: Path, tmp_path
     done = subprocess.run(
         ["bash", "-c", 'ulimit -f 2; "$@"', "bash", *COMMAND, "export", "cnn.onnx", "-o", str(tmp_path / "x/m.onnx")],
         capture_output=True, text=True, check=False, cwd=place, timeout=60,
+        # Under this limit Python would cut off its own .pyc files, and keep them for the next tests.
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
     )  # fmt: skip
     assert done.returncode == 5, done.stderr
     assert "no space left" in done.stderr
