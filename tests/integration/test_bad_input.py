@@ -49,7 +49,13 @@ def run(*arguments: str | Path, shell: str = "", cwd: Path, **variables: str) ->
     words = [*COMMAND, *map(str, arguments)]
     command = ["bash", "-c", f'"$@" {shell}', "bash", *words] if shell else words
     return subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=cwd, timeout=120, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **variables}
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        timeout=120,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **variables},
     )
 
 
