@@ -294,18 +294,15 @@ def _serve(call_fd: int, reply_fd: int, guarded_fd: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     # Nor must what vendors start: a shell waits for the end of the parent and then ends the whole group. A thread
     # would not do, for it dies with the child, and waits for the interpreter's lock while a vendor holds it.
-    guard = None
     with contextlib.suppress(OSError):
-        guard = subprocess.Popen(["/bin/sh", "-c", "read _; kill -9 0"], stdin=guarded_fd)
+        subprocess.Popen(["/bin/sh", "-c", "read _; kill -9 0"], stdin=guarded_fd)
     os.close(guarded_fd)
     for call in _read_calls(call_fd):
         _write_line(reply_fd, _answer(call, reply_fd))
     # Some runtimes crash or hang in their destructors at exit; all results are out, nothing is left to save.
     with contextlib.suppress(OSError):
         sys.stdout.flush()
-    if guard is not None:
-        guard.kill()
-        guard.wait()
+    # The guard stays: the end of the calls may be the death of the parent, and then the guard has yet to act.
     os._exit(0)
 
 
