@@ -227,7 +227,15 @@ def _take_examples(torch: Any, name: str, module: Any, samples: SampleRef) -> di
     wanted = [parameter for parameter in parameters if parameter.kind not in fixed]
     required = [parameter.name for parameter in wanted if parameter.default is inspect.Parameter.empty]
     rows = _first_rows(samples, required, name, optional=[parameter.name for parameter in wanted])
-    return {key: _to_tensor(torch, value) for key, value in rows.items()}
+    examples = {key: _to_tensor(torch, value) for key, value in rows.items()}
+    if all(value.ndim > 1 and value.shape[1] == 1 for value in examples.values()):
+        # Either samples with an axis of size 1, as grey images have, or whole inputs with a batch of 1, stacked.
+        with torch.no_grad():
+            try:
+                module(**examples)
+            except Exception:  # what a module raises for a wrong rank is its own affair
+                return {key: value[:, 0] for key, value in examples.items()}
+    return examples
 
 
 def _first_rows(

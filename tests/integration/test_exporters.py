@@ -19,6 +19,7 @@ from onnx import TensorProto, helper
 from modelwright.core.errors import BadInputError, BuildFailedError
 from modelwright.core.exported import load_exported
 from modelwright.core.reference import ReferenceModel
+from modelwright.core.sample_store import materialize_samples
 from modelwright.core.samples import SampleRef
 from modelwright.exporters import export
 
@@ -397,3 +398,24 @@ def test_hang_is_stopped(factories: Path, tmp_path: Path) -> None:
     with pytest.raises(BuildFailedError, match="did not answer within 2 s during running"):
         export(factories.parent / "light.py:sleeps", tmp_path / "m.onnx", timeout_s=2)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sample_function_may_yield_whole_inputs(tmp_path: Path) -> None:
+    (tmp_path / "tagger.py").write_text(
+        "import numpy as np\n"
+        "from torch import nn\n"
+        "class Tagger(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.embed, self.lstm = nn.Embedding(9, 4), nn.LSTM(4, 5, batch_first=True)\n"
+        "    def forward(self, tokens):\n"
+        "        return self.lstm(self.embed(tokens))[0].mean(1)\n"
+        "def create():\n"
+        "    return Tagger()\n"
+        "def samples():\n"
+        "    for start in range(4):\n"
+        "        yield {'tokens': np.arange(start, start + 6).reshape(1, 6)}\n"
+    )
+    path = materialize_samples(f"{tmp_path / 'tagger.py'}:samples", None, tmp_path / "samples")
+    exported = export(f"{tmp_path / 'tagger.py'}:create", tmp_path / "m.onnx", samples=SampleRef(path=path))
+    assert [spec.describe() for spec in exported.signature.inputs] == ["tokens int64 [batch, 6]"]
