@@ -114,11 +114,15 @@ class LiveProgress:
         if not self._tasks:
             self._progress.stop()
 
+    def close(self) -> None:
+        """Takes the live lines off the screen."""
+        self._progress.stop()
+
 
 def close_progress(progress: Progress) -> None:
     """Takes a live line off the screen, whatever happened."""
     if isinstance(progress, LiveProgress):
-        progress._progress.stop()  # noqa: SLF001 - same module
+        progress.close()
 
 
 def print_document(document: Mapping[str, Any], *, as_json: bool, folder: str | None = None) -> None:

@@ -19,7 +19,8 @@ import numpy.typing as npt
 from modelwright.core.array_files import NpyWriter
 from modelwright.core.errors import BadInputError, ToolchainMissingError
 from modelwright.core.files import explain_os_error, read_json, write_json
-from modelwright.core.samples import SampleSet, array_file_name
+from modelwright.core.sample_files import array_file_name
+from modelwright.core.samples import SampleSet
 
 Array = npt.NDArray[Any]
 

@@ -15,7 +15,8 @@ from modelwright.core.child import Progress, run_in_child
 from modelwright.core.errors import BadInputError, UsageError
 from modelwright.core.files import explain_os_error, staged_directory
 from modelwright.core.python_source import is_python, load_function, require_function, shorten_traceback
-from modelwright.core.samples import LABELS, array_file_name, is_compressed, unpack_archive, write_random
+from modelwright.core.sample_files import array_file_name, is_compressed, unpack_archive
+from modelwright.core.samples import LABELS, write_random
 from modelwright.core.signature import Signature
 
 Array = npt.NDArray[Any]

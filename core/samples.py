@@ -8,25 +8,17 @@ is what a sample function's output is stored as. Axis 0 of every array counts th
 from __future__ import annotations
 
 import hashlib
-import math
-import os
-import shutil
-import tempfile
-import tokenize
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, cast
-from urllib.parse import quote, unquote
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from modelwright.core.array_files import NpyWriter
 from modelwright.core.errors import BadInputError
-from modelwright.core.files import describe_os_error
+from modelwright.core.sample_files import array_file_name, read_arrays
 from modelwright.core.signature import Signature, TensorSpec
 
 Array = npt.NDArray[Any]
@@ -39,18 +31,6 @@ CALIBRATION_LIMIT = 256
 """Samples read for calibration at most: activation ranges settle long before (NNCF's default is 300)."""
 TUNING_LIMIT = 64
 _BLOCK_BYTES = 16 * 2**20
-_DAMAGE = (
-    ValueError,
-    EOFError,
-    OverflowError,
-    RecursionError,
-    RuntimeError,
-    SyntaxError,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-"""What numpy and zipfile raise on files that are not what they claim; RuntimeError for encrypted archives."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,67 +166,6 @@ def select_part(
     return np.sort(chosen[:limit])
 
 
-def read_arrays(path: Path, *, checked: bool = False) -> dict[str, Array]:
-    """Maps every array of a `.npz` file or of a folder of `.npy` files.
-
-    Raises:
-        BadInputError: The file is missing, empty, truncated, or holds pickled objects.
-    """
-    if not path.exists():
-        raise BadInputError(
-            f"no such sample file: {path}",
-            hint="give a .npz keyed by input name, or file.py:function that yields dicts",
-        )
-    try:
-        if path.is_dir():
-            arrays = {unquote(file.stem): _map_npy(file) for file in sorted(path.glob("*.npy"))}
-        elif path.suffix == ".npz" and path.is_file():
-            arrays = _map_npz(path, checked=checked)
-        else:
-            raise BadInputError(
-                f"{path} is no sample file, which is one whose name ends in .npz",
-                hint="save one with numpy: numpy.savez('samples.npz', input_name=array)",
-            )
-    except OSError as error:
-        # A compressed array is unpacked into the folder for temporary files, which may be full.
-        raise describe_os_error(error) or BadInputError(f"{path} cannot be read as samples: {error}") from error
-    except _DAMAGE as error:
-        raise BadInputError(
-            f"{path} cannot be read as samples: {error}",
-            hint="save it again with numpy.savez('samples.npz', input_name=array); no object arrays",
-        ) from error
-    if not arrays:
-        raise BadInputError(f"{path} holds no arrays", hint="numpy.savez('samples.npz', input_name=array)")
-    return arrays
-
-
-def is_compressed(path: Path) -> bool:
-    """Whether a `.npz` file holds compressed arrays, which cannot be mapped; False for what is not a zip archive."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist())
-    except _DAMAGE:
-        return False
-
-
-def unpack_archive(path: Path, directory: Path) -> Path:
-    """Unpacks a `.npz` file into a folder of `.npy` files, so that every process maps it instead of unpacking it.
-
-    Raises:
-        BadInputError: The archive is damaged.
-    """
-    directory.mkdir(parents=True)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for info in archive.infolist():
-                target = directory / array_file_name(info.filename.removesuffix(".npy"))
-                with archive.open(info) as member, target.open("wb") as file:
-                    shutil.copyfileobj(member, file, _BLOCK_BYTES)
-    except _DAMAGE as error:
-        raise BadInputError(f"{path} cannot be read as samples: {error}", hint="save it again") from error
-    return directory
-
-
 def write_random(directory: Path, signature: Signature, *, count: int, seed: int = 0) -> Path:
     """Writes random samples for a signature: normal floats, integers of 0 and 1, dynamic dimensions of 1 to 128.
 
@@ -265,79 +184,10 @@ def write_random(directory: Path, signature: Signature, *, count: int, seed: int
     return directory
 
 
-def array_file_name(name: str) -> str:
-    """Returns the file name of an input's array in a sample folder; input names may hold any character."""
-    return quote(name, safe="") + ".npy"
-
-
 def _random_size(axis: int, size: int | str) -> int:
     if isinstance(size, int):
         return size
     return 1 if axis == 0 else 128
-
-
-def _map_npy(path: Path) -> Array:
-    return cast(Array, np.load(path, mmap_mode="r", allow_pickle=False))
-
-
-def _map_npz(path: Path, *, checked: bool) -> dict[str, Array]:
-    arrays: dict[str, Array] = {}
-    with zipfile.ZipFile(path) as archive:
-        for info in archive.infolist():
-            name = info.filename.removesuffix(".npy")
-            if info.compress_type == zipfile.ZIP_STORED:
-                arrays[name] = _map_stored_member(path, archive, info, checked=checked)
-            else:
-                arrays[name] = _map_unpacked_member(archive, info)
-    return arrays
-
-
-def _map_stored_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, *, checked: bool) -> Array:
-    """Maps an array inside an uncompressed archive without copying it."""
-    with archive.open(info) as member:
-        version = np.lib.format.read_magic(member)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read_header(member)
-        header_bytes = member.tell()
-    if dtype.hasobject:
-        raise ValueError(f"array {info.filename} holds Python objects, not numbers")
-    if any(size < 0 for size in shape):
-        raise ValueError(f"array {info.filename} has the shape {list(shape)}")
-    expected = math.prod(shape) * dtype.itemsize
-    if info.file_size - header_bytes < expected:
-        raise ValueError(f"array {info.filename} is truncated")
-    with path.open("rb") as file:
-        # The local header's name and extra field may differ in length from the central directory's.
-        file.seek(info.header_offset + 26)
-        name_bytes, extra_bytes = np.frombuffer(file.read(4), dtype="<u2")
-        # Mapped bytes are not checked by anyone later; a damaged file must not become a wrong number.
-        file.seek(int(name_bytes) + int(extra_bytes), os.SEEK_CUR)
-        if not checked and _checksum(file, info.file_size) != info.CRC:
-            raise ValueError(f"array {info.filename} is damaged: its checksum is wrong")
-    offset = info.header_offset + 30 + int(name_bytes) + int(extra_bytes) + header_bytes
-    if offset + expected > path.stat().st_size:
-        raise ValueError(f"array {info.filename} is truncated")
-    if expected == 0:
-        return np.zeros(shape, dtype)
-    return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape, order="F" if fortran else "C")
-
-
-def _checksum(file: IO[bytes], length: int) -> int:
-    checksum = 0
-    while length > 0 and (block := file.read(min(length, _BLOCK_BYTES))):
-        checksum = zlib.crc32(block, checksum)
-        length -= len(block)
-    return checksum
-
-
-def _map_unpacked_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Array:
-    """Unpacks a compressed array into an unnamed temporary file and maps that."""
-    with tempfile.NamedTemporaryFile(suffix=".npy") as file:
-        with archive.open(info) as member:
-            while block := member.read(_BLOCK_BYTES):
-                file.write(block)
-        file.flush()
-        return _map_npy(Path(file.name))
 
 
 def _rows_per_sample(spec: TensorSpec, array: Array) -> int:
@@ -445,8 +295,3 @@ def _check_finite(path: Path, name: str, array: Array) -> None:
                 f"{path}: {name} holds NaN or infinity, first in row {bad}",
                 hint="a quantizer calibrated on these would be silently wrong: clean the samples",
             )
-
-
-def describe_samples(ref: SampleRef, samples: SampleSet) -> dict[str, Any]:
-    """Returns what a manifest says of samples."""
-    return {"path": str(ref.path), "part": ref.part, "count": samples.count, "sha256": samples.sha256}

@@ -21,7 +21,8 @@ import numpy.typing as npt
 from modelwright.core.errors import BadInputError, ToolchainMissingError
 from modelwright.core.files import hash_file
 from modelwright.core.python_source import load_function, shorten_traceback
-from modelwright.core.samples import LABELS, SampleRef, read_arrays
+from modelwright.core.sample_files import read_arrays
+from modelwright.core.samples import LABELS, SampleRef
 
 Array = npt.NDArray[Any]
 

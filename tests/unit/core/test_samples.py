@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from modelwright.core.errors import BadInputError
+from modelwright.core.sample_files import read_arrays
 from modelwright.core.sample_store import materialize_samples
-from modelwright.core.samples import SampleRef, open_samples, read_arrays, select_part, write_random
+from modelwright.core.samples import SampleRef, open_samples, select_part, write_random
 from modelwright.core.signature import Signature, TensorSpec
 
 
