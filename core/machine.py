@@ -2,9 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 from dataclasses import dataclass
 from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """The facts about an NVIDIA GPU that decide what is built for it and what runs on it.
+
+    Attributes:
+        name: As the driver says it: `NVIDIA GeForce RTX 4090`.
+        compute_capability: CUDA's, such as `8.9`.
+        memory_bytes: None where the driver does not tell.
+        driver_version: Such as `580.65.06`; None for a machine that is only described.
+        cuda_version: The newest CUDA that the driver supports, such as `13.0`; None likewise.
+    """
+
+    name: str
+    compute_capability: str
+    memory_bytes: int | None = None
+    driver_version: str | None = None
+    cuda_version: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,14 +40,19 @@ class Machine:
         instruction_sets: CPU features in Linux' spelling: `avx2`, `avx512_vnni`, `avx_vnni`, `avx512_bf16`,
             `amx_int8`, `amx_bf16`, `asimd`, `asimddp`, `i8mm`, `bf16`.
         cores: Physical cores.
-        gpu_compute_capability: Of the first NVIDIA GPU, such as `8.9`; None without one.
+        gpu: The first NVIDIA GPU; None without one.
     """
 
     name: str
     architecture: str
     instruction_sets: frozenset[str]
     cores: int
-    gpu_compute_capability: str | None = None
+    gpu: Gpu | None = None
+
+    @property
+    def gpu_compute_capability(self) -> str | None:
+        """Of the first NVIDIA GPU, such as `8.9`; None without one."""
+        return None if self.gpu is None else self.gpu.compute_capability
 
     @property
     def has_int8_dot_product(self) -> bool:
@@ -42,7 +70,7 @@ class Machine:
             "architecture": self.architecture,
             "instruction_sets": sorted(self.instruction_sets),
             "cores": self.cores,
-            "gpu_compute_capability": self.gpu_compute_capability,
+            "gpu": None if self.gpu is None else self.gpu.to_dict(),
         }
 
     @staticmethod
@@ -52,7 +80,7 @@ class Machine:
             architecture=data["architecture"],
             instruction_sets=frozenset(data["instruction_sets"]),
             cores=int(data["cores"]),
-            gpu_compute_capability=data.get("gpu_compute_capability"),
+            gpu=Gpu(**data["gpu"]) if data.get("gpu") else None,
         )
 
 

@@ -259,16 +259,9 @@ def require_runnable(name: str, artifact: Artifact, host: Profile) -> None:
     readiness = target.check_run(replace(host.machine(), name="this machine"))
     if not readiness.ok:
         raise ToolchainMissingError(f"{name} cannot run here: {readiness.reason}", hint=readiness.hint)
-    requires = artifact.manifest.requires
-    missing = sorted(set(requires.get("instruction_sets", ())) - host.instruction_sets)
-    alternatives = set(requires.get("any_instruction_set", ()))
-    if alternatives and not alternatives & host.instruction_sets:
-        missing.append(" or ".join(sorted(alternatives)))
-    if missing:
-        raise MeasurementInvalidError(
-            f"{name} needs {', '.join(missing)}, which this CPU lacks",
-            hint="build it for this machine: modelwright build ... --profile host",
-        )
+    fit = target.check_artifact(artifact.manifest.requires, host.machine())
+    if not fit.ok:
+        raise MeasurementInvalidError(f"{name} does not run here: {fit.reason}", hint=fit.hint)
 
 
 def explain_other_machine(artifact: Artifact, host: Profile) -> str | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
-from modelwright.core.machine import Machine
+from modelwright.core.machine import Gpu, Machine
 
 PowerScope = Literal["CPU package", "GPU board", "module", "board"]
 POWER_SCOPES: tuple[PowerScope, ...] = ("CPU package", "GPU board", "module", "board")
@@ -27,20 +27,29 @@ class Accelerator:
         name: As the driver says it.
         compute_capability: CUDA's, such as `8.9`.
         memory_bytes: None where the driver does not tell (shared memory of a Jetson, for one).
+        driver_version: Of a detected device, such as `580.65.06`; None in a profile from a file.
+        cuda_version: The newest CUDA that the detected driver supports, such as `13.0`.
     """
 
     kind: str
     name: str
     compute_capability: str
     memory_bytes: int | None
+    driver_version: str | None = None
+    cuda_version: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "name": self.name,
-            "compute_capability": self.compute_capability,
-            "memory_bytes": self.memory_bytes,
-        }
+        return {"kind": self.kind, **self.gpu().to_dict()}
+
+    def gpu(self) -> Gpu:
+        """Returns the facts that targets care about."""
+        return Gpu(
+            name=self.name,
+            compute_capability=self.compute_capability,
+            memory_bytes=self.memory_bytes,
+            driver_version=self.driver_version,
+            cuda_version=self.cuda_version,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +177,7 @@ class Profile:
             architecture=self.architecture,
             instruction_sets=frozenset(name for name in self.instruction_sets if name.startswith(_ARITHMETIC)),
             cores=self.cores,
-            gpu_compute_capability=self.accelerators[0].compute_capability if self.accelerators else None,
+            gpu=self.accelerators[0].gpu() if self.accelerators else None,
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -15,17 +15,44 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy.typing as npt
 
 from modelwright.core.machine import Machine
 from modelwright.core.samples import SampleSet
+from modelwright.core.shapes import ShapeRange
 from modelwright.core.signature import Signature
 
 Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]
 """One call's inputs: ONNX input name -> array in the ONNX dtype and layout, batch dimension included."""
+
+
+Device = Literal["cpu", "cuda"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetOption:
+    """A choice that a target leaves to the user at build time: `--option NAME=VALUE`.
+
+    Attributes:
+        name: As typed: `workspace-mb`.
+        kind: What a value is.
+        default: Taken when the user says nothing.
+        help: A sentence for `modelwright targets NAME`.
+        choices: Of the kind `choice`.
+        minimum: Of the kind `integer`.
+        maximum: Of the kind `integer`.
+    """
+
+    name: str
+    kind: Literal["integer", "boolean", "choice"]
+    default: int | bool | str | None
+    help: str
+    choices: tuple[str, ...] = ()
+    minimum: int | None = None
+    maximum: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +75,10 @@ class TargetRecord:
         recipe_version: Raised when the recipe changes, so that cached artifacts are built again.
         min_cosine: Mean cosine with FP32 on the evaluation samples under which the artifact is not following FP32.
         build_anywhere: Whether a host of another architecture than the profile's can build it.
+        devices: Where it can run, the preferred one first.
+        options: What the user may choose at build time.
+        uses_shapes: Whether its files depend on the ranges of the input shapes; then other ranges mean a new build.
+        uses_program: Whether it is built from the source's PyTorch program, which an ONNX source does not have.
     """
 
     name: str
@@ -64,6 +95,10 @@ class TargetRecord:
     recipe_version: int = 1
     min_cosine: float = 0.999
     build_anywhere: bool = True
+    devices: tuple[Device, ...] = ("cpu",)
+    options: tuple[TargetOption, ...] = ()
+    uses_shapes: bool = False
+    uses_program: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +136,9 @@ class BuildRequest:
         shared: A folder that all builds of one model see one after the other, for intermediate results that several
             targets of a runtime need; removed when the last one is built.
         progress: Takes a line about what is going on.
+        options: A value for each of the record's options.
+        shapes: Input name -> the shapes that it may have, for every input.
+        program_path: The source as a saved `torch.export` program; None for a source that is no PyTorch module.
     """
 
     model_path: Path
@@ -113,6 +151,9 @@ class BuildRequest:
     scratch: Path
     shared: Path
     progress: Callable[[str], None]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    shapes: Mapping[str, ShapeRange] = field(default_factory=dict)
+    program_path: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +167,8 @@ class BuildResult:
             of them), `packages` (name -> version).
         versions: Package -> version of what made it.
         notes: Sentences for the user: what to know before shipping it.
+        emulation: An ONNX model with the artifact's own arithmetic, in the scratch folder. Where the build host cannot
+            run the artifact, ONNX Runtime evaluates this model in its place, and the proof says so.
     """
 
     model_file: str
@@ -133,17 +176,52 @@ class BuildResult:
     requires: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    emulation: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """How a session is to run; the same for all artifacts of a comparison."""
+    """How a session is to run; the same for all artifacts of a comparison.
+
+    Attributes:
+        threads: Intra-operator threads on the CPU.
+        device: Where it runs; one of the record's devices.
+        cuda_graph: Whether the computation is captured once and launched as a CUDA graph.
+        spin: Whether to wait for the GPU by polling: quicker to notice, at the price of a CPU core.
+        streams: Inferences in flight on the GPU at a time, where the computation alone is timed.
+    """
 
     threads: int = 1
+    device: Device = "cpu"
+    cuda_graph: bool = False
+    spin: bool = False
+    streams: int = 1
+
+
+class Computation(ABC):
+    """One inference whose inputs already lie on the accelerator, and whose outputs stay there.
+
+    Attributes:
+        stream: The handle (`CUstream`) of the stream that `enqueue` puts the work on.
+        uses_graph: Whether a CUDA graph is launched.
+    """
+
+    stream: int
+    uses_graph: bool = False
+
+    @abstractmethod
+    def enqueue(self) -> None:
+        """Puts the work on the stream and returns before it is done."""
 
 
 class Session(ABC):
-    """A loaded artifact. Not thread-safe."""
+    """A loaded artifact. Not thread-safe.
+
+    Attributes:
+        device: Where it runs.
+    """
+
+    device: Device = "cpu"
 
     @abstractmethod
     def run(self, feeds: Feeds) -> dict[str, Array]:
@@ -162,6 +240,15 @@ class Session(ABC):
         It includes handing over the inputs and making the outputs readable, nothing else.
         """
         return lambda: self.run(feeds)
+
+    def bind_computation(self, feeds: Feeds, stream_index: int = 0) -> Computation | None:  # noqa: ARG002
+        """Copies inputs to the accelerator and returns the computation on them; None where there is none to time.
+
+        Args:
+            feeds: As for `run`.
+            stream_index: Which of the session's streams (`RunSettings.streams`) it goes to.
+        """
+        return None
 
     def describe_execution(self) -> dict[str, Any]:
         """Returns what really runs, read back from the runtime: precisions, operators, threads, devices.
@@ -187,6 +274,24 @@ class Target(ABC):
         if not machine.is_here:
             return Readiness.no(f"{machine.name} is another machine ({machine.architecture})")
         return check_packages(self.record.run_packages, self.record.run_extra)
+
+    def check_artifact(self, requires: Mapping[str, Any], machine: Machine) -> Readiness:
+        """Says whether a machine has what an artifact needs, before anything of the artifact is loaded.
+
+        Args:
+            requires: The manifest's `requires`: what `build` said.
+            machine: The machine that is to run it.
+        """
+        missing = sorted(set(requires.get("instruction_sets", ())) - machine.instruction_sets)
+        alternatives = set(requires.get("any_instruction_set", ()))
+        if alternatives and not alternatives & machine.instruction_sets:
+            missing.append(" or ".join(sorted(alternatives)))
+        if missing:
+            return Readiness.no(
+                f"it needs {', '.join(missing)}, which this CPU lacks",
+                "build it for this machine: modelwright build ... --profile host",
+            )
+        return Readiness.yes()
 
     @abstractmethod
     def build(self, request: BuildRequest) -> BuildResult:
