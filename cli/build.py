@@ -16,6 +16,8 @@ from modelwright.cli import options
 @options.samples_option
 @options.evaluation_option
 @options.evaluation_limit_option
+@options.shapes_option
+@options.build_option_option
 @options.profile_option
 @click.option("-o", "--out", required=True, type=click.Path(), help="Folder; each artifact goes into OUT/TARGET.")
 @options.overwrite_option

@@ -16,6 +16,8 @@ from modelwright.cli import options
 @options.evaluation_option
 @options.evaluation_limit_option
 @click.option("--baseline", default="ort-fp32", show_default=True, help="The target that speed-ups are over.")
+@options.shapes_option
+@options.build_option_option
 @options.profile_option
 @click.option("-o", "--out", required=True, type=click.Path(), help="Folder for artifacts, results and report.html.")
 @options.overwrite_option

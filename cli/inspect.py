@@ -70,6 +70,8 @@ def _print_proof(proof: Mapping[str, Any] | None, reason: str | None) -> None:
         parts.append(
             f"accuracy {proof['correct'] / proof['count']:.2%} (FP32 {proof['correct_fp32'] / proof['count']:.2%})"
         )
+    if proof.get("emulated"):
+        parts.append(f"its graph evaluated by {proof['emulated']}; `modelwright measure` proves the artifact itself")
     _line("proof", ", ".join(parts))
 
 

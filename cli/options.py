@@ -65,6 +65,21 @@ profile_option = click.option(
     metavar="PROFILE",
     help="The machine it is for: a name from `modelwright profiles`, or a .toml file.",
 )
+shapes_option = click.option(
+    "--shapes",
+    multiple=True,
+    metavar="INPUT=MIN:OPT:MAX",
+    help="Range of a dynamic input that engines are built for, such as x=1x3x224x224:8x3x224x224:32x3x224x224. "
+    "Default: batch 1 to 32; other dimensions as in the samples.",
+)
+build_option_option = click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A build option of the targets that have it (`modelwright targets NAME` lists them); TARGET:NAME=VALUE sets "
+    "it for one target.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines instead of text.")
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what is there.")
 
@@ -99,6 +114,22 @@ def measuring_options(command: Callable[..., Any]) -> Callable[..., Any]:
             ),
             click.option(
                 "--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Samples an inference."
+            ),
+            click.option(
+                "--device",
+                type=click.Choice(("auto", "cpu", "cuda")),
+                default="auto",
+                show_default=True,
+                help="Where targets run that can do both, such as torch-fp32; auto takes the GPU if there is one.",
+            ),
+            click.option("--cuda-graph", is_flag=True, help="Launch computations on the GPU as CUDA graphs."),
+            click.option("--spin", is_flag=True, help="Wait for the GPU by polling instead of sleeping."),
+            click.option(
+                "--streams",
+                type=click.IntRange(min=1, max=64),
+                default=1,
+                show_default=True,
+                help="Inferences in flight on the GPU, where the computation alone is timed.",
             ),
             click.option("--region", metavar="CODE", help="Grid region for carbon, such as DE or FR. [profile's]"),
             click.option(

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from modelwright.cli import options
 
+if TYPE_CHECKING:
+    from modelwright.targets.base import Readiness, TargetOption, TargetRecord
+
 
 @click.command(short_help="Say what can be built and run here; if not, why.")
+@click.argument("name", required=False)
 @options.profile_option
 @options.json_option
-def targets(profile: str, as_json: bool) -> int:
-    """Say of each target whether it can be built and run here; if not, which package or hardware is missing."""
+def targets(name: str | None, profile: str, as_json: bool) -> int:
+    """Say of each target whether it can be built and run here; if not, which package or hardware is missing.
+
+    With NAME, only of that target, with its build options.
+
+    \b
+    Examples:
+      modelwright targets
+      modelwright targets tensorrt-rtx-int8 --profile rtx-4090
+    """
     from modelwright.cli.printing import print_json
     from modelwright.profiles import detect_host, load_profile
     from modelwright.targets.table import get_target, target_names
@@ -19,32 +33,59 @@ def targets(profile: str, as_json: bool) -> int:
     host = detect_host()
     machine = (host if profile == "host" else load_profile(profile)).machine()
     rows = []
-    for name in target_names():
-        target = get_target(name)
-        can_build, can_run = target.check_build(machine), target.check_run(host.machine())
-        rows.append((name, target.record, can_build, can_run))
+    for each in target_names() if name is None else (name,):
+        target = get_target(each)
+        rows.append((target.record, target.check_build(machine), target.check_run(host.machine())))
     if as_json:
-        print_json(
-            [
-                {
-                    "target": name,
-                    "title": record.title,
-                    "build": {"ok": build.ok, "reason": build.reason, "hint": build.hint},
-                    "run": {"ok": run.ok, "reason": run.reason, "hint": run.hint},
-                }
-                for name, record, build, run in rows
-            ]
-        )
+        print_json([_to_dict(*row) for row in rows])
         return 0
-    click.echo(f"{'target':21} {'build':6} {'run':4} {'runtime and precision'}")
-    for name, record, build, run in rows:
+    width = max(len(record.name) for record, _, _ in rows) + 2
+    click.echo(f"{'target':{width}} {'build':6} {'run':4} {'runtime and precision'}")
+    for record, build, run in rows:
         yes_no = ("yes" if build.ok else "no", "yes" if run.ok else "no")
-        click.echo(f"{name:21} {yes_no[0]:6} {yes_no[1]:4} {record.title}")
+        click.echo(f"{record.name:{width}} {yes_no[0]:6} {yes_no[1]:4} {record.title}")
         said = set()
         for what, readiness in (("build", build), ("run", run)):
             if readiness.reason and readiness.reason not in said:
                 said.add(readiness.reason)
-                click.echo(f"{'':21} {what}: {readiness.reason}")
+                click.echo(f"{'':{width}} {what}: {readiness.reason}")
                 if readiness.hint:
-                    click.echo(f"{'':21}   -> {readiness.hint}")
+                    click.echo(f"{'':{width}}   -> {readiness.hint}")
+    if name is not None:
+        _print_options(rows[0][0])
     return 0
+
+
+def _to_dict(record: TargetRecord, build: Readiness, run: Readiness) -> dict[str, object]:
+    return {
+        "target": record.name,
+        "title": record.title,
+        "devices": list(record.devices),
+        "build": {"ok": build.ok, "reason": build.reason, "hint": build.hint},
+        "run": {"ok": run.ok, "reason": run.reason, "hint": run.hint},
+        "options": [
+            {"name": option.name, "values": _describe_values(option), "default": option.default, "help": option.help}
+            for option in record.options
+        ],
+    }
+
+
+def _print_options(record: TargetRecord) -> None:
+    if not record.options:
+        click.echo("\nNo build options.")
+        return
+    click.echo("\nBuild options, for --option NAME=VALUE:")
+    for option in record.options:
+        default = "the vendor's" if option.default is None else str(option.default).lower()
+        click.echo(f"  {option.name}={_describe_values(option)}  [{default}]")
+        click.echo(click.wrap_text(option.help, width=78, initial_indent="      ", subsequent_indent="      "))
+
+
+def _describe_values(option: TargetOption) -> str:
+    if option.kind == "boolean":
+        return "true|false"
+    if option.kind == "choice":
+        return "|".join(option.choices)
+    low = "" if option.minimum is None else option.minimum
+    high = "" if option.maximum is None else option.maximum
+    return f"{low}..{high}"

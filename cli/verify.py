@@ -29,8 +29,8 @@ def verify(artifact: str, as_json: bool) -> int:
     opened = open_artifact(Path(artifact))
     verify_files(opened)
     host = detect_host()
-    require_runnable(opened.manifest.target, opened, host)
-    note = explain_other_machine(opened, host)
+    notes = [require_runnable(opened.manifest.target, opened, host), explain_other_machine(opened, host)]
+    note = "; ".join(note for note in notes if note) or None
     if as_json:
         print_json(
             {

@@ -22,6 +22,7 @@ from modelwright.harness.progress import Progress, Silence
 from modelwright.profiles import detect_host, load_profile
 from modelwright.profiles.schema import Profile
 from modelwright.targets.building import build
+from modelwright.targets.choices import BuildChoices, read_choices
 from modelwright.targets.evidence import EVALUATION_LIMIT, Evidence, prepare_evidence
 from modelwright.targets.table import get_target, target_names
 
@@ -44,6 +45,8 @@ def build_targets(
     targets: Sequence[str] | None = None,
     profile: str = "host",
     evaluation_limit: int = EVALUATION_LIMIT,
+    options: Sequence[str] = (),
+    shapes: Sequence[str] = (),
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Built:
@@ -57,6 +60,8 @@ def build_targets(
         targets: Names; None for all that suit the profile.
         profile: The machine they are for; may be another than this one.
         evaluation_limit: Judge on at most this many samples.
+        options: `NAME=VALUE`, or `TARGET:NAME=VALUE` for one target.
+        shapes: `INPUT=MIN:OPT:MAX` ranges of dynamic inputs, for engines.
         overwrite: Replace artifacts that were built from other inputs.
         progress: Told what is going on.
 
@@ -64,7 +69,7 @@ def build_targets(
         Artifacts by target, and what is missing with its reason.
 
     Raises:
-        UsageError: Unknown target.
+        UsageError: Unknown target or option, or ranges of shapes that make no sense.
         BadInputError: Source, samples or `out` cannot be used.
         BuildFailedError: The export does not follow the source, or no target could be built.
     """
@@ -75,6 +80,7 @@ def build_targets(
     names = list(dict.fromkeys(targets or suiting))
     for name in names:
         get_target(name)
+    choices = read_choices(options, shapes, names)
     folder = Path(out)
     with made_folder(folder), locked_folder(folder), scratch_directory(folder) as scratch:
         exported, evidence = prepare(
@@ -88,7 +94,17 @@ def build_targets(
             progress=tell,
         )
         built = build_all(
-            names, exported, evidence, folder, chosen, host, tell, by_name=bool(targets), overwrite=overwrite, run=False
+            names,
+            exported,
+            evidence,
+            folder,
+            chosen,
+            host,
+            tell,
+            by_name=bool(targets),
+            overwrite=overwrite,
+            run=False,
+            choices=choices,
         )
     if not built.artifacts:
         raise explain_nothing_built(built)
@@ -173,6 +189,7 @@ def build_all(
     overwrite: bool = True,
     run: bool = True,
     threads: int = 1,
+    choices: BuildChoices | None = None,
 ) -> Built:
     """Builds one target after the other; one that fails does not stop the others.
 
@@ -188,6 +205,7 @@ def build_all(
         overwrite: Replace artifacts that were built from other inputs.
         run: Whether only targets that can run here are wanted.
         threads: That they are proved with.
+        choices: Options and ranges of shapes; None for defaults.
     """
     built = Built()
     for name in names:
@@ -208,6 +226,7 @@ def build_all(
                 host=host.machine(),
                 threads=threads,
                 overwrite=overwrite,
+                choices=choices,
                 progress=_say(tell, task),
             )
         except ToolchainMissingError as error:
@@ -238,6 +257,8 @@ def summarize_build(artifact: Artifact, *, reused: bool) -> str:
             parts.append(f"agreement {fidelity['agreement']:.1%}")
         if fidelity.get("cosine") is not None:
             parts.append(f"cosine {fidelity['cosine']:.5f}")
+        if manifest.proof.get("emulated"):
+            parts.append("evaluated by ONNX Runtime, not by the engine")
     return f"{manifest.target}: {', '.join(parts)}"
 
 

@@ -33,6 +33,7 @@ from modelwright.harness.progress import Progress, Silence
 from modelwright.harness.report import render_html, write_csv
 from modelwright.harness.verdict import judge
 from modelwright.profiles import detect_host, find_region, load_profile, require_fit
+from modelwright.targets.choices import read_choices
 from modelwright.targets.evidence import EVALUATION_LIMIT, Evidence
 from modelwright.targets.table import BASELINE, get_target, target_names
 
@@ -51,8 +52,14 @@ def compare(
     profile: str = "host",
     threads: int = 1,
     batch: int = 1,
+    device: str = "auto",
+    cuda_graph: bool = False,
+    spin: bool = False,
+    streams: int = 1,
     region: str | None = None,
     evaluation_limit: int = EVALUATION_LIMIT,
+    options: Sequence[str] = (),
+    shapes: Sequence[str] = (),
     limits: Limits | None = None,
     seed: int = 0,
     overwrite: bool = False,
@@ -72,8 +79,14 @@ def compare(
         profile: The machine the numbers are for; refused when this is another one.
         threads: Of every runtime.
         batch: Samples an inference.
+        device: `auto`, `cpu` or `cuda`: where targets run that can do both.
+        cuda_graph: Launch computations on the GPU as CUDA graphs.
+        spin: Wait for the GPU by polling.
+        streams: Inferences in flight on the GPU where the computation alone is timed.
         region: Of the grid, for carbon; None for the profile's.
         evaluation_limit: Judge on at most this many samples.
+        options: `NAME=VALUE` of targets' build options, or `TARGET:NAME=VALUE` for one target.
+        shapes: `INPUT=MIN:OPT:MAX` ranges of dynamic inputs, for engines.
         limits: What a target must meet to be shipped.
         seed: Of the order of turns.
         overwrite: Use `out` even though it holds a comparison of another source.
@@ -90,7 +103,17 @@ def compare(
     """
     tell = progress or Silence()
     names = _choose_targets(targets, baseline)
-    settings = MeasureSettings(effort=get_effort(effort), threads=threads, batch=batch, seed=seed)
+    settings = MeasureSettings(
+        effort=get_effort(effort),
+        threads=threads,
+        batch=batch,
+        seed=seed,
+        device=device,
+        cuda_graph=cuda_graph,
+        spin=spin,
+        streams=streams,
+    )
+    choices = read_choices(options, shapes, names, batch)
     host = detect_host()
     chosen = host if profile == "host" else load_profile(profile)
     require_fit(chosen, host)
@@ -122,6 +145,7 @@ def compare(
                 tell,
                 by_name=bool(targets),
                 threads=threads,
+                choices=choices,
             )
             if not built.artifacts:
                 raise explain_nothing_built(built)

@@ -37,6 +37,10 @@ def measure(
     profile: str = "host",
     threads: int = 1,
     batch: int = 1,
+    device: str = "auto",
+    cuda_graph: bool = False,
+    spin: bool = False,
+    streams: int = 1,
     region: str | None = None,
     limits: Limits | None = None,
     seed: int = 0,
@@ -55,6 +59,10 @@ def measure(
         profile: The machine the numbers are for; refused when this is another one.
         threads: Of every runtime.
         batch: Samples an inference.
+        device: `auto`, `cpu` or `cuda`: where targets run that can do both.
+        cuda_graph: Launch computations on the GPU as CUDA graphs.
+        spin: Wait for the GPU by polling.
+        streams: Inferences in flight on the GPU where the computation alone is timed.
         region: Of the grid, for carbon; None for the profile's.
         limits: What a target must meet to be shipped.
         seed: Of the order of turns.
@@ -69,7 +77,16 @@ def measure(
         MeasurementInvalidError: The profile is of another machine, or nothing could be measured.
     """
     tell = progress or Silence()
-    settings = MeasureSettings(effort=get_effort(effort), threads=threads, batch=batch, seed=seed)
+    settings = MeasureSettings(
+        effort=get_effort(effort),
+        threads=threads,
+        batch=batch,
+        seed=seed,
+        device=device,
+        cuda_graph=cuda_graph,
+        spin=spin,
+        streams=streams,
+    )
     opened = [open_artifact(Path(directory)) for directory in directories]
     _require_one_source(opened)
     names = rename_duplicates([artifact.manifest.target for artifact in opened])

@@ -44,18 +44,30 @@ class MeasureSettings:
         threads: Intra-operator threads of every runtime.
         batch: Samples an inference.
         seed: Of the order of turns.
+        device: `auto`, `cpu` or `cuda`: where targets run that can do both.
+        cuda_graph: Whether computations on the GPU are launched as CUDA graphs.
+        spin: Whether to wait for the GPU by polling.
+        streams: Inferences in flight on the GPU, where the computation alone is timed.
     """
 
     effort: Effort
     threads: int = 1
     batch: int = 1
     seed: int = 0
+    device: str = "auto"
+    cuda_graph: bool = False
+    spin: bool = False
+    streams: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "threads": self.threads,
             "batch": self.batch,
             "seed": self.seed,
+            "device": self.device,
+            "cuda_graph": self.cuda_graph,
+            "spin": self.spin,
+            "streams": self.streams,
             "effort": self.effort.name,
             "rounds": self.effort.rounds,
             "window_s": self.effort.window_s,
@@ -243,8 +255,11 @@ def _open_runner(
     return opened, runner
 
 
-def require_runnable(name: str, artifact: Artifact, host: Profile) -> None:
+def require_runnable(name: str, artifact: Artifact, host: Profile) -> str | None:
     """Checks that this machine has what an artifact needs, before anything of it is loaded.
+
+    Returns:
+        What to know about it although it runs; None if nothing.
 
     Raises:
         ToolchainMissingError: Its runtime is not installed.
@@ -262,6 +277,7 @@ def require_runnable(name: str, artifact: Artifact, host: Profile) -> None:
     fit = target.check_artifact(artifact.manifest.requires, host.machine())
     if not fit.ok:
         raise MeasurementInvalidError(f"{name} does not run here: {fit.reason}", hint=fit.hint)
+    return fit.reason
 
 
 def explain_other_machine(artifact: Artifact, host: Profile) -> str | None:

@@ -78,6 +78,7 @@ class TargetRecord:
         devices: Where it can run, the preferred one first.
         options: What the user may choose at build time.
         uses_shapes: Whether its files depend on the ranges of the input shapes; then other ranges mean a new build.
+        uses_gpu: Whether its files depend on the GPU that it is for; then another GPU means a new build.
         uses_program: Whether it is built from the source's PyTorch program, which an ONNX source does not have.
     """
 
@@ -98,6 +99,7 @@ class TargetRecord:
     devices: tuple[Device, ...] = ("cpu",)
     options: tuple[TargetOption, ...] = ()
     uses_shapes: bool = False
+    uses_gpu: bool = False
     uses_program: bool = False
 
 
@@ -274,6 +276,18 @@ class Target(ABC):
         if not machine.is_here:
             return Readiness.no(f"{machine.name} is another machine ({machine.architecture})")
         return check_packages(self.record.run_packages, self.record.run_extra)
+
+    def choose_device(self, machine: Machine, wanted: Device | None = None) -> Device:
+        """Returns where a machine is to run the target: what was asked for where it can be, else the preferred one.
+
+        Args:
+            machine: The machine that runs it.
+            wanted: What the user asked for; None for the preferred one that the machine has.
+        """
+        devices = self.record.devices
+        if wanted in devices:
+            return wanted
+        return next((device for device in devices if device == "cpu" or machine.gpu is not None), devices[0])
 
     def check_artifact(self, requires: Mapping[str, Any], machine: Machine) -> Readiness:
         """Says whether a machine has what an artifact needs, before anything of the artifact is loaded.

@@ -42,6 +42,12 @@ class Evidence:
     random: bool
 
     @property
+    def sampled_shapes(self) -> dict[str, list[list[int]]]:
+        """Input name -> the shapes seen among the samples, batch dimension included."""
+        parts = [part for part in self.described.values() if part is not None]
+        return {name: [part["shapes"][name] for part in parts] for name in parts[0]["shapes"]} if parts else {}
+
+    @property
     def shared(self) -> Path:
         """A folder that all builds from this evidence see."""
         return self.reference / "shared"
@@ -134,6 +140,7 @@ def describe_in_child(
             "count": samples.count,
             "sha256": samples.sha256,
             "labels": samples.labels is not None,
+            "shapes": {name: list(value.shape) for name, value in next(iter(samples.feeds(1))).items()},
         }
         if name != "calibration":
             progress(f"running FP32 on {samples.count} {name} samples")
