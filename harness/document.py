@@ -15,7 +15,9 @@ from typing import Any
 
 from modelwright.core.artifact import Artifact
 from modelwright.core.errors import ModelwrightError
+from modelwright.harness.device_figures import describe_computation
 from modelwright.harness.energy import describe_measured, estimate_carbon, estimate_energy
+from modelwright.harness.interleave import Window
 from modelwright.harness.measuring import Measured, Measurements, MeasureSettings
 from modelwright.harness.statistics import (
     count_effective,
@@ -185,6 +187,10 @@ def _measured_row(
     speedup = {"ratio": 1.0, "ci95": [1.0, 1.0]} if name == context.baseline else estimate_ratio(ratios)
     if speedup is None:
         unavailable["speedup"] = f"{context.baseline} and {name} share fewer than 5 rounds"
+    on_device, device_reasons = describe_computation(
+        name, measured, context.baseline, measurements.by_name.get(context.baseline)
+    )
+    unavailable |= device_reasons
     return {
         **head,
         "status": "measured",
@@ -206,9 +212,11 @@ def _measured_row(
         "energy": energy,
         "carbon": estimate_carbon(energy, context.region),
         "speedup": speedup,
+        **on_device,
         "round_log_ratios": [float(value) for value in ratios],
         "rounds": sorted(measured.windows),
         "window_median_ms": [_median(window) for window in windows_ms],
+        "compute_window_median_ms": [_median(window.compute_latencies_ms) for window in _ordered(measured)],
         "precision_executed": finished.get("precision_executed") or {},
         "settings": dict(measured.opened["settings"]),
         "recipe": dict(manifest.recipe),
@@ -221,6 +229,11 @@ def _by_round(measured: Measured | None) -> dict[int, Sequence[float]]:
     if measured is None:
         return {}
     return {index: window.latencies_ms for index, window in measured.windows.items()}
+
+
+def _ordered(measured: Measured) -> list[Window]:
+    """Returns the windows that hold computations alone, by round."""
+    return [window for _, window in sorted(measured.windows.items()) if window.compute_latencies_ms]
 
 
 def _median(window: Sequence[float]) -> float:
@@ -262,7 +275,14 @@ def _describe_quality(artifact: Artifact, measured: Measured) -> tuple[dict[str,
     if proof is None:
         reason = artifact.manifest.proof_reason or "the artifact was not compared with FP32"
         reasons |= dict.fromkeys(("accuracy", "agreement", "cosine"), reason)
-        return {"accuracy": None, "accuracy_ci95": None, "agreement": None, "cosine": None, "fidelity": None}, reasons
+        return {
+            "accuracy": None,
+            "accuracy_ci95": None,
+            "agreement": None,
+            "cosine": None,
+            "fidelity": None,
+            "emulated": False,
+        }, reasons
     fidelity = proof["fidelity"] or {}
     correct, count = proof["correct"], proof.get("labelled_count") or proof["count"]
     if correct is None:
@@ -277,6 +297,7 @@ def _describe_quality(artifact: Artifact, measured: Measured) -> tuple[dict[str,
         "agreement": fidelity.get("agreement"),
         "cosine": fidelity.get("cosine"),
         "fidelity": fidelity,
+        "emulated": bool(proof.get("emulated")),
     }, reasons
 
 

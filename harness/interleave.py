@@ -25,12 +25,17 @@ class Window:
         inferences: All that ran, warm-up included.
         elapsed_s: Over all of them.
         energy_j: What the meter counted meanwhile; None without a meter.
+        compute_latencies_ms: Of the computation alone on an accelerator, inputs and outputs staying there; empty on a
+            CPU.
+        compute_elapsed_s: Over all of these computations.
     """
 
     latencies_ms: Sequence[float]
     inferences: int
     elapsed_s: float
     energy_j: float | None = None
+    compute_latencies_ms: Sequence[float] = ()
+    compute_elapsed_s: float = 0.0
 
 
 class Runner(Protocol):

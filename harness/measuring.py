@@ -85,6 +85,9 @@ class Measured:
         windows: Round -> window.
         proof: Fidelity and accuracy taken in this process, when asked for.
         failure: Why there are no or too few windows.
+        energy: Energy of an artifact on a GPU, metered in a window of its own; None for one on the CPU.
+        gpu: What was observed of the card during its windows; None for one on the CPU.
+        gpu_memory_bytes: That its process held on the card; None with `gpu_memory_reason`.
     """
 
     name: str
@@ -93,6 +96,10 @@ class Measured:
     windows: Mapping[int, Window] = field(default_factory=dict)
     proof: Mapping[str, Any] | None = None
     failure: ModelwrightError | None = None
+    energy: Mapping[str, Any] | None = None
+    gpu: Mapping[str, Any] | None = None
+    gpu_memory_bytes: int | None = None
+    gpu_memory_reason: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
