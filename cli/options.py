@@ -33,7 +33,7 @@ target_option = click.option(
     "targets",
     multiple=True,
     metavar="TARGET",
-    help="A target, such as ort-int8; may be repeated. Default: all that are usable here.",
+    help="A target, such as ort-int8; may be repeated. Default: all that suit the machine.",
 )
 samples_option = click.option(
     "-s",

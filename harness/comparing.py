@@ -73,7 +73,7 @@ def compare(
             `evaluation` is given.
         out: A folder: `artifacts/TARGET/`, `model/`, `results.json`, `results.csv`, `report.html`.
         evaluation: Samples that only judge.
-        targets: Names; None for all that are usable here.
+        targets: Names; None for all that suit the profile.
         baseline: The target that speed-ups are over; built and measured even if not among `targets`.
         effort: `quick`, `standard` or `strict`.
         profile: The machine the numbers are for; refused when this is another one.
@@ -102,7 +102,10 @@ def compare(
         MeasurementInvalidError: The profile is of another machine, or nothing could be measured.
     """
     tell = progress or Silence()
-    names = _choose_targets(targets, baseline)
+    host = detect_host()
+    chosen = host if profile == "host" else load_profile(profile)
+    suiting = [name for name in target_names() if name in chosen.targets]
+    names = _choose_targets(targets or suiting, baseline)
     settings = MeasureSettings(
         effort=get_effort(effort),
         threads=threads,
@@ -114,8 +117,6 @@ def compare(
         streams=streams,
     )
     choices = read_choices(options, shapes, names, batch)
-    host = detect_host()
-    chosen = host if profile == "host" else load_profile(profile)
     require_fit(chosen, host)
     require_threads(threads, host)
     grid_region = find_region(region or chosen.grid_region)
@@ -191,9 +192,9 @@ def finish_document(document: dict[str, Any], folder: Path | None, limits: Limit
         write_text(folder / "report.html", render_html(document))
 
 
-def _choose_targets(targets: Sequence[str] | None, baseline: str) -> list[str]:
+def _choose_targets(targets: Sequence[str], baseline: str) -> list[str]:
     """Returns the targets in the table's order, the baseline among them; unknown names are refused at once."""
-    wanted = set(targets or target_names()) | {baseline}
+    wanted = {*targets, baseline}
     for name in sorted(wanted):
         get_target(name)
     return [name for name in target_names() if name in wanted]
