@@ -19,7 +19,8 @@ from modelwright.core.artifact import open_artifact
 from modelwright.harness.building import build_targets
 from modelwright.harness.effort import get_effort
 from modelwright.harness.interleave import Window, interleave
-from modelwright.harness.measuring import ArtifactRunner, MeasureSettings, measure_artifacts
+from modelwright.harness.measuring import measure_artifacts
+from modelwright.harness.runner import ArtifactRunner, MeasureSettings
 from modelwright.harness.statistics import estimate_ratio, round_log_ratios
 from modelwright.profiles import detect_host
 
@@ -105,7 +106,7 @@ def against_bare_loop(directory: Path, effort) -> dict[str, object]:
     """Returns the ratio harness / bare loop with its interval, and both medians in milliseconds."""
     artifact = open_artifact(directory)
     assert artifact.reference_path is not None
-    runner = ArtifactRunner("harness", artifact, MeasureSettings(effort=effort), None)
+    runner = ArtifactRunner("harness", artifact, MeasureSettings(effort=effort))
     bare = BareLoop(artifact.model_path, artifact.reference_path)
     try:
         runner.open(None)

@@ -16,9 +16,9 @@ from modelwright.cli import options
 def demo(out: str, effort: str, as_json: bool) -> int:
     """Run everything on the embedded example and show what comes out.
 
-    A small residual CNN that reads handwritten digits is exported, built for every target that suits this machine, proved against
-    FP32 on held-out images, measured, and compared. Takes one to three minutes. Needs no data and no network, but for
-    the first build of a TFLite target.
+    A small residual CNN that reads handwritten digits is exported, built for every target that suits this machine,
+    proved against FP32 on held-out images, measured, and compared. Takes one to three minutes. Needs no data and no
+    network, but for the first build of a TFLite target.
     """
     from modelwright import examples
     from modelwright.cli.printing import close_progress, open_progress, print_document

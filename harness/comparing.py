@@ -28,9 +28,10 @@ from modelwright.harness.building import build_all, explain_nothing_built, prepa
 from modelwright.harness.document import Context, assemble_document
 from modelwright.harness.effort import get_effort
 from modelwright.harness.limits import Limits
-from modelwright.harness.measuring import MeasureSettings, measure_artifacts, require_threads
+from modelwright.harness.measuring import measure_artifacts, require_threads
 from modelwright.harness.progress import Progress, Silence
 from modelwright.harness.report import render_html, write_csv
+from modelwright.harness.runner import MeasureSettings
 from modelwright.harness.verdict import judge
 from modelwright.profiles import detect_host, find_region, load_profile, require_fit
 from modelwright.targets.choices import read_choices

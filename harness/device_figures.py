@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,8 +28,9 @@ def describe_computation(
         baseline: Its raw result, None where there is none.
 
     Returns:
-        `device`, `compute_latency_ms`, `compute_throughput_per_s`, `compute_speedup`, `gpu_memory_bytes`, `gpu`; all
-        but the first None on a CPU. Reasons by the name of the figure.
+        `device`, `compute_latency_ms`, `compute_throughput_per_s`, `compute_enqueue_ms` (what the host takes to queue
+        one), `compute_speedup`, `gpu_memory_bytes`, `gpu`; all but the first None on a CPU. Reasons by the name of the
+        figure.
     """
     assert measured.opened is not None
     settings = measured.opened["settings"]
@@ -40,26 +42,32 @@ def describe_computation(
     figures: dict[str, Any] = dict.fromkeys(_FIGURES)
     count = sum(map(len, windows_ms))
     if count == 0:
-        reason = str(measured.opened.get("compute_reason") or "its runtime gives no computation to time alone")
+        reason = str(settings.get("computation_reason") or "its runtime gives no computation to time alone")
         reasons |= dict.fromkeys(("compute_latency_ms", "compute_throughput_per_s", "compute_speedup"), reason)
     else:
         figures["compute_latency_ms"], missing = summarize_latencies(windows_ms)
         reasons |= {f"compute_latency_ms.{key}": reason for key, reason in missing.items()}
         elapsed_s = sum(window.compute_elapsed_s for window in measured.windows.values())
-        figures["compute_throughput_per_s"] = count * settings["batch"] / elapsed_s if elapsed_s > 0 else None
+        ran = sum(window.compute_inferences for window in measured.windows.values())
+        figures["compute_throughput_per_s"] = ran * settings["batch"] / elapsed_s if elapsed_s > 0 else None
+        queuing = [window.compute_enqueue_ms for window in measured.windows.values() if window.compute_enqueue_ms]
+        figures["compute_enqueue_ms"] = statistics.median(queuing) if queuing else None
         figures["compute_speedup"], reason = _compare(name, measured, baseline_name, baseline)
         if reason is not None:
             reasons["compute_speedup"] = reason
-    figures["gpu_memory_bytes"], memory_reason = measured.gpu_memory_bytes, measured.gpu_memory_reason
-    if memory_reason is not None:
-        reasons["gpu_memory_bytes"] = memory_reason
-    figures["gpu"] = measured.gpu
+    if measured.on_gpu is None:
+        reasons["gpu_memory_bytes"] = "the card was not observed"
+        return {"device": device, **figures}, reasons
+    figures["gpu_memory_bytes"], figures["gpu"] = measured.on_gpu.memory_bytes, dict(measured.on_gpu.observed)
+    if measured.on_gpu.memory_reason is not None:
+        reasons["gpu_memory_bytes"] = measured.on_gpu.memory_reason
     return {"device": device, **figures}, reasons
 
 
 _FIGURES = (
     "compute_latency_ms",
     "compute_throughput_per_s",
+    "compute_enqueue_ms",
     "compute_speedup",
     "gpu_memory_bytes",
     "gpu",

@@ -18,7 +18,8 @@ from modelwright.core.errors import ModelwrightError
 from modelwright.harness.device_figures import describe_computation
 from modelwright.harness.energy import describe_measured, estimate_carbon, estimate_energy
 from modelwright.harness.interleave import Window
-from modelwright.harness.measuring import Measured, Measurements, MeasureSettings
+from modelwright.harness.measuring import Measured, Measurements
+from modelwright.harness.runner import MeasureSettings
 from modelwright.harness.statistics import (
     count_effective,
     estimate_ratio,
@@ -253,8 +254,11 @@ def _describe_memory(opened: Mapping[str, Any], finished: Mapping[str, Any]) -> 
 def _describe_energy(
     context: Context, measured: Measured, measurements: Measurements, mean_ms: float | None
 ) -> dict[str, Any]:
+    if measured.on_gpu is not None:
+        return dict(measured.on_gpu.energy)
+    device = "cpu" if measured.opened is None else measured.opened["settings"].get("device", "cpu")
     meter = measurements.meter
-    if meter is not None:
+    if meter is not None and device == "cpu":
         metered = [window for window in measured.windows.values() if window.energy_j is not None]
         return describe_measured(
             meter,
@@ -263,7 +267,7 @@ def _describe_energy(
             sum(window.elapsed_s for window in metered),
             measurements.idle_power_w,
         )
-    return estimate_energy(power_on(context.profile, context.host), mean_ms, context.profile)
+    return estimate_energy(power_on(context.profile, context.host), mean_ms, context.profile, device)
 
 
 def _describe_quality(artifact: Artifact, measured: Measured) -> tuple[dict[str, Any], dict[str, str]]:

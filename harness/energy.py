@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from modelwright.profiles.grid import GridRegion
 from modelwright.profiles.meters import hwmon_sensors, rapl_counters, why_unreadable
-from modelwright.profiles.schema import Power, Profile
+from modelwright.profiles.schema import Power, PowerScope, Profile
 
 IDLE_S = 2.0
 """Seconds of idleness metered before the first round."""
 _SAMPLING_INTERVAL_S = 0.05
+_UNCOVERED: Mapping[str, PowerScope] = {"cpu": "GPU board", "cuda": "CPU package"}
+"""What says nothing of a device. A module's or a board's figures cover both."""
 
 
 class Meter(Protocol):
@@ -165,7 +167,7 @@ def describe_measured(
 ) -> dict[str, Any]:
     """Returns the energy record of metered windows; the idle share is told apart, not taken away."""
     if inferences == 0 or energy_j <= 0:
-        return _no_energy(f"the meter {meter.name} did not move")
+        return no_energy(f"the meter {meter.name} did not move")
     above_idle_j = None
     if idle_power_w is not None:
         above_idle_j = max(0.0, energy_j - idle_power_w * elapsed_s) / inferences
@@ -180,17 +182,29 @@ def describe_measured(
     }
 
 
-def estimate_energy(power: Power | None, latency_mean_ms: float | None, profile: Profile) -> dict[str, Any]:
-    """Returns the energy record of an estimate: the profile's power while inferring times the mean latency."""
+def estimate_energy(
+    power: Power | None, latency_mean_ms: float | None, profile: Profile, device: str = "cpu"
+) -> dict[str, Any]:
+    """Returns the energy record of an estimate: the profile's power while inferring times the mean latency.
+
+    Args:
+        power: The profile's figures.
+        latency_mean_ms: Of one inference, transfers included.
+        profile: Named in the reason where there is no estimate.
+        device: Where it ran, `cpu` or `cuda`: the figures must cover it.
+    """
     if power is None:
-        return _no_energy(
+        return no_energy(
             f"no meter can be read here and profile {profile.name} has no power figures; "
             "give a profile with a [power] table by --profile"
         )
-    if power.scope == "GPU board":
-        return _no_energy(f"the power figures of profile {profile.name} are of the GPU board, and this ran on the CPU")
+    if power.scope == _UNCOVERED[device]:
+        where = "the CPU" if device == "cpu" else "the GPU"
+        return no_energy(
+            f"the power figures of profile {profile.name} are of the {power.scope}, and this ran on {where}"
+        )
     if latency_mean_ms is None:
-        return _no_energy("no latency was measured")
+        return no_energy("no latency was measured")
     seconds = latency_mean_ms / 1e3
     above_idle_j = None
     if power.idle_w is not None:
@@ -219,7 +233,8 @@ def estimate_carbon(energy: dict[str, Any], region: GridRegion) -> dict[str, Any
     }
 
 
-def _no_energy(reason: str) -> dict[str, Any]:
+def no_energy(reason: str) -> dict[str, Any]:
+    """Returns the energy record of what has none, and why."""
     return {
         "per_inference_j": None,
         "above_idle_per_inference_j": None,

@@ -27,7 +27,9 @@ class Window:
         energy_j: What the meter counted meanwhile; None without a meter.
         compute_latencies_ms: Of the computation alone on an accelerator, inputs and outputs staying there; empty on a
             CPU.
-        compute_elapsed_s: Over all of these computations.
+        compute_inferences: All computations that ran alone, warm-up included.
+        compute_elapsed_s: Over all of these.
+        compute_enqueue_ms: Median of what the host took to queue one; None on a CPU.
     """
 
     latencies_ms: Sequence[float]
@@ -35,7 +37,9 @@ class Window:
     elapsed_s: float
     energy_j: float | None = None
     compute_latencies_ms: Sequence[float] = ()
+    compute_inferences: int = 0
     compute_elapsed_s: float = 0.0
+    compute_enqueue_ms: float | None = None
 
 
 class Runner(Protocol):

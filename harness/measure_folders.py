@@ -15,13 +15,13 @@ from modelwright.harness.effort import get_effort
 from modelwright.harness.limits import Limits
 from modelwright.harness.measuring import (
     Measured,
-    MeasureSettings,
     explain_other_machine,
     measure_artifacts,
     rename_duplicates,
     require_threads,
 )
 from modelwright.harness.progress import Progress, Silence
+from modelwright.harness.runner import MeasureSettings
 from modelwright.harness.verdict import judge
 from modelwright.profiles import detect_host, find_region, load_profile, require_fit
 from modelwright.profiles.schema import Profile

@@ -8,11 +8,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import TracebackType
-from typing import Any, Self
+from typing import Any, cast
 
 from modelwright.core.artifact import Artifact, verify_files
-from modelwright.core.child import Child
 from modelwright.core.errors import (
     BadInputError,
     MeasurementInvalidError,
@@ -22,56 +20,14 @@ from modelwright.core.errors import (
 )
 from modelwright.core.fidelity import Fidelity, explain_divergence
 from modelwright.core.samples import SampleRef
-from modelwright.harness.effort import Effort
 from modelwright.harness.energy import Meter, find_meter, measure_idle_power_w
+from modelwright.harness.gpu_bench import GpuBench, OnGpu, open_bench
 from modelwright.harness.interleave import Series, Window, interleave
+from modelwright.harness.runner import ArtifactRunner, MeasureSettings
 from modelwright.profiles.fit import require_fit
 from modelwright.profiles.schema import Profile
+from modelwright.targets.base import Device
 from modelwright.targets.table import get_target, target_names
-
-LOAD_TIMEOUT_S = 600.0
-HANG_FACTOR = 50.0
-"""A window that takes this many times its length, plus a minute, counts as hung."""
-HANG_GRACE_S = 60.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeasureSettings:
-    """How to measure; recorded with every result.
-
-    Attributes:
-        effort: Rounds and windows.
-        threads: Intra-operator threads of every runtime.
-        batch: Samples an inference.
-        seed: Of the order of turns.
-        device: `auto`, `cpu` or `cuda`: where targets run that can do both.
-        cuda_graph: Whether computations on the GPU are launched as CUDA graphs.
-        spin: Whether to wait for the GPU by polling.
-        streams: Inferences in flight on the GPU, where the computation alone is timed.
-    """
-
-    effort: Effort
-    threads: int = 1
-    batch: int = 1
-    seed: int = 0
-    device: str = "auto"
-    cuda_graph: bool = False
-    spin: bool = False
-    streams: int = 1
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "threads": self.threads,
-            "batch": self.batch,
-            "seed": self.seed,
-            "device": self.device,
-            "cuda_graph": self.cuda_graph,
-            "spin": self.spin,
-            "streams": self.streams,
-            "effort": self.effort.name,
-            "rounds": self.effort.rounds,
-            "window_s": self.effort.window_s,
-        }
 
 
 @dataclass(kw_only=True)
@@ -85,9 +41,7 @@ class Measured:
         windows: Round -> window.
         proof: Fidelity and accuracy taken in this process, when asked for.
         failure: Why there are no or too few windows.
-        energy: Energy of an artifact on a GPU, metered in a window of its own; None for one on the CPU.
-        gpu: What was observed of the card during its windows; None for one on the CPU.
-        gpu_memory_bytes: That its process held on the card; None with `gpu_memory_reason`.
+        on_gpu: What was seen of the card; None for an artifact on the CPU.
     """
 
     name: str
@@ -96,10 +50,7 @@ class Measured:
     windows: Mapping[int, Window] = field(default_factory=dict)
     proof: Mapping[str, Any] | None = None
     failure: ModelwrightError | None = None
-    energy: Mapping[str, Any] | None = None
-    gpu: Mapping[str, Any] | None = None
-    gpu_memory_bytes: int | None = None
-    gpu_memory_reason: str | None = None
+    on_gpu: OnGpu | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,84 +60,6 @@ class Measurements:
     by_name: Mapping[str, Measured]
     meter: Meter | None
     idle_power_w: float | None
-
-
-class ArtifactRunner:
-    """An artifact loaded in a child process; see `interleave.Runner`."""
-
-    def __init__(self, name: str, artifact: Artifact, settings: MeasureSettings, meter: Meter | None) -> None:
-        self.name = name
-        self._meter = meter
-        self._artifact = artifact
-        self._settings = settings
-        self._child = Child(f"measuring {name}", crash_error=MeasurementInvalidError, threads=settings.threads)
-
-    @property
-    def min_cosine(self) -> float:
-        """Under which the artifact is not following FP32."""
-        return get_target(self._artifact.manifest.target).record.min_cosine
-
-    def open(self, samples: SampleRef | None) -> dict[str, Any]:
-        """Loads the artifact and runs it once; returns what `worker.open_in_child` returns."""
-        result = self._child.call(
-            "modelwright.harness.worker:open_in_child",
-            {
-                "directory": str(self._artifact.directory.resolve()),
-                "threads": self._settings.threads,
-                "batch": self._settings.batch,
-                "samples": None if samples is None else samples.to_dict(),
-            },
-            timeout_s=LOAD_TIMEOUT_S,
-        )
-        assert isinstance(result, dict)
-        return result
-
-    def run_window(self, window_s: float) -> Window:
-        """Takes a turn; the parent blocks on a pipe meanwhile."""
-        before_j = None if self._meter is None else self._meter.read_j()
-        result = self._child.call(
-            "modelwright.harness.worker:run_window",
-            {"window_s": window_s},
-            timeout_s=window_s * HANG_FACTOR + HANG_GRACE_S,
-        )
-        energy_j = None if self._meter is None or before_j is None else self._meter.read_j() - before_j
-        return Window(
-            latencies_ms=[nanoseconds / 1e6 for nanoseconds in result["latencies_ns"]],
-            inferences=result["inferences"],
-            elapsed_s=result["elapsed_s"],
-            energy_j=energy_j,
-        )
-
-    def finish(self) -> dict[str, Any]:
-        """Returns memory and what really ran."""
-        result = self._child.call("modelwright.harness.worker:finish_in_child", timeout_s=LOAD_TIMEOUT_S)
-        assert isinstance(result, dict)
-        return result
-
-    def prove(self, labelled: SampleRef | None) -> dict[str, Any] | None:
-        """Compares with the FP32 outputs packed with the artifact, and counts right answers on labelled samples."""
-        packed = self._child.call("modelwright.harness.worker:prove_on_reference", timeout_s=LOAD_TIMEOUT_S)
-        counted = None
-        if labelled is not None:
-            counted = self._child.call(
-                "modelwright.harness.worker:count_correct_in_child",
-                {"samples": labelled.to_dict()},
-                timeout_s=LOAD_TIMEOUT_S,
-            )
-        if packed is None and counted is None:
-            return None
-        return {"packed": packed, "counted": counted}
-
-    def close(self) -> None:
-        self._child.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._child.__exit__(kind, error, trace)
 
 
 def measure_artifacts(
@@ -221,6 +94,8 @@ def measure_artifacts(
     tell = on_event or (lambda _text: None)
     results = {name: Measured(name=name) for name in artifacts}
     with contextlib.ExitStack() as stack:
+        devices = {name: choose_device(artifact, settings, host) for name, artifact in artifacts.items()}
+        bench = _open_bench(devices, stack, tell)
         meter = find_meter()
         idle_power_w = None
         if meter is not None:
@@ -231,35 +106,64 @@ def measure_artifacts(
         for name, artifact in artifacts.items():
             tell(f"loading {name}")
             try:
-                results[name].opened, runner = _open_runner(name, artifact, settings, host, meter, samples, stack)
+                require_runnable(name, artifact, host)
+                verify_files(artifact)
+                on_gpu = devices[name] == "cuda"
+                runner = ArtifactRunner(
+                    name,
+                    artifact,
+                    settings,
+                    device=devices[name],
+                    meter=None if on_gpu else meter,
+                    bench=bench if on_gpu else None,
+                )
+                results[name].opened = _open_runner(runner, samples, stack)
                 runners.append(runner)
             except ModelwrightError as error:
                 results[name].failure = error
         tell(f"measuring {len(runners)} artifacts in turns")
         series = interleave(runners, settings.effort, seed=settings.seed, on_round=on_round)
+        if bench is not None and bench.meters and any(runner.device == "cuda" for runner in runners):
+            tell("metering the GPU with everything loaded and nothing running")
+            bench.measure_idle(loaded=True)
         for runner in runners:
+            if runner.device == "cuda":
+                tell(f"metering the energy of {runner.name}")
             _finish(runner, series[runner.name], results[runner.name], prove=prove, labelled=labelled)
     return Measurements(by_name=results, meter=meter, idle_power_w=idle_power_w)
 
 
-def _open_runner(
-    name: str,
-    artifact: Artifact,
-    settings: MeasureSettings,
-    host: Profile,
-    meter: Meter | None,
-    samples: SampleRef | None,
-    stack: contextlib.ExitStack,
-) -> tuple[dict[str, Any], ArtifactRunner]:
-    """Checks an artifact against the machine and its manifest, then loads it in a child."""
-    require_runnable(name, artifact, host)
-    verify_files(artifact)
-    runner = ArtifactRunner(name, artifact, settings, meter)
+def choose_device(artifact: Artifact, settings: MeasureSettings, host: Profile) -> Device:
+    """Returns where an artifact is to run; `cpu` for one of a target that this version does not know."""
+    if artifact.manifest.target not in target_names():
+        return "cpu"
+    wanted = cast(Device, settings.device) if settings.device != "auto" else None
+    return get_target(artifact.manifest.target).choose_device(host.machine(), wanted)
+
+
+def _open_bench(
+    devices: Mapping[str, Device], stack: contextlib.ExitStack, tell: Callable[[str], None]
+) -> GpuBench | None:
+    """Opens the card's bench and meters its idle power, before anything is loaded; None without artifacts for it."""
+    if "cuda" not in devices.values():
+        return None
+    try:
+        bench = stack.enter_context(open_bench())
+    except ModelwrightError:
+        return None  # each artifact that needs the card fails with this reason when it is checked
+    if bench.meters:
+        tell("metering the GPU's idle power")
+        bench.measure_idle(loaded=False)
+    return bench
+
+
+def _open_runner(runner: ArtifactRunner, samples: SampleRef | None, stack: contextlib.ExitStack) -> dict[str, Any]:
+    """Loads an artifact in its child, which lives as long as the stack if that succeeds."""
     with contextlib.ExitStack() as unless_open:
         unless_open.enter_context(runner)
         opened = runner.open(samples)
         stack.push(unless_open.pop_all())
-    return opened, runner
+    return opened
 
 
 def require_runnable(name: str, artifact: Artifact, host: Profile) -> str | None:
@@ -318,6 +222,7 @@ def _finish(
         return
     try:
         measured.finished = runner.finish()
+        measured.on_gpu = runner.describe_gpu()
         if prove or labelled is not None:
             measured.proof = runner.prove(labelled)
             _require_proved(measured.proof, runner)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import statistics
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,17 +20,23 @@ from typing import Any
 import numpy as np
 
 from modelwright.core.artifact import Artifact, open_artifact
+from modelwright.core.cuda import CudaDevice, explain_out_of_memory
 from modelwright.core.errors import BadInputError, MeasurementInvalidError, ModelwrightError, ToolchainMissingError
 from modelwright.core.fidelity import FidelityMeter, count_correct
 from modelwright.core.samples import Array, SampleRef, open_samples
 from modelwright.core.signature import Signature
-from modelwright.targets.base import RunSettings, Session
+from modelwright.harness.device_timing import Lane, time_computations
+from modelwright.targets.base import Computation, Device, RunSettings, Session
 from modelwright.targets.table import get_target
 
 ROTATED_INPUTS = 8
 """Different inputs taken in turn, so that no run finds its input in the cache by luck alone."""
 WARM_UP_SHARE = 0.1
 """Part of a window spent unmeasured at its start: other artifacts ran in between and took the caches."""
+END_TO_END_SHARE = 0.5
+"""Part of a GPU session's window for inferences end to end; the rest is for the computation alone."""
+_OUT_OF_MEMORY_WORDS = ("out of memory", "outofmemory", "alloc_failed", "failed to allocate memory")
+"""How PyTorch, TensorRT, cuBLAS and cuDNN, and ONNX Runtime word it, in lower case."""
 
 
 @dataclass
@@ -41,12 +48,24 @@ class _State:
     calls: list[Callable[[], object]] = field(default_factory=list)
     stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     turn: int = 0
+    gpu: CudaDevice | None = None
+    lanes: list[Lane] = field(default_factory=list)
+    compute_turn: int = 0
 
 
 _state = _State()
 
 
-def open_in_child(directory: str, threads: int, batch: int, samples: dict[str, Any] | None) -> dict[str, Any]:
+def open_in_child(
+    directory: str,
+    threads: int,
+    batch: int,
+    samples: dict[str, Any] | None,
+    device: Device = "cpu",
+    cuda_graph: bool = False,
+    spin: bool = False,
+    streams: int = 1,
+) -> dict[str, Any]:
     """Loads an artifact and runs it once.
 
     Args:
@@ -54,11 +73,24 @@ def open_in_child(directory: str, threads: int, batch: int, samples: dict[str, A
         threads: Intra-operator threads.
         batch: Samples an inference.
         samples: Inputs to run on; None for the ones packed with the artifact.
+        device: Where it is to run.
+        cuda_graph: Whether its computation is to be launched as a CUDA graph.
+        spin: Whether to wait for the GPU by polling.
+        streams: Inferences in flight on the GPU while the computation alone is timed.
 
     Returns:
         `import_ms`, `load_ms`, `first_inference_ms`, `runtime_bytes` (proportional set size with the runtime imported
-        and nothing loaded; None where the system does not tell) and `settings`.
+        and nothing loaded; None where the system does not tell), `settings` as they really apply, with a reason where
+        they are not what was asked for, and `gpu`: None on the CPU; else `uuid`, `name`, `compute_capability`,
+        `context_ms` (creating the CUDA context, which `load_ms` does not hold) and `device_bytes_delta`: by how much
+        the card's free memory shrank from before loading until every input was bound and had run once. The context
+        itself is not in it, and what other processes took or gave back meanwhile is.
+
+    Raises:
+        MeasurementInvalidError: It cannot run as asked, or not at all.
+        ToolchainMissingError: The runtime or the NVIDIA driver is absent or broken.
     """
+    settings = RunSettings(threads=threads, device=device, cuda_graph=cuda_graph, spin=spin, streams=streams)
     artifact = open_artifact(Path(directory))
     target = get_target(artifact.manifest.target)
     inputs = _read_inputs(artifact, samples, batch)
@@ -69,33 +101,40 @@ def open_in_child(directory: str, threads: int, batch: int, samples: dict[str, A
     runtime_bytes = read_proportional_bytes()
 
     started = time.perf_counter()
-    _state.session = _load(artifact, threads)
-    load_ms = _elapsed_ms(started)
-    _state.artifact = artifact
-    _state.calls = [_state.session.bind(feeds) for feeds in inputs]
+    # Before the runtime is loaded: how a context waits is settled when it is created.
+    _state.gpu = _state.stack.enter_context(CudaDevice(spin=spin)) if device == "cuda" else None
+    context_ms = _elapsed_ms(started)
+    free_bytes = None if _state.gpu is None else _state.gpu.memory_info()[0]
 
-    started = time.perf_counter()
-    _state.calls[0]()
-    first_inference_ms = _elapsed_ms(started)
+    with _explaining_gpu_memory(f"{target.record.name} cannot be loaded at batch {batch}"):
+        started = time.perf_counter()
+        _state.session = _load(artifact, settings)
+        load_ms = _elapsed_ms(started)
+        _state.artifact = artifact
+        _require_device(_state.session, target.record.name, device)
+        _state.calls = [_state.session.bind(feeds) for feeds in inputs]
+
+        started = time.perf_counter()
+        _state.calls[0]()
+        first_inference_ms = _elapsed_ms(started)
+        if _state.gpu is not None:
+            _state.lanes = _bind_lanes(_state.session, inputs, streams, target.record.name, _state.gpu)
     return {
         "import_ms": import_ms,
         "load_ms": load_ms,
         "first_inference_ms": first_inference_ms,
         "runtime_bytes": runtime_bytes,
-        "settings": {"threads": threads, "batch": batch, "inputs": len(inputs)},
+        "settings": {"threads": threads, "batch": batch, "inputs": len(inputs), **_describe_settings(settings)},
+        "gpu": None if _state.gpu is None else _describe_gpu(_state.gpu, context_ms, free_bytes),
     }
 
 
-def _load(artifact: Artifact, threads: int) -> Session:
+def _load(artifact: Artifact, settings: RunSettings) -> Session:
     manifest = artifact.manifest
     try:
         return _state.stack.enter_context(
             get_target(manifest.target).load(
-                artifact.directory,
-                manifest.model_file,
-                manifest.recipe,
-                manifest.signature,
-                RunSettings(threads=threads),
+                artifact.directory, manifest.model_file, manifest.recipe, manifest.signature, settings
             )
         )
     except ModelwrightError:
@@ -107,42 +146,188 @@ def _load(artifact: Artifact, threads: int) -> Session:
         ) from error
 
 
+def _require_device(session: Session, name: str, device: Device) -> None:
+    """Refuses numbers of one device under the name of another."""
+    if session.device != device:
+        raise MeasurementInvalidError(
+            f"{name} was to run on {device}, but runs on {session.device}",
+            hint="see what its runtime supports here: modelwright targets",
+        )
+
+
+def _bind_lanes(
+    session: Session, inputs: Sequence[dict[str, Array]], streams: int, name: str, gpu: CudaDevice
+) -> list[Lane]:
+    """Binds the computation on every input to each stream and runs it; no lanes where a session has none to time.
+
+    Raises:
+        MeasurementInvalidError: It cannot keep that many inferences in flight.
+    """
+    lanes: list[Lane] = []
+    for index in range(streams):
+        bound = [session.bind_computation(feeds, index) for feeds in inputs]
+        computations = [computation for computation in bound if computation is not None]
+        if len(computations) == len(bound):
+            lanes.append(Lane.on_device(computations, gpu))
+    if lanes and len({lane.computations[0].stream for lane in lanes}) < streams:
+        raise MeasurementInvalidError(
+            f"{name} cannot keep {streams} inferences in flight on the GPU", hint="measure it with --streams 1"
+        )
+    for lane in lanes:  # once each, so that no lazy set-up is left for the first window
+        for computation in lane.computations:
+            computation.enqueue()
+    gpu.synchronize()
+    return lanes
+
+
+def _describe_settings(asked: RunSettings) -> dict[str, Any]:
+    """Returns how the session really runs; what only concerns a GPU is absent on the CPU."""
+    if _state.gpu is None:
+        return {"device": "cpu"}
+    computations: list[Computation] = [computation for lane in _state.lanes for computation in lane.computations]
+    graph = bool(computations) and all(computation.uses_graph for computation in computations)
+    untimed = None if computations else "the runtime does not let its computation be timed alone"
+    no_graph = None if graph or not asked.cuda_graph else untimed or "the runtime cannot capture it in a CUDA graph"
+    return {
+        "device": "cuda",
+        "cuda_graph": graph,
+        "cuda_graph_reason": no_graph,
+        "spin": _state.gpu.spin,
+        "streams": max(1, len(_state.lanes)),
+        "streams_reason": untimed if asked.streams > 1 else None,
+        "computation_reason": untimed,
+    }
+
+
+def _describe_gpu(gpu: CudaDevice, context_ms: float, free_bytes: int | None) -> dict[str, Any]:
+    return {
+        "uuid": gpu.uuid,
+        "name": gpu.name,
+        "compute_capability": gpu.compute_capability,
+        "context_ms": context_ms,
+        "device_bytes_delta": None if free_bytes is None else free_bytes - gpu.memory_info()[0],
+    }
+
+
+@contextlib.contextmanager
+def _explaining_gpu_memory(failure: str) -> Iterator[None]:
+    """Turns every vendor's way to run out of the GPU's memory into one error, which says how much is free."""
+    try:
+        yield
+    except Exception as error:
+        if _state.gpu is None or not _tells_of_memory(error) or "the GPU is out of memory" in str(error):
+            raise
+        raise explain_out_of_memory(failure, _state.gpu.memory_info(), _quote(error)) from error
+
+
+def _tells_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, is about memory that could not be had."""
+    while error is not None:
+        if any(words in _quote(error).lower() for words in _OUT_OF_MEMORY_WORDS):
+            return True
+        error = error.__cause__
+    return False
+
+
+def _quote(error: BaseException) -> str:
+    text = f"{type(error).__name__}: {error}"
+    detail = error.detail if isinstance(error, ModelwrightError) else None
+    return text if detail is None else f"{text}\n{detail}"
+
+
 def run_window(window_s: float) -> dict[str, Any]:
     """Runs inferences for about `window_s` seconds, at least one.
 
     Returns:
-        `latencies_ns`: of every measured inference. `inferences`: all that ran, warm-up included, and `elapsed_s`
-        over all of them, for meters that saw them all.
+        `latencies_ns`: of every measured inference, from inputs to outputs in the host's memory. `inferences`: all that
+        ran, warm-up included, and `elapsed_s` over all of them, for meters that saw them all. On a GPU the window has a
+        second part, whose inferences are in none of these: `compute_latencies_ns`, `compute_inferences` and
+        `compute_elapsed_s` are the same for the computation alone, by the device's own clock, and `compute_enqueue_ns`
+        is the median of what the host took to queue it; all None where there is no such part.
     """
+    with _explaining_gpu_memory("the inference cannot run"), _without_collecting():
+        if not _state.lanes:
+            return {**_time_calls(window_s), **_time_lanes(0.0)}
+        return {**_time_calls(window_s * END_TO_END_SHARE), **_time_lanes(window_s * (1 - END_TO_END_SHARE))}
+
+
+def _time_calls(window_s: float) -> dict[str, Any]:
+    """Times inferences end to end by the wall clock."""
     clock = time.perf_counter_ns
     calls, turn = _state.calls, _state.turn
     count = len(calls)
     latencies: list[int] = []
     warm_up_ns = int(window_s * WARM_UP_SHARE * 1e9)
     warmed = 0
+    begin = clock()
+    while clock() - begin < warm_up_ns:
+        calls[turn % count]()
+        turn += 1
+        warmed += 1
+    end = clock() + int(window_s * 1e9)
+    while True:
+        call = calls[turn % count]
+        started = clock()
+        call()
+        stopped = clock()
+        latencies.append(stopped - started)
+        turn += 1
+        if stopped >= end:
+            break
+    elapsed_s = (clock() - begin) / 1e9
+    _state.turn = turn
+    return {"latencies_ns": latencies, "inferences": warmed + len(latencies), "elapsed_s": elapsed_s}
+
+
+def _time_lanes(window_s: float) -> dict[str, Any]:
+    """Times computations alone by the device's events; None for everything where there are none to time."""
+    if not _state.lanes:
+        names = ("compute_latencies_ns", "compute_inferences", "compute_elapsed_s", "compute_enqueue_ns")
+        return dict.fromkeys(names)
+    times = time_computations(_state.lanes, window_s, warm_up_s=window_s * WARM_UP_SHARE, turn=_state.compute_turn)
+    _state.compute_turn += times.inferences
+    return {
+        "compute_latencies_ns": times.latencies_ns,
+        "compute_inferences": times.inferences,
+        "compute_elapsed_s": times.elapsed_s,
+        "compute_enqueue_ns": statistics.median(times.enqueue_ns),
+    }
+
+
+def run_energy_window(duration_s: float) -> dict[str, Any]:
+    """Runs inferences end to end, one after the other without a pause, while the parent reads a slow meter.
+
+    Args:
+        duration_s: How long; at least one inference runs.
+
+    Returns:
+        `inferences` and `elapsed_s`.
+    """
+    clock = time.perf_counter
+    calls, turn = _state.calls, _state.turn
+    inferences = 0
+    with _explaining_gpu_memory("the inference cannot run"), _without_collecting():
+        begin = clock()
+        while True:
+            calls[turn % len(calls)]()
+            turn += 1
+            inferences += 1
+            elapsed_s = clock() - begin
+            if elapsed_s >= duration_s:
+                break
+    _state.turn = turn
+    return {"inferences": inferences, "elapsed_s": elapsed_s}
+
+
+@contextlib.contextmanager
+def _without_collecting() -> Iterator[None]:
+    """Keeps the garbage collector out of what is timed."""
     gc.collect()
     gc.disable()
     try:
-        begin = clock()
-        while clock() - begin < warm_up_ns:
-            calls[turn % count]()
-            turn += 1
-            warmed += 1
-        end = clock() + int(window_s * 1e9)
-        while True:
-            call = calls[turn % count]
-            started = clock()
-            call()
-            stopped = clock()
-            latencies.append(stopped - started)
-            turn += 1
-            if stopped >= end:
-                break
-        elapsed_s = (clock() - begin) / 1e9
+        yield
     finally:
         gc.enable()
-    _state.turn = turn
-    return {"latencies_ns": latencies, "inferences": warmed + len(latencies), "elapsed_s": elapsed_s}
 
 
 def finish_in_child() -> dict[str, Any]:

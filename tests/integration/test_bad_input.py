@@ -24,7 +24,8 @@ from modelwright.exporters import export
 from modelwright.harness import compare, measure
 from modelwright.harness.building import build_targets
 from modelwright.harness.effort import Effort
-from modelwright.harness.measuring import MeasureSettings, measure_artifacts
+from modelwright.harness.measuring import measure_artifacts
+from modelwright.harness.runner import MeasureSettings
 from modelwright.profiles import detect_host, load_profile
 
 for package in ("onnx", "onnxruntime"):

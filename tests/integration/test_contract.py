@@ -15,7 +15,8 @@ from modelwright.core.errors import BadInputError
 from modelwright.core.samples import SampleRef, open_samples
 from modelwright.harness.building import build_targets
 from modelwright.harness.effort import Effort
-from modelwright.harness.measuring import MeasureSettings, measure_artifacts
+from modelwright.harness.measuring import measure_artifacts
+from modelwright.harness.runner import MeasureSettings
 from modelwright.profiles import detect_host
 from modelwright.targets import get_target, target_names
 from modelwright.targets.base import RunSettings

@@ -13,7 +13,8 @@ from modelwright.core.signature import Signature, TensorSpec
 from modelwright.harness.document import Absent, Context, assemble_document
 from modelwright.harness.effort import get_effort
 from modelwright.harness.interleave import Window
-from modelwright.harness.measuring import Measured, Measurements, MeasureSettings
+from modelwright.harness.measuring import Measured, Measurements
+from modelwright.harness.runner import MeasureSettings
 from modelwright.profiles import find_region, load_profile
 
 SPEC = TensorSpec(name="x", dtype="float32", shape=("batch", 3))

@@ -318,10 +318,135 @@ def hostile() -> dict[str, Any]:
     return document
 
 
-ALL = {"images": images, "transformer": transformer, "single": single, "hostile": hostile}
+def make_gpu_row(target: str, title: str, *, latency_ms: float, compute_ms: float, **more: Any) -> dict[str, Any]:
+    """A row on CUDA: 35 MB over the bus make the latency longer than the computation."""
+    row = make_row(target, title, latency_ms=latency_ms, energy=None, **more)
+    runtime, _, precision = target.partition(" ")[0].rpartition("-")
+    return row | {
+        "runtime": runtime,
+        "precision": precision,
+        "precision_executed": {"precision": precision, "source": "stand-in"},
+        "device": "cuda",
+        "compute_latency_ms": {
+            "mean": compute_ms * 1.01,
+            "p50": compute_ms,
+            "p90": compute_ms * 1.02,
+            "p95": compute_ms * 1.03,
+            "p99": compute_ms * 1.05,
+        },
+        "compute_throughput_per_s": 1000 / compute_ms,
+        "compute_speedup": None,
+        "gpu_memory_bytes": 612_368_384,
+        "gpu": make_observed(),
+        "energy": {
+            "per_inference_j": compute_ms * 0.31,
+            "source": "measured:nvml",
+            "scope": "GPU board",
+            "reason": None,
+        },
+        "carbon": {"per_inference_g": compute_ms * 0.31 / 3.6e6 * 420},
+        "settings": {"device": "cuda", "cuda_graph": False, "spin": False, "streams": 1, "batch": 1},
+        "unavailable": {"compute_speedup": "ort-fp32 ran on the CPU, where a computation is not timed alone"},
+    }
+
+
+def make_observed(**more: Any) -> dict[str, Any]:
+    """What `harness.gpu_watch.summarize` returns."""
+    observed: dict[str, Any] = {
+        "windows": 25,
+        "sm_clock_mhz": {"min": 1980, "median": 1980, "max": 1980},
+        "memory_clock_mhz": {"min": 3201, "median": 3201, "max": 3201},
+        "temperature_c": {"min": 38, "median": 41, "max": 44},
+        "power_w": {"min": 300.0, "median": 310.0, "max": 330.0},
+        "throttled_share": 0.0,
+        "throttle_reasons": {},
+        "clock_settings": [],
+        "flagged": [],
+        "other_processes": [],
+        "unavailable": {},
+    }
+    return observed | more
+
+
+def gpu() -> dict[str, Any]:
+    """CPU and GPU targets side by side: a throttled one, strangers on the card, one emulated and not run here."""
+    throttled = make_observed(
+        sm_clock_mhz={"min": 1200, "median": 1455, "max": 1980},
+        throttled_share=12 / 25,
+        throttle_reasons={"SwPowerCap": 11, "HwThermalSlowdown": 1},
+        flagged=list(range(3, 15)),
+        other_processes=[{"pid": 4711, "used_bytes": 700_000_000}, {"pid": 4712, "used_bytes": None}],
+    )
+    cpu = {"source": "measured:rapl", "scope": "CPU package", "per_inference_j": 1.31, "reason": None}
+    rows = [
+        make_row("ort-fp32", "ONNX Runtime FP32", latency_ms=57, agreement=1.0, cosine=1.0) | {"energy": cpu},
+        make_row("torch-fp32", "PyTorch FP32", latency_ms=98, ratio=0.58, agreement=1.0, cosine=1.0)
+        | {"energy": cpu | {"per_inference_j": 2.4}, "device": "cpu"},
+        make_gpu_row(
+            "torch-fp32 #2", "PyTorch FP32", latency_ms=2.31, compute_ms=2.05, ratio=24.7, agreement=1.0, cosine=1.0
+        ),
+        make_gpu_row(
+            "torch-compile-fp16",
+            "PyTorch compiled FP16",
+            latency_ms=1.02,
+            compute_ms=0.79,
+            ratio=55.9,
+            agreement=359 / 360,
+            cosine=0.99998,
+        )
+        | {"settings": {"device": "cuda", "cuda_graph": True, "spin": False, "streams": 1, "batch": 1}},
+        make_gpu_row(
+            "tensorrt-fp16",
+            "TensorRT FP16",
+            latency_ms=0.61,
+            compute_ms=0.42,
+            ratio=93.4,
+            size_bytes=52_100_000,
+            agreement=359 / 360,
+            cosine=0.99997,
+        )
+        | {
+            "gpu": throttled,
+            "settings": {"device": "cuda", "cuda_graph": True, "spin": False, "streams": 1, "batch": 1},
+            "compute_speedup": {"ratio": 4.88, "ci95": [4.86, 4.91]},
+        },
+        make_gpu_row(
+            "tensorrt-int8",
+            "TensorRT INT8",
+            latency_ms=0.6,
+            compute_ms=0.41,
+            ratio=95.0,
+            spread=0.03,
+            size_bytes=27_000_000,
+            agreement=0.992,
+            cosine=0.9989,
+        )
+        | {
+            "gpu": make_observed(other_processes=None, unavailable={"processes": "the driver lists no process id"}),
+            "gpu_memory_bytes": None,
+        },
+        make_unmeasured("tensorrt-rtx-int8", "TensorRT-RTX INT8", "skipped", "no GPU that it was built for")
+        | {"emulated": True},
+    ]
+    document = make_document(rows)
+    document["environment"]["accelerators"] = [
+        {
+            "kind": "cuda",
+            "name": "NVIDIA H200",
+            "compute_capability": "9.0",
+            "memory_bytes": 150_754_820_096,
+            "driver_version": "580.65.06",
+            "cuda_version": "13.0",
+        }
+    ]
+    document["environment"]["virtual_machine"] = False
+    return document
+
+
+ALL = {"images": images, "transformer": transformer, "single": single, "hostile": hostile, "gpu": gpu}
 
 
 def test_documents_are_json() -> None:
-    for make in (images, transformer, single):
+    for make in (images, transformer, single, gpu):
         document = make()
         assert json.loads(json.dumps(document, allow_nan=False)) == document
