@@ -254,7 +254,7 @@ def _describe_memory(opened: Mapping[str, Any], finished: Mapping[str, Any]) -> 
 def _describe_energy(
     context: Context, measured: Measured, measurements: Measurements, mean_ms: float | None
 ) -> dict[str, Any]:
-    if measured.on_gpu is not None:
+    if measured.on_gpu is not None and measured.on_gpu.energy["per_inference_j"] is not None:
         return dict(measured.on_gpu.energy)
     device = "cpu" if measured.opened is None else measured.opened["settings"].get("device", "cpu")
     meter = measurements.meter
@@ -267,7 +267,10 @@ def _describe_energy(
             sum(window.elapsed_s for window in metered),
             measurements.idle_power_w,
         )
-    return estimate_energy(power_on(context.profile, context.host), mean_ms, context.profile, device)
+    estimate = estimate_energy(power_on(context.profile, context.host), mean_ms, context.profile, device)
+    if measured.on_gpu is not None and estimate["per_inference_j"] is None:
+        return dict(measured.on_gpu.energy)  # why the card could not be metered says more
+    return estimate
 
 
 def _describe_quality(artifact: Artifact, measured: Measured) -> tuple[dict[str, Any], dict[str, str]]:

@@ -54,6 +54,7 @@ class GpuBench:
         self._watch: GpuWatch | None = None
         self._meter: NvmlMeter | None = None
         self._blind = self._unmetered = ""
+        self._unavailable: dict[str, str] = {}
         self._idle_w: float | None = None
         self._loaded_idle_w: float | None = None
 
@@ -87,11 +88,12 @@ class GpuBench:
         if self._meter is None:
             return
         found = measure_idle(self._meter)
-        power_w = None if isinstance(found, str) else found
-        if loaded:
-            self._loaded_idle_w = power_w
+        if isinstance(found, str):
+            self._unavailable[f"idle_power_w{' when loaded' if loaded else ''}"] = found
+        elif loaded:
+            self._loaded_idle_w = found
         else:
-            self._idle_w = power_w
+            self._idle_w = found
 
     def describe(self, pid: int, looks: Sequence[WindowOnGpu], run_for: Callable[[float], tuple[int, float]]) -> OnGpu:
         """Runs an artifact alone until its energy is known, and sums up what was seen of the card.
@@ -109,9 +111,10 @@ class GpuBench:
             energy = no_energy(f"the card's energy cannot be metered: {self._unmetered}")
         else:
             energy = describe_gpu_energy(meter_energy(self._meter, run_for), self._idle_w, self._loaded_idle_w)
+        observed = summarize(looks) if looks else {"unavailable": {"card": self._blind}}
         return OnGpu(
             energy=energy,
-            observed=summarize(looks) if looks else {"unavailable": {"card": self._blind}},
+            observed={**observed, "unavailable": {**observed["unavailable"], **self._unavailable}},
             memory_bytes=memory_bytes,
             memory_reason=memory_reason,
         )

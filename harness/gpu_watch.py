@@ -1,8 +1,7 @@
 """What a GPU did while artifacts took their turns: clocks, throttling, heat, and who else was on the card.
 
 Looks are taken by the process that waits for the artifacts, right before and right after a window; nothing runs beside
-one. A look is about ten calls of NVML, which take under a millisecond together on most cards and some milliseconds
-while the driver is busy; none of it is inside a window.
+one. A look is eight calls of NVML and lengthens a round, not a window; what it took is in the record (`look_ms`).
 """
 
 from __future__ import annotations
@@ -43,7 +42,8 @@ class Observation:
     """A look at a card. None is what could not be read; `unavailable` says why.
 
     Attributes:
-        at_s: Of a monotonic clock.
+        at_s: When it began, by a monotonic clock.
+        took_s: What it cost.
         reasons: That held the clocks down, as NVML names them.
         throttled_ns: By reason, since the driver was loaded.
         other_processes: On the card that are not ours.
@@ -51,6 +51,7 @@ class Observation:
     """
 
     at_s: float
+    took_s: float = 0.0
     sm_clock_mhz: int | None = None
     memory_clock_mhz: int | None = None
     reasons: tuple[str, ...] | None = None
@@ -91,6 +92,7 @@ class GpuWatch:
         Raises:
             MeasurementInvalidError: The card is gone.
         """
+        at_s = self._clock()
         clocks = self._card.clocks_mhz()
         reasons, throttled_ns = self._card.throttle_reasons(), self._card.throttled_ns()
         temperature_c, power_w = self._card.temperature_c(), self._card.power_w()
@@ -100,7 +102,8 @@ class GpuWatch:
         if hidden is not None:
             unavailable["processes"] = hidden
         return Observation(
-            at_s=self._clock(),
+            at_s=at_s,
+            took_s=self._clock() - at_s,
             sm_clock_mhz=clocks["sm"],
             memory_clock_mhz=clocks["memory"],
             reasons=reasons,
@@ -183,6 +186,7 @@ def summarize(windows: Sequence[WindowOnGpu]) -> dict[str, Any]:
         "clock_settings": sorted(settings),
         "flagged": flagged,
         "other_processes": _list_others(looks),
+        "look_ms": statistics.median(look.took_s * 1e3 for look in looks) if looks else None,
         "unavailable": unavailable,
     }
 

@@ -25,8 +25,15 @@ _ROOT = Path("/")
 _ORT = ("ort-fp32", "ort-int8", "ort-int8-dynamic")
 _OPENVINO = ("openvino-fp32", "openvino-int8")
 _TFLITE = ("tflite-fp32", "tflite-fp16", "tflite-int8", "tflite-int8-dynamic")
-_TENSORRT = ("tensorrt-fp16", "tensorrt-int8")
-_TENSORRT_RTX = ("tensorrt-rtx-fp16", "tensorrt-rtx-int8")
+_TORCH = ("torch-fp32", "torch-fp16", "torch-compile-fp32", "torch-compile-fp16")
+_TORCH_BF16 = ("torch-bf16", "torch-compile-bf16")
+_ORT_CUDA = ("ort-cuda-fp32", "ort-cuda-fp16")
+_TENSORRT = ("tensorrt-fp32", "tensorrt-fp16", "tensorrt-int8")
+_TENSORRT_RTX = ("tensorrt-rtx-fp32", "tensorrt-rtx-fp16", "tensorrt-rtx-int8")
+# What `ComputeCapability` of TensorRT for RTX 1.7.1 names. Its support matrix, by examples of RTX cards, is the same
+# but for 8.0; data-centre GPUs from 9.0 on are in neither.
+_TENSORRT_RTX_CAPABILITIES = frozenset({"7.5", "8.0", "8.6", "8.9", "12.0", "12.1"})
+_BF16_CAPABILITY = 8.0  # Ampere; older GPUs emulate BF16
 # PF_AVX2_INSTRUCTIONS_AVAILABLE and PF_AVX512F_INSTRUCTIONS_AVAILABLE of winnt.h.
 _WINDOWS_FEATURES = {"avx2": 40, "avx512f": 41}
 
@@ -100,10 +107,21 @@ def suiting_targets(
             targets.append("openvino-bf16")
     targets += _TFLITE
     if accelerators:
-        targets += _TENSORRT
-        # TensorRT-RTX is for the cards of that name; it refuses data-centre GPUs such as 9.0.
-        if "RTX" in accelerators[0].name:
-            targets += _TENSORRT_RTX
+        targets += _gpu_targets(accelerators[0])
+    elif architecture == "x86_64":
+        # What the user has before any of the others.
+        targets.append("torch-fp32")
+    return tuple(targets)
+
+
+def _gpu_targets(gpu: Accelerator) -> tuple[str, ...]:
+    targets = [*_TORCH]
+    if float(gpu.compute_capability) >= _BF16_CAPABILITY:
+        targets += _TORCH_BF16
+    targets += _ORT_CUDA
+    targets += _TENSORRT
+    if gpu.compute_capability in _TENSORRT_RTX_CAPABILITIES:
+        targets += _TENSORRT_RTX
     return tuple(targets)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from modelwright.harness.report.formatting import format_interval, format_percent, format_significant, join_words
+from modelwright.harness.report.gpu_cautions import find_gpu_cautions
 from modelwright.harness.report.wording import short_title
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def find_cautions(findings: Findings) -> list[str]:
         *_about_agreement(findings),
         *_about_precision(findings),
         *_about_pairs(findings, explained),
+        *find_gpu_cautions(findings),
         *_about_machine(findings),
         *_about_energy(findings),
     ]
@@ -71,7 +73,11 @@ def _about_int8(findings: Findings, explained: set[frozenset[str]]) -> list[str]
     for row in measured:
         if row.is_float or "int8" not in row.precision:
             continue
-        floats = [other for other in measured if other.is_float and other.runtime == row.runtime]
+        floats = [
+            other
+            for other in measured
+            if other.is_float and other.runtime == row.runtime and other.device == row.device
+        ]
         if not floats or findings.speeds.is_faster(row, floats[0]):
             continue
         found = findings.speeds.ratio(row, floats[0])
@@ -99,6 +105,12 @@ def _explain_slow_int8(row: Row, rival: Row, findings: Findings) -> str:
     executed = _normalize_precision(row.executed)
     if executed is not None and executed in ("fp32", "fp16", "bf16"):
         return f"The runtime says that it ran it in {executed.upper()}: its INT8 kernels do not cover this model."
+    if row.on_gpu:
+        return (
+            "Most likely its layers are too small to fill the GPU, where launching them takes longer than computing "
+            "them, or conversions around the INT8 layers take the rest. Compare at a larger --batch, or ship the "
+            "float one."
+        )
     if sets & _X86_OR_ARM and not sets & _DOT_PRODUCT:
         return (
             "This CPU has no INT8 dot product (VNNI, AMX, Arm dotprod), so INT8 saves size, not time. "

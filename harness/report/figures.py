@@ -28,12 +28,16 @@ def draw_figures(comparison: Comparison, measured: Sequence[Row], verdict: Mappi
     runtimes = list(dict.fromkeys(row.runtime for row in comparison.rows if row.measured))
     colors = {runtime: index % _COLORS for index, runtime in enumerate(runtimes)}
     ship = verdict["ship"]
+    on_gpu = [row for row in measured if row.on_gpu]
     bars = [
         _latency_bars(measured, colors, ship),
-        _energy_bars(measured, colors, ship),
+        _computation_bars(on_gpu, colors, ship),
+        *_energy_figures(comparison, measured, colors, ship),
         _plain_bars(measured, colors, ship, "size_bytes", "Size", "of the artifact's files"),
         _plain_bars(measured, colors, ship, "peak_memory_bytes", "Peak memory", "of the process that runs it"),
     ]
+    if on_gpu:
+        bars.append(_plain_bars(on_gpu, colors, ship, "gpu_memory_bytes", "GPU memory", "of the process that runs it"))
     return (
         _scatter_section(comparison, measured, verdict, colors)
         + f"<section>\n<h2>Target by target</h2>\n<div class='grid'>\n{''.join(bars)}</div>\n</section>\n"
@@ -110,24 +114,68 @@ def _latency_bars(measured: Sequence[Row], colors: Mapping[str, int], ship: str 
             label=row.title,
             value=row.typical_ms,
             upper=row.p99_ms,
-            text=_latency_text(row),
+            text=_latency_text(row.p50_ms, row.mean_ms, row.p99_ms),
             color=colors[row.runtime],
             is_ship=row.target == ship,
         )
         for row in measured
     ]
-    return _figure("Latency", "p50, the whisker reaches to p99", draw_bars(bars, title="Latency", hatch_id="hatch-l"))
+    note = "p50, the whisker reaches to p99"
+    if any(row.on_gpu for row in measured):
+        note += "; from and to host memory"
+    return _figure("Latency", note, draw_bars(bars, title="Latency", hatch_id="hatch-l"))
 
 
-def _latency_text(row: Row) -> str:
-    if row.typical_ms is None:
+def _computation_bars(on_gpu: Sequence[Row], colors: Mapping[str, int], ship: str | None) -> str:
+    """Draws the computation's own latency, a chart of its own: it is not comparable with a latency on a CPU."""
+    if all(row.compute_p50_ms is None and row.compute_mean_ms is None for row in on_gpu):
+        return ""
+    bars = [
+        Bar(
+            label=row.title,
+            value=row.compute_p50_ms if row.compute_p50_ms is not None else row.compute_mean_ms,
+            upper=row.compute_p99_ms,
+            text=_latency_text(row.compute_p50_ms, row.compute_mean_ms, row.compute_p99_ms),
+            color=colors[row.runtime],
+            is_ship=row.target == ship,
+        )
+        for row in on_gpu
+    ]
+    chart = draw_bars(bars, title="Computation alone", hatch_id="hatch-c")
+    return _figure("Computation alone", "p50 to p99, inputs and outputs on the GPU", chart)
+
+
+def _latency_text(p50_ms: float | None, mean_ms: float | None, p99_ms: float | None) -> str:
+    typical_ms = p50_ms if p50_ms is not None else mean_ms
+    if typical_ms is None:
         return "not measured"
-    mean = "" if row.p50_ms is not None else " (mean)"
-    p99 = "" if row.p99_ms is None else f" / {format_significant(row.p99_ms)}"
-    return f"{format_significant(row.typical_ms)}{p99} ms{mean}"
+    mean = "" if p50_ms is not None else " (mean)"
+    p99 = "" if p99_ms is None else f" / {format_significant(p99_ms)}"
+    return f"{format_significant(typical_ms)}{p99} ms{mean}"
 
 
-def _energy_bars(measured: Sequence[Row], colors: Mapping[str, int], ship: str | None) -> str:
+def _energy_figures(
+    comparison: Comparison, measured: Sequence[Row], colors: Mapping[str, int], ship: str | None
+) -> list[str]:
+    """Returns one chart, or one for each scope: bars side by side would compare a board with a processor."""
+    scopes = comparison.energy_scopes
+    if len(scopes) < 2:
+        return [_energy_bars(measured, colors, ship)]
+    charts = []
+    for index, scope in enumerate(scopes):
+        rows = [row for row in measured if row.energy_j is not None and (row.energy_scope or "") == scope]
+        charts.append(_energy_bars(rows, colors, ship, covers=scope or "unknown", hatch_id=f"hatch-e{index}"))
+    return charts
+
+
+def _energy_bars(
+    measured: Sequence[Row],
+    colors: Mapping[str, int],
+    ship: str | None,
+    *,
+    covers: str | None = None,
+    hatch_id: str = "hatch-e",
+) -> str:
     if all(row.energy_j is None for row in measured):
         reason = next((row.energy_reason for row in measured if row.energy_reason), None) or "no meter"
         return f"<figure><figcaption>Energy</figcaption><p class='soft'>Not measured: {escape(reason)}.</p></figure>\n"
@@ -148,7 +196,8 @@ def _energy_bars(measured: Sequence[Row], colors: Mapping[str, int], ship: str |
             )
         )
     note = "for one inference" + (", hatched: estimated" if any(row.energy_estimated for row in measured) else "")
-    return _figure("Energy", note, draw_bars(bars, title="Energy for one inference", hatch_id="hatch-e"))
+    title = "Energy" if covers is None else f"Energy, {escape(covers)}"
+    return _figure(title, note, draw_bars(bars, title="Energy for one inference", hatch_id=hatch_id))
 
 
 def _plain_bars(

@@ -164,3 +164,8 @@ def join_words(words: list[str]) -> str:
     if len(words) < 2:
         return "".join(words)
     return f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def count_noun(count: int, noun: str) -> str:
+    """Returns `1 window`, `2 windows`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -24,13 +26,22 @@ from modelwright.harness.report.formatting import (
     format_ratio,
     format_significant,
 )
-from modelwright.harness.report.terminal import detail_lines, format_speedup_interval, missing_lines
+from modelwright.harness.report.terminal import (
+    detail_lines,
+    format_speedup_interval,
+    gpu_lines,
+    missing_lines,
+)
+from modelwright.harness.report.values import mapping_of, sequence_of
 
 _EFFORTS = {
     "quick": "quick: few rounds, for a first look",
     "standard": "standard: enough rounds to tell a few percent apart",
     "strict": "strict: enough rounds to tell about one percent apart",
 }
+_MANY_COLUMNS = 10
+"""With more, the table needs its columns narrower to show the last ones beside the first."""
+
 _HOW = (
     "All artifacts were alive together, each in a process of its own, and took turns in short windows in random order, "
     "so that whatever disturbed the machine disturbed all. Speed-ups are medians of the ratios within each round; "
@@ -59,7 +70,7 @@ def render_html(document: Mapping[str, Any]) -> str:
             _render_unmeasured([row for row in rows if not row.measured]),
             _render_facts("How it was measured", _measuring_facts(comparison), note=_HOW),
             _render_facts("Environment", _environment_facts(comparison)),
-            _render_details(measured),
+            _render_details(measured, comparison.baseline),
         )
     )
     here = Path(__file__)
@@ -81,8 +92,11 @@ def text(value: object) -> str:
 def _render_head(comparison: Comparison, title: str) -> str:
     raw = comparison.raw
     when = str(raw.get("timestamp") or "")[:19].replace("T", " ")
+    gpus = sequence_of(part(raw, "environment").get("accelerators"))
+    used = [mapping_of(gpus[0]).get("name")] if gpus and any(row.on_gpu for row in comparison.rows) else []
     parts = [
         f"on {text(part(raw, 'environment').get('device'))}",
+        *map(text, used),
         f"profile {text(raw.get('profile'))}",
         f"{text(when)} UTC" if when else "",
     ]
@@ -143,57 +157,101 @@ def _render_warnings(warnings: Sequence[object]) -> str:
 def _render_table(comparison: Comparison, measured: Sequence[Row], verdict: Mapping[str, Any]) -> str:
     if not measured:
         return ""
-    unit, factor = energy_unit(row.energy_j for row in measured)
-    cosines = any(row.cosine is not None for row in measured)
-    headers = [
-        ("target", ""),
-        ("size", "MB"),
-        ("p50", "ms"),
-        ("p99", "ms"),
-        ("throughput", "per s"),
-        ("peak memory", "MB"),
-        ("energy", f"{unit} each"),
-        ("accuracy", "%"),
-        ("agreement", "%"),
-        *([("cosine", "with FP32")] if cosines else []),
-        ("speed-up", f"of {comparison.baseline}"),
-    ]
+    columns = _choose_columns(comparison, measured)
     head = "".join(
         f"<th scope='col'><button type='button'>{text(name)}</button><small>{text(note)}</small></th>"
-        for name, note in headers
+        for name, note in (("target", ""), *(column.header for column in columns))
     )
     body = []
     for row in measured:
-        joules = MISSING if row.energy_j is None else format_significant(row.energy_j * factor)
-        cells = [
-            _name_cell(row, verdict),
-            _cell(row.size_bytes, format_megabytes(row.size_bytes)),
-            _cell(row.p50_ms, format_significant(row.p50_ms)),
-            _cell(row.p99_ms, format_significant(row.p99_ms)),
-            _cell(row.throughput_per_s, format_significant(row.throughput_per_s)),
-            _cell(row.peak_memory_bytes, format_megabytes(row.peak_memory_bytes)),
-            _cell(row.energy_j, f"~{joules}" if row.energy_estimated else joules),
-            _cell(row.accuracy, format_percent_number(row.accuracy)),
-            _cell(row.agreement, format_percent_number(row.agreement)),
-            *([_cell(row.cosine, format_cosine(row.cosine))] if cosines else []),
-            _cell(row.speedup, format_ratio(row.speedup), format_speedup_interval(row, comparison.baseline)),
-        ]
+        cells = "".join(column.cell(row) for column in columns)
         kind = " class='ship'" if row.target == verdict["ship"] else ""
-        body.append(f"<tr{kind}>{''.join(cells)}</tr>\n")
-    notes = [*missing_lines(list(measured))]
+        body.append(f"<tr{kind}>{_name_cell(row, verdict)}{cells}</tr>\n")
+    notes = [*gpu_lines(comparison), *missing_lines(list(measured))]
     if any(row.energy_estimated for row in measured):
         notes.insert(0, "~ estimated, not measured")
     shown = "".join(f"<li>{text(note)}</li>" for note in notes)
+    kinds = "results dense" if len(columns) > _MANY_COLUMNS else "results"
     return (
-        "<section>\n<h2>Side by side</h2>\n<div class='scroll'><table class='results'>\n"
+        f"<section>\n<h2>Side by side</h2>\n<div class='scroll'><table class='{kinds}'>\n"
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{''.join(body)}</tbody>\n</table></div>\n"
         + (f"<ul class='notes'>{shown}</ul>\n" if shown else "")
         + "</section>\n"
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Column:
+    """A column of numbers.
+
+    Attributes:
+        header: Its name, and the unit or what it compares with.
+        cell: Returns a row's cell as HTML.
+    """
+
+    header: tuple[str, str]
+    cell: Callable[[Row], str]
+
+
+def _choose_columns(comparison: Comparison, measured: Sequence[Row]) -> list[_Column]:
+    """Returns the columns behind the name; those of a GPU and the cosine only where a row has them."""
+    gpu = any(row.on_gpu for row in measured)
+
+    def plain(name: str, unit: str, field: str, render: Callable[[float | None], str]) -> _Column:
+        def cell(row: Row) -> str:
+            value = getattr(row, field)
+            return _cell(value, render(value))
+
+        return _Column(header=(name, unit), cell=cell)
+
+    return [
+        plain("size", "MB", "size_bytes", format_megabytes),
+        plain("p50", "ms", "p50_ms", format_significant),
+        plain("p99", "ms", "p99_ms", format_significant),
+        *([plain("compute p50", "ms", "compute_p50_ms", format_significant)] if gpu else []),
+        plain("throughput", "per s", "throughput_per_s", format_significant),
+        plain("peak memory", "MB", "peak_memory_bytes", format_megabytes),
+        *([plain("GPU memory", "MB", "gpu_memory_bytes", format_megabytes)] if gpu else []),
+        *_energy_columns(comparison, measured),
+        plain("accuracy", "%", "accuracy", format_percent_number),
+        plain("agreement", "%", "agreement", format_percent_number),
+        *(
+            [plain("cosine", "with FP32", "cosine", format_cosine)]
+            if any(row.cosine is not None for row in measured)
+            else []
+        ),
+        _Column(
+            header=("speed-up", f"of {comparison.baseline}"),
+            cell=lambda row: _cell(
+                row.speedup, format_ratio(row.speedup), format_speedup_interval(row, comparison.baseline)
+            ),
+        ),
+    ]
+
+
+def _energy_columns(comparison: Comparison, measured: Sequence[Row]) -> list[_Column]:
+    """Returns a column for each scope of the energies: a column can be sorted, and scopes must not be ranked."""
+    unit, factor = energy_unit(row.energy_j for row in measured)
+    scopes = comparison.energy_scopes
+
+    def render(row: Row, scope: str | None) -> str:
+        if row.energy_j is None or (scope is not None and (row.energy_scope or "") != scope):
+            return _cell(None, MISSING)
+        joules = format_significant(row.energy_j * factor)
+        return _cell(row.energy_j, f"~{joules}" if row.energy_estimated else joules)
+
+    if len(scopes) < 2:
+        return [_Column(header=("energy", f"{unit} each"), cell=partial(render, scope=None))]
+    return [
+        _Column(header=("energy", f"{unit}, {scope or 'unknown'}"), cell=partial(render, scope=scope))
+        for scope in scopes
+    ]
+
+
 def _name_cell(row: Row, verdict: Mapping[str, Any]) -> str:
     tags = "<span class='tag good'>ship</span>" if row.target == verdict["ship"] else ""
+    if row.on_gpu:
+        tags += f"<span class='tag device'>{text(row.device.upper())}</span>"
     if row.target in verdict["pareto"]:
         tags += "<span class='tag front'>front</span>"
     return f"<td data-value='{text(row.target)}'>{text(row.title)}{tags}<small>{text(row.target)}</small></td>"
@@ -247,11 +305,13 @@ def _environment_facts(comparison: Comparison) -> list[tuple[str, object]]:
     environment, source = part(comparison.raw, "environment"), part(comparison.raw, "source")
     memory, parameters = environment.get("memory_bytes"), source.get("num_parameters")
     sets, meters = environment.get("instruction_sets"), environment.get("meters")
+    gpus = [mapping_of(item) for item in sequence_of(environment.get("accelerators"))]
     virtual = {True: "yes", False: "no"}.get(bool(environment.get("virtual_machine")))
     facts: list[tuple[str, object]] = [
         ("device", environment.get("device")),
         ("processor", environment.get("cpu_model")),
         ("cores", environment.get("cores")),
+        *(("GPU", _describe_gpu(gpu)) for gpu in gpus),
         ("memory", format_bytes(memory) if isinstance(memory, int | float) else None),
         ("instruction sets", ", ".join(map(str, sets)) if isinstance(sets, list) else None),
         ("virtual machine", None if environment.get("virtual_machine") is None else virtual),
@@ -267,6 +327,18 @@ def _environment_facts(comparison: Comparison) -> list[tuple[str, object]]:
     return facts
 
 
+def _describe_gpu(gpu: Mapping[str, Any]) -> str:
+    memory = gpu.get("memory_bytes")
+    facts = (
+        ("compute capability", gpu.get("compute_capability")),
+        ("memory", format_bytes(memory) if isinstance(memory, int | float) else None),
+        ("driver", gpu.get("driver_version")),
+        ("CUDA", gpu.get("cuda_version")),
+    )
+    known = ", ".join(f"{name} {value}" for name, value in facts if value is not None)
+    return f"{gpu.get('name')}{', ' + known if known else ''}"
+
+
 def _render_facts(title: str, facts: Sequence[tuple[str, object]], note: str = "") -> str:
     lines = "".join(
         f"<tr><th scope='row'>{text(name)}</th><td>{text(value)}</td></tr>\n"
@@ -277,13 +349,14 @@ def _render_facts(title: str, facts: Sequence[tuple[str, object]], note: str = "
     return f"<section>\n<h2>{text(title)}</h2>\n{intro}<table class='plain'>\n{lines}</table>\n</section>\n"
 
 
-def _render_details(measured: Sequence[Row]) -> str:
+def _render_details(measured: Sequence[Row], baseline: str) -> str:
     if not measured:
         return ""
     blocks = []
     for row in measured:
         lines = "".join(
-            f"<tr><th scope='row'>{text(label)}</th><td>{text(value)}</td></tr>" for label, value in detail_lines(row)
+            f"<tr><th scope='row'>{text(label)}</th><td>{text(value)}</td></tr>"
+            for label, value in detail_lines(row, baseline)
         )
         blocks.append(f"<h3>{text(row.title)}</h3>\n<table class='plain'>{lines}</table>\n")
     return f"<section><details><summary>Every target in detail</summary>\n{''.join(blocks)}</details></section>\n"

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.core.files import write_text
-from modelwright.harness.report.document import Comparison, Row, number, read_comparison
+from modelwright.harness.report.document import Comparison, Row, read_comparison
 from modelwright.harness.report.formatting import BYTES_PER_MB, format_number
+from modelwright.harness.report.values import mapping_of, number, sequence_of
 
 COLUMNS = (
     "run_id",
@@ -64,9 +65,7 @@ def render_csv(document: Mapping[str, Any]) -> str:
 
 def _cells(row: Row, baseline: Row | None, comparison: Comparison) -> dict[str, str]:
     document = comparison.raw
-    source, environment = document.get("source"), document.get("environment")
-    parameters = number(source.get("num_parameters")) if isinstance(source, Mapping) else None
-    device = environment.get("device") if isinstance(environment, Mapping) else None
+    parameters = number(mapping_of(document.get("source")).get("num_parameters"))
     energy_wh = None if row.energy_j is None else row.energy_j / _JOULES_PER_WH
     return {
         "run_id": _safe(document.get("run_id")),
@@ -84,9 +83,17 @@ def _cells(row: Row, baseline: Row | None, comparison: Comparison) -> dict[str, 
         "energy_reduction_pct": format_number(_reduction(row, baseline, "energy_j")),
         "carbon_reduction_pct": format_number(_reduction(row, baseline, "carbon_g")),
         "speedup": format_number(row.speedup),
-        "device": _safe(device),
+        "device": _safe(_device_name(row, mapping_of(document.get("environment")))),
         "energy_source": _safe(row.energy_source),
     }
+
+
+def _device_name(row: Row, environment: Mapping[str, Any]) -> object:
+    """Returns the GPU of a row that ran on one, else the machine."""
+    if row.on_gpu:
+        for accelerator in sequence_of(environment.get("accelerators")):
+            return mapping_of(accelerator).get("name") or environment.get("device")
+    return environment.get("device")
 
 
 def _total(per_inference: float | None, inferences: int | None) -> float | None:
@@ -96,8 +103,8 @@ def _total(per_inference: float | None, inferences: int | None) -> float | None:
 
 def _reduction(row: Row, baseline: Row | None, field: str) -> float | None:
     """Returns how much less than the baseline it takes, in percent; negative when it takes more."""
-    if baseline is None or row.energy_source != baseline.energy_source:
-        # An estimate against a measurement would be a difference of methods, not of artifacts.
+    if baseline is None or row.energy_source != baseline.energy_source or row.energy_scope != baseline.energy_scope:
+        # An estimate against a measurement, or a GPU board against a CPU, would be a difference of methods.
         return None
     value, base = getattr(row, field), getattr(baseline, field)
     if value is None or not base:

@@ -1,12 +1,13 @@
 """The comparison on the terminal: a table that fits, then what to ship and what to know.
 
-Three layouts: one line per target from 110 columns on and in files and pipes (so that `grep` finds a whole target),
-two lines per target at 80 columns, and a block per target where it is narrower still. Nothing is ever cut.
+Three layouts: one line per target from 110 columns on (136 with a GPU) and in files and pipes (so that `grep` finds a
+whole target), two lines per target at 80 columns, and a block per target where it is narrower still. Nothing is ever
+cut.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,10 @@ from modelwright.harness.report.formatting import (
     format_significant,
     join_words,
 )
+from modelwright.harness.report.gpu_facts import computation_lines
 
 WIDE = 110
+WIDE_WITH_GPU = 136
 MEDIUM = 78
 
 _Values = Mapping[str, str]
@@ -60,7 +63,7 @@ def render_comparison(
         _print_legend(comparison, measured, verdict, console)
         _print_unmeasured([row for row in rows if not row.measured], console)
         if verbose:
-            _print_details(measured, console)
+            _print_details(measured, comparison.baseline, console)
         _say(
             console,
             Text(clean_text(verdict["sentence"]), style="bold green" if verdict["ship"] else "bold"),
@@ -104,6 +107,11 @@ def _shows_cosine(comparison: Comparison) -> bool:
     return all(row.agreement is None for row in measured) and any(row.cosine is not None for row in measured)
 
 
+def _shows_gpu(measured: Iterable[Row]) -> bool:
+    """Whether the columns of the computation alone and of the GPU's memory are shown."""
+    return any(row.on_gpu for row in measured)
+
+
 def _headers(comparison: Comparison, energy: str) -> _Values:
     labels = {
         "p50": "p50 ms",
@@ -117,6 +125,8 @@ def _headers(comparison: Comparison, energy: str) -> _Values:
         "speedup": "speed-up",
         "interval": "95% int.",
     }
+    if _shows_gpu(comparison.measured):
+        labels |= {"compute": "comp ms", "gpu_memory": "GPU MB"}
     if _shows_cosine(comparison):
         labels["agreement"] = "cosine"
     return labels
@@ -124,7 +134,12 @@ def _headers(comparison: Comparison, energy: str) -> _Values:
 
 def _values(row: Row, comparison: Comparison, energy: tuple[str, float]) -> _Values:
     joules = MISSING if row.energy_j is None else format_significant(row.energy_j * energy[1])
+    on_gpu = {
+        "compute": format_significant(row.compute_p50_ms),
+        "gpu_memory": format_megabytes(row.gpu_memory_bytes),
+    }
     return {
+        **(on_gpu if _shows_gpu(comparison.measured) else {}),
         "p50": format_significant(row.p50_ms),
         "p99": format_significant(row.p99_ms),
         "throughput": format_significant(row.throughput_per_s),
@@ -148,18 +163,18 @@ def format_speedup_interval(row: Row, baseline: str) -> str:
 def _print_table(
     rows: list[Row], cells: Mapping[str, _Values], verdict: Mapping[str, Any], console: Console, headers: _Values
 ) -> None:
-    width = console.width
+    width, gpu = console.width, _shows_gpu(rows)
+    wide = width >= (WIDE_WITH_GPU if gpu else WIDE)
     if width < MEDIUM:
         _print_blocks(rows, cells, verdict, console, headers)
         return
     table = Table(
         box=box.SIMPLE_HEAD if console.is_terminal else None,
         pad_edge=False,
-        padding=(0, 1, 0, 0) if width < WIDE else (0, 2, 0, 0),
+        padding=(0, 2, 0, 0) if wide else (0, 1, 0, 0),
         show_edge=False,
         header_style="bold",
     )
-    wide = width >= WIDE
     names = max(cell_len(clean_text(row.target)) for row in rows)
     # The name gives way: the numbers must stay on their line to be read.
     table.add_column("", width=2, no_wrap=True)
@@ -168,13 +183,13 @@ def _print_table(
         max_width=None if not console.is_terminal else (40 if wide else min(names, 21)),
         overflow="fold",
     )
-    for upper, lower in _columns(wide=wide):
+    for upper, lower in _columns(wide=wide, gpu=gpu):
         label = headers[upper] if lower is None else f"{headers[upper]}\n{headers[lower]}"
         table.add_column(label, justify="right", no_wrap=True)
     for row in rows:
         values, ship = cells[row.target], row.target == verdict["ship"]
         line = [Text(_mark(row, verdict)), Text(clean_text(row.target))]
-        for upper, lower in _columns(wide=wide):
+        for upper, lower in _columns(wide=wide, gpu=gpu):
             text = Text(values[upper])
             if lower is not None:
                 text.append(f"\n{values[lower]}", style="" if ship else "dim")
@@ -183,13 +198,16 @@ def _print_table(
     console.print(table)
 
 
-def _columns(*, wide: bool) -> tuple[tuple[str, str | None], ...]:
+def _columns(*, wide: bool, gpu: bool) -> tuple[tuple[str, str | None], ...]:
     """Returns the number columns: what stands on the first line and, in the two-line layout, under it."""
     if wide:
-        order = ("size", "p50", "p99", "throughput", "memory", "energy", "accuracy", "agreement", "speedup", "interval")
+        latencies = ("p50", "p99", "compute") if gpu else ("p50", "p99")
+        memories = ("memory", "gpu_memory") if gpu else ("memory",)
+        order = ("size", *latencies, "throughput", *memories, "energy", "accuracy", "agreement", "speedup", "interval")
         return tuple((name, None) for name in order)
     return (
         ("p50", "p99"),
+        *([("compute", "gpu_memory")] if gpu else []),
         ("throughput", "size"),
         ("memory", "energy"),
         ("accuracy", "agreement"),
@@ -223,8 +241,20 @@ def _print_legend(comparison: Comparison, measured: list[Row], verdict: Mapping[
         parts.append("~ estimated")
     parts.append(f"speed-up against {clean_text(comparison.baseline)}")
     _say(console, Text("   ".join(parts), style="dim"), above=True)
+    for line in gpu_lines(comparison):
+        _say(console, Text(line, style="dim"))
     for line in missing_lines(measured):
         _say(console, Text(f"{MISSING} {line}", style="dim"))
+
+
+def gpu_lines(comparison: Comparison) -> list[str]:
+    """Returns what the latencies of a GPU mean, where there are any."""
+    if not _shows_gpu(comparison.measured):
+        return []
+    return [
+        "p50 and p99 are from host memory to host memory; comp(ute) is the p50 of the computation alone, "
+        "its inputs and outputs on the GPU"
+    ]
 
 
 def missing_lines(measured: list[Row]) -> list[str]:
@@ -232,7 +262,8 @@ def missing_lines(measured: list[Row]) -> list[str]:
     found: dict[tuple[str, str], list[str]] = {}
     for row in measured:
         for field, reason in row.unavailable:
-            found.setdefault((field.removeprefix("latency_ms."), reason), []).append(clean_text(row.target))
+            name = field.removeprefix("latency_ms.").replace("compute_latency_ms", "comp").replace("_", " ")
+            found.setdefault((name, reason), []).append(clean_text(row.target))
         if row.energy_j is None and row.energy_reason and all(field != "energy" for field, _ in row.unavailable):
             found.setdefault(("energy", row.energy_reason), []).append(clean_text(row.target))
     lines = []
@@ -254,15 +285,20 @@ def _print_unmeasured(rows: list[Row], console: Console) -> None:
             _say(console, Text(f"  hint: {row.hint}", style="dim"))
 
 
-def _print_details(rows: list[Row], console: Console) -> None:
+def _print_details(rows: list[Row], baseline: str, console: Console) -> None:
     for row in rows:
         _say(console, Text(f"{row.title} ({clean_text(row.target)})", style="bold"), above=True)
-        for label, value in detail_lines(row):
+        for label, value in detail_lines(row, baseline):
             _say(console, Text(f"  {label}: {value}"))
 
 
-def detail_lines(row: Row) -> list[tuple[str, str]]:
-    """Returns what does not fit the table, as label and value; only what is known."""
+def detail_lines(row: Row, baseline: str) -> list[tuple[str, str]]:
+    """Returns what does not fit the table, as label and value; only what is known.
+
+    Args:
+        row: A measured one.
+        baseline: Target that speed-ups are over.
+    """
     formats: list[tuple[str, float | None, Callable[[float | None], str]]] = [
         ("mean", row.mean_ms, format_ms),
         ("p90", row.p90_ms, format_ms),
@@ -287,5 +323,8 @@ def detail_lines(row: Row) -> list[tuple[str, str]]:
     if row.model_memory_bytes is not None:
         lines.append(("memory of the model itself", f"{format_megabytes(row.model_memory_bytes)} MB"))
     if row.energy_source:
-        lines.append(("energy", row.energy_source))
-    return [*lines, *(("note", note) for note in row.notes)]
+        scope = "" if row.energy_scope is None else f" ({row.energy_scope})"
+        lines.append(("energy", f"{row.energy_source}{scope}"))
+    if row.emulated:
+        lines.append(("quality", "of the graph that it was built from, evaluated by ONNX Runtime"))
+    return [*lines, *computation_lines(row, baseline), *(("note", note) for note in row.notes)]

@@ -74,6 +74,15 @@ def test_a_look_holds_what_the_card_says() -> None:
     assert read_own_bytes(seen, 5) == (None, "process 5 holds no context on this GPU")
 
 
+def test_a_look_tells_what_it_took() -> None:
+    times = iter([10.0, 10.004, 10.2, 10.206])
+    watch = GpuWatch(ScriptedCard(), clock=lambda: next(times))
+    before, after = watch.observe({OURS}), watch.observe({OURS})
+    assert (before.at_s, after.at_s) == (10.0, 10.2)
+    assert summarize([WindowOnGpu(before=before, after=after)])["look_ms"] == pytest.approx(5.0)
+    assert summarize([])["look_ms"] is None
+
+
 def test_counters_find_the_throttling_between_two_looks() -> None:
     assert find_throttling(window(0, cap_ms=3.0)) == ("SwPowerCap",)
     assert find_throttling(window(0, cap_ms=3.0, heat_ms=100.0)) == ("SwPowerCap", "SwThermalSlowdown")

@@ -157,6 +157,7 @@ def test_details_of_a_row_on_a_gpu() -> None:
 
 def test_page_shows_card_and_computation() -> None:
     html = render_html(gpu())
+    assert "on AMD EPYC 9R45, 2 cores &middot; NVIDIA H200 &middot; profile host" in html
     assert "<figcaption>Computation alone" in html
     assert "<figcaption>GPU memory" in html
     assert "NVIDIA H200, compute capability 9.0, memory 151 GB, driver 580.65.06, CUDA 13.0" in html
@@ -191,3 +192,14 @@ def test_odd_observations_are_read_as_far_as_they_go() -> None:
         }
     )
     assert facts == GpuFacts(flagged=(1, 2), other_processes=((6, None),))
+
+
+def test_a_host_that_queues_no_faster_than_the_gpu_computes_is_named() -> None:
+    document = on_gpu_only()
+    row = next(row for row in document["measurements"] if row["compute_latency_ms"])
+    row["compute_enqueue_ms"] = row["compute_latency_ms"]["p50"] * 0.5
+    assert not any("waited for the host" in text for text in judge(document)["warnings"])
+    row["compute_enqueue_ms"] = row["compute_latency_ms"]["p50"]
+    assert any("waited for the host" in text and "--cuda-graph" not in text for text in judge(document)["warnings"])
+    row["settings"]["cuda_graph"] = False
+    assert any("waited for the host" in text and "--cuda-graph" in text for text in judge(document)["warnings"])

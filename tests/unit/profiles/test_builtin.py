@@ -9,6 +9,7 @@ import pytest
 from modelwright.core.errors import BadInputError
 from modelwright.profiles import builtin_names, builtin_profiles, load_profile
 from modelwright.profiles.builtin import load_builtin
+from modelwright.profiles.detect import suiting_targets
 
 REQUIRED = {
     "x86-avx2",
@@ -89,6 +90,16 @@ def test_targets_suit() -> None:
             assert {target.split("-")[0] for target in profile.targets} == {"ort", "tflite"}
     assert "tensorrt-rtx-int8" in load_profile("rtx-4090").targets
     assert "tensorrt-rtx-int8" not in load_profile("nvidia-h200").targets
+
+
+@pytest.mark.parametrize("name", sorted(REQUIRED))
+def test_a_profile_lists_what_its_machine_would_be_found_to_suit(name: str) -> None:
+    """The GPU profiles leave out TFLite, whose place is on the edge; all else is what detection says."""
+    profile = load_profile(name)
+    found = suiting_targets(profile.architecture, profile.instruction_sets, profile.accelerators)
+    edge = not profile.accelerators or profile.architecture == "aarch64"
+    assert set(profile.targets) == {target for target in found if edge or not target.startswith("tflite")}
+    assert len(set(profile.targets)) == len(profile.targets)
 
 
 def test_an_unknown_name_lists_what_is_close_and_all_names() -> None:

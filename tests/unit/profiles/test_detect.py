@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from modelwright.profiles import Accelerator, Profile, detect_host
-from modelwright.profiles.gpus import GpuProbe, select_visible
+from modelwright.profiles.gpus import GpuProbe
 
 Tree = Callable[[dict[str, str]], Path]
 
@@ -244,18 +244,3 @@ def test_this_machine_stays_within_its_affinity() -> None:
     host = detect_host()
     assert host.threads is not None
     assert 1 <= host.cores <= host.threads <= len(os.sched_getaffinity(0))
-
-
-@pytest.mark.parametrize(
-    ("visible", "expected"),
-    [
-        (None, [0, 1, 2]),
-        ("1", [1]),
-        ("2,0", [2, 0]),
-        ("1,7,0", [1]),
-        ("-1", []),
-        ("GPU-1234", [0, 1, 2]),
-    ],
-)
-def test_visible_gpus(visible: str | None, expected: list[int]) -> None:
-    assert select_visible(3, visible) == expected

@@ -1,97 +1,144 @@
-"""Asking the driver, with a driver made of Python: what it says, and what happens when it fails."""
+"""Asking the driver, with a compiled stand-in for its library: what it says, and what happens when it fails."""
 
 from __future__ import annotations
 
-import ctypes
-from typing import Any
+import os
 
 import pytest
+from fake_driver.build import build_fake_driver
 
-from modelwright.profiles import gpus
-from modelwright.profiles.gpus import GpuProbe, probe_gpus
+from modelwright.profiles.detect import suiting_targets
+from modelwright.profiles.gpus import GpuProbe, probe_gpus, select_visible, sort_as_cuda
+from modelwright.profiles.schema import Accelerator
 
-CARDS = [("NVIDIA H200", (9, 0), 143771 * 2**20), ("Tesla T4", (7, 5), 15360 * 2**20)]
-
-
-class FakeNvml:
-    """The calls that the probe makes, over `CARDS`; handles are indices plus one."""
-
-    def __init__(self, *, init: int = 0, power: int = 0, memory: int = 0) -> None:
-        self.results = {"init": init, "power": power, "memory": memory}
-        self.shutdowns = 0
-
-    def nvmlInit_v2(self) -> int:  # noqa: N802 - the driver's name
-        return self.results["init"]
-
-    def nvmlShutdown(self) -> int:  # noqa: N802
-        self.shutdowns += 1
-        return 0
-
-    def nvmlDeviceGetCount_v2(self, count: Any) -> int:  # noqa: N802
-        count._obj.value = len(CARDS)
-        return 0
-
-    def nvmlDeviceGetHandleByIndex_v2(self, index: ctypes.c_uint, device: Any) -> int:  # noqa: N802
-        device._obj.value = index.value + 1
-        return 0
-
-    def nvmlDeviceGetName(self, device: Any, name: Any, size: Any) -> int:  # noqa: N802
-        assert size.value == len(name)
-        name.value = CARDS[device.value - 1][0].encode()
-        return 0
-
-    def nvmlDeviceGetCudaComputeCapability(self, device: Any, major: Any, minor: Any) -> int:  # noqa: N802
-        major._obj.value, minor._obj.value = CARDS[device.value - 1][1]
-        return 0
-
-    def nvmlDeviceGetMemoryInfo(self, device: Any, memory: Any) -> int:  # noqa: N802
-        memory._obj.total = CARDS[device.value - 1][2]
-        return self.results["memory"]
-
-    def nvmlDeviceGetPowerUsage(self, device: Any, power: Any) -> int:  # noqa: N802
-        power._obj.value = 80_000
-        return self.results["power"]
+ABSENT = "libmodelwright-absent.so.1"
+T4_AND_H200 = ("Tesla T4;NVIDIA H200", "7.5;9.0")
+SECOND = "GPU-01112233-4455-6677-8899-aabbccddeeff"
 
 
-def install(monkeypatch: pytest.MonkeyPatch, nvml: object | None, visible: str | None = None) -> None:
-    monkeypatch.setattr(gpus, "_load", lambda names: nvml if "nvml" in names[0] or "nvidia-ml" in names[0] else None)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if visible is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(build_fake_driver(tmp_path_factory.mktemp("driver")) / "libnvidia-ml.so.1")
 
 
-def test_the_driver_tells_name_capability_memory_and_meter(monkeypatch: pytest.MonkeyPatch) -> None:
-    nvml = FakeNvml()
-    install(monkeypatch, nvml)
-    probe = probe_gpus()
-    assert [card.name for card in probe.accelerators] == ["NVIDIA H200", "Tesla T4"]
-    assert [card.compute_capability for card in probe.accelerators] == ["9.0", "7.5"]
-    assert probe.accelerators[0].memory_bytes == 143771 * 2**20
+@pytest.fixture(autouse=True)
+def two_cards(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith(("FAKE_", "CUDA_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("FAKE_CUDA_DEVICES", "2")
+    monkeypatch.setenv("FAKE_CUDA_NAME", T4_AND_H200[0])
+    monkeypatch.setenv("FAKE_CUDA_CC", T4_AND_H200[1])
+
+
+def names(probe: GpuProbe) -> list[str]:
+    return [card.name for card in probe.accelerators]
+
+
+def test_the_driver_tells_all_about_a_card(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_CUDA_DEVICES", "1")
+    monkeypatch.setenv("FAKE_NVML_DRIVER_VERSION", "570.10")
+    monkeypatch.setenv("FAKE_CUDA_VERSION", "12080")
+    probe = probe_gpus(library, ABSENT)
+    assert probe.accelerators == (
+        Accelerator(
+            kind="cuda",
+            name="Tesla T4",
+            compute_capability="7.5",
+            memory_bytes=2**33,
+            driver_version="570.10",
+            cuda_version="12.8",
+        ),
+    )
     assert probe.has_power_meter
-    assert nvml.shutdowns == 1
+    assert probe.uuid == "GPU-00112233-4455-6677-8899-aabbccddeeff"
 
 
-def test_hidden_gpus_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    install(monkeypatch, FakeNvml(), visible="1")
-    assert [card.name for card in probe_gpus().accelerators] == ["Tesla T4"]
-    install(monkeypatch, FakeNvml(), visible="")
-    assert probe_gpus() == GpuProbe()
-    install(monkeypatch, FakeNvml(), visible="-1")
-    assert probe_gpus() == GpuProbe()
+def test_the_first_card_is_the_one_that_cuda_takes(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert names(probe_gpus(library, ABSENT)) == ["NVIDIA H200", "Tesla T4"], "the faster, though second on the bus"
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    assert names(probe_gpus(library, ABSENT)) == ["Tesla T4", "NVIDIA H200"]
 
 
-def test_what_the_driver_does_not_tell_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    install(monkeypatch, FakeNvml(power=3, memory=3))
-    probe = probe_gpus()
+@pytest.mark.parametrize(
+    ("visible", "expected"),
+    [
+        ("1", ["Tesla T4"]),
+        (SECOND, ["NVIDIA H200"]),
+        ("MIG-1234", []),
+        ("", []),
+        ("-1", []),
+        ("NoDevFiles", []),
+    ],
+)
+def test_hidden_gpus_do_not_count(
+    library: str, monkeypatch: pytest.MonkeyPatch, visible: str, expected: list[str]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert names(probe_gpus(library, ABSENT)) == expected
+
+
+def test_a_slice_of_a_card_is_what_its_process_sees(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_CUDA_MIG_UUID", "ffeeddccbbaa99887766554433221100")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-ffeeddcc-bbaa-9988-7766-554433221100")
+    probe = probe_gpus(library, ABSENT)
+    assert [card.compute_capability for card in probe.accelerators] == ["7.5"]
+    assert not probe.has_power_meter, "the card's meter covers all its slices"
+
+
+def test_what_the_driver_does_not_tell_is_unknown(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_NVML_NOT_SUPPORTED", "power,memory")
+    probe = probe_gpus(library, ABSENT)
     assert probe.accelerators[0].memory_bytes is None
     assert not probe.has_power_meter
 
 
-@pytest.mark.parametrize("nvml", [None, FakeNvml(init=9), object()], ids=["absent", "not loaded", "too old"])
-def test_a_missing_or_broken_driver_is_no_gpu(monkeypatch: pytest.MonkeyPatch, nvml: object | None) -> None:
-    install(monkeypatch, nvml)
-    assert probe_gpus() == GpuProbe()
+def test_a_missing_or_broken_driver_is_no_gpu(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert probe_gpus(ABSENT, ABSENT) == GpuProbe()
+    monkeypatch.setenv("FAKE_NVML_INIT_ERROR", "9")
+    assert probe_gpus(library, ABSENT) == GpuProbe()
+    # A library without the calls, as a driver that is too old.
+    assert probe_gpus("libc.so.6", "libc.so.6") == GpuProbe()
 
 
-def test_a_library_that_does_not_load_is_absent() -> None:
-    assert gpus._load(("libmodelwright-does-not-exist.so.1",)) is None
+@pytest.mark.parametrize(
+    ("visible", "expected"),
+    [
+        (None, [0, 1, 2]),
+        ("1", [1]),
+        ("2,0", [2, 0]),
+        ("1,7,0", [1]),
+        ("-1", []),
+        ("GPU-bb", [1]),
+        ("GPU-c,GPU-aa", [2, 0]),
+        ("GPU-aa,GPU-ff,GPU-bb", [0]),
+        ("GPU-", []),
+        (" 1 , 2 ", [1, 2]),
+        ("1,", [1]),
+    ],
+)
+def test_visible_gpus(visible: str | None, expected: list[int]) -> None:
+    assert select_visible(["GPU-aa11", "GPU-bb22", "GPU-cc33"], visible) == expected
+
+
+def test_capabilities_are_ordered_as_numbers() -> None:
+    assert sort_as_cuda(["8.6", "12.0", "9.0", "8.6", None], None) == [1, 2, 0, 3, 4]
+    assert sort_as_cuda(["8.6", "12.0"], "PCI_BUS_ID") == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("capability", "bf16", "rtx"),
+    [("7.5", False, True), ("8.0", True, True), ("8.7", True, False), ("9.0", True, False), ("12.0", True, True)],
+)
+def test_targets_of_a_card_go_by_its_capability(capability: str, bf16: bool, rtx: bool) -> None:
+    card = Accelerator(kind="cuda", name="NVIDIA", compute_capability=capability, memory_bytes=None)
+    targets = suiting_targets("x86_64", frozenset({"avx2"}), (card,))
+    assert {"torch-fp32", "torch-compile-fp16", "ort-cuda-fp16", "tensorrt-fp32", "tensorrt-int8"} <= set(targets)
+    assert ("torch-bf16" in targets, "torch-compile-bf16" in targets) == (bf16, bf16)
+    assert {f"tensorrt-rtx-{precision}" in targets for precision in ("fp32", "fp16", "int8")} == {rtx}
+    assert len(set(targets)) == len(targets)
+
+
+def test_without_a_card_a_pc_has_what_the_user_has_today() -> None:
+    assert "torch-fp32" in suiting_targets("x86_64", frozenset({"avx2"}), ())
+    assert not [name for name in suiting_targets("x86_64", frozenset(), ()) if "cuda" in name or "tensorrt" in name]
+    assert not [name for name in suiting_targets("aarch64", frozenset({"asimd"}), ()) if name.startswith("torch")]
