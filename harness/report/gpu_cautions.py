@@ -77,8 +77,8 @@ def _about_queuing(rows: Sequence[Row]) -> list[str]:
         return []
     graph = "" if all(row.cuda_graph for row in bound) else " --cuda-graph queues it in one piece."
     return [
-        f"{join_words([row.title for row in bound])} waited for the host: queuing one inference takes the CPU as long as "
-        f"the GPU needs for it, so the latency of the computation holds gaps.{graph}"
+        f"{join_words([row.title for row in bound])} waited for the host: queuing an inference takes the CPU as long "
+        f"as the GPU needs for it, so the latency of the computation holds gaps.{graph}"
     ]
 
 
