@@ -41,19 +41,25 @@ def targets(name: str | None, profile: str, as_json: bool) -> int:
         return 0
     width = max(len(record.name) for record, _, _ in rows) + 2
     click.echo(f"{'target':{width}} {'build':6} {'run':4} {'runtime and precision'}")
-    for record, build, run in rows:
+    for index, (record, build, run) in enumerate(rows):
         yes_no = ("yes" if build.ok else "no", "yes" if run.ok else "no")
         click.echo(f"{record.name:{width}} {yes_no[0]:6} {yes_no[1]:4} {record.title}")
-        said = set()
-        for what, readiness in (("build", build), ("run", run)):
-            if readiness.reason and readiness.reason not in said:
-                said.add(readiness.reason)
-                click.echo(f"{'':{width}} {what}: {readiness.reason}")
-                if readiness.hint:
-                    click.echo(f"{'':{width}}   -> {readiness.hint}")
+        # Several precisions of one runtime mostly lack the same thing: it is said once, under the last of them.
+        if index + 1 == len(rows) or rows[index + 1][1:] != (build, run):
+            _print_reasons(width, build, run)
     if name is not None:
         _print_options(rows[0][0])
     return 0
+
+
+def _print_reasons(width: int, build: Readiness, run: Readiness) -> None:
+    said = set()
+    for what, readiness in (("build", build), ("run", run)):
+        if readiness.reason and readiness.reason not in said:
+            said.add(readiness.reason)
+            click.echo(f"{'':{width}} {what}: {readiness.reason}")
+            if readiness.hint:
+                click.echo(f"{'':{width}}   -> {readiness.hint}")
 
 
 def _to_dict(record: TargetRecord, build: Readiness, run: Readiness) -> dict[str, object]:

@@ -16,25 +16,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from modelwright.core.cache import get_cache_folder
 from modelwright.core.errors import ToolchainMissingError
 
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 _MARKER = "complete"
 _TAIL_LINES = 12
 _LOCK_POLL_S = 0.2
-_NO_HOME = Path("/no-home")
-"""Where nothing is: a user without a home has no cache, and is told so when one is needed."""
-
-
-def get_cache_folder() -> Path:
-    """Returns `$MODELWRIGHT_CACHE`, `$XDG_CACHE_HOME/modelwright` or `~/.cache/modelwright`."""
-    if os.environ.get("MODELWRIGHT_CACHE"):
-        return Path(os.environ["MODELWRIGHT_CACHE"]).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    try:
-        return (Path(base) if base else Path.home() / ".cache") / "modelwright"
-    except RuntimeError:
-        return _NO_HOME / "modelwright"
 
 
 def get_environment_folder() -> Path:

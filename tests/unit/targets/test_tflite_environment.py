@@ -18,7 +18,6 @@ from modelwright.targets.tflite_converter import environment
 from modelwright.targets.tflite_converter.environment import (
     ensure_environment,
     find_environment,
-    get_cache_folder,
     get_environment_folder,
     get_variables,
 )
@@ -119,17 +118,6 @@ def leftovers(folder: Path) -> list[str]:
 
 
 # Where it lies
-
-
-def test_the_cache_folder_follows_the_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/someone")
-    monkeypatch.setenv("MODELWRIGHT_CACHE", "~/mine")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
-    assert get_cache_folder() == Path("/home/someone/mine")
-    monkeypatch.setenv("MODELWRIGHT_CACHE", "")
-    assert get_cache_folder() == Path("/xdg/modelwright")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert get_cache_folder() == Path("/home/someone/.cache/modelwright")
 
 
 def test_other_requirements_or_another_python_mean_another_folder(
