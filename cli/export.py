@@ -24,8 +24,9 @@ def export(source: str, out: str, samples: str | None, overwrite: bool, as_json:
     """Turn SOURCE into a verified ONNX model.
 
     SOURCE is model.onnx (checked and passed through), model.pt2, or file.py:factory. The result is compared with its
-    source on the samples; beyond the tolerance the export fails and names the worst output. Beside the model lies its
-    record, NAME.export.json: signature, opset, hashes, errors, versions.
+    source on the samples; beyond the tolerance the export fails and names the worst output. Beside the model lie its
+    record, NAME.export.json (signature, opset, hashes, errors, versions), and of a PyTorch source the captured program,
+    NAME.program.pt2, which the torch-* targets run.
 
     \b
     Examples:

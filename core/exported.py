@@ -15,8 +15,12 @@ from modelwright.core.errors import BadInputError
 from modelwright.core.files import hash_file, hash_json, read_json, write_json
 from modelwright.core.signature import Signature
 
-SCHEMA = 1
+SCHEMA = 2
 RECORD_SUFFIX = ".export.json"
+PROGRAM_SUFFIX = ".program.pt2"
+"""Not `.pt2` alone: that is what users call the program that they export from."""
+PROGRAM_CALL_FILE = "modelwright-call.json"
+"""Inside a saved program: `inputs` and `outputs`, ONNX name -> place among the program's flat inputs or outputs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +40,9 @@ class ExportedModel:
         comparison: `samples`, `on` (`samples` or `example inputs`), `tolerance`, `worst_output`, and `outputs`: name ->
             `max_abs_error`, `relative_l2_error`, `cosine`, `equal_share`. None with `comparison_reason`.
         comparison_reason: Why the model was not compared with its source.
+        program: Name of the source as a saved `torch.export` program beside the model, FP32 and in evaluation mode,
+            without example inputs; None for an ONNX source, and for a module that torch cannot save.
+        program_sha256: Of that file; the same source gives the same hash.
         notes: Sentences for the user.
         versions: Package -> version of what made and checked it.
     """
@@ -52,7 +59,14 @@ class ExportedModel:
     comparison_reason: str | None
     notes: Sequence[str]
     versions: Mapping[str, str]
+    program: str | None = None
+    program_sha256: str | None = None
     schema: int = SCHEMA
+
+    @property
+    def program_path(self) -> Path | None:
+        """The saved program, absolute; None where there is none."""
+        return None if self.program is None else self.model_path.resolve().parent / self.program
 
     def to_dict(self) -> dict[str, Any]:
         """Returns JSON values; `from_dict` turns them back."""
@@ -132,7 +146,8 @@ def load_exported(path: str | Path, *, verify: bool = True) -> ExportedModel:
     if unknown or missing:
         raise BadInputError(f"{record}: unknown keys {unknown}, missing keys {missing}", hint="export the model again")
     try:
-        for name in (data["model_path"], *data["files"]):
+        programs = () if data["program"] is None else (data["program"],)
+        for name in (data["model_path"], *data["files"], *programs):
             _require_inside(record, name)
         exported = ExportedModel.from_dict(data | {"model_path": record.parent / data["model_path"]})
     except (KeyError, TypeError) as error:
@@ -156,7 +171,8 @@ def _require_inside(record: Path, name: object) -> None:
 
 
 def _verify_files(record: Path, exported: ExportedModel) -> None:
-    for name, sha256 in exported.files.items():
+    programs = {} if exported.program is None else {exported.program: exported.program_sha256}
+    for name, sha256 in (*exported.files.items(), *programs.items()):
         path = record.parent / name
         if not path.is_file():
             raise BadInputError(f"{path} is missing; {record.name} lists it", hint="export the model again")

@@ -30,7 +30,8 @@ def export(
     """Turns a source into a verified ONNX model and writes its record beside it.
 
     An ONNX model is passed through unchanged, with its data files. A PyTorch module is exported with a dynamic batch,
-    or a fixed one where that fails, and compared with its source. There is either all of the result or nothing.
+    or a fixed one where that fails, and compared with its source; the captured program is saved beside the model, for
+    the targets that run PyTorch. There is either all of the result or nothing.
 
     Args:
         source: `model.onnx`, `model.pt2` (`torch.export.save`), or `file.py:factory`; the factory returns an
@@ -127,9 +128,9 @@ def _place(staging: Path, out: Path, exported: ExportedModel, *, overwrite: bool
     """Moves the files to their places, the model last, so that it never lacks its data.
 
     Raises:
-        BadInputError: A data file of that name exists.
+        BadInputError: A file that is to lie beside the model exists.
     """
-    data = [name for name in exported.files if name != out.name]
+    data = _list_beside(exported)
     for name in data:
         if (out.parent / name).exists() and not overwrite:
             raise BadInputError(f"{out.parent / name} exists", hint="choose another --out, or add --overwrite")
@@ -145,9 +146,14 @@ def _place(staging: Path, out: Path, exported: ExportedModel, *, overwrite: bool
 
 
 def _data_of_older(out: Path) -> set[str]:
-    """Returns the data files of an export that is being replaced, as its record lists and hashes them."""
+    """Returns the other files of an export that is being replaced, as its record lists and hashes them."""
     try:
-        older = load_exported(out)
+        return set(_list_beside(load_exported(out)))
     except BadInputError:
         return set()
-    return {name for name in older.files if name != out.name}
+
+
+def _list_beside(exported: ExportedModel) -> list[str]:
+    """Returns the files that lie beside the model and belong to it: its data and the saved program."""
+    names = [name for name in exported.files if name != exported.model_path.name]
+    return names if exported.program is None else [*names, exported.program]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from modelwright.core.errors import BadInputError, BuildFailedError
+from modelwright.core.exported import PROGRAM_CALL_FILE
 from modelwright.core.python_source import shorten_traceback
 from modelwright.exporters import onnx_file
 from modelwright.exporters.torch_source import TorchSource, import_torch
@@ -35,6 +37,7 @@ class Captured:
         input_names: One a leaf.
         batched: Which leaves have the batch on axis 0.
         batch_is_dynamic: Whether their first dimension may vary.
+        output_names: ONNX output name -> its place among the flat outputs; empty before the conversion.
     """
 
     program: Any
@@ -43,6 +46,7 @@ class Captured:
     input_names: list[str]
     batched: list[bool]
     batch_is_dynamic: bool
+    output_names: dict[str, int] = field(default_factory=dict)
 
 
 def capture(source: TorchSource, *, dynamic: bool) -> Captured:
@@ -127,7 +131,7 @@ def write_onnx(source: TorchSource, captured: Captured, path: Path) -> None:
         BadInputError: `output_names` does not fit the outputs.
     """
     torch = import_torch()
-    names = _name_outputs(torch, source, captured)
+    captured.output_names = _name_outputs(torch, source, captured)
     try:
         program = torch.onnx.export(
             captured.program,
@@ -135,7 +139,7 @@ def write_onnx(source: TorchSource, captured: Captured, path: Path) -> None:
             opset_version=OPSET,
             verbose=False,
             input_names=captured.input_names,
-            output_names=names,
+            output_names=list(captured.output_names),
         )
     except Exception as error:
         raise BuildFailedError(
@@ -146,6 +150,45 @@ def write_onnx(source: TorchSource, captured: Captured, path: Path) -> None:
     weights_bytes = sum(t.numel() * t.element_size() for t in captured.program.state_dict.values())
     program.save(str(path), external_data=weights_bytes > _EMBEDDED_BYTES)
     _clean(path)
+
+
+def write_program(source: TorchSource, captured: Captured, path: Path) -> bool:
+    """Saves a captured module for the targets that run PyTorch; notes it where torch cannot.
+
+    The file holds the graph, the weights, and under `PROGRAM_CALL_FILE` how ONNX names map to the program's flat inputs
+    and outputs. It holds neither example inputs, which may be a user's samples, nor the paths of this machine.
+
+    Returns:
+        Whether it was saved.
+    """
+    torch = import_torch()
+    program = captured.program
+    for module in program.graph_module.modules():
+        for node in getattr(getattr(module, "graph", None), "nodes", ()):
+            node.meta.pop("stack_trace", None)
+    call = {"inputs": _find_places(torch, captured), "outputs": captured.output_names}
+    examples = program.example_inputs
+    try:
+        program._example_inputs = None  # noqa: SLF001 - torch has no public name for it
+        with path.open("wb") as file:  # a path would leave its name in the archive, and so in its hash
+            torch.export.save(program, file, extra_files={PROGRAM_CALL_FILE: json.dumps(call)})
+    except Exception as error:  # the serializer raises classes of its own for what it does not know
+        path.unlink(missing_ok=True)
+        reason = f"torch cannot save {source.name}: {_summarize(error)}"
+        source.notes.append(f"the targets that run PyTorch cannot be built, for {reason}")
+        return False
+    finally:
+        program._example_inputs = examples  # noqa: SLF001
+    return True
+
+
+def _find_places(torch: Any, captured: Captured) -> dict[str, int]:
+    """Returns input name -> its place among the program's flat inputs, constants included."""
+    args, kwargs = _rebuild(captured, list(captured.input_names), rest=None)
+    spec = captured.program.call_spec.in_spec
+    kwargs = torch.export._tree_utils.reorder_kwargs(kwargs, spec)  # noqa: SLF001
+    leaves = torch.utils._pytree.tree_leaves((args, kwargs))  # noqa: SLF001
+    return {leaf: place for place, leaf in enumerate(leaves) if leaf is not None}
 
 
 def _find_batched(leaves: Sequence[Any]) -> list[bool]:
@@ -202,13 +245,18 @@ def _name_leaf(tree: Any, path: Sequence[Any], source: TorchSource) -> str:
     return "_".join(rest)
 
 
-def _name_outputs(torch: Any, source: TorchSource, captured: Captured) -> list[str]:
-    """Names outputs: as the module says, else after the keys of a dict, else `output`, `output_0`, ..."""
+def _name_outputs(torch: Any, source: TorchSource, captured: Captured) -> dict[str, int]:
+    """Names outputs: as the module says, else after the keys of a dict, else `output`, `output_0`, ...
+
+    Returns:
+        Name -> its place among the flat outputs, which may hold other values than tensors.
+    """
     tree = torch.utils._pytree  # noqa: SLF001
     args, kwargs = _rebuild(captured, [leaf.clone() for leaf in captured.leaves])
     with torch.no_grad():
         paths, _ = tree.tree_flatten_with_path(source.module(*args, **kwargs))
-    keys = ["_".join(re.findall(r"\w+", tree.keystr(tuple(path)))) for path, v in paths if isinstance(v, torch.Tensor)]
+    places = [place for place, (_, value) in enumerate(paths) if isinstance(value, torch.Tensor)]
+    keys = ["_".join(re.findall(r"\w+", tree.keystr(tuple(paths[place][0])))) for place in places]
     if source.output_names is not None:
         if len(source.output_names) != len(keys):
             raise BadInputError(
@@ -225,7 +273,7 @@ def _name_outputs(torch: Any, source: TorchSource, captured: Captured) -> list[s
     if len({*names, *captured.input_names}) != len(names) + len(captured.input_names):
         twice = f"{', '.join(captured.input_names)}; {', '.join(names)}"
         raise BadInputError(f"{source.name}: a name occurs twice among inputs and outputs: {twice}")
-    return names
+    return dict(zip(names, places, strict=True))
 
 
 def _has_dynamic_batch(torch: Any, program: Any) -> bool:

@@ -7,14 +7,18 @@ import platform
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modelwright.core.errors import BadInputError, ModelwrightError
-from modelwright.core.exported import combine_hashes
+from modelwright.core.exported import PROGRAM_SUFFIX, combine_hashes
 from modelwright.core.files import explain_os_error, hash_file, hash_json
 from modelwright.core.samples import SampleRef
 from modelwright.exporters import onnx_file
 from modelwright.exporters.validate import ValidatedModel, validate_model
+
+if TYPE_CHECKING:
+    from modelwright.exporters.torch_export import Captured
+    from modelwright.exporters.torch_source import TorchSource
 
 Progress = Callable[[str], None]
 
@@ -88,11 +92,11 @@ def _convert_torch(
     progress: Progress,
 ) -> dict[str, Any]:
     """Exports with a dynamic batch, and with a fixed one where that fails."""
-    from modelwright.exporters.torch_source import TorchSource, load_factory, load_program
+    from modelwright.exporters.torch_source import load_factory, load_program
 
     if kind == "pt2":
         progress("loading the saved program")
-        source: TorchSource = load_program(path, samples)
+        source = load_program(path, samples)
         checked, captured, comparison = _export_once(source, out, samples, tolerance, progress, dynamic=True)
         if not captured.batch_is_dynamic:
             source.notes.append(
@@ -111,19 +115,30 @@ def _convert_torch(
             source.notes.append(f"the batch is fixed at {rows}: with a dynamic one, {_shorten(error.message)}")
     if samples is None:
         source.notes.append("compared with its source on the example inputs only: give samples for a real proof")
-    names = [file.name for file in out.parent.iterdir() if file.name != out.name]
+    program = _save_program(source, captured, out, progress)
+    names = [file.name for file in out.parent.iterdir() if file.name not in (out.name, program["program"])]
     files = _hash_files(out, names, progress)
     described = {
         "sha256": hash_json({"files": source.files, "weights": source.weights_sha256}),
         "files": source.files,
         "weights_sha256": source.weights_sha256,
     }
-    return _assemble(out, checked, files, described, comparison, None, source.notes)
+    return _assemble(out, checked, files, described, comparison, None, source.notes) | program
+
+
+def _save_program(source: TorchSource, captured: Captured, out: Path, progress: Progress) -> dict[str, Any]:
+    """Returns the fields of the record that tell of the saved program."""
+    from modelwright.exporters.torch_export import write_program
+
+    progress("saving the captured program")
+    path = out.with_name(out.stem + PROGRAM_SUFFIX)
+    saved = write_program(source, captured, path)
+    return {"program": path.name if saved else None, "program_sha256": hash_file(path) if saved else None}
 
 
 def _export_once(
-    source: Any, out: Path, samples: SampleRef | None, tolerance: float, progress: Progress, *, dynamic: bool
-) -> tuple[ValidatedModel, Any, dict[str, Any]]:
+    source: TorchSource, out: Path, samples: SampleRef | None, tolerance: float, progress: Progress, *, dynamic: bool
+) -> tuple[ValidatedModel, Captured, dict[str, Any]]:
     from modelwright.exporters.comparison import compare_with_source
     from modelwright.exporters.torch_export import capture, write_onnx
 
@@ -153,7 +168,7 @@ def _hash_files(out: Path, names: list[str], progress: Progress) -> dict[str, st
     return {name: hash_file(out.parent / name) for name in [out.name, *names]}
 
 
-def _batch_of(captured: Any) -> int | None:
+def _batch_of(captured: Captured) -> int | None:
     rows = [int(leaf.shape[0]) for leaf, flag in zip(captured.leaves, captured.batched, strict=True) if flag]
     return rows[0] if rows else None
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from modelwright.core.artifact import Artifact
-from modelwright.core.errors import BuildFailedError, ModelwrightError, ToolchainMissingError
+from modelwright.core.errors import BadInputError, BuildFailedError, ModelwrightError, ToolchainMissingError
 from modelwright.core.exported import ExportedModel, record_path
 from modelwright.core.files import locked_folder, made_folder, scratch_directory
 from modelwright.core.sample_store import is_random, materialize_samples
@@ -21,7 +21,7 @@ from modelwright.harness.document import Absent
 from modelwright.harness.progress import Progress, Silence
 from modelwright.profiles import detect_host, load_profile
 from modelwright.profiles.schema import Profile
-from modelwright.targets.building import build
+from modelwright.targets.building import build, check_source
 from modelwright.targets.choices import BuildChoices, read_choices
 from modelwright.targets.evidence import EVALUATION_LIMIT, Evidence, prepare_evidence
 from modelwright.targets.table import get_target, target_names
@@ -210,10 +210,9 @@ def build_all(
     built = Built()
     for name in names:
         task = f"build:{name}"
-        readiness = get_target(name).check_run(host.machine())
-        if run and not readiness.ok:
-            error = ToolchainMissingError(readiness.reason or "cannot run here", hint=readiness.hint)
-            built.absent.append(Absent(target=name, status="failed" if by_name else "skipped", error=error))
+        missing = _find_hindrance(name, exported, host, run=run)
+        if missing is not None:
+            built.absent.append(Absent(target=name, status="failed" if by_name else "skipped", error=missing))
             continue
         tell.start(task, f"building {name}")
         try:
@@ -239,6 +238,16 @@ def build_all(
             built.artifacts[name], built.reused[name] = artifact, reused
             tell.finish(task, summarize_build(artifact, reused=reused))
     return built
+
+
+def _find_hindrance(name: str, exported: ExportedModel, host: Profile, *, run: bool) -> ModelwrightError | None:
+    """Returns why a target is not even tried: it cannot run here, where it must, or the source lacks what it needs."""
+    target = get_target(name)
+    readiness = target.check_run(host.machine())
+    if run and not readiness.ok:
+        return ToolchainMissingError(readiness.reason or "cannot run here", hint=readiness.hint)
+    fits = check_source(target, exported)
+    return None if fits.ok else BadInputError(f"{name} cannot be built: {fits.reason}", hint=fits.hint)
 
 
 def _say(tell: Progress, task: str) -> Callable[[str], None]:

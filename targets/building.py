@@ -89,11 +89,9 @@ def build(
             f"{target_name} needs samples to calibrate on besides those that judge it; the file holds too few",
             hint="give at least 2 samples (100 or more are better), or other ones to judge with --eval",
         )
-    if target.record.uses_program and exported.program_path is None:
-        raise BadInputError(
-            f"{target_name} runs the PyTorch program, and the source is {exported.source['kind'].upper()}",
-            hint="give the file.py:factory or the .pt2 that the ONNX model was exported from",
-        )
+    unfit = check_source(target, exported)
+    if not unfit.ok:
+        raise BadInputError(f"{target_name} cannot be built: {unfit.reason}", hint=unfit.hint)
     chosen = choices or BuildChoices()
     require_shapes_fit(chosen.shapes, exported.signature)
     choice = _Choice(
@@ -145,6 +143,18 @@ def build(
             ),
         )
     return open_artifact(directory), False
+
+
+def check_source(target: Target, exported: ExportedModel) -> Readiness:
+    """Says whether a source has what a target is built from: some run the PyTorch program, not the ONNX model."""
+    if not target.record.uses_program or exported.program_path is not None:
+        return Readiness.yes()
+    if exported.source["kind"] == "onnx":
+        return Readiness.no(
+            "it runs the PyTorch program, and the source is ONNX",
+            "give the file.py:factory or the .pt2 that the ONNX model was exported from",
+        )
+    return Readiness.no("torch could not save the source's program; see the notes of the export")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -130,7 +130,10 @@ def test_two_inputs_two_outputs_and_named_outputs(factories: Path, tmp_path: Pat
     assert set(exported.source["files"]) == {"net.py", "neighbour.py"}
     assert "converting to ONNX" in phases
     assert load_exported(out) == exported
-    assert sorted(path.name for path in out.parent.iterdir()) == ["net.export.json", "net.onnx"]
+    names = ["net.export.json", "net.onnx", "net.program.pt2"]
+    assert sorted(path.name for path in out.parent.iterdir()) == names
+    assert set(exported.files) == {"net.onnx"}
+    assert exported.program_path == out.resolve().parent / "net.program.pt2"
     model = onnx.load(out)
     assert not any(node.metadata_props for node in model.graph.node), "paths of this machine must not be shipped"
     assert not {value.name for value in model.graph.value_info} & {tensor.name for tensor in model.graph.initializer}
@@ -141,10 +144,13 @@ def test_two_inputs_two_outputs_and_named_outputs(factories: Path, tmp_path: Pat
         from modelwright.exporters import export
         again = export({str(factories) + ":two_inputs"!r}, {str(tmp_path / "again.onnx")!r})
         peak = [l for l in open("/proc/self/status") if l.startswith("VmHWM")][0]
-        print(json.dumps([again.sha256, again.source["sha256"], int(peak.split()[1]) // 1024, sorted(sys.modules)]))
+        hashes = [again.sha256, again.source["sha256"], again.program_sha256]
+        print(json.dumps([*hashes, int(peak.split()[1]) // 1024, sorted(sys.modules)]))
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, capture_output=True, text=True)
-    sha256, source_sha256, peak_mb, modules = json.loads(done.stdout)
+    sha256, source_sha256, program_sha256, peak_mb, modules = json.loads(done.stdout)
+    assert program_sha256 == exported.program_sha256
+    assert str(factories.parent).encode() not in exported.program_path.read_bytes()
     assert sha256 == exported.sha256, "artifacts are found again by this hash"
     assert source_sha256 == exported.source["sha256"]
     assert peak_mb < 300
@@ -190,6 +196,67 @@ def test_lists_of_inputs_and_the_batch_as_given(factories: Path, tmp_path: Path)
     assert [spec.name for spec in exported.signature.outputs] == ["output_0", "output_1"]
 
 
+def run_program(path: Path, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Runs a saved program by ONNX names, as `modelwright-call.json` in it maps them."""
+    import torch
+
+    files = {"modelwright-call.json": ""}
+    program = torch.export.load(str(path), extra_files=files)
+    assert program.example_inputs is None, "a user's samples must not be shipped with the weights"
+    call = json.loads(files["modelwright-call.json"])
+    constants = [spec.arg for spec in program.graph_signature.input_specs if spec.kind.name == "USER_INPUT"]
+    flat = [getattr(constant, "value", None) for constant in constants]
+    for name, place in call["inputs"].items():
+        flat[place] = torch.from_numpy(feeds[name])
+    tree = torch.utils._pytree
+    args, kwargs = tree.tree_unflatten(flat, program.call_spec.in_spec)
+    outputs = tree.tree_leaves(program.module()(*args, **kwargs))
+    return {name: outputs[place].detach().numpy() for name, place in call["outputs"].items()}
+
+
+@pytest.mark.parametrize("function", ["dict_inputs", "fixed_batch_of_four"])
+def test_program_beside_the_model_gives_its_outputs(factories: Path, tmp_path: Path, function: str) -> None:
+    exported = export(f"{factories}:{function}", tmp_path / "m.onnx")
+    assert exported.program_path is not None
+    rng = np.random.default_rng(0)
+    for rows in (1, 3) if exported.signature.batch_is_dynamic else (4,):
+        feeds = {
+            spec.name: rng.integers(0, 11, (rows, *spec.shape[1:]))
+            if spec.dtype == "int64"
+            else rng.standard_normal((rows, *spec.shape[1:])).astype(np.float32)
+            for spec in exported.signature.inputs
+        }
+        with ReferenceModel(exported.model_path) as model:
+            expected = model.run(feeds)
+        outputs = run_program(exported.program_path, feeds)
+        assert list(outputs) == list(expected)
+        for name, value in expected.items():
+            np.testing.assert_allclose(outputs[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_program_is_checked_and_replaced_with_its_model(factories: Path, tmp_path: Path) -> None:
+    exported = export(f"{factories}:two_inputs", tmp_path / "m.onnx")
+    model, before = (tmp_path / "m.onnx").read_bytes(), exported.program_path.read_bytes()
+    exported.program_path.write_bytes(before + b"more")
+    with pytest.raises(BadInputError, match=r"m\.program\.pt2 was changed"):
+        load_exported(tmp_path / "m.onnx")
+    exported.program_path.write_bytes(before)
+    (tmp_path / "m.onnx").unlink()
+    with pytest.raises(BadInputError, match=r"m\.program\.pt2 exists"):
+        export(f"{factories}:dict_inputs", tmp_path / "m.onnx")
+    assert exported.program_path.read_bytes() == before
+    # Replaced by a model that has no program: the old one goes.
+    (tmp_path / "m.onnx").write_bytes(model)
+    replaced = export(models.make_cnn(tmp_path / "cnn.onnx"), tmp_path / "m.onnx", overwrite=True)
+    assert (replaced.program, replaced.program_path) == (None, None)
+    names = ["cnn.onnx", "m.export.json", "m.onnx"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    data = json.loads((tmp_path / "m.export.json").read_text())
+    (tmp_path / "m.export.json").write_text(json.dumps(data | {"program": "../m.program.pt2"}))
+    with pytest.raises(BadInputError, match="not beside the record"):
+        load_exported(tmp_path / "m.onnx")
+
+
 def test_saved_program(factories: Path, tmp_path: Path) -> None:
     code = f"""
         import sys, torch
@@ -207,6 +274,9 @@ def test_saved_program(factories: Path, tmp_path: Path) -> None:
         "right float32 [batch, 4]",
     ]
     assert exported.source["kind"] == "pt2"
+    left, right = (np.full((1, 4), value, np.float32) for value in (1, 2))
+    outputs = run_program(exported.program_path, {"left": left, "right": right})
+    assert set(outputs) == {spec.name for spec in exported.signature.outputs}
     broken = tmp_path / "broken.pt2"
     broken.write_bytes((tmp_path / "m.pt2").read_bytes()[:2000])
     with pytest.raises(BadInputError, match=r"torch\.export program"):

@@ -1,0 +1,87 @@
+"""What `test_pytorch_on_gpu.py` does in child processes, on a real GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modelwright.core.artifact import open_artifact
+from modelwright.core.cuda import CudaDevice
+from modelwright.targets import get_target
+from modelwright.targets.base import RunSettings
+
+ROWS = 4
+
+
+def is_cuda_usable() -> str | None:
+    """Returns why the installed torch cannot use a GPU; None when it can."""
+    import torch
+
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built for the CPU"
+    if not torch.cuda.is_available():
+        return f"torch {torch.__version__} is built for CUDA {torch.version.cuda} and sees no GPU"
+    try:
+        return None if float(torch.ones(8, device="cuda").sum()) == 8.0 else "a sum on the GPU is wrong"
+    except RuntimeError as error:
+        return f"torch {torch.__version__} cannot compute on this GPU: {str(error).splitlines()[0]}"
+
+
+def compare_with_cpu(directory: str, *, cuda_graph: bool, streams: int) -> dict[str, Any]:
+    """Runs an artifact on the CPU and, in every way that the harness does, on the GPU.
+
+    Returns:
+        `errors`: way -> largest difference from the CPU's outputs, over their largest value. `streams`: handles.
+        `graphs`: whether each computation launches a CUDA graph. `executed`: what the session read back.
+    """
+    artifact = open_artifact(Path(directory))
+    manifest = artifact.manifest
+    target = get_target(manifest.target)
+    assert artifact.reference_path is not None
+    with np.load(artifact.reference_path) as packed:
+        rows = {name.removeprefix("input:"): packed[name] for name in packed.files if name.startswith("input:")}
+    one = {name: np.ascontiguousarray(value[0]) for name, value in rows.items()}
+    many = {name: np.concatenate(list(value[:ROWS])) for name, value in rows.items()}
+    with target.load(
+        artifact.directory, manifest.model_file, manifest.recipe, manifest.signature, RunSettings(device="cpu")
+    ) as session:
+        expected = {"one": session.run(one), "many": session.run(many)}
+    settings = RunSettings(device="cuda", cuda_graph=cuda_graph, streams=streams)
+    errors: dict[str, float] = {}
+    with (
+        CudaDevice() as gpu,
+        target.load(artifact.directory, manifest.model_file, manifest.recipe, manifest.signature, settings) as session,
+    ):
+        names = [spec.name for spec in manifest.signature.outputs]
+        calls = {}
+        for label, feeds in (("one", one), ("many", many)):
+            errors[f"run {label}"] = _differ(session.run(feeds), expected[label])
+            calls[label] = session.bind(feeds)
+        for label, call in calls.items():
+            for _ in range(3):
+                call()
+            results: Any = call()
+            outputs = {name: value.numpy().copy() for name, value in zip(names, results, strict=True)}
+            errors[f"bound {label}"] = _differ(outputs, expected[label])
+        computations = [session.bind_computation(many, index) for index in range(streams)]
+        for _ in range(20):
+            for computation in computations:
+                assert computation is not None
+                computation.enqueue()
+        gpu.synchronize()
+        errors["run after computations"] = _differ(session.run(one), expected["one"])
+        return {
+            "errors": errors,
+            "streams": [computation.stream for computation in computations if computation is not None],
+            "graphs": [computation.uses_graph for computation in computations if computation is not None],
+            "executed": session.describe_execution(),
+        }
+
+
+def _differ(outputs: dict[str, Any], expected: dict[str, Any]) -> float:
+    return max(
+        float(np.abs(np.asarray(outputs[name], np.float64) - value).max() / max(np.abs(value).max(), 1e-30))
+        for name, value in expected.items()
+    )
