@@ -28,8 +28,8 @@ from modelwright.targets.base import (
 )
 from modelwright.targets.ort_formats import Scheme, choose_scheme
 from modelwright.targets.ort_recipes import RANGE_METHODS, DynamicBuilder, StaticBuilder, prepare_model
-from modelwright.targets.ort_search import Candidate, SearchResult, search
 from modelwright.targets.ort_session import OrtSession, open_file
+from modelwright.targets.quantization_search import Candidate, SearchResult, search
 
 MODEL_FILE = "model.onnx"
 _ALPHAS = (None, 0.7, 0.5, 0.8)

@@ -16,8 +16,8 @@ from modelwright.targets.base import (
     require_import,
 )
 from modelwright.targets.ort_formats import Scheme
-from modelwright.targets.ort_search import Candidate
 from modelwright.targets.ort_session import open_file, session_options
+from modelwright.targets.quantization_search import Candidate
 
 CALIBRATION_SAMPLES = 128
 EXTERNAL_BYTES = 1_500_000_000
@@ -121,8 +121,8 @@ class StaticBuilder:
         if candidate.alpha != self._alpha:
             self._alpha, self._weights, self._statistics = candidate.alpha, {}, {}
             if candidate.alpha is not None and self._maxima is None:
-                self._maxima = _measure_maxima(self._request, self._model)
-            self._smoothed = _smooth_copy(self._model, self._maxima, candidate.alpha)
+                self._maxima = measure_maxima(self._request, self._model)
+            self._smoothed = smooth_copy(self._model, self._maxima, candidate.alpha)
         plan = ort_plan.plan_static(self._smoothed, kept_float, carry=self._carry)
         missing = [name for name in plan.ranged_tensors() if name not in self._statistics]
         if missing:
@@ -146,8 +146,8 @@ class DynamicBuilder:
 
     def build(self, candidate: Candidate, kept_float: Collection[str]) -> Any:
         if candidate.alpha is not None and self._maxima is None:
-            self._maxima = _measure_maxima(self._request, self._model)
-        model = _smooth_copy(self._model, self._maxima, candidate.alpha)
+            self._maxima = measure_maxima(self._request, self._model)
+        model = smooth_copy(self._model, self._maxima, candidate.alpha)
         if candidate.alpha is None:
             model = ort_quantization.rebuild_model(model, list(model.graph.node), {})
         onnx_graph.split_gemms(model)
@@ -155,7 +155,8 @@ class DynamicBuilder:
         return ort_quantization.quantize_dynamic(model, set(names) - set(kept_float), self._scheme)
 
 
-def _measure_maxima(request: BuildRequest, model: Any) -> dict[str, npt.NDArray[np.float32]]:
+def measure_maxima(request: BuildRequest, model: Any) -> dict[str, npt.NDArray[np.float32]]:
+    """Measures the channels of the activations that SmoothQuant divides, on the calibration samples."""
     samples = request.calibration
     assert samples is not None
     request.progress("measuring channels for SmoothQuant")
@@ -163,7 +164,8 @@ def _measure_maxima(request: BuildRequest, model: Any) -> dict[str, npt.NDArray[
     return smoothing.collect_channel_maxima(model, names, lambda: samples.feeds(CALIBRATION_SAMPLES), request.scratch)
 
 
-def _smooth_copy(model: Any, maxima: Mapping[str, npt.NDArray[np.float32]] | None, alpha: float | None) -> Any:
+def smooth_copy(model: Any, maxima: Mapping[str, npt.NDArray[np.float32]] | None, alpha: float | None) -> Any:
+    """Returns a smoothed copy of a model: the model itself when `alpha` is None."""
     if alpha is None or maxima is None:
         return model
     copy = ort_quantization.rebuild_model(model, list(model.graph.node), {})

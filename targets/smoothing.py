@@ -98,8 +98,14 @@ class TensorStatistics:
         return best[0], best[1]
 
 
-def open_session(model: Any, scratch: Path, *, threads: int = 0) -> Any:
+def open_session(model: Any, scratch: Path, *, threads: int = 0, entries: Mapping[str, str] | None = None) -> Any:
     """Opens a model in memory as an ONNX Runtime session on the CPU; one over 2 GiB goes through a file.
+
+    Args:
+        model: The model.
+        scratch: For the file of a large one.
+        threads: 0 takes all that this process may use.
+        entries: Configuration entries of the session.
 
     Raises:
         BuildFailedError: ONNX Runtime refuses the model; its own words say which node or operator.
@@ -109,6 +115,8 @@ def open_session(model: Any, scratch: Path, *, threads: int = 0) -> Any:
     options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    for key, value in (entries or {}).items():
+        options.add_session_config_entry(key, value)
     try:
         if not is_large(model):
             return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -1,6 +1,7 @@
 """Chooses among INT8 recipes: the first candidate that follows FP32 closely enough on the tuning samples.
 
-If none does, the layers that cost most are put back to float one after the other.
+If none does, the layers that cost most are put back to float one after the other. Candidates are evaluated by ONNX
+Runtime, whatever runtime they are for.
 """
 
 from __future__ import annotations
@@ -88,9 +89,19 @@ def search(
     candidates: Sequence[Candidate],
     build: Callable[[Candidate, Collection[str]], Any],
     find_costs: Callable[[], Mapping[str, float]],
+    *,
+    session_entries: Mapping[str, str] | None = None,
 ) -> SearchResult:
-    """Takes the first candidate that is good enough, else the best one, and then puts layers back to float."""
-    judge = _Judge.create(request)
+    """Takes the first candidate that is good enough, else the best one, and then puts layers back to float.
+
+    Args:
+        request: Whose samples judge the candidates.
+        candidates: In the order of trying.
+        build: Builds a candidate with the named layers left in float.
+        find_costs: Returns the quantizable layers -> their work; called after the first build.
+        session_entries: Configuration entries of the ONNX Runtime sessions that evaluate the candidates.
+    """
+    judge = _Judge.create(request, session_entries or {})
     result = SearchResult(model=None)
     if judge is None:
         chosen = next((c for c in candidates if c.alpha == 0.7), candidates[0])
@@ -180,9 +191,10 @@ class _Judge:
     reference: list[list[Array]]
     weight_values: int
     scratch: Path
+    session_entries: Mapping[str, str]
 
     @staticmethod
-    def create(request: BuildRequest) -> _Judge | None:
+    def create(request: BuildRequest, session_entries: Mapping[str, str]) -> _Judge | None:
         part = "tuning" if request.tuning is not None and request.tuning.count else "calibration"
         samples = request.tuning if part == "tuning" else request.calibration
         if samples is None or samples.count == 0:
@@ -197,11 +209,17 @@ class _Judge:
             reference = [session.run(names, dict(feeds)) for feeds in samples.feeds(count)]
         values = request.model_path.stat().st_size // 4
         return _Judge(
-            samples=samples, part=part, count=count, reference=reference, weight_values=values, scratch=request.scratch
+            samples=samples,
+            part=part,
+            count=count,
+            reference=reference,
+            weight_values=values,
+            scratch=request.scratch,
+            session_entries=session_entries,
         )
 
     def judge(self, model: Any, limit: int | None = None) -> Figures:
-        session = smoothing.open_session(model, self.scratch)
+        session = smoothing.open_session(model, self.scratch, entries=self.session_entries)
         got = [session.run(None, dict(feeds)) for feeds in self.samples.feeds(min(limit or self.count, self.count))]
         errors, agreement = [], None
         for number, first in enumerate(got[0]):
