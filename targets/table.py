@@ -19,6 +19,20 @@ TABLE = {
     "tflite-fp16": "modelwright.targets.tflite:TfliteFp16",
     "tflite-int8": "modelwright.targets.tflite:TfliteInt8",
     "tflite-int8-dynamic": "modelwright.targets.tflite:TfliteInt8Dynamic",
+    "tensorrt-fp32": "modelwright.targets.tensorrt:TensorrtFp32",
+    "tensorrt-fp16": "modelwright.targets.tensorrt:TensorrtFp16",
+    "tensorrt-int8": "modelwright.targets.tensorrt:TensorrtInt8",
+    "tensorrt-rtx-fp32": "modelwright.targets.tensorrt:TensorrtRtxFp32",
+    "tensorrt-rtx-fp16": "modelwright.targets.tensorrt:TensorrtRtxFp16",
+    "tensorrt-rtx-int8": "modelwright.targets.tensorrt:TensorrtRtxInt8",
+    "ort-cuda-fp32": "modelwright.targets.ort_cuda:OrtCudaFp32",
+    "ort-cuda-fp16": "modelwright.targets.ort_cuda:OrtCudaFp16",
+    "torch-fp32": "modelwright.targets.pytorch:TorchFp32",
+    "torch-fp16": "modelwright.targets.pytorch:TorchFp16",
+    "torch-bf16": "modelwright.targets.pytorch:TorchBf16",
+    "torch-compile-fp32": "modelwright.targets.pytorch:TorchCompileFp32",
+    "torch-compile-fp16": "modelwright.targets.pytorch:TorchCompileFp16",
+    "torch-compile-bf16": "modelwright.targets.pytorch:TorchCompileBf16",
 }
 
 BASELINE = "ort-fp32"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import models
 import numpy as np
@@ -26,19 +27,27 @@ REQUIRED = os.environ.get("CI") == "true"
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("contract")
     return {
-        "model": models.make_cnn(folder / "cnn.onnx"),
+        "onnx": models.make_cnn(folder / "cnn.onnx"),
+        "program": f"{Path(models.__file__).with_name('torch_cnn.py')}:create",
         "samples": models.make_samples(folder / "samples.npz", x=(3, 12, 12)),
         "out": folder / "artifacts",
     }
+
+
+def find_source(name: str, workplace: dict[str, Any]) -> Any:
+    """The same network as ONNX or, for targets that run the PyTorch program, as a module."""
+    return workplace["program" if get_target(name).record.uses_program else "onnx"]
 
 
 @pytest.fixture(scope="module", params=target_names())
 def built(request: pytest.FixtureRequest, workplace: dict[str, Path]):
     name = request.param
     host = detect_host().machine()
+    if "cpu" not in get_target(name).record.devices and host.gpu is None:
+        pytest.skip(f"{name}: needs an NVIDIA GPU")
     for readiness in (get_target(name).check_build(host), get_target(name).check_run(host)):
         if not readiness.ok:
             hardware = "instruction" in (readiness.reason or "") or "bf16" in (readiness.reason or "")
@@ -46,7 +55,7 @@ def built(request: pytest.FixtureRequest, workplace: dict[str, Path]):
                 pytest.fail(f"CI must have what {name} needs: {readiness.reason}")
             pytest.skip(f"{name}: {readiness.reason}")
     result = build_targets(
-        workplace["model"], samples=workplace["samples"], out=workplace["out"], targets=[name], overwrite=True
+        find_source(name, workplace), samples=workplace["samples"], out=workplace["out"], targets=[name], overwrite=True
     )
     assert not result.absent, result.absent[0].error.message
     return name, result.artifacts[name], workplace
@@ -150,14 +159,16 @@ def test_a_changed_file_is_never_loaded(built, tmp_path: Path) -> None:
 
 def test_second_build_reuses_and_a_change_of_samples_does_not(built, tmp_path: Path) -> None:
     name, artifact, workplace = built
-    again = build_targets(workplace["model"], samples=workplace["samples"], out=workplace["out"], targets=[name])
+    again = build_targets(
+        find_source(name, workplace), samples=workplace["samples"], out=workplace["out"], targets=[name]
+    )
     assert again.reused[name]
     assert again.artifacts[name].manifest.created == artifact.manifest.created
     if not get_target(name).record.uses_samples:
         return
     other = models.make_samples(tmp_path / "other.npz", count=40, x=(3, 12, 12))
     with pytest.raises(BadInputError, match="not built from these inputs"):
-        build_targets(workplace["model"], samples=other, out=workplace["out"], targets=[name])
+        build_targets(find_source(name, workplace), samples=other, out=workplace["out"], targets=[name])
     assert open_artifact(artifact.directory).manifest.created == artifact.manifest.created
 
 

@@ -1,0 +1,415 @@
+"""TensorRT's graphs on small real models: by AutoCast, ONNX Runtime and the parser and builder of TensorRT for RTX."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from rtx_builder import ask_rtx, require_rtx
+
+from modelwright.core.errors import BuildFailedError
+from modelwright.core.machine import Machine
+from modelwright.core.samples import SampleRef, SampleSet, open_samples
+from modelwright.core.shapes import ShapeRange
+from modelwright.core.signature import Signature, TensorSpec
+from modelwright.targets import onnx_graph, smoothing
+from modelwright.targets.base import BuildRequest
+from modelwright.targets.tensorrt_autocast import DATA_LIMIT
+from modelwright.targets.tensorrt_emulation import round_half_results
+from modelwright.targets.tensorrt_graph_check import check_graph, find_float_types
+from modelwright.targets.tensorrt_precision import PrecisionGraph, make_fp16, make_fp32, make_int8
+
+pytest.importorskip("modelopt.onnx.autocast", reason="nvidia-modelopt is not installed")
+
+RNG = np.random.default_rng(0)
+MACHINE = Machine(name="plain", architecture="x86_64", instruction_sets=frozenset({"avx2"}), cores=2)
+
+
+def make_weight(*shape: int) -> Any:
+    fan_in = int(np.prod(shape[1:])) if len(shape) > 2 else shape[0]
+    return (RNG.standard_normal(shape) / np.sqrt(fan_in)).astype(np.float32)
+
+
+def make_model(
+    nodes: list[Any], constants: dict[str, Any], shape: tuple[Any, ...], result: tuple[Any, ...], opset: int = 17
+) -> Any:
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", 1, shape)],
+        [helper.make_tensor_value_info("y", 1, result)],
+        [numpy_helper.from_array(np.asarray(values), name) for name, values in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8 if opset > 8 else 3)
+
+
+def make_cnn(opset: int = 17) -> Any:
+    """A residual block with batch norm and a depthwise convolution; [n, 3, 12, 12] -> [n, 10]."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["c1"], "conv1", pads=[1, 1, 1, 1]),
+        helper.make_node("BatchNormalization", ["c1", "g", "o", "m", "v"], ["n1"], "norm1"),
+        helper.make_node("Relu", ["n1"], ["r1"], "relu1"),
+        helper.make_node("Conv", ["r1", "w2"], ["c2"], "depthwise", pads=[1, 1, 1, 1], group=16),
+        helper.make_node("Relu", ["c2"], ["r2"], "relu2"),
+        helper.make_node("Conv", ["r2", "w3"], ["c3"], "project"),
+        helper.make_node("Add", ["c3", "r1"], ["a"], "shortcut"),
+        helper.make_node("GlobalAveragePool", ["a"], ["p"], "pool"),
+        helper.make_node("Flatten", ["p"], ["f"], "flatten"),
+        helper.make_node("Gemm", ["f", "w4", "b4"], ["y"], "head"),
+    ]
+    constants = {
+        "w1": make_weight(16, 3, 3, 3),
+        "g": np.linspace(0.5, 1.5, 16, dtype=np.float32),
+        "o": make_weight(16, 1)[:, 0] * 0.1,
+        "m": np.zeros(16, np.float32),
+        "v": np.ones(16, np.float32),
+        "w2": make_weight(16, 1, 3, 3),
+        "w3": make_weight(16, 16, 1, 1),
+        "w4": make_weight(16, 10),
+        "b4": np.linspace(-1, 1, 10, dtype=np.float32),
+    }
+    return make_model(nodes, constants, ("n", 3, 12, 12), ("n", 10), opset)
+
+
+def make_attention() -> Any:
+    """One attention layer whose input has a channel sixty times larger than the others; [n, 8, 32] -> [n, 8, 32]."""
+    norm = np.ones(32, np.float32)
+    norm[5] = 60
+    nodes = [
+        helper.make_node("LayerNormalization", ["x", "g", "z"], ["n"], "norm"),
+        *(helper.make_node("MatMul", ["n", f"w{name}"], [name], name) for name in ("q", "k", "v")),
+        helper.make_node("Transpose", ["k"], ["kt"], "turn", perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["q", "kt"], ["s"], "scores"),
+        helper.make_node("Softmax", ["s"], ["p"], "softmax"),
+        helper.make_node("MatMul", ["p", "v"], ["c"], "mix"),
+        helper.make_node("MatMul", ["c", "wo"], ["o"], "out"),
+        helper.make_node("Add", ["o", "n"], ["y"], "sum"),
+    ]
+    constants = {f"w{name}": make_weight(32, 32) for name in ("q", "k", "v", "o")}
+    for name in ("wq", "wk", "wv"):
+        constants[name][5] *= 0.02
+    constants["wo"] *= 30
+    return make_model(nodes, {**constants, "g": norm, "z": norm * 0}, ("n", 8, 32), ("n", 8, 32))
+
+
+def make_lstm() -> Any:
+    hidden = 24
+    nodes = [
+        helper.make_node("LSTM", ["x", "w", "r"], ["all", "last"], "lstm", hidden_size=hidden),
+        helper.make_node("Squeeze", ["last", "first"], ["h"], "squeeze"),
+        helper.make_node("Gemm", ["h", "wf"], ["y"], "head"),
+    ]
+    constants = {
+        "w": make_weight(1, 4 * hidden, 8),
+        "r": make_weight(1, 4 * hidden, hidden),
+        "wf": make_weight(hidden, 5),
+        "first": np.array([0]),
+    }
+    return make_model(nodes, constants, (10, "n", 8), ("n", 5))
+
+
+def make_growing(*, ends: str = "MatMul") -> Any:
+    """A chain whose values grow a million times and become small again; [n, 32] -> [n, 32]."""
+    nodes = [
+        helper.make_node(ends, ["x", "w1"], ["a"], "first"),
+        helper.make_node("MatMul", ["a", "w2"], ["b"], "grow"),
+        helper.make_node("MatMul", ["b", "w2"], ["c"], "grow_again"),
+        helper.make_node("MatMul", ["c", "w3"], ["d"], "shrink"),
+        helper.make_node("MatMul", ["d", "w3"], ["e"], "shrink_again"),
+        helper.make_node(ends, ["e", "w1"], ["y"], "last"),
+    ]
+    turn = np.linalg.qr(RNG.standard_normal((32, 32)))[0].astype(np.float32)
+    constants = {"w1": turn if ends == "MatMul" else np.float32(1), "w2": turn * 1000, "w3": turn / 1000}
+    return make_model(nodes, constants, ("n", 32), ("n", 32))
+
+
+class Bench:
+    """A model on disk with samples, and what comes out of the functions under test."""
+
+    def __init__(self, folder: Path, model: Any, *, external: bool = False) -> None:
+        self.path = folder / "source.onnx"
+        onnx.save(model, str(self.path), save_as_external_data=external, location="weights.bin", size_threshold=0)
+        value, result = model.graph.input[0], model.graph.output[0]
+        shapes = [tuple(d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim) for v in (value, result)]
+        self.signature = Signature(
+            inputs=(TensorSpec(name="x", dtype="float32", shape=shapes[0]),),
+            outputs=(TensorSpec(name="y", dtype="float32", shape=shapes[1]),),
+        )
+        sample = tuple(1 if isinstance(size, str) else size for size in shapes[0])
+        np.savez(folder / "samples.npz", x=RNG.standard_normal((60, *sample)).astype(np.float32))
+        self._samples = folder / "samples.npz"
+        scratch = folder / "scratch"
+        scratch.mkdir()
+        optimum = tuple(4 if isinstance(size, str) else size for size in shapes[0])
+        self.request = BuildRequest(
+            model_path=self.path,
+            signature=self.signature,
+            directory=folder,
+            machine=MACHINE,
+            calibration=self.samples("calibration"),
+            tuning=self.samples("tuning"),
+            reference=None,
+            scratch=scratch,
+            shared=folder,
+            progress=lambda _line: None,
+            shapes={"x": ShapeRange(minimum=sample, optimum=optimum, maximum=optimum)},
+        )
+
+    def samples(self, part: Any) -> SampleSet:
+        return open_samples(SampleRef(path=self._samples, part=part), self.signature)
+
+    def cosine(self, graph: PrecisionGraph) -> float:
+        """Mean cosine with FP32 on samples that no recipe saw."""
+        before = smoothing.open_session(onnx_graph.load_model(self.path), self.request.scratch)
+        after = smoothing.open_session(onnx_graph.load_model(graph.emulation), self.request.scratch)
+        pairs = [
+            (before.run(None, feeds)[0].ravel(), after.run(None, feeds)[0].ravel())
+            for feeds in self.samples("evaluation").feeds()
+        ]
+        return float(np.mean([a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in pairs]))
+
+
+def make_folder(parent: Path, name: str) -> Path:
+    (parent / name).mkdir()
+    return parent / name
+
+
+def load(graph: PrecisionGraph) -> Any:
+    return onnx_graph.load_model(graph.path)
+
+
+def test_fp32_is_the_verified_model_itself(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, make_cnn(), external=True)
+    graph = make_fp32(bench.request)
+    assert graph.path == bench.path, "its weights stay where they are found"
+    assert graph.recipe["precision"] == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("make", "compute"),
+    [
+        (make_cnn, {"Conv": {"float16": 3}, "Gemm": {"float16": 1}}),
+        (make_attention, {"MatMul": {"float16": 6}}),
+        (make_lstm, {"LSTM": {"float16": 1}, "Gemm": {"float16": 1}}),
+    ],
+)
+def test_fp16_computes_in_float16_between_float32_ends(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], make: Any, compute: Any
+) -> None:
+    require_rtx()
+    bench = Bench(tmp_path, make())
+    graph = make_fp16(bench.request)
+    assert capsys.readouterr().out == "", "AutoCast's log belongs to no standard output"
+    assert graph.recipe["compute_types"] == compute
+    assert graph.recipe["measured_samples"] > 0
+    model = load(graph)
+    ends = (*model.graph.input, *model.graph.output)
+    assert {value.type.tensor_type.elem_type for value in ends} == {TensorProto.FLOAT}
+    assert bench.cosine(graph) > 0.9999
+    answer = ask_rtx(graph.path)
+    assert answer["built"], answer["errors"]
+    read = [types for name, types in answer["types"].items() if "Cast" not in name]
+    assert any("Half" in types for types in read)
+
+
+@pytest.mark.parametrize(("opset", "external"), [(17, False), (17, True), (11, False), (7, False)])
+def test_a_residual_cnn_runs_in_int8_and_float16(tmp_path: Path, opset: int, external: bool) -> None:
+    require_rtx()
+    bench = Bench(tmp_path, make_cnn(opset), external=external)
+    graph = make_int8(bench.request)
+    assert graph.recipe["int8_layer_count"] == 3
+    assert graph.recipe["int8_residuals"] == 1
+    assert [entry["reason"] for entry in graph.recipe["float_layers"]] == [
+        "a matrix of 16x10 is too small for INT8 to pay"
+    ]
+    assert graph.recipe["rest"]["compute_types"] == {"Conv": {"int8": 3}, "Gemm": {"float16": 1}}
+    assert check_graph(load(graph)) == []
+    assert bench.cosine(graph) > 0.998
+    answer = ask_rtx(graph.path)
+    assert answer["built"], answer["errors"]
+    convolutions = [types for types in answer["types"].values() if types[:2] == ["Int8", "Int8"]]
+    assert len(convolutions) == 3, answer["types"]
+
+
+def test_a_transformer_is_smoothed_and_its_sums_stay_in_float16(tmp_path: Path) -> None:
+    require_rtx()
+    bench = Bench(tmp_path, make_attention())
+    graph = make_int8(bench.request)
+    assert graph.recipe["graph"] == "transformer"
+    assert graph.recipe["chosen"]["alpha"] is not None, "one channel is sixty times larger than the others"
+    assert graph.recipe["int8_residuals"] == 0
+    dense = find_float_types(load(graph)).compute
+    assert sum(kinds.get("int8", 0) for kinds in dense.values()) == 4
+    assert dense["MatMul"]["float16"] == 2, "the products of activations"
+    assert bench.cosine(graph) > 0.998
+    assert ask_rtx(graph.path)["built"]
+
+
+def make_lopsided_chain() -> Any:
+    """Eight layers; one channel before the sixth is a thousand times larger than the others; [n, 32] -> [n, 32]."""
+    weights = [np.linalg.qr(RNG.standard_normal((32, 32)))[0].astype(np.float32) for _ in range(8)]
+    weights[4][:, 0] *= 1000
+    weights[5][0] /= 1000
+    names = ["x", *(f"t{number}" for number in range(7)), "y"]
+    nodes = [
+        helper.make_node("MatMul", [names[number], f"w{number}"], [names[number + 1]], f"layer{number}")
+        for number in range(8)
+    ]
+    return make_model(nodes, {f"w{number}": weight for number, weight in enumerate(weights)}, ("n", 32), ("n", 32))
+
+
+def test_a_layer_that_int8_ruins_goes_back_to_float(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, make_lopsided_chain())
+    graph = make_int8(bench.request)
+    assert graph.recipe["float_nodes"] == [{"node": "layer5", "reason": "sensitivity analysis"}]
+    assert graph.recipe["float_layers"] == graph.recipe["float_nodes"]
+    assert find_float_types(load(graph)).count("int8") == 7
+    assert bench.cosine(graph) > 0.998
+    worst = min(candidate["cosine"] for candidate in graph.recipe["candidates"])
+    assert worst < 0.9, "with it in INT8"
+
+
+def test_large_activations_stay_in_float32_where_samples_show_them(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, make_growing())
+    graph = make_fp16(bench.request)
+    assert graph.recipe["compute_types"] == {"MatMul": {"float16": 2, "float32": 4}}
+    assert graph.recipe["fp32_nodes"] == ["grow", "grow_again", "shrink", "shrink_again"]
+    assert graph.recipe["data_limit"] == DATA_LIMIT
+    assert bench.cosine(graph) > 0.9999
+
+
+def test_without_samples_fp16_says_what_it_could_not_see(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, make_growing())
+    graph = make_fp16(replace(bench.request, calibration=None, tuning=None))
+    assert graph.recipe["data_limit"] is None
+    assert graph.recipe["checked"] is None
+    assert "no samples" in graph.notes[0]
+    with pytest.raises(BuildFailedError, match=r"does not follow the FP32 model .*NaN or infinity"):
+        make_fp16(replace(bench.request, calibration=None))
+
+
+def test_a_network_that_is_too_large_for_float16_throughout_is_refused(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, make_growing(ends="Mul"))
+    with pytest.raises(BuildFailedError, match=r"a request for FP16 that yields FP32: .*MatMul in float32") as caught:
+        make_fp16(bench.request)
+    assert "FP32 target" in (caught.value.hint or "")
+
+
+def test_onnx_runtime_sees_an_overflow_only_in_the_emulation(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Cast", ["x"], ["h"], "down", to=TensorProto.FLOAT16),
+        helper.make_node("Mul", ["h", "large"], ["big"], "grow"),
+        helper.make_node("Mul", ["big", "large"], ["huge"], "grow_again"),
+        helper.make_node("Mul", ["huge", "small"], ["back"], "shrink"),
+        helper.make_node("Cast", ["back"], ["y"], "up", to=TensorProto.FLOAT),
+    ]
+    constants = {"large": np.float16(1000), "small": np.float16(0.001)}
+    model = make_model(nodes, constants, ("n", 4), ("n", 4))
+    feeds = {"x": np.ones((1, 4), np.float32)}
+    assert np.isfinite(smoothing.open_session(model, tmp_path).run(None, feeds)[0]).all(), "float32 between the casts"
+    assert np.isinf(smoothing.open_session(round_half_results(model), tmp_path).run(None, feeds)[0]).all()
+
+
+def test_refusals_say_what_to_do(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, make_lstm())
+    with pytest.raises(BuildFailedError, match=r"none of the model's 1 layers .* gains from INT8: .* head") as caught:
+        make_int8(bench.request)
+    assert "FP16 target" in (caught.value.hint or "")
+    with pytest.raises(BuildFailedError, match="needs calibration samples"):
+        make_int8(replace(bench.request, calibration=None))
+    plain = make_model([helper.make_node("Relu", ["x"], ["y"])], {}, ("n", 4), ("n", 4))
+    with pytest.raises(BuildFailedError, match="nothing to quantize"):
+        make_int8(Bench(make_folder(tmp_path, "plain"), plain).request)
+
+
+def quantize(source: Path, path: Path, **options: Any) -> Any:
+    """Quantizes with ONNX Runtime's own quantizer: its defaults, but for `options`."""
+    from onnxruntime.quantization import CalibrationDataReader, quantize_dynamic, quantize_static
+
+    if options.pop("dynamic", False):
+        quantize_dynamic(str(source), str(path))
+        return onnx.load(str(path))
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self._left = iter([{"x": RNG.standard_normal((1, 3, 12, 12)).astype(np.float32)} for _ in range(4)])
+
+        def get_next(self) -> Any:
+            return next(self._left, None)
+
+    quantize_static(str(source), str(path), Reader(), **options)
+    return onnx.load(str(path))
+
+
+def symmetric(**changed: Any) -> dict[str, Any]:
+    extra = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False}
+    return {"per_channel": True, "extra_options": extra | changed}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("options", "problems"),
+    [
+        ({}, {"zero point is not 0", "quantized bias"}),
+        ({"quant_format": "QOperator"}, {"no operators on integers"}),
+        ({"dynamic": True}, {"no operators on integers"}),
+        ({"activation_type": "QInt16", **symmetric()}, {"int16"}),
+        (symmetric(QuantizeBias=True), {"quantized bias"}),
+        (symmetric(ActivationSymmetric=False), {"zero point is not 0"}),
+        ({"activation_type": "QUInt8", **symmetric()}, {"uint8"}),
+    ],
+)
+def test_what_onnx_runtimes_quantizer_makes_is_refused_as_by_the_real_parser(
+    tmp_path: Path, options: dict[str, Any], problems: set[str]
+) -> None:
+    require_rtx()
+    from onnxruntime.quantization import QuantFormat, QuantType
+
+    for name, kind in (("quant_format", QuantFormat), ("activation_type", QuantType)):
+        if name in options:
+            options = {**options, name: kind[options[name]]}
+    source, path = tmp_path / "source.onnx", tmp_path / "quantized.onnx"
+    onnx.save(make_biased_cnn(), str(source))
+    faults = check_graph(quantize(source, path, **options))
+    told = " | ".join(fault.problem for fault in faults)
+    assert all(problem in told for problem in problems), told
+    answer = ask_rtx(path)
+    if any(fault.effect == "rejected" for fault in faults):
+        assert not answer["parsed"], "the parser takes what is called illegal"
+        named = {node for node, _, _ in answer["errors"] if node}
+        assert named <= {fault.node for fault in faults}, (named, faults)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_symmetric_graph_of_onnx_runtimes_quantizer_is_legal_for_both(tmp_path: Path) -> None:
+    require_rtx()
+    source, path = tmp_path / "source.onnx", tmp_path / "quantized.onnx"
+    onnx.save(make_biased_cnn(), str(source))
+    assert check_graph(quantize(source, path, **symmetric())) == []
+    answer = ask_rtx(path)
+    assert answer["built"], answer["errors"]
+    with pytest.raises(BuildFailedError, match="quantized already"):
+        make_int8(
+            Bench(tmp_path / "sub" if (tmp_path / "sub").mkdir() is None else tmp_path, onnx.load(str(path))).request
+        )
+
+
+def make_biased_cnn() -> Any:
+    nodes = [
+        helper.make_node("Conv", ["x", "w1", "b1"], ["c1"], "conv1", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c1"], ["r1"], "relu1"),
+        helper.make_node("Conv", ["r1", "w2", "b1"], ["c2"], "conv2"),
+        helper.make_node("GlobalAveragePool", ["c2"], ["p"], "pool"),
+        helper.make_node("Flatten", ["p"], ["f"], "flatten"),
+        helper.make_node("MatMul", ["f", "w3"], ["y"], "head"),
+    ]
+    constants = {
+        "w1": make_weight(16, 3, 3, 3),
+        "b1": make_weight(16, 1)[:, 0],
+        "w2": make_weight(16, 16, 1, 1),
+        "w3": make_weight(16, 16),
+    }
+    return make_model(nodes, constants, ("n", 3, 12, 12), ("n", 16))

@@ -1,0 +1,319 @@
+"""The real parser and builder of TensorRT for RTX, which compile ahead of time on a machine without a GPU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import models
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from modelwright.core.child import Child, run_in_child
+from modelwright.core.errors import BuildFailedError, ToolchainMissingError, UsageError
+
+pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed", exc_type=ImportError)
+
+NAMES = ("tensorrt-rtx-fp32", "tensorrt-rtx-fp16", "tensorrt-rtx-int8")
+STEPS = str(Path(__file__).parent)
+
+Step = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def environment() -> dict[str, str]:
+    """Of a child that finds `tensorrt_steps` and no NVIDIA driver."""
+    return {"PYTHONPATH": ":".join(filter(None, (STEPS, os.environ.get("PYTHONPATH")))), "CUDA_VISIBLE_DEVICES": ""}
+
+
+@pytest.fixture(scope="module")
+def step(environment: dict[str, str]) -> Iterator[Step]:
+    """Calls a function of `tensorrt_steps` in a child process."""
+    with Child("using TensorRT for RTX", environment=environment) as child:
+        yield lambda function, **params: child.call(f"tensorrt_steps:{function}", params)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("rtx")
+    return {
+        "model": models.make_cnn(folder / "cnn.onnx"),
+        "samples": models.make_samples(folder / "samples.npz", x=(3, 12, 12)),
+        "out": folder / "artifacts",
+    }
+
+
+@pytest.fixture(scope="module")
+def built(step: Step, workplace: dict[str, Path]) -> dict[str, Any]:
+    """Manifests of the three precisions, for a card that is not here."""
+    result = step(
+        "build_artifacts",
+        model=str(workplace["model"]),
+        samples=str(workplace["samples"]),
+        out=str(workplace["out"]),
+        targets=list(NAMES),
+        profile="rtx-4090",
+        shapes=["x=1x3x12x12:4x3x12x12:8x3x12x12"],
+    )
+    assert result["absent"] == {}
+    return result["manifests"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_engines_are_built_ahead_of_time_for_a_profile(name: str, built: dict[str, Any]) -> None:
+    manifest = built[name]
+    gpu = manifest["requires"]["gpu"]
+    assert (gpu["flavour"], gpu["name"]) == ("tensorrt-rtx", "NVIDIA GeForce RTX 4090")
+    assert gpu["runs_on"] == ["8.9"]
+    assert gpu["memory_bytes"] > 0
+    engine = manifest["recipe"]["engine"]
+    assert manifest["requires"]["packages"] == {"tensorrt-rtx": f"=={engine['version']}"}
+    assert engine["compute_capabilities"] == ["8.9"]
+    assert engine["tf32"] is False
+    assert engine["optimization_profile"] is True
+    assert engine["timing_cache"] is None
+    assert manifest["size_bytes"] > 10_000
+
+
+@pytest.mark.parametrize(("name", "precision"), [(name, name.rpartition("-")[2]) for name in NAMES])
+def test_the_builders_own_table_of_layers_proves_the_precision(
+    name: str, precision: str, built: dict[str, Any]
+) -> None:
+    proof = built[name]["recipe"]["precision_proof"]
+    assert proof["source"].startswith("table of layers that TensorRT for RTX 1.")
+    assert proof["nodes"][precision] >= 2
+    assert sum(proof["nodes"].values()) == 3, "conv1, depthwise and head"
+    if precision == "fp32":
+        assert set(proof["layers"]) == {"fp32"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_arithmetic_is_proved_by_onnx_runtime(name: str, built: dict[str, Any]) -> None:
+    proof = built[name]["proof"]
+    assert proof["emulated"].startswith("onnxruntime")
+    assert proof["fidelity"]["cosine"] > 0.999
+    assert proof["fidelity"]["agreement"] >= 0.99
+
+
+def test_engines_for_every_card_from_ampere_on(step: Step, workplace: dict[str, Path], tmp_path: Path) -> None:
+    result = step(
+        "build_engine",
+        target="tensorrt-rtx-fp32",
+        model=str(workplace["model"]),
+        folder=str(tmp_path),
+        options={"hardware-compatible": "ampere-plus", "tf32": True, "optimization-level": 0},
+    )
+    assert result["requires"]["gpu"]["runs_on"] == ["8.0", "8.6", "8.9", "12.0", "12.1"]
+    assert result["recipe"]["engine"]["tf32"] is True
+    assert "FP32 layers may compute in TF32, as asked for" in result["notes"]
+
+
+def test_an_option_that_leaves_the_gpu_out(step: Step, workplace: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"8\.0, 8\.6, 8\.9, 12\.0 or 12\.1, and GPU of 7\.5 has 7\.5"):
+        step(
+            "build_engine",
+            target="tensorrt-rtx-fp32",
+            model=str(workplace["model"]),
+            folder=str(tmp_path),
+            capability="7.5",
+            options={"hardware-compatible": "ampere-plus"},
+        )
+
+
+def test_static_networks_get_no_optimization_profile(step: Step, tmp_path: Path) -> None:
+    model = models.save(
+        tmp_path / "static.onnx",
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        [("x", TensorProto.FLOAT, [2, 8])],
+        [("y", TensorProto.FLOAT, [2, 8])],
+        {"w": np.eye(8, dtype=np.float32)},
+    )
+    result = step("build_engine", target="tensorrt-rtx-fp32", model=str(model), folder=str(tmp_path / "out"))
+    assert result["recipe"]["engine"]["optimization_profile"] is False
+    # The node has no name: TensorRT's own name for it is known.
+    assert result["recipe"]["precision_proof"]["nodes"] == {"fp32": 1}
+
+
+def test_operators_of_another_domain_are_named(step: Step, tmp_path: Path) -> None:
+    model = models.make_foreign_operator(tmp_path / "spell.onnx")
+    with pytest.raises(BuildFailedError) as caught:
+        step("build_engine", target="tensorrt-rtx-fp32", model=str(model), folder=str(tmp_path / "out"))
+    assert caught.value.message == (
+        "TensorRT for RTX cannot read the model: node spell (Sorcery): Plugin not found, are the plugin name, version, "
+        "and namespace correct?"
+    )
+    assert "INVALID_NODE" in str(caught.value.detail)
+    assert "by other operators" in str(caught.value.hint)
+
+
+def test_all_operators_that_the_parser_lacks_are_named(step: Step, tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Relu", ["x"], ["a"], name="fine"),
+        helper.make_node("Bernoulli", ["a"], ["b"], name="first"),
+        helper.make_node("Multinomial", ["b"], ["c"], name="second", sample_size=3, dtype=TensorProto.INT32),
+    ]
+    model = models.save(
+        tmp_path / "random.onnx",
+        nodes,
+        [("x", TensorProto.FLOAT, ["batch", 4])],
+        [("c", TensorProto.INT32, ["batch", 3])],
+        {},
+    )
+    with pytest.raises(BuildFailedError) as caught:
+        step("build_engine", target="tensorrt-rtx-fp32", model=str(model), folder=str(tmp_path / "out"))
+    assert "node first (Bernoulli): TensorRT does not have this operator" in caught.value.message
+    assert [line.split(":")[0] for line in str(caught.value.detail).splitlines()] == [
+        "node first (Bernoulli)",
+        "node second (Multinomial)",
+    ]
+
+
+def test_a_model_that_only_tensorrt_refuses_is_a_row_with_its_reason(step: Step, tmp_path: Path) -> None:
+    """Through the whole command: ONNX and ONNX Runtime take NonZero, the parser does not."""
+    nodes = [
+        helper.make_node("NonZero", ["x"], ["places"], name="find"),
+        helper.make_node("Cast", ["places"], ["floats"], name="cast", to=TensorProto.FLOAT),
+        helper.make_node("ReduceSum", ["floats"], ["sum"], name="sum", keepdims=0),
+        helper.make_node("Add", ["x", "sum"], ["y"], name="add"),
+    ]
+    model = models.save(
+        tmp_path / "nonzero.onnx",
+        nodes,
+        [("x", TensorProto.FLOAT, ["batch", 4])],
+        [("y", TensorProto.FLOAT, ["batch", 4])],
+        {},
+    )
+    samples = models.make_samples(tmp_path / "samples.npz", labelled=False, x=(4,))
+    with pytest.raises(BuildFailedError, match=r"TensorRT for RTX cannot read the model: node find \(NonZero\)"):
+        step(
+            "build_artifacts",
+            model=str(model),
+            samples=str(samples),
+            out=str(tmp_path / "out"),
+            targets=["tensorrt-rtx-fp32"],
+            profile="rtx-4090",
+        )
+    assert not (tmp_path / "out" / "tensorrt-rtx-fp32").exists()
+
+
+def test_capabilities_that_it_does_not_build_for(step: Step, workplace: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(BuildFailedError, match=r"does not build for compute capability 9\.0") as caught:
+        step(
+            "build_engine",
+            target="tensorrt-rtx-fp32",
+            model=str(workplace["model"]),
+            folder=str(tmp_path),
+            capability="9.0",
+        )
+    assert caught.value.hint == "it builds for 7.5, 8.0, 8.6, 8.9, 12.0, 12.1"
+    with pytest.raises(ToolchainMissingError, match=r"does not build for compute capability 9\.0 \(NVIDIA H200\)"):
+        step(
+            "build_artifacts",
+            model=str(workplace["model"]),
+            samples=str(workplace["samples"]),
+            out=str(tmp_path / "out"),
+            targets=["tensorrt-rtx-fp32"],
+            profile="nvidia-h200",
+        )
+
+
+def test_what_an_old_card_cannot_compute(step: Step, workplace: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(BuildFailedError, match="this compute capability cannot do it") as caught:
+        step(
+            "build_engine",
+            target="tensorrt-rtx-fp32",
+            model=str(_make_quantized_head(workplace["model"], tmp_path / "quantized.onnx")),
+            folder=str(tmp_path / "out"),
+            capability="7.5",
+        )
+    assert "Turing (SM75)" in str(caught.value.detail)
+
+
+def _make_quantized_head(path: Path, quantized: Path) -> Path:
+    """Puts an INT8 pair before the last layer, which makes of it a kernel that Turing lacks."""
+    model = onnx.load(path)
+    head = model.graph.node[-1]
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name == head.input[1])
+    values = onnx.numpy_helper.to_array(weight)
+    scale = np.abs(values).max(axis=0) / 127
+    model.graph.initializer.extend(
+        [
+            onnx.numpy_helper.from_array(np.array(0.05, np.float32), "step"),
+            onnx.numpy_helper.from_array(np.array(0, np.int8), "zero"),
+            models.constant("scales", scale.astype(np.float32)),
+            models.constant("zeros", np.zeros(len(scale), np.int8)),
+            models.constant("whole", np.round(values / scale).astype(np.int8)),
+        ]
+    )
+    source = head.input[0]
+    head.input[0], head.input[1] = "activations", "weights"
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend(
+        [
+            *nodes[:-1],
+            helper.make_node("QuantizeLinear", [source, "step", "zero"], ["q"], name="q"),
+            helper.make_node("DequantizeLinear", ["q", "step", "zero"], ["activations"], name="dq"),
+            helper.make_node("DequantizeLinear", ["whole", "scales", "zeros"], ["weights"], name="dqw", axis=1),
+            head,
+        ]
+    )
+    onnx.save(model, quantized)
+    return quantized
+
+
+def test_too_small_a_workspace(step: Step, tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).standard_normal((64, 64, 3, 3)).astype(np.float32)
+    model = models.save(
+        tmp_path / "large.onnx",
+        [helper.make_node("Conv", ["x", "w"], ["y"], name="conv", pads=[1, 1, 1, 1])],
+        [("x", TensorProto.FLOAT, ["batch", 64, 56, 56])],
+        [("y", TensorProto.FLOAT, ["batch", 64, 56, 56])],
+        {"w": weight},
+    )
+    with pytest.raises(BuildFailedError, match="no kernel fits the workspace limit") as caught:
+        step(
+            "build_engine",
+            target="tensorrt-rtx-fp32",
+            model=str(model),
+            folder=str(tmp_path / "out"),
+            options={"workspace-mb": 1},
+        )
+    assert "workspace-mb" in str(caught.value.hint)
+
+
+def test_loading_without_cuda_is_one_clear_error(
+    built: dict[str, Any], workplace: dict[str, Path], environment: dict[str, str]
+) -> None:
+    """In a real child, with the vendor's real runtime: no crash, whether there is a driver or not."""
+    with pytest.raises(ToolchainMissingError) as caught:
+        run_in_child(
+            "tensorrt_steps:load",
+            {"folder": str(workplace["out"] / "tensorrt-rtx-fp32")},
+            purpose="loading",
+            environment=environment,
+        )
+    assert caught.value.message.startswith("CUDA cannot be used: ")
+    assert caught.value.hint
+
+
+def test_the_vendors_runtime_on_a_driver_that_is_too_old(
+    built: dict[str, Any], workplace: dict[str, Path], environment: dict[str, str], tmp_path: Path
+) -> None:
+    """The fake driver lacks most of what the real runtime calls, as an old one does."""
+    from fake_driver.build import build_fake_driver
+
+    old = {"LD_LIBRARY_PATH": str(build_fake_driver(tmp_path)), "FAKE_CUDA_CC": "8.9"}
+    environment = {**environment, **old, "CUDA_VISIBLE_DEVICES": "0"}
+    with pytest.raises(ToolchainMissingError, match="the NVIDIA driver is absent or too old") as caught:
+        run_in_child(
+            "tensorrt_steps:load",
+            {"folder": str(workplace["out"] / "tensorrt-rtx-fp32")},
+            purpose="loading",
+            environment=environment,
+        )
+    assert "update the NVIDIA driver" in str(caught.value.hint)
