@@ -52,9 +52,9 @@ def describe_computation(
         figures["compute_throughput_per_s"] = ran * settings["batch"] / elapsed_s if elapsed_s > 0 else None
         queuing = [window.compute_enqueue_ms for window in measured.windows.values() if window.compute_enqueue_ms]
         figures["compute_enqueue_ms"] = statistics.median(queuing) if queuing else None
-        figures["compute_speedup"], reason = _compare(name, measured, baseline_name, baseline)
-        if reason is not None:
-            reasons["compute_speedup"] = reason
+        figures["compute_speedup"], unlike = _compare(name, measured, baseline_name, baseline)
+        if unlike is not None:
+            reasons["compute_speedup"] = unlike
     if measured.on_gpu is None:
         reasons["gpu_memory_bytes"] = "the card was not observed"
         return {"device": device, **figures}, reasons

@@ -11,26 +11,22 @@ import gc
 import importlib
 import statistics
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from modelwright.core.artifact import Artifact, open_artifact
 from modelwright.core.cuda import CudaDevice, explain_out_of_memory
-from modelwright.core.errors import BadInputError, MeasurementInvalidError, ModelwrightError, ToolchainMissingError
+from modelwright.core.errors import MeasurementInvalidError, ModelwrightError, ToolchainMissingError
 from modelwright.core.fidelity import FidelityMeter, count_correct
 from modelwright.core.samples import Array, SampleRef, open_samples
 from modelwright.core.signature import Signature
 from modelwright.harness.device_timing import Lane, time_computations
+from modelwright.harness.inputs import read_inputs, read_reference_file, take_reference_row
 from modelwright.targets.base import Computation, Device, RunSettings, Session
 from modelwright.targets.table import get_target
 
-ROTATED_INPUTS = 8
-"""Different inputs taken in turn, so that no run finds its input in the cache by luck alone."""
 WARM_UP_SHARE = 0.1
 """Part of a window spent unmeasured at its start: other artifacts ran in between and took the caches."""
 END_TO_END_SHARE = 0.5
@@ -93,7 +89,7 @@ def open_in_child(
     settings = RunSettings(threads=threads, device=device, cuda_graph=cuda_graph, spin=spin, streams=streams)
     artifact = open_artifact(Path(directory))
     target = get_target(artifact.manifest.target)
-    inputs = _read_inputs(artifact, samples, batch)
+    inputs = read_inputs(artifact, samples, batch)
 
     started = time.perf_counter()
     _import_runtime(target.record.run_packages)
@@ -349,10 +345,10 @@ def prove_on_reference() -> dict[str, Any] | None:
     if path is None:
         return None
     meter = FidelityMeter()
-    arrays = _read_reference(path)
+    arrays = read_reference_file(path)
     count = len(next(iter(arrays.values())))
     for index in range(count):
-        feeds, expected = _reference_row(arrays, index)
+        feeds, expected = take_reference_row(arrays, index)
         meter.add(expected, _state.session.run(feeds))
     return {"fidelity": meter.result().to_dict(), "count": count, "correct": None, "correct_fp32": None}
 
@@ -394,56 +390,6 @@ def _read_proc_bytes(path: str, key: str) -> int | None:
     except OSError:
         return None
     return None
-
-
-def _read_inputs(artifact: Artifact, samples: dict[str, Any] | None, batch: int) -> list[dict[str, Array]]:
-    signature = artifact.manifest.signature
-    if samples is None:
-        return _read_packed_inputs(artifact, batch)
-    opened = open_samples(SampleRef.from_dict(samples), signature, checked=True)
-    if batch == 1:
-        return list(opened.feeds(limit=ROTATED_INPUTS))
-    return [
-        opened.batch([(first * batch + offset) % opened.count for offset in range(batch)])
-        for first in range(min(ROTATED_INPUTS, max(1, opened.count // batch)))
-    ]
-
-
-def _read_packed_inputs(artifact: Artifact, batch: int) -> list[dict[str, Array]]:
-    path = artifact.reference_path
-    if path is None:
-        raise MeasurementInvalidError(
-            f"{artifact.directory} has no inputs packed with it", hint="give some with --samples"
-        )
-    arrays = _read_reference(path)
-    rows = [_reference_row(arrays, index)[0] for index in range(len(next(iter(arrays.values()))))]
-    if batch == 1:
-        return rows[:ROTATED_INPUTS]
-    return [
-        {
-            name: np.concatenate([rows[(first * batch + offset) % len(rows)][name] for offset in range(batch)])
-            for name in rows[0]
-        }
-        for first in range(min(ROTATED_INPUTS, max(1, len(rows) // batch)))
-    ]
-
-
-def _read_reference(path: Path) -> dict[str, Array]:
-    """Reads the inputs and FP32 outputs packed with an artifact; they are few and small."""
-    try:
-        with np.load(path, allow_pickle=False) as packed:
-            arrays = {name: packed[name] for name in packed.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise BadInputError(f"{path} cannot be read: {error}", hint="build the artifact again") from error
-    if len({len(array) if array.ndim else 0 for array in arrays.values()} - {0}) != 1:
-        raise BadInputError(f"{path} does not hold samples", hint="build the artifact again")
-    return arrays
-
-
-def _reference_row(arrays: dict[str, Array], index: int) -> tuple[dict[str, Array], dict[str, Array]]:
-    feeds = {name.removeprefix("input:"): a[index] for name, a in arrays.items() if name.startswith("input:")}
-    expected = {name.removeprefix("output:"): a[index] for name, a in arrays.items() if name.startswith("output:")}
-    return {name: np.ascontiguousarray(value) for name, value in feeds.items()}, expected
 
 
 def _import_runtime(packages: Sequence[str] | Any) -> None:
