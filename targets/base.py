@@ -11,7 +11,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -355,6 +355,16 @@ def package_versions(*names: str) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def find_distributions(packages: Iterable[str]) -> list[str]:
+    """Returns the installed distributions that bring packages, given by import name; several are written `a|b`.
+
+    The two mostly have different names: `tensorrt_rtx_bindings` comes with `tensorrt-rtx-cu13-bindings`.
+    """
+    by_import = importlib.metadata.packages_distributions()
+    names = [name for alternatives in packages for name in alternatives.split("|")]
+    return sorted({distribution for name in names for distribution in by_import.get(name, ())})
 
 
 def require_import(name: str, extra: str) -> Any:

@@ -35,7 +35,7 @@ from modelwright.core.reference import read_reference
 from modelwright.core.samples import SampleRef, SampleSet, open_samples
 from modelwright.core.shapes import ShapeRange, require_shapes_fit, resolve_shapes
 from modelwright.core.signature import Signature
-from modelwright.targets.base import BuildRequest, Readiness, Target, package_versions
+from modelwright.targets.base import BuildRequest, Readiness, Target, find_distributions, package_versions
 from modelwright.targets.choices import BuildChoices
 from modelwright.targets.evidence import Evidence
 from modelwright.targets.proving import describe_conditions, pack_reference, prove
@@ -175,7 +175,6 @@ def _artifact_key(
 ) -> str:
     """Hashes all that decides an artifact's files."""
     record = target.record
-    distributions = [name.split("|")[0].replace("_", "-") for name in record.build_packages]
     samples = {}
     if record.uses_samples:
         samples = {part: (evidence.described[part] or {}).get("sha256") for part in ("calibration", "tuning")}
@@ -190,7 +189,7 @@ def _artifact_key(
             "gpu": [machine.gpu.name, machine.gpu.compute_capability] if record.uses_gpu and machine.gpu else None,
             "options": dict(choice.options),
             "shapes": {name: shapes.to_dict() for name, shapes in choice.shapes.items()} if record.uses_shapes else {},
-            "packages": package_versions("modelwright", *distributions),
+            "packages": package_versions("modelwright", *find_distributions(record.build_packages)),
         }
     )
 

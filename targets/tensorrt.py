@@ -311,5 +311,5 @@ def _finish(
         ),
         versions={**graph.versions, **package_versions("onnx", *flavour.distributions)},
         notes=notes,
-        emulation=graph.path,
+        emulation=graph.emulation,
     )

@@ -36,6 +36,8 @@ _SENSITIVE_OPERATORS = (
 )  # fmt: skip
 """Kept in FP32 where AutoCast's classification fails and every other operator is cast without asking."""
 _LOG_CHARACTERS = 2000
+_FLOAT = 1
+"""`onnx.TensorProto.FLOAT`."""
 _LOGGERS = ("modelopt.onnx", "modelopt.onnx.autocast")
 
 
@@ -47,11 +49,13 @@ class CastResult:
         model: The graph in mixed precision, inputs and outputs as they were.
         recipe: For the manifest: which method, limits, samples.
         notes: For the user.
+        maxima: Tensor of the float model -> its largest absolute value on the samples.
     """
 
     model: Any
     recipe: dict[str, Any]
     notes: list[str]
+    maxima: Mapping[str, float]
 
 
 def cast_to_half(
@@ -95,12 +99,32 @@ def cast_to_half(
             recipe["failed_attempts"] = [text.splitlines()[0] for text in failures]
         if method is _block_operators:
             recipe.update(data_limit=None, blocked_operators=list(_SENSITIVE_OPERATORS))
-        return CastResult(model=model, recipe=recipe, notes=notes)
+        return CastResult(model=model, recipe=recipe, notes=notes, maxima=maxima)
     raise BuildFailedError(
         f"{target_name}: NVIDIA ModelOpt AutoCast cannot cast this model to FP16: {failures[0].splitlines()[0]}",
         hint="take the FP32 target of this runtime, or export the model again with a newer opset",
         detail="\n".join(failures),
     )
+
+
+def explain_single(cast: CastResult, names: Sequence[str]) -> list[dict[str, str]]:
+    """Says why nodes stayed in FP32: `[{"node": ..., "reason": ...}]`."""
+    nodes = {node.name: node for node in cast.model.graph.node}
+    made = {node.output[0]: node for node in cast.model.graph.node if node.op_type == "Cast"}
+    weights = {tensor.name for tensor in cast.model.graph.initializer if tensor.data_type == _FLOAT}
+    told = []
+    for name in names:
+        node = nodes.get(name)
+        reason = "AutoCast leaves it: its operator, its place in a subgraph, or what it reads"
+        if node is not None:
+            read = [made[tensor].input[0] if tensor in made else tensor for tensor in node.input]
+            largest = max((cast.maxima.get(tensor, 0.0) for tensor in (*read, *node.output)), default=0.0)
+            if largest > DATA_LIMIT:
+                reason = f"values up to {largest:.3g} on the samples"
+            elif weights.intersection(node.input):
+                reason = "AutoCast leaves it: a weight beyond float16, or no float16 form of the operator"
+        told.append({"node": name, "reason": reason})
+    return told
 
 
 def _modernize(path: Path, scratch: Path) -> Path:

@@ -22,7 +22,7 @@ from modelwright.targets.base import BuildRequest, package_versions
 from modelwright.targets.onnx_graph import GraphKind
 from modelwright.targets.ort_recipes import prepare_model
 from modelwright.targets.quantization_search import Candidate, SearchResult, search
-from modelwright.targets.tensorrt_autocast import cast_to_half
+from modelwright.targets.tensorrt_autocast import CastResult, cast_to_half, explain_single
 from modelwright.targets.tensorrt_emulation import round_half_results
 from modelwright.targets.tensorrt_plan import PairPlan
 from modelwright.targets.tensorrt_quantization import SYMMETRIC_RANGES, PairBuilder, write_pairs
@@ -97,7 +97,7 @@ def make_fp16(request: BuildRequest) -> PrecisionGraph:
     emulation, seen = _emulate(request, cast.model, "FP16")
     path = request.scratch / "half.onnx"
     onnx_graph.save_model(cast.model, path)
-    recipe = {"precision": "fp16", **cast.recipe, **_describe_types(types), "checked": seen}
+    recipe = {"precision": "fp16", **cast.recipe, **_describe_types(types, cast), "checked": seen}
     return PrecisionGraph(
         path=path, emulation=emulation, recipe=recipe, notes=cast.notes, versions=package_versions(*_PACKAGES)
     )
@@ -172,7 +172,7 @@ def _finish(
         "calibration_samples": builder.sample_count,
         **result.recipe,
         **prepared,
-        "rest": {**cast.recipe, **_describe_types(found)},
+        "rest": {**cast.recipe, **_describe_types(found, cast)},
         "checked": seen,
     }
     notes = [*result.notes, *cast.notes]
@@ -254,10 +254,10 @@ def _require_same_layers(model: Any, plan: PairPlan) -> None:
         )
 
 
-def _describe_types(types: tensorrt_graph_check.FloatTypes) -> dict[str, Any]:
+def _describe_types(types: tensorrt_graph_check.FloatTypes, cast: CastResult) -> dict[str, Any]:
     return {
         "compute_types": {name: dict(kinds) for name, kinds in sorted(types.compute.items())},
-        "fp32_nodes": list(types.float32_nodes[:_LISTED_NODES]),
+        "fp32_nodes": explain_single(cast, types.float32_nodes[:_LISTED_NODES]),
         "fp32_node_count": len(types.float32_nodes),
     }
 
