@@ -46,19 +46,22 @@ class ReferenceModel:
     Args:
         path: The model; external data lies next to it and is mapped.
         threads: Within one operator; 0 for all cores.
+        config: Entries of the session's configuration.
 
     Raises:
         BadInputError: ONNX Runtime refuses the model; names the operator and node where it says which.
         ToolchainMissingError: onnxruntime is absent or broken.
     """
 
-    def __init__(self, path: str | Path, *, threads: int = 0) -> None:
+    def __init__(self, path: str | Path, *, threads: int = 0, config: Mapping[str, str] | None = None) -> None:
         runtime = _import_runtime()
         self.path = Path(path)
         options = runtime.SessionOptions()
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.intra_op_num_threads = threads
         options.log_severity_level = _LOG_ERRORS_ONLY
+        for key, value in (config or {}).items():
+            options.add_session_config_entry(key, value)
         try:
             self._session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's errors have no base of their own

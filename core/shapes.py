@@ -95,6 +95,32 @@ def require_shapes_fit(given: Mapping[str, ShapeRange], signature: Signature) ->
     _collect_given(given, signature)
 
 
+def require_shapes_admit(
+    shapes: Mapping[str, ShapeRange], signature: Signature, sampled: Mapping[str, Sequence[Sequence[int]]], batch: int
+) -> None:
+    """Checks that ranges hold what artifacts are proved and measured on.
+
+    Args:
+        shapes: As `resolve_shapes` returns them.
+        signature: Of the model.
+        sampled: Input name -> shapes of single samples, batch dimension included.
+        batch: Samples an inference that is measured.
+
+    Raises:
+        UsageError: A sample, or a batch of them, lies outside.
+    """
+    for name, seen in sampled.items():
+        for shape in seen:
+            batched = (batch * shape[0], *shape[1:]) if signature.batch_is_dynamic else tuple(shape)
+            for size, what in ((tuple(shape), "a sample of"), (batched, f"a batch of {batch} of")):
+                if not shapes[name].admits(size):
+                    raise UsageError(
+                        f"--shapes: {what} {name} has the shape {'x'.join(map(str, size))}, outside "
+                        f"{shapes[name].describe()}; artifacts are proved one sample at a time",
+                        hint="widen the range: its minimum must admit a single sample",
+                    )
+
+
 def resolve_shapes(
     given: Mapping[str, ShapeRange],
     signature: Signature,

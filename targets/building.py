@@ -33,7 +33,7 @@ from modelwright.core.files import hash_json, scratch_directory, staged_director
 from modelwright.core.machine import Machine
 from modelwright.core.reference import read_reference
 from modelwright.core.samples import SampleRef, SampleSet, open_samples
-from modelwright.core.shapes import ShapeRange, require_shapes_fit, resolve_shapes
+from modelwright.core.shapes import ShapeRange, require_shapes_admit, require_shapes_fit, resolve_shapes
 from modelwright.core.signature import Signature
 from modelwright.targets.base import BuildRequest, Readiness, Target, find_distributions, package_versions
 from modelwright.targets.choices import BuildChoices
@@ -94,10 +94,10 @@ def build(
         raise BadInputError(f"{target_name} cannot be built: {unfit.reason}", hint=unfit.hint)
     chosen = choices or BuildChoices()
     require_shapes_fit(chosen.shapes, exported.signature)
-    choice = _Choice(
-        options=chosen.options_of(target_name),
-        shapes=resolve_shapes(chosen.shapes, exported.signature, evidence.sampled_shapes, chosen.batch),
-    )
+    shapes = resolve_shapes(chosen.shapes, exported.signature, evidence.sampled_shapes, chosen.batch)
+    if target.record.uses_shapes:
+        require_shapes_admit(shapes, exported.signature, evidence.sampled_shapes, chosen.batch)
+    choice = _Choice(options=chosen.options_of(target_name), shapes=shapes)
     key = _artifact_key(target, exported, evidence, machine, choice)
     if directory.exists():
         reusable = _find_reusable(directory, key)

@@ -98,6 +98,13 @@ class TensorStatistics:
         return best[0], best[1]
 
 
+_HOW: Mapping[str, Any] = {
+    "providers": ["CPUExecutionProvider"],
+    # onnxruntime 1.31.1 ends the process in it on FP16 graphs of some transformers.
+    "disabled_optimizers": ["MatmulTransposeFusion"],
+}
+
+
 def open_session(model: Any, scratch: Path, *, threads: int = 0, entries: Mapping[str, str] | None = None) -> Any:
     """Opens a model in memory as an ONNX Runtime session on the CPU; one over 2 GiB goes through a file.
 
@@ -119,12 +126,12 @@ def open_session(model: Any, scratch: Path, *, threads: int = 0, entries: Mappin
         options.add_session_config_entry(key, value)
     try:
         if not is_large(model):
-            return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+            return ort.InferenceSession(model.SerializeToString(), options, **_HOW)
         # A folder of its own: sessions map their weights, and an earlier one may still be open.
         with tempfile.TemporaryDirectory(dir=scratch) as folder:
             path = Path(folder) / "model.onnx"
             save_model(model, path)
-            return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            return ort.InferenceSession(str(path), options, **_HOW)
     except Exception as error:  # onnxruntime raises a class of its own for every status code
         raise BuildFailedError("ONNX Runtime cannot load an intermediate of the build", detail=str(error)) from error
 

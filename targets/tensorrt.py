@@ -44,7 +44,6 @@ from modelwright.targets.tensorrt_proof import prove_precision
 from modelwright.targets.tensorrt_timing_cache import TimingCache, find_cache_file
 
 MODEL_FILE = "model.engine"
-_MAKERS = {"fp32": make_fp32, "fp16": make_fp16, "int8": make_int8}
 _ONNX = {"onnx": "onnx>=1.21", "onnxruntime": "onnxruntime>=1.22"}
 _MODELOPT = {"modelopt": "nvidia-modelopt>=0.47"}
 
@@ -107,7 +106,7 @@ class _Tensorrt(Target):
             if gpu is None:
                 raise ToolchainMissingError("the profile names no NVIDIA GPU to build for")
             rule = _require_covered(flavour, gpu, options)
-            graph = _MAKERS[self.record.precision](request)
+            graph = _make_graph(self.record.precision, flavour, request)
             settings = _read_settings(flavour, request, gpu)
             cache = _find_cache(trt, gpu) if flavour.has_timing_cache else None
             request.progress(
@@ -190,6 +189,12 @@ class TensorrtRtxInt8(_Tensorrt):
 
     flavour = RTX
     record = _make_record(RTX, "int8", 0.95)
+
+
+def _make_graph(precision: str, flavour: Flavour, request: BuildRequest) -> PrecisionGraph:
+    if precision == "int8":
+        return make_int8(request, float_operators=flavour.float_operators)
+    return make_fp16(request) if precision == "fp16" else make_fp32(request)
 
 
 def _check_ahead(flavour: Flavour, machine: Machine) -> Readiness:

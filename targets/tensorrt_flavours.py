@@ -67,6 +67,7 @@ class Flavour:
             such as `>=8.0` is the smallest.
         outlives_version: Whether `version-compatible` exists.
         has_timing_cache: Whether timings of kernels can be kept between builds.
+        float_operators: That it has no INT8 kernels for.
         compiles_at_load: Whether kernels are compiled when an engine is loaded, by strategies of its own.
         options: What the user may choose.
     """
@@ -84,6 +85,7 @@ class Flavour:
     runs_everywhere: Mapping[str, tuple[str, ...] | str]
     outlives_version: bool
     has_timing_cache: bool
+    float_operators: tuple[str, ...]
     compiles_at_load: bool
     options: tuple[TargetOption, ...]
 
@@ -103,6 +105,7 @@ CLASSIC = Flavour(
     runs_everywhere={"ampere-plus": ">=8.0"},
     outlives_version=True,
     has_timing_cache=True,
+    float_operators=(),
     compiles_at_load=False,
     options=(
         _WORKSPACE,
@@ -145,6 +148,8 @@ RTX = Flavour(
     outlives_version=False,
     # "Timing cache operations are no-ops", and using them asks for a GPU.
     has_timing_cache=False,
+    # Accepted in INT8 and computed in float, as the builder's table of layers shows.
+    float_operators=("ConvTranspose",),
     compiles_at_load=True,
     options=(
         _WORKSPACE,

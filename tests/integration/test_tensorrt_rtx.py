@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 
 from modelwright.core.child import Child, run_in_child
 from modelwright.core.errors import BuildFailedError, ToolchainMissingError, UsageError
+from modelwright.harness.building import build_targets
 
 pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed", exc_type=ImportError)
 
@@ -317,3 +318,26 @@ def test_the_vendors_runtime_on_a_driver_that_is_too_old(
             environment=environment,
         )
     assert "update the NVIDIA driver" in str(caught.value.hint)
+
+
+def test_a_transformer_from_pytorch_with_a_dynamic_batch(tmp_path: Path) -> None:
+    """Its FP16 graph is one that an optimizer of ONNX Runtime 1.31 crashes on, which the build must not use."""
+    pytest.importorskip("torch", reason="needs PyTorch")
+    rng = np.random.default_rng(0)
+    mask = np.ones((64, 16), np.int64)
+    mask[::2, 10:] = 0
+    np.savez(tmp_path / "texts.npz", ids=rng.integers(0, 200, (64, 16)), mask=mask)
+    built = build_targets(
+        f"{Path(models.__file__).with_name('torch_encoder.py')}:create",
+        samples=tmp_path / "texts.npz",
+        out=tmp_path / "out",
+        profile="rtx-4090",
+        targets=NAMES[1:],
+    )
+    assert not built.absent, [absent.error.message for absent in built.absent]
+    for name, layers in (("tensorrt-rtx-fp16", "fp16"), ("tensorrt-rtx-int8", "int8")):
+        manifest = built.artifacts[name].manifest
+        assert manifest.proof is not None
+        assert manifest.proof["emulated"]
+        assert manifest.proof["fidelity"]["cosine"] > 0.999
+        assert manifest.recipe["precision_proof"]["nodes"][layers] > 0

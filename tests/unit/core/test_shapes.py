@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from modelwright.core.errors import UsageError
-from modelwright.core.shapes import ShapeRange, parse_shapes, require_shapes_fit, resolve_shapes
+from modelwright.core.shapes import (
+    ShapeRange,
+    parse_shapes,
+    require_shapes_admit,
+    require_shapes_fit,
+    resolve_shapes,
+)
 from modelwright.core.signature import Signature, TensorSpec
 
 
@@ -96,3 +102,15 @@ def test_a_range_admits_what_lies_between_its_ends() -> None:
     assert not shapes.admits((5, 8))
     assert not shapes.admits((4, 33))
     assert not shapes.admits((4,))
+
+
+def test_ranges_must_hold_a_single_sample_and_the_measured_batch() -> None:
+    sampled = {"x": [[1, 3, 224, 224]]}
+    wide = resolve_shapes(parse_shapes(["x=1x3x224x224:8x3x224x224:16x3x224x224"]), IMAGE, sampled)
+    require_shapes_admit(wide, IMAGE, sampled, 16)
+    with pytest.raises(UsageError, match="a batch of 17 of x"):
+        require_shapes_admit(wide, IMAGE, sampled, 17)
+    narrow = resolve_shapes(parse_shapes(["x=8x3x224x224"]), IMAGE, sampled)
+    with pytest.raises(UsageError, match="a sample of x has the shape 1x3x224x224") as caught:
+        require_shapes_admit(narrow, IMAGE, sampled, 8)
+    assert "minimum" in (caught.value.hint or "")
