@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from modelwright.core.cuda import CudaDevice, probe_driver
-from modelwright.core.errors import BuildFailedError
 from modelwright.core.machine import Machine
 from modelwright.core.signature import Signature
 from modelwright.targets import onnx_graph
@@ -210,11 +209,7 @@ class OrtCudaFp16(_OrtCudaTarget):
 
     def build(self, request: BuildRequest) -> BuildResult:
         """Casts the model with AutoCast, as for TensorRT; see `Target.build`."""
-        try:
-            graph = make_fp16(request)
-        except BuildFailedError as error:
-            error.message = error.message.replace("TensorRT FP16", self.record.name)
-            raise
+        graph = make_fp16(request, target_name=self.record.name)
         file = _copy_model(graph.path, request.directory)
         return self._finish(request, file, graph.recipe, graph)
 

@@ -176,6 +176,8 @@ def _measure_maxima(path: Path, samples: SampleSet | None, scratch: Path) -> tup
 
 def _reduce_in_graph(model: Any, names: Sequence[str], samples: SampleSet, scratch: Path) -> dict[str, float]:
     """Measures by a ReduceMax behind each tensor, which is added to the model: no activation outlives its readers."""
+    if not names:
+        return {}
     onnx = require_import("onnx", "onnx")
     make, graph = onnx.helper.make_node, model.graph
     outputs = [f"measured_{number}" for number in range(len(names))]

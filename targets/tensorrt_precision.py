@@ -82,19 +82,23 @@ def make_fp32(request: BuildRequest) -> PrecisionGraph:
     )
 
 
-def make_fp16(request: BuildRequest) -> PrecisionGraph:
+def make_fp16(request: BuildRequest, *, target_name: str = "TensorRT FP16") -> PrecisionGraph:
     """Casts the model with AutoCast, inputs and outputs as they were, and proves that its layers compute in float16.
+
+    Args:
+        request: Calibration samples decide what stays in FP32.
+        target_name: For messages.
 
     Raises:
         BuildFailedError: AutoCast fails, yields FP32, or a graph whose outputs do not follow the model's.
         ToolchainMissingError: ModelOpt is absent or broken.
     """
-    _require_float(request, "FP16")
+    _require_float(request, target_name)
     request.progress("casting to FP16 with AutoCast")
-    cast = cast_to_half(request.model_path, request.calibration, request.scratch, "TensorRT FP16")
-    tensorrt_graph_check.require_legal(cast.model, "TensorRT FP16")
-    types = tensorrt_graph_check.require_half(cast.model, "TensorRT FP16")
-    emulation, seen = _emulate(request, cast.model, "FP16")
+    cast = cast_to_half(request.model_path, request.calibration, request.scratch, target_name)
+    tensorrt_graph_check.require_legal(cast.model, target_name)
+    types = tensorrt_graph_check.require_half(cast.model, target_name)
+    emulation, seen = _emulate(request, cast.model, target_name)
     path = request.scratch / "half.onnx"
     onnx_graph.save_model(cast.model, path)
     recipe = {"precision": "fp16", **cast.recipe, **_describe_types(types, cast), "checked": seen}
@@ -120,7 +124,7 @@ def make_int8(request: BuildRequest, *, float_operators: Collection[str] = ()) -
     """
     if request.calibration is None or request.calibration.count == 0:
         raise BuildFailedError("TensorRT INT8 needs calibration samples", hint="give --samples FILE.npz")
-    _require_float(request, "INT8")
+    _require_float(request, "TensorRT INT8")
     model, prepared = prepare_model(request)
     model = _raise_for_half_scales(model, prepared)
     kind = onnx_graph.classify_graph(model)
@@ -152,7 +156,7 @@ def _finish(
     found = tensorrt_graph_check.find_float_types(model)
     if not found.count("int8"):
         raise BuildFailedError("TensorRT INT8: no layer of the graph computes in INT8")
-    emulation, seen = _emulate(request, model, "INT8")
+    emulation, seen = _emulate(request, model, "TensorRT INT8")
     path = request.scratch / "int8.onnx"
     onnx_graph.save_model(model, path)
     recipe = {
@@ -188,7 +192,7 @@ def _finish(
     )
 
 
-def _require_float(request: BuildRequest, precision: str) -> None:
+def _require_float(request: BuildRequest, target_name: str) -> None:
     """Refuses a model that is quantized already."""
     model = onnx_graph.load_model(request.model_path, weights=False)
     for node in model.graph.node:
@@ -200,8 +204,7 @@ def _require_float(request: BuildRequest, precision: str) -> None:
             "DynamicQuantizeLinear",
         ):
             raise BuildFailedError(
-                f"TensorRT {precision}: the model is quantized already: node {node.name or node.output[0]} "
-                f"({node.op_type})",
+                f"{target_name}: the model is quantized already: node {node.name or node.output[0]} ({node.op_type})",
                 hint="give the float model that it was made from",
             )
 
@@ -262,7 +265,7 @@ def _describe_types(types: tensorrt_graph_check.FloatTypes, cast: CastResult) ->
     }
 
 
-def _emulate(request: BuildRequest, model: Any, precision: str) -> tuple[Path, dict[str, Any] | None]:
+def _emulate(request: BuildRequest, model: Any, target_name: str) -> tuple[Path, dict[str, Any] | None]:
     """Saves the graph as ONNX Runtime evaluates it with a GPU's rounding, and compares it with the FP32 model.
 
     Raises:
@@ -270,7 +273,7 @@ def _emulate(request: BuildRequest, model: Any, precision: str) -> tuple[Path, d
     """
     emulated = round_half_results(model)
     seen = _compare(request, emulated)
-    _require_following(seen, precision)
+    _require_following(seen, target_name)
     path = request.scratch / "emulation.onnx"
     onnx_graph.save_model(emulated, path)
     return path, seen
@@ -300,11 +303,11 @@ def _overflows(expected: Any, found: Any) -> bool:
     return bool(found.dtype.kind == "f" and (~np.isfinite(found) & np.isfinite(expected)).any())
 
 
-def _require_following(seen: dict[str, Any] | None, precision: str) -> None:
+def _require_following(seen: dict[str, Any] | None, target_name: str) -> None:
     if seen is None or (seen["finite"] and (seen["cosine"] is None or seen["cosine"] >= _LEAST_COSINE)):
         return
     what = f"cosine {seen['cosine']:.4f}" if seen["finite"] else "NaN or infinity"
     raise BuildFailedError(
-        f"TensorRT {precision}: the graph does not follow the FP32 model on {seen['samples']} samples: {what}",
+        f"{target_name}: the graph does not follow the FP32 model on {seen['samples']} samples: {what}",
         hint="take the FP32 target of this runtime",
     )

@@ -22,7 +22,7 @@ class _Cause:
     """What some of the vendor's lines mean.
 
     Attributes:
-        pattern: Found in one of its error lines.
+        pattern: Found in one of its error lines; a group names the node that they are about.
         meaning: In our words.
         cure: What to do.
         is_missing: Whether something is absent on this machine, whatever was asked for.
@@ -66,6 +66,15 @@ _CAUSES = (
         pattern=re.compile(r"within workspace limit|increas\w+ the (allowed )?workspace", re.I),
         meaning="no kernel fits the workspace limit",
         cure="raise it, --option workspace-mb=N, or leave it to TensorRT",
+    ),
+    _Cause(
+        pattern=re.compile(
+            r"(?P<node>\S+) has no runners that implement it|Could not find any implementation for node (?P<named>[^\s)]+?)\.?(?:[)\s]|$)",
+            re.I,
+        ),
+        meaning="it has no kernel for this node on that GPU",
+        cure="take it out of the model (post-processing such as NonMaxSuppression runs as well outside "
+        "of it), or use a target of another runtime",
     ),
     _Cause(
         pattern=re.compile(r"version mismatch|serialized engine|magic tag|serialization assertion|plan file", re.I),
@@ -165,9 +174,12 @@ def explain_refusal(
     lines = log.errors or log.warnings
     detail = "\n".join([*log.errors, *log.warnings[-10:]]) or None
     for cause in _CAUSES:
-        if any(cause.pattern.search(line) for line in lines):
+        found = next((match for line in lines if (match := cause.pattern.search(line)) is not None), None)
+        if found is not None:
             raised = ToolchainMissingError if cause.is_missing else kind
-            return raised(f"{flavour.title} cannot {purpose}: {cause.meaning}", hint=cause.cure, detail=detail)
+            node = next((name for name in found.groupdict().values() if name), None)
+            meaning = cause.meaning if node is None else f"{cause.meaning}: {node}"
+            return raised(f"{flavour.title} cannot {purpose}: {meaning}", hint=cause.cure, detail=detail)
     first = next((line for line in lines if "Error Code" in line), lines[0] if lines else "it does not say why")
     return kind(f"{flavour.title} cannot {purpose}: {_shorten(first)}", detail=detail)
 

@@ -112,7 +112,7 @@ def test_a_warning_about_memory_is_no_cause_where_there_is_an_error() -> None:
     log = log_of("Error Code 10: Internal Error (Could not find any implementation for node conv1.)")
     log.take("WARNING", "Skipping tactic 8 due to insufficient memory on requested size of 17179869184")
     error = explain_refusal(CLASSIC, log, "build the engine")
-    assert "Could not find any implementation for node conv1" in error.message
+    assert error.message.endswith("it has no kernel for this node on that GPU: conv1")
     assert "insufficient memory" in str(error.detail)
 
 
@@ -200,3 +200,12 @@ def test_a_file_that_is_no_model() -> None:
 def test_a_parser_that_fails_without_errors_shows_the_log() -> None:
     error = explain_parser_errors(CLASSIC, make_parser(), log_of("In node -1: INVALID_VALUE: no such file"))
     assert "INVALID_VALUE: no such file" in error.message
+
+
+def test_a_node_without_a_kernel_is_named_with_what_to_do() -> None:
+    log = VendorLog(
+        errors=["Internal Error (Assertion !layerImpls.empty() failed. Nms_2_4 has no runners that implement it)"]
+    )
+    error = explain_refusal(RTX, log, "build the engine")
+    assert error.message.endswith("it has no kernel for this node on that GPU: Nms_2_4")
+    assert "outside" in (error.hint or "")
