@@ -69,7 +69,8 @@ _CAUSES = (
     ),
     _Cause(
         pattern=re.compile(
-            r"(?P<node>\S+) has no runners that implement it|Could not find any implementation for node (?P<named>[^\s)]+?)\.?(?:[)\s]|$)",
+            r"(?P<node>\S+) has no runners that implement it"
+            r"|Could not find any implementation for node (?P<named>[^\s)]+?)\.?(?:[)\s]|$)",
             re.I,
         ),
         meaning="it has no kernel for this node on that GPU",
