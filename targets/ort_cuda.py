@@ -28,7 +28,7 @@ from modelwright.targets.base import (
 )
 from modelwright.targets.ort_cuda_placement import find_lookalikes, find_shape_nodes, name_nodes
 from modelwright.targets.ort_cuda_session import INSTALL_HINT, OrtCudaSession, import_ort
-from modelwright.targets.tensorrt_precision import PrecisionGraph, make_fp16
+from modelwright.targets.tensorrt.precision import PrecisionGraph, make_fp16
 
 MODEL_FILE = "model.onnx"
 _ALLOW = TargetOption(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from modelwright.core.errors import ToolchainMissingError
-from modelwright.targets.tensorrt_flavours import (
+from modelwright.targets.tensorrt.flavours import (
     CLASSIC,
     RTX,
     check_flavour,

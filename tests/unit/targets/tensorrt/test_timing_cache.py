@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from stand_in import tensorrt as stand_in
 
-from modelwright.targets.tensorrt_timing_cache import TimingCache, find_cache_file
+from modelwright.targets.tensorrt.timing_cache import TimingCache, find_cache_file
 
 BUILD = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from stand_in import tensorrt as stand_in
-from modelwright.targets.tensorrt_timing_cache import TimingCache
+from modelwright.targets.tensorrt.timing_cache import TimingCache
 
 path, layer, meeting = Path(sys.argv[2]), sys.argv[3], Path(sys.argv[4])
 cache, config = TimingCache(path), stand_in.IBuilderConfig(None)

@@ -11,9 +11,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from modelwright.core.errors import BuildFailedError
-from modelwright.targets.tensorrt_engine import BuiltEngine
-from modelwright.targets.tensorrt_layers import Layer
-from modelwright.targets.tensorrt_proof import prove_precision
+from modelwright.targets.tensorrt.engine import BuiltEngine
+from modelwright.targets.tensorrt.layers import Layer
+from modelwright.targets.tensorrt.proof import prove_precision
 
 
 def engine(*layers: Layer) -> BuiltEngine:

@@ -9,9 +9,9 @@ from typing import Any
 
 from modelwright.core.errors import BuildFailedError
 from modelwright.targets import onnx_graph
-from modelwright.targets.tensorrt_engine import BuiltEngine
-from modelwright.targets.tensorrt_graph_check import COMPUTE_OPERATORS, find_float_types
-from modelwright.targets.tensorrt_layers import count_precisions, find_node_precisions
+from modelwright.targets.tensorrt.engine import BuiltEngine
+from modelwright.targets.tensorrt.graph_check import COMPUTE_OPERATORS, find_float_types
+from modelwright.targets.tensorrt.layers import count_precisions, find_node_precisions
 
 _LISTED_NODES = 50
 _ONNX_TYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}

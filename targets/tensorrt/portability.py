@@ -9,7 +9,7 @@ from typing import Any
 
 from modelwright.core.machine import Gpu, Machine
 from modelwright.targets.base import Readiness
-from modelwright.targets.tensorrt_flavours import (
+from modelwright.targets.tensorrt.flavours import (
     Flavour,
     describe_capabilities,
     find_runnable_capabilities,

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from modelwright.core.errors import BuildFailedError
-from modelwright.targets.tensorrt_graph_check import (
+from modelwright.targets.tensorrt.graph_check import (
     check_graph,
     find_float_types,
     infer_tensor_types,

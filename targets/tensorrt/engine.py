@@ -15,16 +15,16 @@ from typing import Any
 from modelwright.core.errors import BuildFailedError, ModelwrightError
 from modelwright.core.shapes import ShapeRange
 from modelwright.core.signature import Signature
-from modelwright.targets.tensorrt_flavours import Flavour
-from modelwright.targets.tensorrt_layers import Layer, parse_inspector, parse_log
-from modelwright.targets.tensorrt_refusals import (
+from modelwright.targets.tensorrt.flavours import Flavour
+from modelwright.targets.tensorrt.layers import Layer, parse_inspector, parse_log
+from modelwright.targets.tensorrt.refusals import (
     Refusal,
     VendorLog,
     explain_parser_errors,
     explain_refusal,
     make_logger,
 )
-from modelwright.targets.tensorrt_timing_cache import TimingCache
+from modelwright.targets.tensorrt.timing_cache import TimingCache
 
 DTYPES: Mapping[str, str] = {
     "FLOAT": "float32",

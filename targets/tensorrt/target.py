@@ -1,7 +1,7 @@
 """TensorRT and TensorRT for RTX: FP32, FP16 and INT8 engines for NVIDIA GPUs.
 
-One code path; what the two do differently is in `tensorrt_flavours`. Precision lies in the ONNX graph alone
-(`tensorrt_precision`): networks are strongly typed, and what the engine's layers compute in is read back.
+One code path; what the two do differently is in `flavours.py`. Precision lies in the ONNX graph alone
+(`precision.py`): networks are strongly typed, and what the engine's layers compute in is read back.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from modelwright.targets.base import (
     TargetRecord,
     package_versions,
 )
-from modelwright.targets.tensorrt_engine import BuiltEngine, EngineSettings, build_engine
-from modelwright.targets.tensorrt_flavours import (
+from modelwright.targets.tensorrt.engine import BuiltEngine, EngineSettings, build_engine
+from modelwright.targets.tensorrt.flavours import (
     CLASSIC,
     RTX,
     Flavour,
@@ -38,10 +38,10 @@ from modelwright.targets.tensorrt_flavours import (
     fits_capability,
     import_flavour,
 )
-from modelwright.targets.tensorrt_portability import check_driver, check_needs, describe_needs
-from modelwright.targets.tensorrt_precision import PrecisionGraph, make_fp16, make_fp32, make_int8
-from modelwright.targets.tensorrt_proof import prove_precision
-from modelwright.targets.tensorrt_timing_cache import TimingCache, find_cache_file
+from modelwright.targets.tensorrt.portability import check_driver, check_needs, describe_needs
+from modelwright.targets.tensorrt.precision import PrecisionGraph, make_fp16, make_fp32, make_int8
+from modelwright.targets.tensorrt.proof import prove_precision
+from modelwright.targets.tensorrt.timing_cache import TimingCache, find_cache_file
 
 MODEL_FILE = "model.engine"
 _ONNX = {"onnx": "onnx>=1.21", "onnxruntime": "onnxruntime>=1.22"}
@@ -143,7 +143,7 @@ class _Tensorrt(Target):
         settings: RunSettings,
     ) -> Iterator[Session]:
         """Loads the engine on the first visible GPU; see `Target.load`."""
-        from modelwright.targets.tensorrt_session import open_session
+        from modelwright.targets.tensorrt.session import open_session
 
         with open_session(self.flavour, directory / model_file, recipe, signature, settings) as session:
             yield session

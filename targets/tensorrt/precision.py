@@ -17,15 +17,16 @@ import numpy as np
 from modelwright.core.errors import BuildFailedError
 from modelwright.core.fidelity import compare_outputs
 from modelwright.core.samples import SampleSet
-from modelwright.targets import onnx_graph, smoothing, tensorrt_graph_check
+from modelwright.targets import onnx_graph, smoothing
 from modelwright.targets.base import BuildRequest, package_versions
 from modelwright.targets.onnx_graph import GraphKind
 from modelwright.targets.ort_recipes import prepare_model
 from modelwright.targets.quantization_search import Candidate, SearchResult, search
-from modelwright.targets.tensorrt_autocast import CastResult, cast_to_half, explain_single
-from modelwright.targets.tensorrt_emulation import round_half_results
-from modelwright.targets.tensorrt_plan import PairPlan
-from modelwright.targets.tensorrt_quantization import SYMMETRIC_RANGES, PairBuilder, write_pairs
+from modelwright.targets.tensorrt import graph_check
+from modelwright.targets.tensorrt.autocast import CastResult, cast_to_half, explain_single
+from modelwright.targets.tensorrt.emulation import round_half_results
+from modelwright.targets.tensorrt.plan import PairPlan
+from modelwright.targets.tensorrt.quantization import SYMMETRIC_RANGES, PairBuilder, write_pairs
 
 HALF_SCALES_OPSET = 19
 """The first opset whose QuantizeLinear and DequantizeLinear work on float16."""
@@ -73,7 +74,7 @@ def make_fp32(request: BuildRequest) -> PrecisionGraph:
         BuildFailedError: It is quantized in a way that TensorRT does not take.
     """
     model = onnx_graph.load_model(request.model_path, weights=False)
-    tensorrt_graph_check.require_legal(model, "TensorRT FP32")
+    graph_check.require_legal(model, "TensorRT FP32")
     return PrecisionGraph(
         path=request.model_path,
         emulation=request.model_path,
@@ -96,8 +97,8 @@ def make_fp16(request: BuildRequest, *, target_name: str = "TensorRT FP16") -> P
     _require_float(request, target_name)
     request.progress("casting to FP16 with AutoCast")
     cast = cast_to_half(request.model_path, request.calibration, request.scratch, target_name)
-    tensorrt_graph_check.require_legal(cast.model, target_name)
-    types = tensorrt_graph_check.require_half(cast.model, target_name)
+    graph_check.require_legal(cast.model, target_name)
+    types = graph_check.require_half(cast.model, target_name)
     emulation, seen = _emulate(request, cast.model, target_name)
     path = request.scratch / "half.onnx"
     onnx_graph.save_model(cast.model, path)
@@ -149,11 +150,11 @@ def _finish(
     onnx_graph.save_model(builder.smoothed, source)
     request.progress("casting what stays float to FP16 with AutoCast")
     cast = cast_to_half(source, request.calibration, request.scratch, "TensorRT INT8", opset=HALF_SCALES_OPSET)
-    types = tensorrt_graph_check.infer_tensor_types(cast.model)
+    types = graph_check.infer_tensor_types(cast.model)
     _require_same_layers(cast.model, plan)
     model = write_pairs(cast.model, plan, builder.smoothed, limits, types)
-    tensorrt_graph_check.require_legal(model, "TensorRT INT8")
-    found = tensorrt_graph_check.find_float_types(model)
+    graph_check.require_legal(model, "TensorRT INT8")
+    found = graph_check.find_float_types(model)
     if not found.count("int8"):
         raise BuildFailedError("TensorRT INT8: no layer of the graph computes in INT8")
     emulation, seen = _emulate(request, model, "TensorRT INT8")
@@ -257,7 +258,7 @@ def _require_same_layers(model: Any, plan: PairPlan) -> None:
         )
 
 
-def _describe_types(types: tensorrt_graph_check.FloatTypes, cast: CastResult) -> dict[str, Any]:
+def _describe_types(types: graph_check.FloatTypes, cast: CastResult) -> dict[str, Any]:
     return {
         "compute_types": {name: dict(kinds) for name, kinds in sorted(types.compute.items())},
         "fp32_nodes": explain_single(cast, types.float32_nodes[:_LISTED_NODES]),

@@ -13,8 +13,8 @@ from modelwright.core.errors import (
     ModelwrightError,
     ToolchainMissingError,
 )
-from modelwright.targets.tensorrt_flavours import CLASSIC, RTX
-from modelwright.targets.tensorrt_refusals import (
+from modelwright.targets.tensorrt.flavours import CLASSIC, RTX
+from modelwright.targets.tensorrt.refusals import (
     Refusal,
     VendorLog,
     explain_parser_errors,

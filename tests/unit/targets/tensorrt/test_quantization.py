@@ -9,10 +9,10 @@ from onnx.reference import ReferenceEvaluator
 
 from modelwright.core.shapes import ShapeRange
 from modelwright.targets.smoothing import TensorStatistics
-from modelwright.targets.tensorrt_emulation import round_half_results
-from modelwright.targets.tensorrt_graph_check import check_graph, find_float_types, infer_tensor_types
-from modelwright.targets.tensorrt_plan import channel_axis, find_vectors, plan_pairs
-from modelwright.targets.tensorrt_quantization import SYMMETRIC_RANGES, find_scales, write_pairs
+from modelwright.targets.tensorrt.emulation import round_half_results
+from modelwright.targets.tensorrt.graph_check import check_graph, find_float_types, infer_tensor_types
+from modelwright.targets.tensorrt.plan import channel_axis, find_vectors, plan_pairs
+from modelwright.targets.tensorrt.quantization import SYMMETRIC_RANGES, find_scales, write_pairs
 
 RNG = np.random.default_rng(0)
 

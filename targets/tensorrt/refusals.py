@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from modelwright.core.errors import BuildFailedError, ModelwrightError, ToolchainMissingError
-from modelwright.targets.tensorrt_flavours import Flavour
-from modelwright.targets.tensorrt_layers import is_layer_table
+from modelwright.targets.tensorrt.flavours import Flavour
+from modelwright.targets.tensorrt.layers import is_layer_table
 
 _KEPT_LINES = 200
 _MEMORY_LINE = re.compile(r"Total (Activation|Weights) Memory: (\d+) bytes")

@@ -11,10 +11,10 @@ from stand_in import tensorrt as stand_in
 from modelwright.core.errors import BuildFailedError
 from modelwright.core.shapes import ShapeRange
 from modelwright.core.signature import Signature, TensorSpec
-from modelwright.targets import tensorrt_engine
-from modelwright.targets.tensorrt_engine import EngineSettings
-from modelwright.targets.tensorrt_flavours import CLASSIC, RTX
-from modelwright.targets.tensorrt_refusals import Refusal, VendorLog
+from modelwright.targets.tensorrt import engine
+from modelwright.targets.tensorrt.engine import EngineSettings
+from modelwright.targets.tensorrt.flavours import CLASSIC, RTX
+from modelwright.targets.tensorrt.refusals import Refusal, VendorLog
 
 
 def tensor(name: str, kind: str, *, decides_shapes: bool = False) -> Any:
@@ -37,9 +37,9 @@ SIGNATURE = Signature(
 
 
 def test_strong_typing_is_asked_for_where_there_is_a_choice() -> None:
-    assert tensorrt_engine._network_flags(stand_in) == 1
+    assert engine._network_flags(stand_in) == 1
     # A later version may drop the flag, which TensorRT 11 ignores.
-    assert tensorrt_engine._network_flags(SimpleNamespace(NetworkDefinitionCreationFlag=SimpleNamespace())) == 0
+    assert engine._network_flags(SimpleNamespace(NetworkDefinitionCreationFlag=SimpleNamespace())) == 0
 
 
 def test_settings_for_the_recipe() -> None:
@@ -61,13 +61,13 @@ def test_tf32_is_cleared_unless_it_is_asked_for() -> None:
         config = stand_in.IBuilderConfig(None)
         assert config.get_flag(stand_in.BuilderFlag.TF32), "on by default, as in the vendor's"
         settings = EngineSettings(compute_capabilities=(), shapes={}, tf32=wanted, hardware_compatible="ampere-plus")
-        tensorrt_engine._configure(stand_in, config, settings, Refusal(CLASSIC, VendorLog()))
+        engine._configure(stand_in, config, settings, Refusal(CLASSIC, VendorLog()))
         assert config.get_flag(stand_in.BuilderFlag.TF32) is wanted
         assert config.hardware_compatibility_level == stand_in.HardwareCompatibilityLevel.AMPERE_PLUS
 
 
 def test_ports_of_the_signature_pass() -> None:
-    tensorrt_engine._require_ports(CLASSIC, network([tensor("x", "FLOAT")], [tensor("y", "FLOAT")]), SIGNATURE)
+    engine._require_ports(CLASSIC, network([tensor("x", "FLOAT")], [tensor("y", "FLOAT")]), SIGNATURE)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_ports_of_the_signature_pass() -> None:
 )
 def test_ports_that_a_session_could_not_feed(inputs: list[Any], outputs: list[Any], message: str) -> None:
     with pytest.raises(BuildFailedError, match=message):
-        tensorrt_engine._require_ports(RTX, network(inputs, outputs), SIGNATURE)
+        engine._require_ports(RTX, network(inputs, outputs), SIGNATURE)
 
 
 def test_a_range_that_the_vendor_refuses_names_the_input() -> None:
@@ -101,7 +101,5 @@ def test_a_range_that_the_vendor_refuses_names_the_input() -> None:
     builder = SimpleNamespace(create_optimization_profile=_Profile)
     shapes = {"x": ShapeRange(minimum=(1, 4), optimum=(2, 4), maximum=(8, 4))}
     with pytest.raises(BuildFailedError, match="does not take the range 1x4:2x4:8x4 of the input x") as caught:
-        tensorrt_engine._add_profile(
-            builder, None, network([tensor("x", "FLOAT")], []), shapes, Refusal(CLASSIC, VendorLog())
-        )
+        engine._add_profile(builder, None, network([tensor("x", "FLOAT")], []), shapes, Refusal(CLASSIC, VendorLog()))
     assert caught.value.detail == "profile dimensions are inconsistent"

@@ -13,7 +13,7 @@ from modelwright.core.errors import MeasurementInvalidError, ModelwrightError
 from modelwright.core.shapes import ShapeRange
 from modelwright.core.signature import Signature
 from modelwright.targets.base import Array, Computation
-from modelwright.targets.tensorrt_engine import DTYPES
+from modelwright.targets.tensorrt.engine import DTYPES
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Input name -> shape, batch dimension included."""

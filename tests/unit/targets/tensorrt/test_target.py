@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from modelwright.core.machine import Gpu, Machine, normalize_architecture
-from modelwright.targets import tensorrt
+from modelwright.targets.tensorrt import target as tensorrt
 
 CLASSES = (
     tensorrt.TensorrtFp32,

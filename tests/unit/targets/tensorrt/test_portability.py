@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from modelwright.core.machine import Gpu, Machine
-from modelwright.targets.tensorrt_flavours import CLASSIC, RTX, Flavour
-from modelwright.targets.tensorrt_portability import check_driver, check_needs, describe_needs
+from modelwright.targets.tensorrt.flavours import CLASSIC, RTX, Flavour
+from modelwright.targets.tensorrt.portability import check_driver, check_needs, describe_needs
 
 RTX_4090 = Gpu(
     name="NVIDIA GeForce RTX 4090",

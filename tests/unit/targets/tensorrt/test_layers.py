@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from modelwright.targets.tensorrt_layers import (
+from modelwright.targets.tensorrt.layers import (
     Layer,
     count_precisions,
     find_node_precisions,

@@ -19,8 +19,8 @@ from modelwright.core.nvml import Nvml
 from modelwright.core.shapes import ShapeRange
 from modelwright.core.signature import Signature
 from modelwright.targets.base import Array, Computation, Feeds, RunSettings, Session
-from modelwright.targets.tensorrt_engine import describe_inspector, inspect_layers, load_engine
-from modelwright.targets.tensorrt_execution import (
+from modelwright.targets.tensorrt.engine import describe_inspector, inspect_layers, load_engine
+from modelwright.targets.tensorrt.execution import (
     EngineComputation,
     Execution,
     Lane,
@@ -28,7 +28,7 @@ from modelwright.targets.tensorrt_execution import (
     describe_shape,
     read_ports,
 )
-from modelwright.targets.tensorrt_flavours import (
+from modelwright.targets.tensorrt.flavours import (
     Flavour,
     describe_capabilities,
     fits_capability,
@@ -36,8 +36,8 @@ from modelwright.targets.tensorrt_flavours import (
     import_flavour,
     make_version_rule,
 )
-from modelwright.targets.tensorrt_layers import count_precisions
-from modelwright.targets.tensorrt_refusals import explain_refusal, make_logger
+from modelwright.targets.tensorrt.layers import count_precisions
+from modelwright.targets.tensorrt.refusals import explain_refusal, make_logger
 
 _NARROWEST_FIRST = ("int8", "fp8", "fp16", "bf16", "fp32")
 

@@ -1,0 +1,1 @@
+"""TensorRT and TensorRT for RTX: precision graphs, engines and sessions. Start with `target.py`."""
