@@ -45,10 +45,12 @@ class GpuBench:
 
     Args:
         uuid: Of the card, as CUDA tells it.
+        metered: Whether energy is wanted, which takes over 10 s an artifact.
     """
 
-    def __init__(self, uuid: str) -> None:
+    def __init__(self, uuid: str, *, metered: bool = True) -> None:
         self.uuid = uuid
+        self._metered = metered
         self.pids: set[int] = set()
         self._stack = contextlib.ExitStack()
         self._watch: GpuWatch | None = None
@@ -63,6 +65,9 @@ class GpuBench:
             self._watch = GpuWatch(self._stack.enter_context(Nvml()).device_by_uuid(self.uuid))
         except ModelwrightError as error:
             self._blind = error.message
+        if not self._metered:
+            self._unmetered = "it was not asked for"
+            return self
         try:
             self._meter = self._stack.enter_context(NvmlMeter(self.uuid))
         except ModelwrightError as error:
@@ -108,7 +113,7 @@ class GpuBench:
         """
         memory_bytes, memory_reason = read_own_bytes(looks[-1].after, pid) if looks else (None, self._blind)
         if self._meter is None:
-            energy = no_energy(f"the card's energy cannot be metered: {self._unmetered}")
+            energy = no_energy(f"the card's energy was not metered: {self._unmetered}")
         else:
             energy = describe_gpu_energy(meter_energy(self._meter, run_for), self._idle_w, self._loaded_idle_w)
         observed = summarize(looks) if looks else {"unavailable": {"card": self._blind}}
@@ -120,8 +125,11 @@ class GpuBench:
         )
 
 
-def open_bench() -> GpuBench:
+def open_bench(*, metered: bool = True) -> GpuBench:
     """Finds the card that CUDA uses by default here and returns its bench, not yet entered.
+
+    Args:
+        metered: Whether energy is wanted.
 
     Raises:
         ToolchainMissingError: There is no driver or no card.
@@ -133,7 +141,7 @@ def open_bench() -> GpuBench:
         crash_error=ToolchainMissingError,
         timeout_s=PROBE_TIMEOUT_S,
     )
-    return GpuBench(str(uuid))
+    return GpuBench(str(uuid), metered=metered)
 
 
 def find_uuid_in_child() -> str:

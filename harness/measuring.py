@@ -71,6 +71,7 @@ def measure_artifacts(
     samples: SampleRef | None,
     prove: bool = False,
     labelled: SampleRef | None = None,
+    meter_gpu: bool = True,
     on_round: Callable[[int, int], None] | None = None,
     on_event: Callable[[str], None] | None = None,
 ) -> Measurements:
@@ -84,6 +85,7 @@ def measure_artifacts(
         samples: Inputs to run on; None for the ones packed with each artifact.
         prove: Whether to compare with the packed FP32 outputs here, which `compare` has done before.
         labelled: Samples to count right answers on.
+        meter_gpu: Whether to meter the energy of what runs on a GPU, over 10 s an artifact after the rounds.
         on_round: Called with finished rounds and all rounds.
         on_event: Takes a line about what is going on.
 
@@ -95,7 +97,7 @@ def measure_artifacts(
     results = {name: Measured(name=name) for name in artifacts}
     with contextlib.ExitStack() as stack:
         devices = {name: choose_device(artifact, settings, host) for name, artifact in artifacts.items()}
-        bench = _open_bench(devices, stack, tell)
+        bench = _open_bench(devices, stack, tell, metered=meter_gpu)
         meter = find_meter()
         idle_power_w = None
         if meter is not None:
@@ -142,13 +144,13 @@ def choose_device(artifact: Artifact, settings: MeasureSettings, host: Profile) 
 
 
 def _open_bench(
-    devices: Mapping[str, Device], stack: contextlib.ExitStack, tell: Callable[[str], None]
+    devices: Mapping[str, Device], stack: contextlib.ExitStack, tell: Callable[[str], None], *, metered: bool
 ) -> GpuBench | None:
     """Opens the card's bench and meters its idle power, before anything is loaded; None without artifacts for it."""
     if "cuda" not in devices.values():
         return None
     try:
-        bench = stack.enter_context(open_bench())
+        bench = stack.enter_context(open_bench(metered=metered))
     except ModelwrightError:
         return None  # each artifact that needs the card fails with this reason when it is checked
     if bench.meters:

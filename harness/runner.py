@@ -22,6 +22,9 @@ LOAD_TIMEOUT_S = 600.0
 HANG_FACTOR = 50.0
 """A window that takes this many times its length, plus a minute, counts as hung."""
 HANG_GRACE_S = 60.0
+ENVIRONMENT = {"PYTHONHASHSEED": "0"}
+"""Of every child. Python draws the order of its hashes anew in each process, and with it the speed of a runtime that
+the interpreter drives: two processes with the same artifact would differ for as long as they live."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +86,9 @@ class ArtifactRunner:
         self._meter = meter
         self._artifact = artifact
         self._settings = settings
-        self._child = Child(f"measuring {name}", crash_error=MeasurementInvalidError, threads=settings.threads)
+        self._child = Child(
+            f"measuring {name}", crash_error=MeasurementInvalidError, environment=ENVIRONMENT, threads=settings.threads
+        )
         if bench is not None:
             bench.pids.add(self._child.pid)
 

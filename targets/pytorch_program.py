@@ -93,9 +93,7 @@ def load_module(torch: Any, path: Path, device: str) -> Any:
     try:
         program = torch.export.load(str(path))
         if device != "cpu":
-            from torch.export.passes import move_to_device_pass
-
-            program = move_to_device_pass(program, device)
+            program = move_program(torch, program, device)
         # Without the checks of input shapes, which the harness makes: they cost time at every call.
         module = program.module(check_guards=False)
     except Exception as error:  # zip, JSON and schema errors
@@ -105,6 +103,21 @@ def load_module(torch: Any, path: Path, device: str) -> Any:
             detail=str(error)[:4000],
         ) from error
     return module.requires_grad_(requires_grad=False)
+
+
+def move_program(torch: Any, program: Any, device: str) -> Any:
+    """Moves a program to a device: weights, constants, and the devices that its operators name."""
+    passes = require_import("torch.export.passes", "torch")
+
+    def move(value: Any) -> Any:
+        return torch.device(device) if isinstance(value, torch.device) else value
+
+    # Torch's own pass looks at keywords alone in some versions, and not into the graphs of conditions and loops.
+    for module in program.graph_module.modules():
+        for node in getattr(getattr(module, "graph", None), "nodes", ()):
+            node.args = torch.fx.node.map_aggregate(node.args, move)
+            node.kwargs = torch.fx.node.map_aggregate(node.kwargs, move)
+    return passes.move_to_device_pass(program, device)
 
 
 def list_example_shapes(torch: Any, program: Any, signature: Signature) -> dict[str, list[int]]:

@@ -181,10 +181,13 @@ class TorchCudaSession(TorchSession):
         return _TorchComputation(self._torch, self._streams[stream_index], forward, uses_graph=self._uses_graph)
 
     def close(self) -> None:
-        self._wait()
+        # After a fault on the device every call fails; the first error is the one to see.
+        with contextlib.suppress(RuntimeError):
+            self._wait()
         super().close()
-        self._torch.cuda.set_stream(self._torch.cuda.default_stream())
-        self._torch.cuda.empty_cache()
+        with contextlib.suppress(RuntimeError):
+            self._torch.cuda.set_stream(self._torch.cuda.default_stream())
+            self._torch.cuda.empty_cache()
 
     def _prepare(self, inputs: Sequence[Any], stream_index: int) -> Callable[[], Sequence[Any]]:
         """Warms up on a stream and returns the call on these inputs: eager, or the launch of a CUDA graph."""

@@ -149,7 +149,7 @@ def stream_tensors(
     """
     inputs = {value.name for value in model.graph.input}
     for group in _group_tensors(model, [name for name in names if name not in inputs], feeds, scratch):
-        with _extra_outputs(model, group):
+        with extra_outputs(model, group):
             session = open_session(model, scratch)
         for sample in feeds():
             values = session.run(list(group), dict(sample))
@@ -293,7 +293,7 @@ def _group_tensors(model: Any, names: Sequence[str], feeds: FeedSource, scratch:
         return []
     sizes = [f"{name}__size" for name in names]
     nodes = [onnx.helper.make_node("Size", [name], [size]) for name, size in zip(names, sizes, strict=True)]
-    with _extra_outputs(model, sizes, nodes, onnx.TensorProto.INT64):
+    with extra_outputs(model, sizes, nodes, onnx.TensorProto.INT64):
         session = open_session(model, scratch)
     counts = session.run(sizes, dict(next(feeds())))
     groups: list[list[str]] = [[]]
@@ -309,7 +309,7 @@ def _group_tensors(model: Any, names: Sequence[str], feeds: FeedSource, scratch:
 
 
 @contextmanager
-def _extra_outputs(model: Any, names: Sequence[str], nodes: Sequence[Any] = (), dtype: int = 1) -> Iterator[None]:
+def extra_outputs(model: Any, names: Sequence[str], nodes: Sequence[Any] = (), dtype: int = 1) -> Iterator[None]:
     """Makes tensors outputs of the graph for a while, with the nodes that they need."""
     onnx = require_import("onnx", "onnx")
     graph = model.graph

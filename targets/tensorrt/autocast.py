@@ -21,7 +21,7 @@ from modelwright.core.errors import BuildFailedError, ToolchainMissingError
 from modelwright.core.samples import SampleSet
 from modelwright.targets import onnx_graph, smoothing
 from modelwright.targets.base import require_import
-from modelwright.targets.tensorrt.graph_check import infer_tensor_types
+from modelwright.targets.tensorrt.graph_types import infer_tensor_types
 
 DATA_LIMIT = 512.0
 """Largest activation of a node in FP16: AutoCast's default. From there on one unit in the last place is 0.5."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from modelwright.targets.base import require_import
-from modelwright.targets.tensorrt.graph_check import infer_tensor_types
+from modelwright.targets.tensorrt.graph_types import infer_tensor_types
 
 _EXACT_OPERATORS = frozenset(
     {

@@ -1,4 +1,4 @@
-"""Reads an ONNX graph as TensorRT will: what its parser rejects or misreads, and in which types its layers compute.
+"""Finds what TensorRT's parser rejects or misreads in an ONNX graph, before it is asked.
 
 What counts as a fault was tried out on the parser of TensorRT for RTX 1.7.1 and read in the importer of NVIDIA's
 onnx-tensorrt (`QuantDequantLinearHelper`, docs/operators.md).
@@ -6,8 +6,7 @@ onnx-tensorrt (`QuantDequantLinearHelper`, docs/operators.md).
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,19 +15,13 @@ import numpy as np
 from modelwright.core.errors import BuildFailedError
 from modelwright.targets.base import require_import
 from modelwright.targets.onnx_graph import ONNX_DOMAINS, find_opset, read_attribute
+from modelwright.targets.tensorrt.graph_types import PAIR_OPERATORS, find_subgraphs, name_type
 
-COMPUTE_OPERATORS = frozenset(
-    {"Conv", "ConvTranspose", "DeformConv", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN", "Attention"}
-)
-"""Operators that a network spends its time in: their types are the network's precision."""
 _INTEGER_OPERATORS = frozenset(
     {"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"}
 )
 """ONNX's operators on integers, none of which TensorRT has (onnx-tensorrt, docs/operators.md)."""
-_PAIR_OPERATORS = ("QuantizeLinear", "DequantizeLinear")
 _LISTED_FAULTS = 12
-_SMALL_VALUES = 1024
-"""Initializers up to this size may be shapes, which shape inference reads."""
 _OTHER_TYPES = ("float8_e4m3fn", "int4", "float4_e2m1fn")
 """What TensorRT takes besides int8 (its documentation, "Working with Quantized Types")."""
 _BLOCKED_OPSET = 21
@@ -93,133 +86,6 @@ def require_legal(model: Any, target_name: str) -> None:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class FloatTypes:
-    """In which types the layers of a graph compute.
-
-    Attributes:
-        compute: Operator -> type -> how many of its nodes compute in it: `float32`, `float16`, `bfloat16`, `int8`
-            (both operands come out of DequantizeLinear), `unknown`. Only of `COMPUTE_OPERATORS`.
-        float32_nodes: Names of all nodes that read or write float32 tensors, conversions between types left out.
-        half_nodes: How many nodes of any kind work on float16 tensors.
-    """
-
-    compute: Mapping[str, Mapping[str, int]]
-    float32_nodes: tuple[str, ...]
-    half_nodes: int
-
-    def count(self, type_name: str) -> int:
-        """Returns how many compute nodes have a type."""
-        return sum(types.get(type_name, 0) for types in self.compute.values())
-
-
-def find_float_types(model: Any) -> FloatTypes:
-    """Reads the types that a graph's layers compute in from its tensors: declared, inferred, and by its Cast nodes."""
-    types = infer_tensor_types(model)
-    compute: dict[str, dict[str, int]] = {}
-    single: list[str] = []
-    half = 0
-    for graph, prefix in _walk_graphs(model.graph, ""):
-        producers = {name: node for node in graph.node for name in node.output}
-        for node in graph.node:
-            if node.op_type in ("Cast", "Constant", *_PAIR_OPERATORS):
-                continue
-            seen = {types.get(name) for name in (*node.input, *node.output) if name}
-            if "float16" in seen:
-                half += 1
-            if "float32" in seen and "float16" not in seen:
-                single.append(prefix + (node.name or node.output[0]))
-            if node.op_type in COMPUTE_OPERATORS:
-                kind = _find_compute_type(node, types, producers)
-                per_type = compute.setdefault(node.op_type, {})
-                per_type[kind] = per_type.get(kind, 0) + 1
-    return FloatTypes(compute=compute, float32_nodes=tuple(single), half_nodes=half)
-
-
-def require_half(model: Any, target_name: str) -> FloatTypes:
-    """Proves that a graph which was asked for in FP16 computes in it.
-
-    Raises:
-        BuildFailedError: No Conv, Gemm, MatMul or recurrent layer of the graph computes in float16; of a graph without
-            such layers: no node at all.
-    """
-    found = find_float_types(model)
-    if found.count("float16") or (not found.compute and found.half_nodes):
-        return found
-    kinds = ", ".join(f"{name} in {'/'.join(types)}" for name, types in sorted(found.compute.items()))
-    raise BuildFailedError(
-        f"{target_name}: a request for FP16 that yields FP32: no layer of the graph computes in float16"
-        + (f" ({kinds})" if kinds else ""),
-        hint="the values of this network are too large for float16 on the samples: take the FP32 target, or normalize "
-        "the inputs before the network",
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TensorFacts:
-    """What is known of a tensor.
-
-    Attributes:
-        dtype: numpy's name of its type.
-        shape: A size or a dimension's name for each axis, None for an unknown size; None for an unknown rank.
-    """
-
-    dtype: str
-    shape: tuple[int | str | None, ...] | None
-
-
-def infer_tensors(model: Any) -> dict[str, TensorFacts]:
-    """Returns what is declared and can be inferred of the tensors of all graphs of a model.
-
-    Weights are not copied: shape inference sees large initializers as inputs.
-    """
-    onnx = require_import("onnx", "onnx")
-    light = _copy_without_weights(model, onnx)
-    with contextlib.suppress(Exception):  # bare C++ exceptions; what is declared is there without the inference
-        light = onnx.shape_inference.infer_shapes(light)
-    facts: dict[str, TensorFacts] = {}
-    for graph, _ in _walk_graphs(light.graph, ""):
-        for value in (*graph.input, *graph.output, *graph.value_info):
-            found = value.type.tensor_type
-            if found.elem_type:
-                sizes = [
-                    dim.dim_param or (dim.dim_value if dim.HasField("dim_value") else None) for dim in found.shape.dim
-                ]
-                facts[value.name] = TensorFacts(
-                    dtype=_name_type(found.elem_type), shape=tuple(sizes) if found.HasField("shape") else None
-                )
-        for tensor in graph.initializer:
-            facts[tensor.name] = TensorFacts(dtype=_name_type(tensor.data_type), shape=tuple(tensor.dims))
-    return facts
-
-
-def _read_size(dim: Any) -> int | str | None:
-    return dim.dim_param or (dim.dim_value if dim.HasField("dim_value") else None)
-
-
-def infer_tensor_types(model: Any) -> dict[str, str]:
-    """Returns tensor name -> numpy's name of its type, for all graphs of a model; unknown ones are left out."""
-    return {name: facts.dtype for name, facts in infer_tensors(model).items()}
-
-
-def _copy_without_weights(model: Any, onnx: Any) -> Any:
-    light = onnx.ModelProto(ir_version=model.ir_version)
-    light.opset_import.extend(model.opset_import)
-    light.functions.extend(model.functions)
-    light.graph.name = model.graph.name or "graph"
-    for name in ("node", "input", "output", "value_info"):
-        getattr(light.graph, name).extend(getattr(model.graph, name))
-    fed = {value.name for value in model.graph.input}
-    for tensor in model.graph.initializer:
-        if int(np.prod(tensor.dims)) <= _SMALL_VALUES and not tensor.external_data:
-            light.graph.initializer.append(tensor)
-        elif tensor.name not in fed:
-            light.graph.input.append(
-                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
-            )
-    return light
-
-
 @dataclass(kw_only=True)
 class _Scope:
     """What is known of the tensors that a graph can read: its own and those of the graphs around it."""
@@ -253,7 +119,7 @@ def _check_nodes(graph: Any, outer: _Scope, prefix: str, model: Any) -> list[Gra
     faults = []
     for node in graph.node:
         faults += _check_node(node, scope, prefix, model)
-        for inner in _subgraphs(node):
+        for inner in find_subgraphs(node):
             faults += _check_nodes(inner, scope, f"{prefix}{node.name or node.op_type}/", model)
     return faults
 
@@ -261,7 +127,7 @@ def _check_nodes(graph: Any, outer: _Scope, prefix: str, model: Any) -> list[Gra
 def _check_node(node: Any, scope: _Scope, prefix: str, model: Any) -> list[GraphFault]:
     operator = node.op_type if node.domain in ONNX_DOMAINS else f"{node.domain}.{node.op_type}"
     name = prefix + (node.name or (node.output[0] if node.output else node.op_type))
-    is_pair = node.op_type in _PAIR_OPERATORS
+    is_pair = node.op_type in PAIR_OPERATORS
     found = _check_pair(node, scope, model) if is_pair else list(_check_operator(node))
     return [
         GraphFault(node=name, operator=operator, problem=problem, cure=cure, effect=effect)
@@ -402,7 +268,7 @@ def _find_quantized_type(node: Any, scope: _Scope, model: Any) -> str | None:
         if len(node.input) > 2 and node.input[2]:
             return _find_declared_type(node.input[2], scope, model)
         said = read_attribute(node, "output_dtype", 0)
-        return _name_type(said) if said else "uint8"
+        return name_type(said) if said else "uint8"
     if _is_fed_by_pair(node, scope):
         return None  # reported at the node that quantizes
     return _find_declared_type(node.input[0], scope, model)
@@ -411,10 +277,10 @@ def _find_quantized_type(node: Any, scope: _Scope, model: Any) -> str | None:
 def _find_declared_type(name: str, scope: _Scope, model: Any) -> str | None:
     constant = scope.find_constant(name)
     if constant is not None:
-        return _name_type(constant.data_type)
+        return name_type(constant.data_type)
     for value in (*model.graph.input, *model.graph.value_info):
         if value.name == name:
-            return _name_type(value.type.tensor_type.elem_type)
+            return name_type(value.type.tensor_type.elem_type)
     return None
 
 
@@ -424,34 +290,3 @@ def _read_values(tensor: Any, unknown: int) -> Any:
     if tensor.external_data and not tensor.raw_data:
         return np.array(unknown)
     return np.asarray(numpy_helper.to_array(tensor), np.float64)
-
-
-def _find_compute_type(node: Any, types: Mapping[str, str], producers: Mapping[str, Any]) -> str:
-    operands = [name for name in node.input[:2] if name]
-    pairs = [producers[name].op_type for name in operands if name in producers]
-    if len(operands) == 2 and pairs == ["DequantizeLinear"] * 2:
-        return "int8"
-    found = [types[name] for name in (*operands, *node.output) if name in types]
-    return found[0] if found else "unknown"
-
-
-def _walk_graphs(graph: Any, prefix: str) -> Iterator[tuple[Any, str]]:
-    yield graph, prefix
-    for node in graph.node:
-        for inner in _subgraphs(node):
-            yield from _walk_graphs(inner, f"{prefix}{node.name or node.op_type}/")
-
-
-def _subgraphs(node: Any) -> Iterable[Any]:
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
-
-
-def _name_type(elem_type: int) -> str:
-    onnx = require_import("onnx", "onnx")
-    try:
-        return str(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(elem_type)).name)
-    except (KeyError, ValueError, TypeError):
-        return f"ONNX type {elem_type}"

@@ -22,11 +22,12 @@ from modelwright.targets.base import BuildRequest, package_versions
 from modelwright.targets.onnx_graph import GraphKind
 from modelwright.targets.ort_recipes import prepare_model
 from modelwright.targets.quantization_search import Candidate, SearchResult, search
-from modelwright.targets.tensorrt import graph_check
+from modelwright.targets.tensorrt import graph_check, graph_types
 from modelwright.targets.tensorrt.autocast import CastResult, cast_to_half, explain_single
 from modelwright.targets.tensorrt.emulation import round_half_results
 from modelwright.targets.tensorrt.plan import PairPlan
 from modelwright.targets.tensorrt.quantization import SYMMETRIC_RANGES, PairBuilder, write_pairs
+from modelwright.targets.tensorrt.work import measure_work
 
 HALF_SCALES_OPSET = 19
 """The first opset whose QuantizeLinear and DequantizeLinear work on float16."""
@@ -58,6 +59,7 @@ class PrecisionGraph:
         recipe: For the manifest, in JSON values.
         notes: For the user.
         versions: Package -> version of what made it.
+        work: Node -> multiplications of one inference; None without samples, and where nobody asks.
     """
 
     path: Path
@@ -65,6 +67,7 @@ class PrecisionGraph:
     recipe: dict[str, Any]
     notes: list[str] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
+    work: dict[str, float] | None = None
 
 
 def make_fp32(request: BuildRequest) -> PrecisionGraph:
@@ -98,13 +101,18 @@ def make_fp16(request: BuildRequest, *, target_name: str = "TensorRT FP16") -> P
     request.progress("casting to FP16 with AutoCast")
     cast = cast_to_half(request.model_path, request.calibration, request.scratch, target_name)
     graph_check.require_legal(cast.model, target_name)
-    types = graph_check.require_half(cast.model, target_name)
+    types = graph_types.require_half(cast.model, target_name)
     emulation, seen = _emulate(request, cast.model, target_name)
     path = request.scratch / "half.onnx"
     onnx_graph.save_model(cast.model, path)
     recipe = {"precision": "fp16", **cast.recipe, **_describe_types(types, cast), "checked": seen}
     return PrecisionGraph(
-        path=path, emulation=emulation, recipe=recipe, notes=cast.notes, versions=package_versions(*_PACKAGES)
+        path=path,
+        emulation=emulation,
+        recipe=recipe,
+        notes=cast.notes,
+        versions=package_versions(*_PACKAGES),
+        work=_measure_work(request, cast.model),
     )
 
 
@@ -150,11 +158,11 @@ def _finish(
     onnx_graph.save_model(builder.smoothed, source)
     request.progress("casting what stays float to FP16 with AutoCast")
     cast = cast_to_half(source, request.calibration, request.scratch, "TensorRT INT8", opset=HALF_SCALES_OPSET)
-    types = graph_check.infer_tensor_types(cast.model)
+    types = graph_types.infer_tensor_types(cast.model)
     _require_same_layers(cast.model, plan)
     model = write_pairs(cast.model, plan, builder.smoothed, limits, types)
     graph_check.require_legal(model, "TensorRT INT8")
-    found = graph_check.find_float_types(model)
+    found = graph_types.find_float_types(model)
     if not found.count("int8"):
         raise BuildFailedError("TensorRT INT8: no layer of the graph computes in INT8")
     emulation, seen = _emulate(request, model, "TensorRT INT8")
@@ -189,7 +197,12 @@ def _finish(
     if kind == "rnn":
         notes.append("recurrent layers stay in FP16: TensorRT has no INT8 for them")
     return PrecisionGraph(
-        path=path, emulation=emulation, recipe=recipe, notes=notes, versions=package_versions(*_PACKAGES)
+        path=path,
+        emulation=emulation,
+        recipe=recipe,
+        notes=notes,
+        versions=package_versions(*_PACKAGES),
+        work=_measure_work(request, model),
     )
 
 
@@ -197,13 +210,7 @@ def _require_float(request: BuildRequest, target_name: str) -> None:
     """Refuses a model that is quantized already."""
     model = onnx_graph.load_model(request.model_path, weights=False)
     for node in model.graph.node:
-        if node.op_type in (
-            "QuantizeLinear",
-            "DequantizeLinear",
-            "QLinearConv",
-            "QLinearMatMul",
-            "DynamicQuantizeLinear",
-        ):
+        if node.op_type in _QUANTIZED_OPERATORS:
             raise BuildFailedError(
                 f"{target_name}: the model is quantized already: node {node.name or node.output[0]} ({node.op_type})",
                 hint="give the float model that it was made from",
@@ -258,7 +265,7 @@ def _require_same_layers(model: Any, plan: PairPlan) -> None:
         )
 
 
-def _describe_types(types: graph_check.FloatTypes, cast: CastResult) -> dict[str, Any]:
+def _describe_types(types: graph_types.FloatTypes, cast: CastResult) -> dict[str, Any]:
     return {
         "compute_types": {name: dict(kinds) for name, kinds in sorted(types.compute.items())},
         "fp32_nodes": explain_single(cast, types.float32_nodes[:_LISTED_NODES]),
@@ -297,6 +304,13 @@ def _compare(request: BuildRequest, model: Any) -> dict[str, Any] | None:
     expected, found = ([dict(zip(names, pair[side], strict=True)) for pair in pairs] for side in (0, 1))
     fidelity = compare_outputs(expected, found)
     return {"samples": len(pairs), "cosine": fidelity.cosine, "finite": True}
+
+
+def _measure_work(request: BuildRequest, model: Any) -> dict[str, float] | None:
+    samples = request.calibration
+    if samples is None or samples.count == 0:
+        return None
+    return measure_work(model, next(samples.feeds(1)), request.scratch)
 
 
 def _overflows(expected: Any, found: Any) -> bool:

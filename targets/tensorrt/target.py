@@ -40,7 +40,7 @@ from modelwright.targets.tensorrt.flavours import (
 )
 from modelwright.targets.tensorrt.portability import check_driver, check_needs, describe_needs
 from modelwright.targets.tensorrt.precision import PrecisionGraph, make_fp16, make_fp32, make_int8
-from modelwright.targets.tensorrt.proof import prove_precision
+from modelwright.targets.tensorrt.proof import note_shares, prove_precision
 from modelwright.targets.tensorrt.timing_cache import TimingCache, find_cache_file
 
 MODEL_FILE = "model.engine"
@@ -116,7 +116,7 @@ class _Tensorrt(Target):
             )
             built = build_engine(trt, flavour, graph.path, request.signature, settings, cache)
             (request.directory / MODEL_FILE).write_bytes(memoryview(built.plan))
-        proof = prove_precision(self.record.precision, self.record.name, built, graph.path)
+        proof = prove_precision(self.record.precision, self.record.name, built, graph.path, graph.work)
         recipe = {
             **graph.recipe,
             "engine": {
@@ -298,7 +298,7 @@ def _finish(
     cache: TimingCache | None,
 ) -> BuildResult:
     engine = recipe["engine"]
-    notes = list(graph.notes)
+    notes = [*graph.notes, *note_shares(recipe["precision"], recipe["precision_proof"])]
     if cache is not None:
         notes += cache.notes
     if engine["tf32"]:

@@ -47,7 +47,7 @@ def built(request: pytest.FixtureRequest, workplace: dict[str, Path]):
     name = request.param
     host = detect_host().machine()
     if "cpu" not in get_target(name).record.devices and host.gpu is None:
-        pytest.skip(f"{name}: needs an NVIDIA GPU")
+        pytest.skip("needs an NVIDIA GPU")
     for readiness in (get_target(name).check_build(host), get_target(name).check_run(host)):
         if not readiness.ok:
             hardware = "instruction" in (readiness.reason or "") or "bf16" in (readiness.reason or "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ class Worker:
 def environment(driver: Path) -> dict[str, str]:
     """Of the child; tests add to it before they use `gpu_worker`."""
     return {
-        "PYTHONPATH": str(Path(__file__).parent),
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(Path(__file__).parent), os.environ.get("PYTHONPATH")))),
         "LD_LIBRARY_PATH": str(driver),
         "CUDA_VISIBLE_DEVICES": "0",
         "FAKE_CUDA_MEMORY_BYTES": str(256 * MIB),

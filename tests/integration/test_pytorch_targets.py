@@ -21,6 +21,7 @@ from modelwright.core.machine import Machine  # noqa: E402
 from modelwright.core.signature import Signature, TensorSpec  # noqa: E402
 from modelwright.targets import pytorch  # noqa: E402
 from modelwright.targets.base import BuildRequest, BuildResult, RunSettings  # noqa: E402
+from modelwright.targets.pytorch_program import move_program  # noqa: E402
 
 MACHINE = Machine(name="box", architecture="x86_64", instruction_sets=frozenset({"avx512_bf16"}), cores=2)
 FLOATS = {"fp16": (pytorch.TorchFp16, "float16", 2e-3), "bf16": (pytorch.TorchBf16, "bfloat16", 2e-2)}
@@ -121,6 +122,18 @@ class Structured(nn.Module):
         return {"same": parts[1], "twice": self.linear(parts[0]) * scale}
 
 
+class Placed(nn.Module):
+    """Names a device in every way that a graph has: by position, by keyword, and by a constant that lies there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.offsets = nn.Linear(8, 8), torch.arange(8.0)
+
+    def forward(self, x: Any) -> Any:
+        y = self.linear(x.to("cpu", torch.float32) + self.offsets) + torch.ones(8, device=x.device)
+        return y + torch.tensor([2.0]) * torch.zeros_like(y, device="cpu")
+
+
 class Adder(nn.Module):
     def forward(self, x: Any) -> Any:
         return x.sum(-1) + 1.0
@@ -157,6 +170,7 @@ def make_case(name: str) -> Case:
             outputs=("same", "twice"),
             call=lambda feeds: ((), {"parts": [feeds["parts_0"], feeds["parts_1"]], "scale": 2.0}),
         ),
+        "placed": lambda: Case(module=Placed(), inputs={"x": floats(4, 8)}),
         "adder": lambda: Case(module=Adder(), inputs={"x": floats(4, 8)}),
     }
     return cases[name]()
@@ -317,6 +331,25 @@ def test_the_saved_program_holds_neither_inputs_nor_paths(programs: Callable[[st
     assert content == (again / pytorch.MODEL_FILE).read_bytes()
     assert str(Path(__file__).parent).encode() not in content
     assert torch.export.load(again / pytorch.MODEL_FILE).example_inputs is None
+
+
+@pytest.mark.parametrize("name", ["encoder", "recurrent", "fused", "placed"])
+def test_a_moved_program_leaves_nothing_on_the_cpu(
+    programs: Callable[[str], Saved], tmp_path: Path, name: str
+) -> None:
+    """On torch's device without memory, which refuses tensors of another device as a GPU does."""
+    saved = programs(name)
+    built = build(pytorch.TorchFp16, saved, tmp_path)
+    tensors = [torch.from_numpy(saved.case.inputs[spec.name]).to("meta") for spec in saved.signature.inputs]
+    program = torch.export.load(str(tmp_path / built.model_file))
+    with pytest.raises(RuntimeError):
+        program.module(check_guards=False)(*tensors)
+    moved = move_program(torch, program, "meta")
+    outputs = moved.module(check_guards=False)(*tensors)
+    assert [output.device.type for output in outputs] == ["meta"] * len(saved.case.outputs)
+    for node in moved.graph.nodes:
+        leaves = torch.utils._pytree.tree_leaves((node.args, node.kwargs))
+        assert "cpu" not in [str(leaf) for leaf in leaves], node
 
 
 def test_settings_in_force_are_read_back(programs: Callable[[str], Saved], tmp_path: Path) -> None:

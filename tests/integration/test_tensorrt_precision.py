@@ -20,7 +20,8 @@ from modelwright.targets import onnx_graph, smoothing
 from modelwright.targets.base import BuildRequest
 from modelwright.targets.tensorrt.autocast import DATA_LIMIT
 from modelwright.targets.tensorrt.emulation import round_half_results
-from modelwright.targets.tensorrt.graph_check import check_graph, find_float_types
+from modelwright.targets.tensorrt.graph_check import check_graph
+from modelwright.targets.tensorrt.graph_types import find_float_types
 from modelwright.targets.tensorrt.precision import PrecisionGraph, make_fp16, make_fp32, make_int8
 
 pytest.importorskip("modelopt.onnx.autocast", reason="nvidia-modelopt is not installed")

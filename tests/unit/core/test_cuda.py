@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def ask(driver: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
     """Calls a function of `cuda_children` where the fake driver is found, with some more environment."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
     monkeypatch.setenv("LD_LIBRARY_PATH", str(driver))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
@@ -253,7 +254,7 @@ def test_a_machine_without_a_driver_is_told_so(monkeypatch: pytest.MonkeyPatch) 
     if status.reason is None or "is not there" not in status.reason:
         pytest.skip("this machine has an NVIDIA driver")
     assert status.reason == "no NVIDIA driver: libcuda.so.1 is not there"
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
     with pytest.raises(ToolchainMissingError, match=r"no NVIDIA driver: libcuda\.so\.1 is not there") as caught:
         run_in_child("cuda_children:describe_device", {}, purpose="using CUDA")
     assert "install the NVIDIA driver" in (caught.value.hint or "")

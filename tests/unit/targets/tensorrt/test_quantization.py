@@ -10,7 +10,8 @@ from onnx.reference import ReferenceEvaluator
 from modelwright.core.shapes import ShapeRange
 from modelwright.targets.smoothing import TensorStatistics
 from modelwright.targets.tensorrt.emulation import round_half_results
-from modelwright.targets.tensorrt.graph_check import check_graph, find_float_types, infer_tensor_types
+from modelwright.targets.tensorrt.graph_check import check_graph
+from modelwright.targets.tensorrt.graph_types import find_float_types, infer_tensor_types
 from modelwright.targets.tensorrt.plan import channel_axis, find_vectors, plan_pairs
 from modelwright.targets.tensorrt.quantization import SYMMETRIC_RANGES, find_scales, write_pairs
 
