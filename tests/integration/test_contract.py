@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,10 @@ import models
 import numpy as np
 import pytest
 
-from modelwright.core.artifact import open_artifact, verify_files
-from modelwright.core.errors import BadInputError
+from modelwright.core.artifact import Artifact, open_artifact, verify_files
+from modelwright.core.errors import BadInputError, ModelwrightError
 from modelwright.core.samples import SampleRef, open_samples
-from modelwright.harness.building import build_targets
+from modelwright.harness.building import Built, build_targets
 from modelwright.harness.effort import Effort
 from modelwright.harness.measuring import measure_artifacts
 from modelwright.harness.runner import MeasureSettings
@@ -26,38 +26,70 @@ REQUIRED = os.environ.get("CI") == "true"
 """In CI every toolchain must be there; elsewhere an absent one skips its tests."""
 
 
+@dataclass
+class Workplace:
+    """One network from two sources, as ONNX and as a PyTorch module; all targets of a source are built together."""
+
+    sources: dict[bool, str | Path]
+    samples: Path
+    other_samples: Path
+    out: Path
+    names: list[str]
+    done: dict[tuple[str, bool], Built | ModelwrightError] = field(default_factory=dict)
+
+    def build(self, step: str, name: str, samples: Path, **settings: Any) -> Built | ModelwrightError:
+        """Builds all targets of a target's source, once for each step."""
+        program = get_target(name).record.uses_program
+        if (step, program) not in self.done:
+            names = [each for each in self.names if get_target(each).record.uses_program == program]
+            try:
+                self.done[step, program] = build_targets(
+                    self.sources[program], samples=samples, out=self.out / str(program), targets=names, **settings
+                )
+            except ModelwrightError as error:
+                self.done[step, program] = error
+        return self.done[step, program]
+
+
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def workplace(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     folder = tmp_path_factory.mktemp("contract")
-    return {
-        "onnx": models.make_cnn(folder / "cnn.onnx"),
-        "program": f"{Path(models.__file__).with_name('torch_cnn.py')}:create",
-        "samples": models.make_samples(folder / "samples.npz", x=(3, 12, 12)),
-        "out": folder / "artifacts",
-    }
+    chosen = {item.callspec.params.get("built") for item in request.session.items if hasattr(item, "callspec")}
+    return Workplace(
+        sources={
+            False: models.make_cnn(folder / "cnn.onnx"),
+            True: f"{Path(models.__file__).with_name('torch_cnn.py')}:create",
+        },
+        samples=models.make_samples(folder / "samples.npz", x=(3, 12, 12)),
+        other_samples=models.make_samples(folder / "other.npz", count=40, x=(3, 12, 12)),
+        out=folder / "artifacts",
+        names=[name for name in target_names() if name in chosen and explain_unready(name) is None],
+    )
 
 
-def find_source(name: str, workplace: dict[str, Any]) -> Any:
-    """The same network as ONNX or, for targets that run the PyTorch program, as a module."""
-    return workplace["program" if get_target(name).record.uses_program else "onnx"]
+def explain_unready(name: str) -> str | None:
+    """Returns why a target cannot be built and run here; None if it can."""
+    host = detect_host().machine()
+    target = get_target(name)
+    if "cpu" not in target.record.devices and host.gpu is None:
+        return "needs an NVIDIA GPU"
+    unready = [check for check in (target.check_build(host), target.check_run(host)) if not check.ok]
+    return f"{name}: {unready[0].reason}" if unready else None
 
 
 @pytest.fixture(scope="module", params=target_names())
-def built(request: pytest.FixtureRequest, workplace: dict[str, Path]):
+def built(request: pytest.FixtureRequest, workplace: Workplace) -> tuple[str, Artifact, Workplace]:
     name = request.param
-    host = detect_host().machine()
-    if "cpu" not in get_target(name).record.devices and host.gpu is None:
-        pytest.skip("needs an NVIDIA GPU")
-    for readiness in (get_target(name).check_build(host), get_target(name).check_run(host)):
-        if not readiness.ok:
-            hardware = "instruction" in (readiness.reason or "") or "bf16" in (readiness.reason or "")
-            if REQUIRED and not hardware:
-                pytest.fail(f"CI must have what {name} needs: {readiness.reason}")
-            pytest.skip(f"{name}: {readiness.reason}")
-    result = build_targets(
-        find_source(name, workplace), samples=workplace["samples"], out=workplace["out"], targets=[name], overwrite=True
-    )
-    assert not result.absent, result.absent[0].error.message
+    reason = explain_unready(name)
+    if reason is not None:
+        hardware = any(word in reason for word in ("instruction", "bf16", "GPU"))
+        if REQUIRED and not hardware:
+            pytest.fail(f"CI must have what it needs: {reason}")
+        pytest.skip(reason)
+    result = workplace.build("first", name, workplace.samples, overwrite=True)
+    assert isinstance(result, Built), result
+    failures = {absent.target: absent.error.message for absent in result.absent}
+    assert name in result.artifacts, failures.get(name)
     return name, result.artifacts[name], workplace
 
 
@@ -91,7 +123,7 @@ def load(artifact):
 
 def test_session_speaks_the_signature_and_keeps_nothing_between_runs(built) -> None:
     _, artifact, workplace = built
-    samples = open_samples(SampleRef(path=workplace["samples"]), artifact.manifest.signature)
+    samples = open_samples(SampleRef(path=workplace.samples), artifact.manifest.signature)
     first, second = list(samples.feeds(limit=2))
     with load(artifact) as session:
         before = session.run(first)
@@ -104,7 +136,7 @@ def test_session_speaks_the_signature_and_keeps_nothing_between_runs(built) -> N
 
 def test_dynamic_batch_gives_the_rows_of_single_runs(built) -> None:
     _, artifact, workplace = built
-    samples = open_samples(SampleRef(path=workplace["samples"]), artifact.manifest.signature)
+    samples = open_samples(SampleRef(path=workplace.samples), artifact.manifest.signature)
     with load(artifact) as session:
         singles = np.concatenate([session.run(feeds)["y"] for feeds in samples.feeds(limit=4)])
         batched = session.run(samples.batch([0, 1, 2, 3]))["y"]
@@ -116,7 +148,7 @@ def test_dynamic_batch_gives_the_rows_of_single_runs(built) -> None:
 
 def test_bound_call_runs_and_execution_is_read_back(built) -> None:
     _, artifact, workplace = built
-    samples = open_samples(SampleRef(path=workplace["samples"]), artifact.manifest.signature)
+    samples = open_samples(SampleRef(path=workplace.samples), artifact.manifest.signature)
     with load(artifact) as session:
         calls = [session.bind(feeds) for feeds in samples.feeds(limit=3)]
         for call in calls * 2:
@@ -157,18 +189,21 @@ def test_a_changed_file_is_never_loaded(built, tmp_path: Path) -> None:
     assert "was changed" in result.failure.message
 
 
-def test_second_build_reuses_and_a_change_of_samples_does_not(built, tmp_path: Path) -> None:
+def test_second_build_reuses_and_a_change_of_samples_does_not(built) -> None:
     name, artifact, workplace = built
-    again = build_targets(
-        find_source(name, workplace), samples=workplace["samples"], out=workplace["out"], targets=[name]
-    )
+    again = workplace.build("again", name, workplace.samples)
+    assert isinstance(again, Built), again
     assert again.reused[name]
     assert again.artifacts[name].manifest.created == artifact.manifest.created
-    if not get_target(name).record.uses_samples:
-        return
-    other = models.make_samples(tmp_path / "other.npz", count=40, x=(3, 12, 12))
-    with pytest.raises(BadInputError, match="not built from these inputs"):
-        build_targets(find_source(name, workplace), samples=other, out=workplace["out"], targets=[name])
+    other = workplace.build("other samples", name, workplace.other_samples)
+    if get_target(name).record.uses_samples:
+        error = other
+        if isinstance(other, Built):
+            error = next(absent.error for absent in other.absent if absent.target == name)
+        assert "not built from these inputs" in str(error)
+    else:
+        assert isinstance(other, Built), other
+        assert other.reused[name]
     assert open_artifact(artifact.directory).manifest.created == artifact.manifest.created
 
 
