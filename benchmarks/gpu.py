@@ -1,7 +1,11 @@
-"""On a machine with an NVIDIA GPU: PyTorch on CUDA beside the other targets, and two identical artifacts.
+"""On a machine with an NVIDIA GPU: PyTorch on CUDA beside ONNX Runtime on the CPU, and two identical artifacts.
 
-Prints the table and the ratios, which must be 1 within 1 %, and writes `benchmarks/results/gpu-NAME.json` with the
-GPU's name and all versions.
+Prints the table and the ratios of the identical ones, which must be 1 within 1 %, and writes
+`benchmarks/results/gpu-NAME.json` with the GPU's name and all versions.
+
+Two identical artifacts are measured eagerly and as CUDA graphs. Eagerly a small batch is bound by the host, which
+queues operators more slowly than the GPU computes them: then the ratio tells how alike two Python processes run. As a
+graph it is bound by the GPU.
 """
 
 from __future__ import annotations
@@ -20,74 +24,121 @@ from resnet50 import shorten, write_images
 from modelwright.cli.printing import close_progress, open_progress, print_document
 from modelwright.core.artifact import open_artifact
 from modelwright.harness import compare
-from modelwright.harness.effort import get_effort
-from modelwright.harness.measuring import measure_artifacts
+from modelwright.harness.building import build_targets
+from modelwright.harness.effort import Effort, get_effort
+from modelwright.harness.measuring import Measured, measure_artifacts
 from modelwright.harness.runner import MeasureSettings
 from modelwright.harness.statistics import estimate_ratio, round_log_ratios
-from modelwright.profiles import detect_host
+from modelwright.profiles import Profile, detect_host
+from modelwright.targets import target_names
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
+TWINS = ("torch-fp32", "torch-fp16")
+TWIN_EFFORT = Effort(name="twins", rounds=50, window_s=0.2)
+"""50 rounds, with which the ratio of two equal artifacts scatters by 0.2 % even on a shared CPU."""
+TOLERANCE = 0.01
 
 
 def main() -> None:
     """Builds, measures, writes."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--effort", default="standard")
     parser.add_argument("--baseline", default="torch-fp32")
-    parser.add_argument("--target", action="append", help="default: all that suit the machine")
-    parser.add_argument("--cuda-graph", action="store_true")
+    parser.add_argument("--target", action="append", help="default: PyTorch's, and ort-fp32 on the CPU")
+    parser.add_argument("--cuda-graph", action="store_true", help="of the comparison")
     parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--part", choices=("all", "comparison", "twins"), default="all")
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     host = detect_host()
     if not host.accelerators:
         sys.exit("there is no NVIDIA GPU here")
+    record: dict[str, Any] = {"gpu": host.accelerators[0].name}
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "out"
-        write_images(Path(folder) / "images.npz", 64)
-        progress = open_progress()
-        try:
-            document = compare(
-                f"{HERE / 'networks.py'}:create_resnet50",
-                samples=Path(folder) / "images.npz",
-                out=out,
-                targets=arguments.target,
-                baseline=arguments.baseline,
-                effort=arguments.effort,
-                batch=arguments.batch,
-                cuda_graph=arguments.cuda_graph,
-                progress=progress,
+        samples = Path(folder) / "images.npz"
+        write_images(samples, 64)
+        if arguments.part != "twins":
+            record |= shorten(measure_comparison(host, samples, Path(folder) / "comparison", arguments))
+        if arguments.part != "comparison":
+            record["two identical artifacts"] = measure_all_twins(
+                host, samples, Path(folder) / "twins", arguments.batch
             )
-        finally:
-            close_progress(progress)
-        print_document(document, as_json=False)
-        on_gpu = [row["target"] for row in document["measurements"] if row.get("device") == "cuda"]
-        twins = {name: measure_twins(out / "artifacts" / name, arguments) for name in on_gpu[:2]}
-    for name, ratios in twins.items():
-        print(f"two identical {name}: {ratios}")
-    name = re.sub(r"[^a-z0-9]+", "-", host.accelerators[0].name.lower()).strip("-")
-    arguments.results.mkdir(exist_ok=True)
-    path = arguments.results / f"gpu-{name}{'-graph' if arguments.cuda_graph else ''}-batch{arguments.batch}.json"
-    path.write_text(json.dumps({**shorten(document), "two identical artifacts": twins}, indent=1) + "\n")
+    path = arguments.results / f"{name_result(host, arguments)}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=1) + "\n")
     print(path)
 
 
-def measure_twins(directory: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+def measure_comparison(host: Profile, samples: Path, out: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Prints and returns the comparison."""
+    names = [name for name in target_names() if name in host.targets and name.startswith("torch-")]
+    progress = open_progress()
+    try:
+        document = compare(
+            f"{HERE / 'networks.py'}:create_resnet50",
+            samples=samples,
+            out=out,
+            targets=arguments.target or [*names, "ort-fp32"],
+            baseline=arguments.baseline,
+            effort=get_effort(arguments.effort).name,
+            batch=arguments.batch,
+            cuda_graph=arguments.cuda_graph,
+            progress=progress,
+        )
+    finally:
+        close_progress(progress)
+    print_document(document, as_json=False)
+    return document
+
+
+def measure_all_twins(host: Profile, samples: Path, out: Path, batch: int) -> list[dict[str, Any]]:
+    """Returns the ratios of artifacts to copies of themselves, eagerly and as CUDA graphs."""
+    built = build_targets(f"{HERE / 'networks.py'}:create_resnet50", samples=samples, out=out, targets=TWINS)
+    if built.absent:
+        sys.exit(f"{built.absent[0].target} cannot be built: {built.absent[0].error.message}")
+    records = []
+    for name in TWINS:
+        for cuda_graph in (False, True):
+            records.append(measure_twins(host, out / name, batch=batch, cuda_graph=cuda_graph))
+            print(json.dumps({key: value for key, value in records[-1].items() if key != "gpu"}), flush=True)
+    return records
+
+
+def measure_twins(host: Profile, directory: Path, *, batch: int, cuda_graph: bool) -> dict[str, Any]:
     """Returns the ratio of an artifact to a copy of itself: end to end, and of the computation alone."""
     copy = directory.with_name(f"{directory.name}-copy")
-    shutil.copytree(directory, copy)
-    host = detect_host()
-    settings = MeasureSettings(
-        effort=get_effort(arguments.effort), batch=arguments.batch, cuda_graph=arguments.cuda_graph
-    )
-    both = {"a": open_artifact(directory), "b": open_artifact(copy)}
-    measured = measure_artifacts(both, settings, host, host, samples=None).by_name
-    ratios: dict[str, Any] = {}
-    for figure in ("latencies_ms", "compute_latencies_ms"):
-        rounds = [{i: getattr(w, figure) for i, w in measured[key].windows.items()} for key in "ab"]
-        ratios[figure] = estimate_ratio(round_log_ratios(*rounds))
-    return ratios
+    if not copy.exists():
+        shutil.copytree(directory, copy)
+    settings = MeasureSettings(effort=TWIN_EFFORT, batch=batch, device="cuda", cuda_graph=cuda_graph)
+    both = {"first": open_artifact(directory), "second": open_artifact(copy)}
+    measured = measure_artifacts(both, settings, host, host, samples=None, meter_gpu=False).by_name
+    for result in measured.values():
+        if result.failure is not None:
+            sys.exit(f"{directory.name} {result.name}: {result.failure.message}")
+    first, second = measured["first"], measured["second"]
+    return {
+        "target": directory.name,
+        "cuda_graph": cuda_graph,
+        "batch": batch,
+        "end to end": compare_figure(first, second, "latencies_ms"),
+        "computation": compare_figure(first, second, "compute_latencies_ms"),
+        "gpu": [dict(result.on_gpu.observed) for result in (first, second) if result.on_gpu is not None],
+    }
+
+
+def compare_figure(first: Measured, second: Measured, figure: str) -> dict[str, Any] | None:
+    """Returns the ratio of the second to the first with its interval, and whether it is 1 within the tolerance."""
+    rounds = [{i: getattr(w, figure) for i, w in result.windows.items()} for result in (first, second)]
+    ratio = estimate_ratio(round_log_ratios(*rounds))
+    return None if ratio is None else {**ratio, "within 1 %": abs(ratio["ratio"] - 1) <= TOLERANCE}
+
+
+def name_result(host: Profile, arguments: argparse.Namespace) -> str:
+    """Returns the name of the file of results: one for each way to measure."""
+    gpu = re.sub(r"[^a-z0-9]+", "-", host.accelerators[0].name.lower()).strip("-")
+    part = "" if arguments.part == "all" else f"-{arguments.part}"
+    return f"gpu-{gpu}{'-graph' if arguments.cuda_graph else ''}-batch{arguments.batch}{part}"
 
 
 if __name__ == "__main__":

@@ -204,10 +204,19 @@ def _list_float32(torch: Any, program: Any) -> list[str]:
 
 
 def _note_speed(precision: str, machine: Machine) -> list[str]:
+    """Returns what makes it slower than it might be: a torch without CUDA, a CPU without the precision."""
+    notes = []
+    if machine.gpu is not None:
+        if find_cuda_build() is not None:
+            return []
+        notes.append(
+            "the torch that is installed here is built without CUDA and runs this program on the CPU; one that is "
+            f"built with it runs it on {machine.gpu.name}"
+        )
     fast = _FAST_INSTRUCTION_SETS.get(precision)
-    if fast is None or machine.gpu is not None or machine.instruction_sets & fast:
-        return []
-    return [f"{machine.name} has no {precision.upper()} arithmetic: PyTorch runs it slower than FP32 there"]
+    if fast is not None and not machine.instruction_sets & fast:
+        notes.append(f"{machine.name} has no {precision.upper()} arithmetic: PyTorch runs it slower than FP32 there")
+    return notes
 
 
 def _describe(precision: str, *, compiled: bool) -> TargetRecord:

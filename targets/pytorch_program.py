@@ -117,7 +117,11 @@ def move_program(torch: Any, program: Any, device: str) -> Any:
         for node in getattr(getattr(module, "graph", None), "nodes", ()):
             node.args = torch.fx.node.map_aggregate(node.args, move)
             node.kwargs = torch.fx.node.map_aggregate(node.kwargs, move)
-    return passes.move_to_device_pass(program, device)
+    moved = passes.move_to_device_pass(program, device)
+    for module in moved.graph_module.modules():  # the pass leaves the code that was generated for the old device
+        if hasattr(module, "recompile"):
+            module.recompile()
+    return moved
 
 
 def list_example_shapes(torch: Any, program: Any, signature: Signature) -> dict[str, list[int]]:

@@ -282,10 +282,14 @@ def _require_cuda(torch: Any, *, compiled: bool) -> None:
             f"torch {torch.__version__} was built without CUDA",
             hint="install a CUDA build of torch (https://pytorch.org/get-started/locally), or measure on the CPU",
         )
-    if not torch.cuda.is_available():
+    with warnings.catch_warnings(record=True) as told:  # why not, such as a driver that is too old
+        warnings.simplefilter("always")
+        usable = torch.cuda.is_available()
+    if not usable:
         raise ToolchainMissingError(
             f"torch {torch.__version__} sees no GPU that it can use",
             hint=f"it needs a driver for CUDA {torch.version.cuda} (nvidia-smi), and a GPU that is not hidden from it",
+            detail="\n".join(str(warning.message) for warning in told) or None,
         )
     if compiled and importlib.util.find_spec("triton") is None:
         raise ToolchainMissingError("torch.compile on a GPU needs Python package triton", hint="pip install triton")

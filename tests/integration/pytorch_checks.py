@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from modelwright.core.artifact import open_artifact
+from modelwright.core.artifact import Artifact, open_artifact
 from modelwright.core.cuda import CudaDevice
 from modelwright.targets import get_target
 from modelwright.targets.base import RunSettings
@@ -29,31 +29,44 @@ def is_cuda_usable() -> str | None:
         return f"torch {torch.__version__} cannot compute on this GPU: {str(error).splitlines()[0]}"
 
 
-def compare_with_cpu(directory: str, *, cuda_graph: bool, streams: int) -> dict[str, Any]:
-    """Runs an artifact on the CPU and, in every way that the harness does, on the GPU.
+def compare_with_cpu(directory: str, eager_target: str, *, streams: int) -> list[dict[str, Any]]:
+    """Runs an artifact on the CPU, eagerly, and on the GPU in every way that the harness does.
 
     Returns:
-        `errors`: way -> largest difference from the CPU's outputs, over their largest value. `streams`: handles.
-        `graphs`: whether each computation launches a CUDA graph. `executed`: what the session read back.
+        Two records, without and with a CUDA graph.
     """
     artifact = open_artifact(Path(directory))
     manifest = artifact.manifest
-    target = get_target(manifest.target)
     assert artifact.reference_path is not None
     with np.load(artifact.reference_path) as packed:
         rows = {name.removeprefix("input:"): packed[name] for name in packed.files if name.startswith("input:")}
     one = {name: np.ascontiguousarray(value[0]) for name, value in rows.items()}
     many = {name: np.concatenate(list(value[:ROWS])) for name, value in rows.items()}
-    with target.load(
-        artifact.directory, manifest.model_file, manifest.recipe, manifest.signature, RunSettings(device="cpu")
-    ) as session:
+    described = (artifact.directory, manifest.model_file, manifest.recipe, manifest.signature)
+    with get_target(eager_target).load(*described, RunSettings(device="cpu")) as session:
         expected = {"one": session.run(one), "many": session.run(many)}
-    settings = RunSettings(device="cuda", cuda_graph=cuda_graph, streams=streams)
+    with CudaDevice() as gpu:
+        return [
+            _run_on_gpu(
+                gpu, artifact, RunSettings(device="cuda", cuda_graph=graph, streams=streams), one, many, expected
+            )
+            for graph in (False, True)
+        ]
+
+
+def _run_on_gpu(
+    gpu: CudaDevice, artifact: Artifact, settings: RunSettings, one: Any, many: Any, expected: Any
+) -> dict[str, Any]:
+    """Runs everything once.
+
+    Returns:
+        `errors`: way -> largest difference from the CPU's outputs, over their largest value. `streams`: handles.
+        `graphs`: whether each computation launches a CUDA graph. `executed`: what the session read back.
+    """
+    manifest = artifact.manifest
+    described = (artifact.directory, manifest.model_file, manifest.recipe, manifest.signature)
     errors: dict[str, float] = {}
-    with (
-        CudaDevice() as gpu,
-        target.load(artifact.directory, manifest.model_file, manifest.recipe, manifest.signature, settings) as session,
-    ):
+    with get_target(manifest.target).load(*described, settings) as session:
         names = [spec.name for spec in manifest.signature.outputs]
         calls = {}
         for label, feeds in (("one", one), ("many", many)):
@@ -65,7 +78,7 @@ def compare_with_cpu(directory: str, *, cuda_graph: bool, streams: int) -> dict[
             results: Any = call()
             outputs = {name: value.numpy().copy() for name, value in zip(names, results, strict=True)}
             errors[f"bound {label}"] = _differ(outputs, expected[label])
-        computations = [session.bind_computation(many, index) for index in range(streams)]
+        computations = [session.bind_computation(many, index) for index in range(settings.streams)]
         for _ in range(20):
             for computation in computations:
                 assert computation is not None

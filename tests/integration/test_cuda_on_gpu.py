@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +27,7 @@ def ask(monkeypatch: pytest.MonkeyPatch) -> Ask:
     status = probe_driver()
     if not status.ok:
         pytest.skip(f"needs an NVIDIA GPU: {status.reason}")
-    monkeypatch.setenv("PYTHONPATH", ":".join(map(str, PATHS)))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, PATHS)), prepend=os.pathsep)
 
     def call(function: str, **params: Any) -> Any:
         return run_in_child(function, params, purpose="using CUDA", crash_error=MeasurementInvalidError, timeout_s=300)
@@ -34,12 +35,17 @@ def ask(monkeypatch: pytest.MonkeyPatch) -> Ask:
     return call
 
 
+_seen_by_torch: list[bool] = []
+
+
 @pytest.fixture
 def ask_torch(ask: Ask) -> Ask:
-    """The same, where PyTorch sees the GPU."""
+    """The same, where PyTorch sees the GPU; asked once."""
     if importlib.util.find_spec("torch") is None:
         pytest.skip("needs PyTorch")
-    if not ask("cuda_checks:is_cuda_seen_by_torch"):
+    if not _seen_by_torch:
+        _seen_by_torch.append(ask("cuda_checks:is_cuda_seen_by_torch"))
+    if not _seen_by_torch[0]:
         pytest.skip("needs a PyTorch that sees the GPU; this one is built for the CPU, or for another driver")
     return ask
 

@@ -16,6 +16,7 @@ from modelwright.core.child import Child
 from modelwright.core.cuda import probe_driver
 from modelwright.core.errors import MeasurementInvalidError, ToolchainMissingError
 from modelwright.core.signature import Signature, TensorSpec
+from modelwright.harness.worker import END_TO_END_SHARE, GPU_WARM_UP_S
 
 HERE = "gpu_sessions"
 MIB = 1 << 20
@@ -119,6 +120,7 @@ def test_a_window_has_inferences_end_to_end_and_computations_alone(
     assert told["compute_inferences"] > len(told["compute_latencies_ns"]) > 0
     # Both parts together are the window and its warm-up; the rest of the call is between them.
     assert told["elapsed_s"] + told["compute_elapsed_s"] <= told["wall_s"]
+    assert told["elapsed_s"] >= GPU_WARM_UP_S + 0.2 * END_TO_END_SHARE, "the clocks had the time to rise"
     assert sum(told["latencies_ns"]) <= told["elapsed_s"] * 1e9
     assert sum(told["compute_latencies_ns"]) <= told["compute_elapsed_s"] * 1e9
     assert 0 < told["compute_enqueue_ns"] < told["compute_elapsed_s"] * 1e9

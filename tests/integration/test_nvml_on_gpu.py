@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +26,7 @@ HELD_BYTES = 256 << 20
 
 @pytest.fixture(autouse=True)
 def _children_find_this_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
 
 
 @pytest.fixture
@@ -110,9 +111,10 @@ def test_the_counter_agrees_with_the_power_sensor(meter: NvmlMeter, card: NvmlDe
             power_w = card.power_w()
             readings.extend([] if power_w is None else [power_w])
 
+    if not meter.counts or card.power_w() is None:
+        pytest.skip(f"needs a card with both: {dict(card.unavailable)}")
     idle_w = measure_idle(meter, wait=wait)
     assert isinstance(idle_w, float), idle_w
-    assert readings, card.unavailable
     assert idle_w == pytest.approx(sum(readings) / len(readings), rel=0.3, abs=5)
 
 
@@ -146,6 +148,12 @@ def test_work_draws_more_than_idleness_and_keeps_the_clocks_up(
     assert 0 < record["above_idle_per_inference_j"] < record["per_inference_j"]
     summary = summarize(windows)
     assert summary["windows"] == len(windows)
-    assert summary["sm_clock_mhz"]["max"] > 0
+    if summary["sm_clock_mhz"] is None:
+        assert summary["unavailable"]["clocks_mhz.sm"]
+    else:
+        assert summary["sm_clock_mhz"]["max"] > 0
     assert set(summary["throttle_reasons"]) <= set(THROTTLING)
-    assert 0 <= summary["throttled_share"] <= 1
+    if summary["throttled_share"] is None:
+        assert summary["unavailable"]["throttle_reasons"]
+    else:
+        assert 0 <= summary["throttled_share"] <= 1

@@ -74,6 +74,15 @@ def test_a_manifest_cannot_point_out_of_its_folder(tmp_path: Path, name: str) ->
         (lambda data: data.update(machine={}), r"machine\.name must be str"),
         (lambda data: data.update(proof={"fidelity": 3}), r"proof\.fidelity must be dict"),
         (lambda data: data.update(requires={"instruction_sets": 5}), "must be a list of texts"),
+        (lambda data: data.update(requires={"packages": None}), r"requires\.packages must be dict"),
+        (lambda data: data.update(requires={"packages": {"torch": 2}}), r"requires\.packages\.torch must be str"),
+        (lambda data: data.update(requires={"packages": {"torch": "9" * 5000}}), "which no build writes"),
+        (lambda data: data.update(requires={"gpu": ["8.9"]}), r"requires\.gpu must be dict"),
+        (lambda data: data.update(requires={"gpu": {"name": {"a": 1}}}), r"requires\.gpu\.name must be str"),
+        (lambda data: data.update(requires={"gpu": {"runs_on": [8.9]}}), "which no build writes"),
+        (lambda data: data.update(requires={"gpu": {"runs_on": ["8.9"] * 10_000}}), "which no build writes"),
+        (lambda data: data.update(requires={"gpu": {"memory_bytes": 10**400}}), "which no build writes"),
+        (lambda data: data.update(requires={"gpu": {"name": "\x1b[2J"}}), "which no build writes"),
         (lambda data: data["signature"]["inputs"][0].update(dtype="object"), "signature cannot be read"),
         (lambda data: data["signature"]["inputs"][0].update(shape=[1.5]), "signature cannot be read"),
         (lambda data: data.update(signature={}), "signature cannot be read"),
@@ -86,6 +95,19 @@ def test_strange_manifests_are_refused(tmp_path: Path, change: Any, message: str
     (folder / MANIFEST).write_text(json.dumps(data))
     with pytest.raises(BadInputError, match=message):
         open_artifact(folder)
+
+
+def test_needs_that_a_build_writes_are_read(tmp_path: Path) -> None:
+    gpu = {"name": "NVIDIA GeForce RTX 4090", "runs_on": ["8.9"], "memory_bytes": 15_286_662, "driver_version": None}
+    requires = {"packages": {"tensorrt-rtx": "==1.7.1.116"}, "gpu": gpu, "instruction_sets": ["avx2"]}
+    assert open_artifact(make(tmp_path / "a", requires=requires)).manifest.requires == requires
+
+
+def test_the_folder_of_the_exported_model_is_told_from_an_artifact(tmp_path: Path) -> None:
+    (tmp_path / "model.export.json").touch()
+    with pytest.raises(BadInputError) as caught:
+        open_artifact(tmp_path)
+    assert "exported ONNX model" in str(caught.value.hint)
 
 
 def test_a_folder_of_artifacts_says_what_it_holds(tmp_path: Path) -> None:

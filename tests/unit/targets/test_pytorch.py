@@ -121,3 +121,21 @@ def test_an_onnx_source_has_no_program(tmp_path: Path) -> None:
     )  # fmt: skip
     with pytest.raises(BuildFailedError, match="torch-fp16 needs the PyTorch source, and this source is ONNX"):
         pytorch.TorchFp16().build(request)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "machine", "words"),
+    [
+        ("13.0", WITH_GPU, []),
+        (None, WITH_GPU, ["built without CUDA and runs this program on the CPU", "box has no FP16 arithmetic"]),
+        (None, PLAIN, ["box has no FP16 arithmetic"]),
+        (None, replace(PLAIN, instruction_sets=frozenset({"avx512_fp16"})), []),
+    ],
+)
+def test_what_makes_it_slow_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cuda: str | None, machine: Machine, words: list[str]
+) -> None:
+    pretend_torch(monkeypatch, tmp_path, version="2.13.0", cuda=cuda)
+    notes = pytorch._note_speed("fp16", machine)
+    assert len(notes) == len(words)
+    assert all(word in note for word, note in zip(words, notes, strict=True)), notes
