@@ -19,10 +19,7 @@ from modelwright.core.errors import BuildFailedError
 from modelwright.core.fidelity import compare_outputs
 from modelwright.core.samples import SampleSet
 from modelwright.targets import smoothing
-from modelwright.targets.base import (
-    BuildRequest,
-    RunSettings,
-)
+from modelwright.targets.base import BuildRequest, RunSettings
 from modelwright.targets.ort_session import open_file
 
 Array = npt.NDArray[Any]
@@ -232,10 +229,7 @@ class _Judge:
             if self.samples.labels is not None and agreement is None and first.ndim == 2 and first.shape[1] > 1:
                 same = [self.reference[s][number].argmax(-1) == got[s][number].argmax(-1) for s in range(len(got))]
                 agreement = float(np.mean(same))
-        named = [
-            {str(number): value for number, value in enumerate(outputs)}
-            for outputs in (*self.reference[: len(got)], *got)
-        ]
+        named = [_number_outputs(outputs) for outputs in (*self.reference[: len(got)], *got)]
         fidelity = compare_outputs(named[: len(got)], named[len(got) :])
         cosine = 1.0 if fidelity.cosine is None else fidelity.cosine
         return Figures(cosine=cosine, error=max(errors, default=0.0), agreement=agreement)

@@ -238,10 +238,12 @@ def _list_layers(
     trt: Any, flavour: Flavour, plan: Any, logger: Any, log: VendorLog, *, runs_own_code: bool
 ) -> tuple[list[Layer], str]:
     """Lists the layers of a built engine: by its inspector where there is a GPU, else by the builder's own table."""
-    if flavour.builds_without_gpu:
-        return parse_log(log.tables), f"table of layers that {flavour.title} {trt.__version__} logged while building"
-    engine = load_engine(trt, flavour, plan, logger, log, runs_own_code=runs_own_code)
-    return inspect_layers(trt, engine), describe_inspector(trt, flavour)
+    if not flavour.builds_without_gpu:
+        engine = load_engine(trt, flavour, plan, logger, log, runs_own_code=runs_own_code)
+        layers = inspect_layers(trt, engine)
+        if layers:
+            return layers, describe_inspector(trt, flavour)
+    return parse_log(log.tables), f"table of layers that {flavour.title} {trt.__version__} logged while building"
 
 
 def load_engine(

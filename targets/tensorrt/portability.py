@@ -48,6 +48,7 @@ def describe_needs(
             "name": gpu.name,
             "compute_capability": gpu.compute_capability,
             "runs_on": rule if isinstance(rule, str) else list(rule),
+            "hardware_compatible": hardware_compatible,
             "driver_version": gpu.driver_version,
             "cuda_version": gpu.cuda_version,
             "memory_bytes": memory_bytes,
@@ -73,7 +74,7 @@ def check_needs(flavour: Flavour, target: str, requires: Mapping[str, Any], mach
     found = [fault for fault in faults if fault is not None]
     if found:
         return Readiness.no("; ".join(found), rebuild if machine.gpu is not None else _elsewhere(needs))
-    return Readiness.yes(_note_differences(needs, machine))
+    return Readiness.yes(_note_differences(flavour, needs, machine))
 
 
 def _elsewhere(needs: Mapping[str, Any]) -> str:
@@ -118,16 +119,28 @@ def _read_capabilities(needs: Mapping[str, Any]) -> tuple[str, ...] | str | None
     return None
 
 
-def _note_differences(needs: Mapping[str, Any], machine: Machine) -> str | None:
+def _note_differences(flavour: Flavour, needs: Mapping[str, Any], machine: Machine) -> str | None:
     """Returns what differs without being in the way."""
     assert machine.gpu is not None
     gpu, notes = machine.gpu, []
     if gpu.name != needs.get("name"):
-        notes.append(f"it was built for {needs.get('name')}; on this {gpu.name} it runs, maybe slower than its own")
+        notes.append(f"it was built for {needs.get('name')}; {_describe_risk(flavour, needs, gpu.name)}")
     older = needs.get("cuda_version")
     if isinstance(older, str) and gpu.cuda_version and parse_version(gpu.cuda_version) < parse_version(older):
         notes.append(f"it was built with a driver for CUDA {older}; this one's is for {gpu.cuda_version}")
     return "; ".join(notes) or None
+
+
+def _describe_risk(flavour: Flavour, needs: Mapping[str, Any], name: str) -> str:
+    """Returns what to expect of an engine on another model of GPU with a compute capability that it is for."""
+    if flavour.compiles_at_load:
+        return f"its kernels are compiled for this {name} when it is loaded"
+    if needs.get("hardware_compatible", "none") != "none":
+        return f"on this {name} it runs, maybe slower than one of its own"
+    return (
+        f"on this {name} NVIDIA warns of lost speed and of errors: build one for it, or one for all of this compute "
+        "capability with --option hardware-compatible=same-compute-capability"
+    )
 
 
 def check_driver(flavour: Flavour, cuda_version: str | None) -> Readiness:

@@ -25,7 +25,7 @@ from modelwright.targets.quantization_search import Candidate, SearchResult, sea
 from modelwright.targets.tensorrt import graph_check, graph_types
 from modelwright.targets.tensorrt.autocast import CastResult, cast_to_half, explain_single
 from modelwright.targets.tensorrt.emulation import round_half_results
-from modelwright.targets.tensorrt.plan import PairPlan
+from modelwright.targets.tensorrt.pair_plan import PairPlan
 from modelwright.targets.tensorrt.quantization import SYMMETRIC_RANGES, PairBuilder, write_pairs
 from modelwright.targets.tensorrt.work import measure_work
 

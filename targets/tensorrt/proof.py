@@ -78,8 +78,8 @@ def note_shares(precision: str, proof: Mapping[str, Any]) -> list[str]:
     if work and share < _LEAST_SHARE:
         rest = ", ".join(f"{part:.0%} in {name.upper()}" for name, part in work.items() if name != precision)
         notes.append(
-            f"only {share:.0%} of the multiplications run in {precision.upper()}, {rest}: compare it with the target "
-            "of the wider precision, which may be as fast"
+            f"only {share:.0%} of the multiplications run in {precision.upper()}, {rest}: the target of the wider "
+            "precision may be as fast; the manifest's recipe says which layers are not in it, and why"
         )
     if widened:
         named = ", ".join(widened[:_NAMED_NODES]) + (", ..." if len(widened) > _NAMED_NODES else "")

@@ -15,7 +15,7 @@ from modelwright.targets.ort_formats import round_weight
 from modelwright.targets.ort_quantization import rebuild_model
 from modelwright.targets.ort_recipes import CALIBRATION_SAMPLES, measure_maxima, smooth_copy
 from modelwright.targets.quantization_search import Candidate
-from modelwright.targets.tensorrt.plan import PairPlan, channel_axis, find_vectors, plan_pairs
+from modelwright.targets.tensorrt.pair_plan import PairPlan, channel_axis, find_vectors, plan_pairs
 
 Array = npt.NDArray[Any]
 

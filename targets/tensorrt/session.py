@@ -135,6 +135,7 @@ class TensorrtSession(Session):
         self._lanes: dict[int, Lane] = {}
         self._closing: list[Callable[[], None]] = []
         self._graph_fault: str | None = None
+        self._runtime_config: Any = None  # of a flavour that compiles at load; contexts point to it
 
     def run(self, feeds: Feeds) -> dict[str, Array]:
         shapes = self._check_shapes(feeds)
@@ -199,6 +200,7 @@ class TensorrtSession(Session):
         described = {
             "precision": next((name for name in _NARROWEST_FIRST if layers.get(name)), None),
             "layers": layers,
+            "work": proof.get("work"),
             "tf32": bool(self._recipe.get("engine", {}).get("tf32")),
             "device": self._gpu.name,
             "compute_capability": self._gpu.compute_capability,
@@ -219,7 +221,7 @@ class TensorrtSession(Session):
         for lane in self._lanes.values():
             lane.close()
         self._closing, self._lanes = [], {}
-        self._engine = None
+        self._runtime_config = self._engine = None
 
     def _keep(self, resource: Any) -> Any:
         """Has something closed with the session."""
@@ -257,11 +259,12 @@ class TensorrtSession(Session):
             context = engine.create_execution_context()
         else:
             # By default a general kernel runs until one for the shape was compiled in the background, sometime later.
-            config = engine.create_runtime_config()
-            config.dynamic_shapes_kernel_specialization_strategy = (
-                self._trt.DynamicShapesKernelSpecializationStrategy.EAGER
-            )
-            context = engine.create_execution_context(config)
+            if self._runtime_config is None:
+                self._runtime_config = engine.create_runtime_config()
+                self._runtime_config.dynamic_shapes_kernel_specialization_strategy = (
+                    self._trt.DynamicShapesKernelSpecializationStrategy.EAGER
+                )
+            context = engine.create_execution_context(self._runtime_config)
         if context is None:
             raise self._fail("make an execution context")
         return context

@@ -90,6 +90,40 @@ def test_the_builders_own_table_of_layers_proves_the_precision(
     assert sum(proof["nodes"].values()) == 3, "conv1, depthwise and head"
     if precision == "fp32":
         assert set(proof["layers"]) == {"fp32"}
+    else:
+        assert proof["work"][precision] > 0.99, "the head multiplies 80 of 166,000 times"
+    assert proof["widened_nodes"] == []
+
+
+def test_an_engine_that_hardly_runs_in_int8_is_told(tmp_path: Path) -> None:
+    """TensorRT for RTX has no INT8 kernel for ConvTranspose, where this network multiplies most."""
+    rng = np.random.default_rng(0)
+    path = models.save(
+        tmp_path / "decoder.onnx",
+        [
+            helper.make_node("Conv", ["x", "w1"], ["a"], "conv"),
+            helper.make_node("ConvTranspose", ["a", "w2"], ["y"], "grow", strides=[2, 2]),
+        ],
+        [("x", TensorProto.FLOAT, ["batch", 16, 6, 6])],
+        [("y", TensorProto.FLOAT, ["batch", 16, 12, 12])],
+        {
+            "w1": rng.standard_normal((16, 16, 1, 1)).astype(np.float32),
+            "w2": rng.standard_normal((16, 16, 2, 2)).astype(np.float32),
+        },
+    )
+    built = build_targets(
+        str(path),
+        samples=models.make_samples(tmp_path / "samples.npz", labelled=False, x=(16, 6, 6)),
+        out=tmp_path / "out",
+        profile="rtx-4090",
+        targets=["tensorrt-rtx-int8"],
+    )
+    manifest = built.artifacts["tensorrt-rtx-int8"].manifest
+    assert manifest.recipe["precision_proof"]["work"] == {"fp16": 0.8, "int8": 0.2}
+    assert manifest.recipe["float_layers"] == [
+        {"node": "grow", "reason": "the runtime has no INT8 kernel for ConvTranspose"}
+    ]
+    assert any(note.startswith("only 20% of the multiplications run in INT8, 80% in FP16") for note in manifest.notes)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -103,3 +103,22 @@ def test_a_range_that_the_vendor_refuses_names_the_input() -> None:
     with pytest.raises(BuildFailedError, match="does not take the range 1x4:2x4:8x4 of the input x") as caught:
         engine._add_profile(builder, None, network([tensor("x", "FLOAT")], []), shapes, Refusal(CLASSIC, VendorLog()))
     assert caught.value.detail == "profile dimensions are inconsistent"
+
+
+def test_layers_are_read_from_the_log_where_the_inspector_lists_names_only() -> None:
+    inspector = SimpleNamespace(get_engine_information=lambda _format: '{"Layers": ["conv"], "Bindings": []}')
+    loaded = SimpleNamespace(create_engine_inspector=lambda: inspector)
+    trt = SimpleNamespace(
+        __version__="10.13.0.35",
+        Runtime=lambda _logger: SimpleNamespace(deserialize_cuda_engine=lambda _plan: loaded),
+        LayerInformationFormat=SimpleNamespace(JSON=1),
+    )
+    log = VendorLog()
+    log.take(
+        "VERBOSE",
+        "Layers:\nName: conv, LayerType: gemm, Inputs: [ { Name: x, Datatype: Half }], Outputs: [], "
+        "Metadata: [ONNX Layer: conv]",
+    )
+    layers, source = engine._list_layers(trt, CLASSIC, b"", None, log, runs_own_code=False)
+    assert [(layer.nodes, layer.precision) for layer in layers] == [(("conv",), "fp16")]
+    assert source == "table of layers that TensorRT 10.13.0.35 logged while building"

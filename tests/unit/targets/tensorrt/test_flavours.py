@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,12 +32,14 @@ def install(folder: Path, distribution: str, version: str, **modules: str) -> No
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder of packages that comes before all others; what a test imports from it is forgotten afterwards."""
     monkeypatch.syspath_prepend(str(tmp_path))
     for name in (*CLASSIC.modules, *RTX.modules):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    return tmp_path
+    yield tmp_path
+    for name in (*CLASSIC.modules, *RTX.modules):
+        sys.modules.pop(name, None)
 
 
 def test_an_engine_runs_on_the_version_that_built_it() -> None:

@@ -53,6 +53,7 @@ def test_manifest_says_what_is_needed() -> None:
             "name": "NVIDIA GeForce RTX 4090",
             "compute_capability": "8.9",
             "runs_on": ["8.9"],
+            "hardware_compatible": "none",
             "driver_version": "580.65.06",
             "cuda_version": "13.0",
             "memory_bytes": 3 * 10**9,
@@ -75,9 +76,22 @@ def test_another_gpu_of_the_same_capability_runs_with_a_note(install: Any) -> No
     readiness = check_needs(CLASSIC, "tensorrt-fp16", needs(), machine_with(L4))
     assert readiness.ok
     assert readiness.reason == (
-        "it was built for NVIDIA GeForce RTX 4090; on this NVIDIA L4 it runs, maybe slower than its own; "
+        "it was built for NVIDIA GeForce RTX 4090; on this NVIDIA L4 NVIDIA warns of lost speed and of errors: build "
+        "one for it, or one for all of this compute capability with --option "
+        "hardware-compatible=same-compute-capability; "
         "it was built with a driver for CUDA 13.0; this one's is for 12.4"
     )
+    shared = needs(hardware_compatible="same-compute-capability")
+    told = check_needs(CLASSIC, "tensorrt-fp16", shared, machine_with(L4)).reason
+    assert told is not None
+    assert "; on this NVIDIA L4 it runs, maybe slower than one of its own; " in told
+
+
+def test_another_gpu_for_which_kernels_are_compiled_at_load(install: Any) -> None:
+    install("tensorrt-rtx", "1.7.1.116")
+    readiness = check_needs(RTX, "tensorrt-rtx-fp16", needs(RTX), machine_with(L4))
+    assert readiness.reason is not None
+    assert "its kernels are compiled for this NVIDIA L4 when it is loaded" in readiness.reason
 
 
 def test_all_that_does_not_fit_is_told_at_once(install: Any) -> None:

@@ -12,7 +12,7 @@ from modelwright.targets.smoothing import TensorStatistics
 from modelwright.targets.tensorrt.emulation import round_half_results
 from modelwright.targets.tensorrt.graph_check import check_graph
 from modelwright.targets.tensorrt.graph_types import find_float_types, infer_tensor_types
-from modelwright.targets.tensorrt.plan import channel_axis, find_vectors, plan_pairs
+from modelwright.targets.tensorrt.pair_plan import channel_axis, find_vectors, plan_pairs
 from modelwright.targets.tensorrt.quantization import SYMMETRIC_RANGES, find_scales, write_pairs
 
 RNG = np.random.default_rng(0)
