@@ -123,6 +123,8 @@ def measure_artifacts(
                 runners.append(runner)
             except ModelwrightError as error:
                 results[name].failure = error
+        if not runners:
+            return Measurements(by_name=results, meter=meter, idle_power_w=idle_power_w)
         tell(f"measuring {len(runners)} artifacts in turns")
         series = interleave(runners, settings.effort, seed=settings.seed, on_round=on_round)
         if bench is not None and bench.meters and any(runner.device == "cuda" for runner in runners):
