@@ -10,7 +10,7 @@ import click
 from modelwright.cli import options
 
 
-@click.command(short_help="Build artifacts, each proved against FP32.")
+@click.command(cls=options.SectionedCommand, short_help="Build artifacts, each proved against FP32.")
 @click.argument("source")
 @options.target_option
 @options.samples_option
@@ -32,6 +32,10 @@ def build(targets: tuple[str, ...], as_json: bool, **settings: Any) -> int:
     Examples:
       modelwright build net.onnx --target ort-int8 --samples images.npz --out artifacts
       modelwright build net.py:create --profile raspberry-pi-5 --samples images.npz --out pi
+      modelwright build net.onnx --profile rtx-4090 -t tensorrt-rtx-int8 -s images.npz -o rtx
+
+    A target that cannot be built here is skipped with its reason; one asked for by name makes the exit code that of
+    its reason, 3 to 5.
     """
     from modelwright.cli.printing import close_progress, open_progress, print_json
     from modelwright.harness.building import build_targets
@@ -57,10 +61,14 @@ def build(targets: tuple[str, ...], as_json: bool, **settings: Any) -> int:
 
 
 def _print_built(built: Any) -> None:
+    reasons: dict[tuple[str, str, str | None], list[str]] = {}
     for absent in built.absent:
-        click.echo(f"{absent.status}  {absent.target}: {absent.error.message}")
-        if absent.error.hint:
-            click.echo(f"         hint: {absent.error.hint}")
+        reason = absent.error.message.removeprefix(f"{absent.target} ")
+        reasons.setdefault((absent.status, reason, absent.error.hint), []).append(absent.target)
+    for (status, reason, hint), names in reasons.items():
+        click.echo(f"{status}  {', '.join(names)}: {reason}")
+        if hint:
+            click.echo(f"         hint: {hint}")
     for name, artifact in built.artifacts.items():
         click.echo(f"{name:20}  {Path(artifact.directory)}")
         for note in artifact.manifest.notes:

@@ -8,14 +8,24 @@ import click
 
 from modelwright.cli import options
 
+_BASELINE = "ort-fp32"
 
-@click.command(short_help="Build every target, measure them side by side, say which to ship.")
+
+@click.command(
+    cls=options.SectionedCommand, short_help="Build every target, measure them side by side, say which to ship."
+)
 @click.argument("source")
 @options.target_option
 @options.samples_option
 @options.evaluation_option
 @options.evaluation_limit_option
-@click.option("--baseline", default="ort-fp32", show_default=True, help="The target that speed-ups are over.")
+@click.option(
+    "--baseline",
+    metavar="TARGET",
+    default=_BASELINE,
+    show_default=True,
+    help="The target that speed-ups are over; torch-fp32 is what you have today.",
+)
 @options.shapes_option
 @options.build_option_option
 @options.profile_option
@@ -34,10 +44,11 @@ def compare(source: str, targets: tuple[str, ...], out: str, as_json: bool, **se
       modelwright compare resnet.onnx --samples images.npz --out comparison
       modelwright compare net.py:create -s train.npz --eval test.npz -o comparison
       modelwright compare bert.onnx -s texts.npz -t ort-int8-dynamic -t openvino-int8 -o c
+      modelwright compare net.py:create -s images.npz --baseline torch-fp32 -o c
 
     The folder gets artifacts/TARGET/, results.json, results.csv and report.html. Running it again builds only what
     has changed. One target that fails does not stop the others; a target asked for by name that could not be built
-    or measured makes the exit code 5 or 6.
+    or measured makes the exit code that of its reason, 3 to 6.
     """
     from modelwright.cli.printing import close_progress, open_progress, print_document, require_limits
     from modelwright.harness import compare as run
@@ -49,7 +60,7 @@ def compare(source: str, targets: tuple[str, ...], out: str, as_json: bool, **se
         close_progress(progress)
     print_document(document, as_json=as_json, folder=out)
     require_limits(document)
-    return _exit_code(document, set(targets))
+    return _exit_code(document, {*targets, *({settings["baseline"]} - {_BASELINE})})
 
 
 def _exit_code(document: dict[str, Any], asked: set[str]) -> int:

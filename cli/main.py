@@ -68,13 +68,20 @@ def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> 
 
 
 @click.group(cls=_LazyGroup, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Version.")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
 def cli() -> None:
     """One FP32 model in; artifacts for every runtime out, proved and measured.
 
-    modelwright exports a trained model to ONNX, builds INT8, BF16 and FP16 artifacts for ONNX Runtime, OpenVINO and
-    TFLite, proves each against the FP32 model on your own samples, measures all of them side by side on the hardware
-    they are for, and says which to ship and why.
+    modelwright exports a trained model to ONNX, builds INT8, BF16 and FP16 artifacts for ONNX Runtime, OpenVINO,
+    TFLite, TensorRT and PyTorch, proves each against the FP32 model on your own samples, measures all of them side by
+    side on the hardware they are for, and says which to ship and why.
     """
 
 

@@ -10,7 +10,7 @@ import click
 from modelwright.cli import options
 
 
-@click.command(short_help="Measure artifacts on this machine, side by side.")
+@click.command(cls=options.SectionedCommand, short_help="Measure artifacts on this machine, side by side.")
 @click.argument("artifacts", nargs=-1, required=True)
 @click.option(
     "-s", "--samples", metavar="SAMPLES", help="A .npz to run on and, with labels, to count right answers on. "
@@ -26,8 +26,8 @@ def measure(artifacts: tuple[str, ...], out: str | None, overwrite: bool, as_jso
     """Measure artifacts on this machine, side by side.
 
     Copy an artifact's folder to the device and run this there. It needs modelwright and that artifact's runtime,
-    nothing else (the extras `tflite-run`, `ort-run`, `openvino-run`). Every artifact carries a few inputs with FP32's
-    outputs and is compared with them here, on the CPU that will serve.
+    nothing else (the extras whose names end in -run, such as `tflite-run` or `tensorrt-run`). Every artifact carries a
+    few inputs with FP32's outputs and is compared with them here, on the machine that will serve.
 
     \b
     Examples:

@@ -12,6 +12,30 @@ import click
 EFFORT_NAMES = ("quick", "standard", "strict")
 
 
+_SECTIONS = {
+    "Building": ("shapes", "options"),
+    "Measuring": ("effort", "threads", "batch", "region", "seed"),
+    "On a GPU": ("device", "cuda_graph", "spin", "streams"),
+    "Limits; exit code 7 when nothing meets them": ("max_p50_ms", "min_accuracy", "min_agreement", "max_size_mb"),
+}
+
+
+class SectionedCommand(click.Command):
+    """Lists its options under headings: thirty in one list are not read."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        headings = {name: title for title, names in _SECTIONS.items() for name in names}
+        sections: dict[str, list[tuple[str, str]]] = {"Options": [], **{title: [] for title in _SECTIONS}}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None and isinstance(parameter, click.Option):
+                sections[headings.get(parameter.name or "", "Options")].append(record)
+        for title, records in sections.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records, col_max=22)
+
+
 class _Number(click.FloatRange):
     """A number in a range; `nan`, which lies in every range for click, is none."""
 
@@ -53,6 +77,7 @@ evaluation_limit_option = click.option(
     "--eval-limit",
     "evaluation_limit",
     type=click.IntRange(min=1),
+    metavar="N",
     default=512,
     show_default=True,
     help="Judge on at most this many samples.",
@@ -77,8 +102,8 @@ build_option_option = click.option(
     "options",
     multiple=True,
     metavar="NAME=VALUE",
-    help="A build option of the targets that have it (`modelwright targets NAME` lists them); TARGET:NAME=VALUE sets "
-    "it for one target.",
+    help="A build option of the targets that have it, such as workspace-mb=2048; `modelwright targets NAME` lists "
+    "them. TARGET:NAME=VALUE sets it for one target.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines instead of text.")
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what is there.")
@@ -108,12 +133,18 @@ def measuring_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--threads",
                 type=click.IntRange(min=1),
+                metavar="N",
                 default=1,
                 show_default=True,
                 help="Threads of every runtime.",
             ),
             click.option(
-                "--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Samples an inference."
+                "--batch",
+                type=click.IntRange(min=1),
+                metavar="N",
+                default=1,
+                show_default=True,
+                help="Samples an inference.",
             ),
             click.option(
                 "--device",
@@ -122,28 +153,34 @@ def measuring_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 show_default=True,
                 help="Where targets run that can do both, such as torch-fp32; auto takes the GPU if there is one.",
             ),
-            click.option("--cuda-graph", is_flag=True, help="Launch computations on the GPU as CUDA graphs."),
+            click.option("--cuda-graph", is_flag=True, help="Launch computations as CUDA graphs."),
             click.option("--spin", is_flag=True, help="Wait for the GPU by polling instead of sleeping."),
             click.option(
                 "--streams",
                 type=click.IntRange(min=1, max=64),
+                metavar="N",
                 default=1,
                 show_default=True,
-                help="Inferences in flight on the GPU, where the computation alone is timed.",
+                help="Inferences in flight, where the computation alone is timed.",
             ),
             click.option("--region", metavar="CODE", help="Grid region for carbon, such as DE or FR. [profile's]"),
             click.option(
-                "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the order of turns."
+                "--seed",
+                type=click.IntRange(min=0),
+                metavar="N",
+                default=0,
+                show_default=True,
+                help="Seed of the order of turns.",
             ),
-            click.option("--max-p50-ms", type=POSITIVE, metavar="MS", help="Limit: ship nothing slower."),
-            click.option("--min-accuracy", type=SHARE, metavar="SHARE", help="Limit: ship nothing worse."),
+            click.option("--max-p50-ms", type=POSITIVE, metavar="MS", help="Ship nothing slower."),
+            click.option("--min-accuracy", type=SHARE, metavar="SHARE", help="Ship nothing worse."),
             click.option(
                 "--min-agreement",
                 type=SHARE,
                 metavar="SHARE",
-                help="Limit: ship nothing that agrees less with FP32.",
+                help="Ship nothing that agrees less with FP32.",
             ),
-            click.option("--max-size-mb", type=POSITIVE, metavar="MB", help="Limit: ship nothing larger (10^6 bytes)."),
+            click.option("--max-size-mb", type=POSITIVE, metavar="MB", help="Ship nothing larger (10^6 bytes)."),
         )
     ):
         wrapped = option(wrapped)

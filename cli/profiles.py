@@ -14,6 +14,11 @@ def profiles(name: str | None, as_json: bool) -> int:
     """List the built-in hardware profiles and which of them this machine fits, or show the one called NAME.
 
     `host` is this machine as detected. A path to a .toml file of your own works wherever a name does.
+
+    \b
+    Examples:
+      modelwright profiles
+      modelwright profiles rtx-4090
     """
     from modelwright.cli.printing import print_json
     from modelwright.profiles import builtin_profiles, detect_host, explain_misfit, load_profile
@@ -28,7 +33,8 @@ def profiles(name: str | None, as_json: bool) -> int:
         return 0
     kind = {True: ", virtual machine", False: ", bare metal", None: ""}[host.virtual_machine]
     click.echo(f"host: {host.board or host.cpu_model or host.architecture}, {host.cores} cores{kind}")
-    click.echo(f"      {', '.join(sorted(host.machine().instruction_sets)) or 'no instruction sets of note'}")
+    sets = ", ".join(sorted(host.machine().instruction_sets)) or "no instruction sets of note"
+    click.echo(click.wrap_text(sets, width=80, initial_indent=" " * 6, subsequent_indent=" " * 6))
     meters = ", ".join(host.meters) or "none readable" + "".join(f" ({reason})" for reason in host.meters_denied)
     click.echo(f"      meters: {meters}\n")
     for profile, reasons in rows:

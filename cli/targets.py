@@ -46,20 +46,20 @@ def targets(name: str | None, profile: str, as_json: bool) -> int:
         click.echo(f"{record.name:{width}} {yes_no[0]:6} {yes_no[1]:4} {record.title}")
         # Several precisions of one runtime mostly lack the same thing: it is said once, under the last of them.
         if index + 1 == len(rows) or rows[index + 1][1:] != (build, run):
-            _print_reasons(width, build, run)
+            _print_reasons(build, run)
     if name is not None:
         _print_options(rows[0][0])
     return 0
 
 
-def _print_reasons(width: int, build: Readiness, run: Readiness) -> None:
+def _print_reasons(build: Readiness, run: Readiness) -> None:
     said = set()
     for what, readiness in (("build", build), ("run", run)):
         if readiness.reason and readiness.reason not in said:
             said.add(readiness.reason)
-            click.echo(f"{'':{width}} {what}: {readiness.reason}")
+            click.echo(f"    {what}: {readiness.reason}")
             if readiness.hint:
-                click.echo(f"{'':{width}}   -> {readiness.hint}")
+                click.echo(f"      -> {readiness.hint}")
 
 
 def _to_dict(record: TargetRecord, build: Readiness, run: Readiness) -> dict[str, object]:

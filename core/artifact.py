@@ -53,6 +53,17 @@ _INNER_TYPES: Mapping[str, Mapping[str, Any]] = {
 }
 _FIDELITY_TYPES: Mapping[str, Any] = {"agreement": int | float | None, "cosine": int | float | None}
 _SAMPLES_TYPES: Mapping[str, Any] = {"path": str, "count": int, "sha256": str}
+_GPU_TYPES: Mapping[str, Any] = {
+    "name": str | None,
+    "compute_capability": str | None,
+    "runs_on": str | list | None,
+    "driver_version": str | None,
+    "cuda_version": str | None,
+    "memory_bytes": int | None,
+}
+_LONGEST_NEED = 200
+_MOST_NEEDS = 100
+_LARGEST_NUMBER = 2**63
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +173,8 @@ def open_artifact(directory: Path) -> Artifact:
     if not path.is_file():
         inner = sorted(child.parent.name for child in directory.glob(f"*/{MANIFEST}"))
         hint = f"it holds artifacts: {', '.join(inner)}" if inner else "build one with `modelwright build`"
+        if any(directory.glob("*.export.json")):
+            hint = "it holds the exported ONNX model; name the artifacts beside it"
         raise BadInputError(f"{directory} is not an artifact: it has no {MANIFEST}", hint=hint)
     data = read_json(path, "an artifact's manifest")
     return Artifact(directory=directory, manifest=_parse_manifest(path, data))
@@ -227,11 +240,43 @@ def _check_types(path: Path, data: Mapping[str, Any]) -> None:
     for part, samples in data["samples"].items():
         if isinstance(samples, dict):
             _require_types(path, f"samples.{part}.", samples, _SAMPLES_TYPES)
-    for name in ("instruction_sets", "any_instruction_set"):
-        if not _is_texts(data["requires"].get(name, [])):
-            raise BadInputError(f"{path}: requires.{name} must be a list of texts", hint="build the artifact again")
+    _check_needs(path, data["requires"])
+    for name in ("name", "architecture"):
+        if not _is_reasonable(data["machine"][name]):
+            raise BadInputError(f"{path}: machine.{name} is no name of a machine", hint="build the artifact again")
     if data["proof"] is not None:
         _require_types(path, "proof.fidelity.", data["proof"]["fidelity"], _FIDELITY_TYPES)
+
+
+def _check_needs(path: Path, requires: Mapping[str, Any]) -> None:
+    """Checks what targets compare with the machine and print: types, and sizes that no build writes."""
+    for name in ("instruction_sets", "any_instruction_set"):
+        if not _is_texts(requires.get(name, [])):
+            raise BadInputError(f"{path}: requires.{name} must be a list of texts", hint="build the artifact again")
+    known: dict[str, Any] = {"packages": {}, "gpu": None, **requires}
+    _require_types(path, "requires.", known, {"packages": dict, "gpu": dict | None})
+    packages, gpu = known["packages"], known["gpu"] or {}
+    _require_types(path, "requires.packages.", packages, dict.fromkeys(packages, str))
+    _require_types(path, "requires.gpu.", dict.fromkeys(_GPU_TYPES) | gpu, _GPU_TYPES)
+    for name, value in (*requires.items(), *packages.items(), *gpu.items()):
+        if not _is_reasonable(value):
+            raise BadInputError(
+                f"{path}: requires holds {name!r}: {str(value)[:60]!r}..., which no build writes",
+                hint="build the artifact again",
+            )
+
+
+def _is_reasonable(value: object) -> bool:
+    """Whether a value is short, printable text, a number of 64 bits, or few of such."""
+    if isinstance(value, str):
+        return len(value) <= _LONGEST_NEED and value.isprintable()
+    if isinstance(value, int | float):
+        return abs(value) < _LARGEST_NUMBER
+    if isinstance(value, dict):
+        return len(value) <= _MOST_NEEDS
+    if isinstance(value, list):
+        return len(value) <= _MOST_NEEDS and all(isinstance(item, str) and _is_reasonable(item) for item in value)
+    return value is None
 
 
 def _require_types(path: Path, prefix: str, data: Mapping[str, Any], types: Mapping[str, Any]) -> None:

@@ -11,6 +11,8 @@ from modelwright.core.errors import UsageError
 from modelwright.core.signature import Signature, TensorSpec
 
 DEFAULT_LARGEST_BATCH = 32
+LARGEST_SIZE = 2**31 - 1
+"""Of one dimension; runtimes count in 32 bits."""
 _SHAPE = re.compile(r"\d+(x\d+)*")
 
 
@@ -67,6 +69,8 @@ def parse_shapes(texts: Sequence[str]) -> dict[str, ShapeRange]:
         )
         if not ordered:
             raise UsageError(f"{text!r}: every dimension must be positive and ascend from min over opt to max")
+        if max(sizes[2]) > LARGEST_SIZE:
+            raise UsageError(f"{text!r}: a dimension can be {LARGEST_SIZE:,} at most")
         if name in ranges:
             raise UsageError(f"--shapes names the input {name} twice")
         ranges[name] = ShapeRange(minimum=sizes[0], optimum=sizes[1], maximum=sizes[2])

@@ -11,17 +11,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from modelwright.core.artifact import Artifact
-from modelwright.core.errors import BadInputError, BuildFailedError, ModelwrightError, ToolchainMissingError
+from modelwright.core.errors import BuildFailedError, ModelwrightError, ToolchainMissingError
 from modelwright.core.exported import ExportedModel, record_path
 from modelwright.core.files import locked_folder, made_folder, scratch_directory
 from modelwright.core.sample_store import is_random, materialize_samples
 from modelwright.core.samples import SampleRef
+from modelwright.core.shapes import require_shapes_fit
 from modelwright.exporters import export
 from modelwright.harness.document import Absent
+from modelwright.harness.preconditions import find_hindrance, require_one_buildable
 from modelwright.harness.progress import Progress, Silence
 from modelwright.profiles import detect_host, load_profile
 from modelwright.profiles.schema import Profile
-from modelwright.targets.building import build, check_source
+from modelwright.targets.building import build
 from modelwright.targets.choices import BuildChoices, read_choices
 from modelwright.targets.evidence import EVALUATION_LIMIT, Evidence, prepare_evidence
 from modelwright.targets.table import get_target, target_names
@@ -81,6 +83,7 @@ def build_targets(
     for name in names:
         get_target(name)
     choices = read_choices(options, shapes, names)
+    require_one_buildable(names, chosen.machine())
     folder = Path(out)
     with made_folder(folder), locked_folder(folder), scratch_directory(folder) as scratch:
         exported, evidence = prepare(
@@ -93,6 +96,7 @@ def build_targets(
             overwrite=overwrite,
             progress=tell,
         )
+        require_shapes_fit(choices.shapes, exported.signature)
         built = build_all(
             names,
             exported,
@@ -210,7 +214,7 @@ def build_all(
     built = Built()
     for name in names:
         task = f"build:{name}"
-        missing = _find_hindrance(name, exported, host, run=run)
+        missing = find_hindrance(name, exported, host.machine(), run=run)
         if missing is not None:
             built.absent.append(Absent(target=name, status="failed" if by_name else "skipped", error=missing))
             continue
@@ -240,16 +244,6 @@ def build_all(
     return built
 
 
-def _find_hindrance(name: str, exported: ExportedModel, host: Profile, *, run: bool) -> ModelwrightError | None:
-    """Returns why a target is not even tried: it cannot run here, where it must, or the source lacks what it needs."""
-    target = get_target(name)
-    readiness = target.check_run(host.machine())
-    if run and not readiness.ok:
-        return ToolchainMissingError(readiness.reason or "cannot run here", hint=readiness.hint)
-    fits = check_source(target, exported)
-    return None if fits.ok else BadInputError(f"{name} cannot be built: {fits.reason}", hint=fits.hint)
-
-
 def _say(tell: Progress, task: str) -> Callable[[str], None]:
     return lambda text: tell.say(task, text)
 
@@ -267,7 +261,7 @@ def summarize_build(artifact: Artifact, *, reused: bool) -> str:
         if fidelity.get("cosine") is not None:
             parts.append(f"cosine {fidelity['cosine']:.5f}")
         if manifest.proof.get("emulated"):
-            parts.append("evaluated by ONNX Runtime, not by the engine")
+            parts.append("its graph evaluated by ONNX Runtime on the CPU")
     return f"{manifest.target}: {', '.join(parts)}"
 
 

@@ -23,12 +23,14 @@ from modelwright.core.files import (
     write_json,
     write_text,
 )
+from modelwright.core.shapes import require_shapes_fit
 from modelwright.exporters.source import parse_source
 from modelwright.harness.building import build_all, explain_nothing_built, prepare
 from modelwright.harness.document import Context, assemble_document
 from modelwright.harness.effort import get_effort
 from modelwright.harness.limits import Limits
 from modelwright.harness.measuring import measure_artifacts, require_threads
+from modelwright.harness.preconditions import require_baseline, require_gpu_for
 from modelwright.harness.progress import Progress, Silence
 from modelwright.harness.report import render_html, write_csv
 from modelwright.harness.runner import MeasureSettings
@@ -98,7 +100,8 @@ def compare(
 
     Raises:
         UsageError: Unknown target or effort.
-        BadInputError: Source, samples or `out` cannot be used.
+        BadInputError: Source, samples, `out` or the baseline cannot be used.
+        ToolchainMissingError: The baseline cannot be built or run here, or a GPU is asked for and there is none.
         BuildFailedError: The export does not follow the source, or no target could be built.
         MeasurementInvalidError: The profile is of another machine, or nothing could be measured.
     """
@@ -120,6 +123,7 @@ def compare(
     choices = read_choices(options, shapes, names, batch)
     require_fit(chosen, host)
     require_threads(threads, host)
+    require_gpu_for(settings)
     grid_region = find_region(region or chosen.grid_region)
     folder = Path(out)
     parse_source(source)
@@ -137,6 +141,9 @@ def compare(
                 progress=tell,
             )
             _check_batch(exported, batch)
+            require_shapes_fit(choices.shapes, exported.signature)
+            if baseline != BASELINE:
+                require_baseline(baseline, exported, chosen.machine(), host.machine())
             built = build_all(
                 names,
                 exported,

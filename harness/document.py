@@ -187,7 +187,7 @@ def _measured_row(
     ratios = round_log_ratios(_by_round(measurements.by_name.get(context.baseline)), _by_round(measured))
     speedup = {"ratio": 1.0, "ci95": [1.0, 1.0]} if name == context.baseline else estimate_ratio(ratios)
     if speedup is None:
-        unavailable["speedup"] = f"{context.baseline} and {name} share fewer than 5 rounds"
+        unavailable["speedup"] = _explain_no_speedup(context.baseline, name, measurements)
     on_device, device_reasons = describe_computation(
         name, measured, context.baseline, measurements.by_name.get(context.baseline)
     )
@@ -224,6 +224,13 @@ def _measured_row(
         "notes": list(manifest.notes),
         "unavailable": unavailable,
     }
+
+
+def _explain_no_speedup(baseline: str, name: str, measurements: Measurements) -> str:
+    measured = measurements.by_name.get(baseline)
+    if measured is None or not measured.windows:
+        return f"the baseline {baseline} was not measured"
+    return f"{baseline} and {name} share fewer than 5 rounds"
 
 
 def _by_round(measured: Measured | None) -> dict[int, Sequence[float]]:

@@ -20,6 +20,7 @@ from modelwright.harness.measuring import (
     rename_duplicates,
     require_threads,
 )
+from modelwright.harness.preconditions import require_gpu_for
 from modelwright.harness.progress import Progress, Silence
 from modelwright.harness.runner import MeasureSettings
 from modelwright.harness.verdict import judge
@@ -74,6 +75,7 @@ def measure(
     Raises:
         UsageError: The baseline is not among the artifacts, or more threads than this machine has.
         BadInputError: Not artifacts, of different sources, changed since they were built, or bad samples.
+        ToolchainMissingError: A GPU is asked for and there is none.
         MeasurementInvalidError: The profile is of another machine, or nothing could be measured.
     """
     tell = progress or Silence()
@@ -96,6 +98,7 @@ def measure(
     chosen = host if profile == "host" else load_profile(profile)
     require_fit(chosen, host)
     require_threads(threads, host)
+    require_gpu_for(settings)
     grid_region = find_region(region or chosen.grid_region)
     ref = None if samples is None else SampleRef(path=Path(samples), part="evaluation", holds_evaluation=False)
     if ref is not None:

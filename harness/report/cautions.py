@@ -84,7 +84,9 @@ def _about_int8(findings: Findings, explained: set[frozenset[str]]) -> list[str]
         if found is None:
             continue
         explained.add(frozenset((row.target, floats[0].target)))
-        rival = short_title(floats[0], row)
+        # Where speed-ups are over another FP32, a bare "FP32" would be taken for that one.
+        is_other_fp32 = floats[0].precision == "fp32" and findings.reference not in (None, floats[0])
+        rival = floats[0].title if is_other_fp32 else short_title(floats[0], row)
         shown = found
         if found.is_same:
             text = f"{row.title} is not faster than {rival} here: {found.ratio:.2f} times its speed"

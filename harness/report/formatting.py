@@ -141,9 +141,12 @@ def format_interval(low: float, high: float, separator: str = "-") -> str:
 
 
 def ratio_decimals(low: float, high: float) -> int:
-    """Returns the decimals with which an interval of ratios reads best: one from 10 up, two below, more if equal."""
-    start = 1 if low >= 10 else 2
-    for decimals in range(start, 4):
+    """Returns the decimals with which an interval of ratios reads best: one from 10 up, two below, more if equal.
+
+    Ratios under 0.1 get four, so that they show as many digits as the ratio beside them.
+    """
+    start = 1 if low >= 10 else 2 if high >= 0.1 else 4
+    for decimals in range(start, max(start, 3) + 1):
         if f"{low:.{decimals}f}" != f"{high:.{decimals}f}":
             return decimals
     return start

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from html import escape
@@ -39,6 +39,8 @@ _EFFORTS = {
     "standard": "standard: enough rounds to tell a few percent apart",
     "strict": "strict: enough rounds to tell about one percent apart",
 }
+_SETTING_NAMES = {"seed": "seed of the order of turns", "window_s": "seconds a window"}
+_GPU_SETTINGS = ("device", "cuda_graph", "spin", "streams")
 _MANY_COLUMNS = 10
 """With more, the table needs its columns narrower to show the last ones beside the first."""
 
@@ -285,11 +287,20 @@ def _measuring_facts(comparison: Comparison) -> list[tuple[str, object]]:
         ("effort", _EFFORTS.get(effort, effort) or None),
         ("baseline", raw.get("baseline")),
         *((f"limit, {name.replace('_', ' ')}", value) for name, value in part(raw, "limits").items()),
-        *((key.replace("_", " "), value) for key, value in settings.items()),
+        *_settings_facts(settings, on_gpu=any(row.on_gpu for row in comparison.measured)),
         ("calibration", _describe_samples(part(samples, "calibration"))),
         ("evaluation", _describe_samples(part(samples, "evaluation"))),
     ]
     return facts
+
+
+def _settings_facts(settings: Mapping[str, Any], *, on_gpu: bool) -> Iterator[tuple[str, object]]:
+    """Yields the settings that had a say: those of a GPU only where something ran on one."""
+    for key, value in settings.items():
+        if key == "effort" or (key in _GPU_SETTINGS and not on_gpu):
+            continue
+        shown = ("yes" if value else "no") if isinstance(value, bool) else value
+        yield _SETTING_NAMES.get(key, key.replace("_", " ")), shown
 
 
 def _describe_samples(samples: Mapping[str, Any]) -> str | None:

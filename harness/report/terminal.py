@@ -274,15 +274,17 @@ def missing_lines(measured: list[Row]) -> list[str]:
 
 
 def _print_unmeasured(rows: list[Row], console: Console) -> None:
-    for index, row in enumerate(rows):
-        failed = row.status == "failed"
-        line = Text.assemble(
-            (clean_text(row.status), "red" if failed else "yellow"),
-            f" {clean_text(row.target)}: {row.reason or 'no reason given'}",
-        )
+    """Prints why rows are missing; targets that miss for the same reason together."""
+    reasons: dict[tuple[str, str, str | None], list[str]] = {}
+    for row in rows:
+        reason = (row.reason or "no reason given").removeprefix(f"{row.target} ")
+        reasons.setdefault((row.status, reason, row.hint), []).append(clean_text(row.target))
+    for index, ((status, reason, hint), targets) in enumerate(reasons.items()):
+        style = "red" if status == "failed" else "yellow"
+        line = Text.assemble((clean_text(status), style), f" {', '.join(targets)}: {reason}")
         _say(console, line, above=index == 0)
-        if row.hint:
-            _say(console, Text(f"  hint: {row.hint}", style="dim"))
+        if hint:
+            _say(console, Text(f"  hint: {hint}", style="dim"))
 
 
 def _print_details(rows: list[Row], baseline: str, console: Console) -> None:

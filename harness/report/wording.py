@@ -171,8 +171,8 @@ def _float_alternative(ship: Row, others: list[Row], findings: Findings) -> list
         found = findings.speeds.ratio(row, reference)
         if row.is_float and row in findings.candidates and found is not None and found.is_faster:
             if findings.keeps_quality(row) and not findings.keeps_quality(ship):
-                return [f"If nothing may be lost, ship {row.title}: {times_as_fast(found)} as FP32."]
-            return [f"The fastest float target is {row.title}, {times_as_fast(found)} as FP32."]
+                return [f"If nothing may be lost, ship {row.title}: {times_as_fast(found)} as {reference.title}."]
+            return [f"The fastest float target is {row.title}, {times_as_fast(found)} as {reference.title}."]
     return []
 
 

@@ -190,6 +190,51 @@ def test_what_cannot_be_measured_is_refused_before_it_is(
     assert "round" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("compare", "--baseline", "torch-fp32", "-e", "quick"), 3, "the source is ONNX"),
+        (("compare", "--device", "cuda"), 4, "--device cuda: there is no GPU to use here"),
+        (("compare", "--cuda-graph", "--streams", "4"), 4, "--cuda-graph, --streams 4: there is no GPU"),
+        (("compare", "--shapes", "image=1x3x12x12"), 2, "the model has no input 'image'"),
+        (("compare", "--shapes", "x=1x3x12x12:1x3x12x12:9999999999x3x12x12"), 2, "at most"),
+        (("build", "-t", "tensorrt-rtx-fp16", "-p", "raspberry-pi-5"), 4, "cannot be built here"),
+        (("build", "-t", "torch-fp32"), 3, "the source is ONNX"),
+        (("build", "-t", "ort-fp32", "--option", "tf32=true"), 2, "none of the targets has an option 'tf32'"),
+    ],
+)
+def test_what_cannot_be_had_is_refused_before_it_is_built(
+    place: Path, tmp_path: Path, arguments: tuple[str, ...], code: int, words: str
+) -> None:
+    command, *options = arguments
+    done = run(
+        command, "cnn.onnx", "-s", "samples.npz", "-o", tmp_path / "out", *options, cwd=place, CUDA_VISIBLE_DEVICES=""
+    )
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "building" not in done.stderr
+
+
+def test_the_record_of_an_earlier_version_is_replaced(place: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        built = build_targets(
+            place / "cnn.onnx", samples=place / "samples.npz", out=tmp_path / "out", targets=["ort-fp32"]
+        )
+        record = tmp_path / "out" / "model" / "model.export.json"
+        record.write_text(json.dumps(json.loads(record.read_text()) | {"schema": 1}))
+    assert built.reused == {"ort-fp32": True}
+
+
+def test_needs_that_no_build_writes_are_one_error(place: Path, tmp_path: Path) -> None:
+    folder = copy_artifact(place / "built/ort-fp32", tmp_path / "a", requires={"gpu": "RTX", "packages": 7})
+    for command in ("verify", "measure", "inspect"):
+        done = run(command, folder, cwd=place)
+        assert done.returncode == 3, done.stderr
+        assert "requires.packages must be dict" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
 def test_an_artifact_for_another_machine_runs_and_says_so(place: Path, tmp_path: Path) -> None:
     folder = copy_artifact(place / "built/ort-fp32", tmp_path / "pi", machine={"name": "pi", "architecture": "riscv"})
     done = run("verify", folder, cwd=place)

@@ -57,6 +57,14 @@ def test_mistakes_get_one_clear_error(tmp_path: Path, arguments: tuple[str, ...]
     assert done.stdout == ""
 
 
+def test_options_of_a_comparison_stand_under_headings() -> None:
+    sections = dict(part.split(":\n", 1) for part in run("compare", "--help").stdout.split("\n\n") if ":\n  -" in part)
+    assert [title.strip() for title in sections][:4] == ["Options", "Building", "Measuring", "On a GPU"]
+    assert "--cuda-graph" in sections["On a GPU"]
+    assert "--cuda-graph" not in sections["Options"]
+    assert "SOURCE" not in sections["Options"]
+
+
 def test_errors_are_json_when_asked(tmp_path: Path) -> None:
     done = run("inspect", "absent", "--json", cwd=tmp_path)
     assert done.returncode == 3

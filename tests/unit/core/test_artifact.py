@@ -72,6 +72,7 @@ def test_a_manifest_cannot_point_out_of_its_folder(tmp_path: Path, name: str) ->
         (lambda data: data.update(size_bytes=None), "size_bytes must be int"),
         (lambda data: data.update(notes="x"), "notes must be list"),
         (lambda data: data.update(machine={}), r"machine\.name must be str"),
+        (lambda data: data["machine"].update(name="\x1b[2J"), r"machine\.name is no name"),
         (lambda data: data.update(proof={"fidelity": 3}), r"proof\.fidelity must be dict"),
         (lambda data: data.update(requires={"instruction_sets": 5}), "must be a list of texts"),
         (lambda data: data.update(requires={"packages": None}), r"requires\.packages must be dict"),

@@ -38,7 +38,20 @@ def test_one_shape_is_all_three_and_commas_and_repetition_separate_inputs() -> N
 
 
 @pytest.mark.parametrize(
-    "text", ["x", "x=", "=1x3", "x=1x3:2x3", "x=axb", "x=1x3:2x3:3x3:4x3", "x=-1x3", "x=1.5", "x=1x3:2:3x3", ""]
+    "text",
+    [
+        "x=1x3:1x3:1x9999999999",
+        "x",
+        "x=",
+        "=1x3",
+        "x=1x3:2x3",
+        "x=axb",
+        "x=1x3:2x3:3x3:4x3",
+        "x=-1x3",
+        "x=1.5",
+        "x=1x3:2:3x3",
+        "",
+    ],
 )
 def test_what_is_no_range_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(UsageError):

@@ -255,3 +255,27 @@ def test_csv_cells_are_no_formulas(tmp_path: Path) -> None:
     for row in rows:
         texts = (row["model_variant"], row["device"], row["energy_source"], row["run_id"])
         assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for cell in texts)
+
+
+def test_targets_that_miss_for_one_reason_are_named_together() -> None:
+    make_unmeasured = documents["make_unmeasured"]
+    reason = "cannot be built: it runs the PyTorch program, and the source is ONNX"
+    document = documents["images"]()
+    document["measurements"] += [
+        make_unmeasured(name, name, "skipped", f"{name} {reason}", "give the .pt2")
+        for name in ("torch-fp32", "torch-fp16")
+    ]
+    shown = print_report(document, width=140)
+    assert f"skipped torch-fp16, torch-fp32: {reason}\n  hint: give the .pt2\n" in shown
+    assert shown.count(reason) == 1
+
+
+def test_an_fp32_that_speed_ups_are_not_over_is_named_in_full() -> None:
+    document = documents["images"]()
+    rows = {row["target"]: row for row in document["measurements"]}
+    slow = dict(rows["ort-fp32"]) | {"target": "torch-fp32", "title": "PyTorch FP32", "runtime": "torch"}
+    document["measurements"].append(slow)
+    over_ort, over_torch = judge(document), judge(document | {"baseline": "torch-fp32"})
+    assert any("7.0 times slower than FP32 (" in text for text in over_ort["warnings"])
+    assert "times as fast as PyTorch FP32" in over_torch["sentence"]
+    assert any("7.0 times slower than ONNX Runtime FP32 (" in text for text in over_torch["warnings"])

@@ -57,7 +57,13 @@ def test_a_column_of_energies_has_one_unit() -> None:
 
 @pytest.mark.parametrize(
     ("low", "high", "shown"),
-    [(4.53, 4.68, "4.53-4.68"), (0.981, 1.023, "0.98-1.02"), (4.61, 4.63, "4.61-4.63"), (1, 1, "1.00-1.00")],
+    [
+        (0.0204, 0.0281, "0.0204-0.0281"),
+        (4.53, 4.68, "4.53-4.68"),
+        (0.981, 1.023, "0.98-1.02"),
+        (4.61, 4.63, "4.61-4.63"),
+        (1, 1, "1.00-1.00"),
+    ],
 )
 def test_interval(low: float, high: float, shown: str) -> None:
     assert formatting.format_interval(low, high) == shown

@@ -203,3 +203,10 @@ def test_a_host_that_queues_no_faster_than_the_gpu_computes_is_named() -> None:
     assert any("waited for the host" in text and "--cuda-graph" not in text for text in judge(document)["warnings"])
     row["settings"]["cuda_graph"] = False
     assert any("waited for the host" in text and "--cuda-graph" in text for text in judge(document)["warnings"])
+
+
+def test_settings_of_a_gpu_stand_in_the_report_only_where_one_was_used() -> None:
+    settings = {"threads": 1, "cuda_graph": True, "spin": False, "streams": 2, "effort": "quick", "window_s": 0.1}
+    shown = re.sub(r"<[^>]+>", " ", render_html(gpu() | {"settings": settings}))
+    assert re.search(r"threads\s+1\s+cuda graph\s+yes\s+spin\s+no\s+streams\s+2\s+seconds a window\s+0.1", shown)
+    assert "cuda graph" not in render_html(images() | {"settings": settings})
