@@ -29,6 +29,8 @@ from modelwright.core.files import describe_os_error
 Progress = Callable[[str], None]
 
 _LOG_TAIL_LINES = 25
+_NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}
+"""What no vendor is told: onnxruntime 1.31 writes a session file for its telemetry unless this is set."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -70,7 +72,7 @@ class Child:
                 pass_fds=handed,
                 # A session of its own: Ctrl-C reaches the parent only, which then ends the whole group.
                 start_new_session=True,
-                env={**os.environ, **_thread_limits(threads), **(environment or {})},
+                env={**_NO_TELEMETRY, **os.environ, **_thread_limits(threads), **(environment or {})},
             )
         except OSError:
             for fd in (self._write_fd, self._read_fd, self._life_fd):

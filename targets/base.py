@@ -268,7 +268,10 @@ class Target(ABC):
     def check_build(self, machine: Machine) -> Readiness:
         """Says whether this host can build the target for `machine`. Cheap: loads no vendor package."""
         if not self.record.build_anywhere and not machine.is_here:
-            return Readiness.no(f"builds only on the architecture it is for ({machine.architecture})")
+            return Readiness.no(
+                f"builds only on the architecture it is for ({machine.architecture})",
+                "run the same command on that machine, with --profile host",
+            )
         return check_packages(self.record.build_packages, self.record.build_extra)
 
     def check_run(self, machine: Machine) -> Readiness:

@@ -213,8 +213,10 @@ def _about_energy(findings: Findings) -> list[str]:
     if not estimated:
         return []
     sources = join_words(sorted({row.energy_source or "unknown source" for row in estimated}))
+    known = [row for row in findings.comparison.measured if row.energy_j is not None]
+    whose = "" if len(estimated) == len(known) else f" of {join_words([row.title for row in estimated])}"
     return [
-        f"Energy and carbon are estimates ({sources}), not measurements: they follow the latency and cannot "
+        f"Energy and carbon{whose} are estimates ({sources}), not measurements: they follow the latency and cannot "
         "show that one precision draws more power than another."
     ]
 

@@ -65,3 +65,13 @@ def lack_a_package() -> None:
 def fill_the_disk() -> None:
     with Path("/dev/full").open("w") as file:
         file.write("x")
+
+
+def open_onnxruntime(model: str) -> list[str]:
+    """Opens a session with a temporary folder of its own; returns what it left there."""
+    import tempfile
+
+    import onnxruntime
+
+    onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    return sorted(path.name for path in Path(tempfile.gettempdir()).iterdir())

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import models
 import pytest
 
 from modelwright.core.child import Child, run_in_child
@@ -124,3 +125,11 @@ def test_interrupt_ends_a_busy_child_at_once() -> None:
         child.call(f"{HERE}:own_pid")
         raise KeyboardInterrupt
     assert time.monotonic() - started < 10
+
+
+def test_onnxruntime_keeps_no_telemetry_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime", reason="needs ONNX Runtime")
+    model = models.make_cnn(tmp_path / "cnn.onnx")
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    assert run_in_child(f"{HERE}:open_onnxruntime", {"model": str(model)}, purpose="opening a session") == []

@@ -210,3 +210,18 @@ def test_settings_of_a_gpu_stand_in_the_report_only_where_one_was_used() -> None
     shown = re.sub(r"<[^>]+>", " ", render_html(gpu() | {"settings": settings}))
     assert re.search(r"threads\s+1\s+cuda graph\s+yes\s+spin\s+no\s+streams\s+2\s+seconds a window\s+0.1", shown)
     assert "cuda graph" not in render_html(images() | {"settings": settings})
+
+
+def test_estimates_are_named_where_other_rows_were_metered() -> None:
+    document = gpu()
+    metered = [row for row in document["measurements"] if (row.get("energy") or {}).get("per_inference_j")]
+    for row in metered:
+        row["energy"]["source"] = "measured:nvml"
+    assert not any("are estimates" in text for text in judge(document)["warnings"])
+    metered[0]["energy"]["source"] = "estimated:tdp_util"
+    found = next(text for text in judge(document)["warnings"] if "are estimates" in text)
+    assert found.startswith("Energy and carbon of ")
+    for row in metered:
+        row["energy"]["source"] = "estimated:tdp_util"
+    found = next(text for text in judge(document)["warnings"] if "are estimates" in text)
+    assert found.startswith("Energy and carbon are estimates")
