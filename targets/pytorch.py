@@ -30,6 +30,7 @@ from modelwright.targets.base import (
     TargetRecord,
     package_versions,
 )
+from modelwright.targets.pytorch_eager import make_examples, restore_eager_speed
 from modelwright.targets.pytorch_precision import count_bytes, count_compute, name_operator
 from modelwright.targets.pytorch_program import (
     LEAST_TORCH,
@@ -141,7 +142,11 @@ class _TorchTarget(Target):
         kind = TorchCudaSession if settings.device == "cuda" else TorchSession
         # Entered once and for all calls: entering it costs some microseconds.
         with torch.inference_mode():
-            session = kind(torch, module, signature, settings, compiled=self.compiled)
+            calls = None
+            if not self.compiled:
+                examples = make_examples(torch, signature, recipe.get("example_shapes", {}), settings.device)
+                module, calls = restore_eager_speed(torch, module, examples)
+            session = kind(torch, module, signature, settings, compiled=self.compiled, calls=calls)
             try:
                 session.compile_for(recipe.get("example_shapes", {}))
                 yield session

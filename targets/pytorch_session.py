@@ -33,11 +33,21 @@ class TorchSession(Session):
         signature: Of the ONNX model.
         settings: How to run.
         compiled: Whether to run it through `torch.compile`.
+        calls: Through what an eager program calls its operators; see `restore_eager_speed`.
     """
 
-    def __init__(self, torch: Any, module: Any, signature: Signature, settings: RunSettings, *, compiled: bool) -> None:
+    def __init__(
+        self,
+        torch: Any,
+        module: Any,
+        signature: Signature,
+        settings: RunSettings,
+        *,
+        compiled: bool,
+        calls: str | None = None,
+    ) -> None:
         self._torch, self._module, self._signature, self._settings = torch, module, signature, settings
-        self._compiled = compiled
+        self._compiled, self._calls = compiled, calls
         self._call: Callable[..., Sequence[Any]] = torch.compile(module) if compiled else module
         self._compiler_before = read_compiler(torch) if compiled else {}
         self._feeds: Feeds | None = None
@@ -80,6 +90,7 @@ class TorchSession(Session):
             "other_operators": dict(others),
             "weight_bytes": count_bytes([*self._module.parameters(), *self._module.buffers()]),
             "execution": "torch.compile" if self._compiled else "eager",
+            "operators_called_through": self._calls,
             "threads": torch.get_num_threads(),
             "interop_threads": torch.get_num_interop_threads(),
             "mkldnn": bool(torch.backends.mkldnn.is_available()),
@@ -143,8 +154,17 @@ class TorchCudaSession(TorchSession):
 
     device = "cuda"
 
-    def __init__(self, torch: Any, module: Any, signature: Signature, settings: RunSettings, *, compiled: bool) -> None:
-        super().__init__(torch, module, signature, settings, compiled=compiled)
+    def __init__(
+        self,
+        torch: Any,
+        module: Any,
+        signature: Signature,
+        settings: RunSettings,
+        *,
+        compiled: bool,
+        calls: str | None = None,
+    ) -> None:
+        super().__init__(torch, module, signature, settings, compiled=compiled, calls=calls)
         self._streams = [torch.cuda.Stream() for _ in range(max(1, settings.streams))]
         torch.cuda.synchronize()  # the weights were copied on the default stream
         torch.cuda.set_stream(self._streams[0])
