@@ -56,7 +56,8 @@ def test_results_are_the_same_at_any_batch_and_operators_are_torchs_functions(mo
         assert how == "torch's Python functions"
         assert quick is not module
         called = {node.target for node in quick.graph.nodes if node.op == "call_function"}
-        assert not any(isinstance(target, torch._ops.OpOverload) for target in called)
+        left = {str(target) for target in called if isinstance(target, torch._ops.OpOverload)}
+        assert left <= {"aten.sym_size.int"}, "what only asks for a size has no function of its own"
         for batch in (1, 5):
             inputs = (torch.randn(batch, 4, 8), torch.arange(batch * 4).reshape(batch, 4) % 10)
             for one, other in zip(module(*inputs), quick(*inputs), strict=True):
@@ -66,14 +67,11 @@ def test_results_are_the_same_at_any_batch_and_operators_are_torchs_functions(mo
 
 def test_a_function_that_does_something_else_is_not_taken(module, monkeypatch: pytest.MonkeyPatch) -> None:
     find = pytorch_eager._find_function
-    wrong = {"aten::gelu": torch.relu}
-    monkeypatch.setattr(
-        pytorch_eager,
-        "_find_function",
-        lambda torch, operator: (
-            wrong.get(getattr(operator, "_schema", operator) and operator._schema.name) or find(torch, operator)
-        ),
-    )
+
+    def confuse(torch, operator):
+        return torch.relu if str(operator) == "aten.gelu.default" else find(torch, operator)
+
+    monkeypatch.setattr(pytorch_eager, "_find_function", confuse)
     examples = make_examples(torch, SIGNATURE, {"x": [1, 4, 8], "ids": [1, 4]}, "cpu")
     kept, how = restore_eager_speed(torch, module, examples)
     assert kept is module
