@@ -51,7 +51,8 @@ esac
 
 REAL_PYTHON = sys.executable
 CHILD = """
-import os, sys
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests in the background ignores it
 sys.executable = sys._base_executable = os.environ["FAKE_PYTHON"]
 from modelwright.targets.tflite_converter.environment import ensure_environment
 print("ready", ensure_environment(lambda line: print(line, flush=True)), flush=True)
