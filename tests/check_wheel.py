@@ -21,6 +21,7 @@ NEEDED = (
     "modelwright/harness/report/page.css",
     "modelwright/profiles/builtin/raspberry-pi-5.toml",
     "modelwright/profiles/grid.toml",
+    "modelwright/targets/tensorrt/target.py",
     "modelwright/targets/tflite_converter/requirements.txt",
 )
 UNWANTED = ("tests/", "benchmarks/", "__pycache__", "modelwright/tests", "core/", "targets/")
