@@ -41,14 +41,8 @@ def read_choices(
     """Reads the command line's `--option` and `--shapes`.
 
     Raises:
-        UsageError: A text that is no option or range, an option that none of the targets has, or ranges where none of
-            them is built for any.
+        UsageError: A text that is no option or range, or an option that none of the targets has.
     """
-    if shapes and not any(get_target(name).record.uses_shapes for name in target_names):
-        raise UsageError(
-            f"--shapes: none of the targets is built for ranges of shapes ({', '.join(target_names)})",
-            hint="leave it out: they take any shape that the model takes",
-        )
     return BuildChoices(options=read_options(options, target_names), shapes=parse_shapes(shapes), batch=batch)
 
 

@@ -59,7 +59,7 @@ def test_a_near_miss_is_suggested() -> None:
     assert caught.value.hint == "did you mean workspace-mb?"
 
 
-def test_ranges_where_no_target_is_built_for_any_are_refused() -> None:
-    assert read_choices([], ["x=1x3"], BOTH).shapes["x"].maximum == (1, 3)
-    with pytest.raises(UsageError, match="none of the targets is built for ranges of shapes"):
-        read_choices([], ["x=1x3"], ("ort-int8", "openvino-int8"))
+def test_ranges_and_the_batch_are_kept_for_all_targets() -> None:
+    choices = read_choices([], ["x=1x3"], BOTH, batch=4)
+    assert choices.shapes["x"].maximum == (1, 3)
+    assert choices.batch == 4
