@@ -6,7 +6,6 @@ A number that was not measured is None, with the reason beside it under `unavail
 from __future__ import annotations
 
 import datetime as dt
-import importlib.metadata
 import platform
 import uuid
 from collections.abc import Mapping, Sequence
@@ -30,13 +29,10 @@ from modelwright.harness.statistics import (
 from modelwright.profiles.grid import GridRegion
 from modelwright.profiles.power import power_on
 from modelwright.profiles.schema import Profile
-from modelwright.targets.table import get_target
+from modelwright.targets.base import find_distributions, package_versions
+from modelwright.targets.table import get_target, target_names
 
 SCHEMA = 1
-
-_PACKAGES = (
-    "modelwright", "numpy", "onnx", "onnxruntime", "openvino", "nncf", "ai-edge-litert", "tflite-runtime", "torch",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,12 +104,9 @@ def assemble_document(
 
 def describe_environment(host: Profile) -> dict[str, Any]:
     """Returns what the machine is and what is installed on it."""
-    versions = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    records = [get_target(name).record for name in target_names()]
+    imports = [name for record in records for name in (*record.build_packages, *record.run_packages)]
+    versions = package_versions("modelwright", "numpy", *find_distributions(imports))
     return {
         "device": f"{host.board or host.cpu_model or host.architecture}, {host.cores} cores",
         "cpu_model": host.cpu_model,

@@ -22,7 +22,17 @@ _TOLERANCE = 1e-3
 def make_examples(
     torch: Any, signature: Signature, shapes: Mapping[str, Sequence[int]], device: str
 ) -> list[Any] | None:
-    """Returns inputs of these shapes on a device: random numbers, zeros where they are indices; None without shapes."""
+    """Returns inputs of these shapes on a device: random numbers, zeros where they are indices.
+
+    Args:
+        torch: The package.
+        signature: Names and dtypes of the inputs, whose order is kept.
+        shapes: Input name -> shape, batch dimension included.
+        device: `cpu` or `cuda`.
+
+    Returns:
+        One tensor an input, uniform in [0, 1) where it is float; None unless every input has a shape.
+    """
     if set(shapes) != {spec.name for spec in signature.inputs}:
         return None
     examples = []

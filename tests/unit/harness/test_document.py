@@ -10,12 +10,12 @@ import pytest
 from modelwright.core.artifact import Artifact, Manifest
 from modelwright.core.errors import BuildFailedError, MeasurementInvalidError
 from modelwright.core.signature import Signature, TensorSpec
-from modelwright.harness.document import Absent, Context, assemble_document
+from modelwright.harness.document import Absent, Context, assemble_document, describe_environment
 from modelwright.harness.effort import get_effort
 from modelwright.harness.interleave import Window
 from modelwright.harness.measuring import Measured, Measurements
 from modelwright.harness.runner import MeasureSettings
-from modelwright.profiles import find_region, load_profile
+from modelwright.profiles import detect_host, find_region, load_profile
 
 SPEC = TensorSpec(name="x", dtype="float32", shape=("batch", 3))
 PROOF = {"fidelity": {"agreement": 0.99, "cosine": 0.999}, "count": 200, "correct": 190, "correct_fp32": 192}
@@ -118,3 +118,13 @@ def test_a_gpu_boards_power_is_not_taken_for_the_cpu() -> None:
 def test_document_is_plain_json() -> None:
     document = assemble({"ort-fp32": measured("ort-fp32", 2.0)})
     assert json.loads(json.dumps(document, allow_nan=False)) == document
+
+
+def test_the_environment_holds_the_version_of_every_toolchain_that_is_installed() -> None:
+    from importlib.metadata import packages_distributions, version
+
+    versions = describe_environment(detect_host())["versions"]
+    installed = packages_distributions()
+    for package in ("numpy", "onnx", "onnxruntime", "openvino", "nncf", "torch", "modelopt", "tensorrt_rtx_bindings"):
+        for distribution in installed.get(package, ()):
+            assert versions[distribution] == version(distribution)
