@@ -22,13 +22,13 @@ from typing import Any
 from resnet50 import shorten, write_images
 
 from modelwright.cli.printing import close_progress, open_progress, print_document
-from modelwright.core.artifact import open_artifact
+from modelwright.core.records.artifact import open_artifact
 from modelwright.harness import compare
 from modelwright.harness.building import build_targets
-from modelwright.harness.effort import Effort, get_effort
-from modelwright.harness.measuring import Measured, measure_artifacts
-from modelwright.harness.runner import MeasureSettings
-from modelwright.harness.statistics import estimate_ratio, round_log_ratios
+from modelwright.harness.results.statistics import estimate_ratio, round_log_ratios
+from modelwright.harness.run.effort import Effort, get_effort
+from modelwright.harness.run.measure_artifacts import Measured, measure_artifacts
+from modelwright.harness.run.runner import MeasureSettings
 from modelwright.profiles import Profile, detect_host
 from modelwright.targets import target_names
 

@@ -15,13 +15,13 @@ import tempfile
 from pathlib import Path
 
 from modelwright import examples
-from modelwright.core.artifact import open_artifact
+from modelwright.core.records.artifact import open_artifact
 from modelwright.harness.building import build_targets
-from modelwright.harness.effort import get_effort
-from modelwright.harness.interleave import Window, interleave
-from modelwright.harness.measuring import measure_artifacts
-from modelwright.harness.runner import ArtifactRunner, MeasureSettings
-from modelwright.harness.statistics import estimate_ratio, round_log_ratios
+from modelwright.harness.results.statistics import estimate_ratio, round_log_ratios
+from modelwright.harness.run.effort import get_effort
+from modelwright.harness.run.interleave import Window, interleave
+from modelwright.harness.run.measure_artifacts import measure_artifacts
+from modelwright.harness.run.runner import ArtifactRunner, MeasureSettings
 from modelwright.profiles import detect_host
 
 BARE = """

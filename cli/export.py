@@ -34,8 +34,8 @@ def export(source: str, out: str, samples: str | None, overwrite: bool, as_json:
     """
     from modelwright.cli.printing import close_progress, open_progress, print_json
     from modelwright.core.files import scratch_directory
-    from modelwright.core.sample_store import materialize_samples
-    from modelwright.core.samples import SampleRef
+    from modelwright.core.samples.materialize import materialize_samples
+    from modelwright.core.samples.sample_set import SampleRef
     from modelwright.exporters import export as run
 
     progress = open_progress()

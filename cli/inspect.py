@@ -24,7 +24,7 @@ def inspect(artifact: str, as_json: bool) -> int:
       modelwright inspect comparison/artifacts/ort-int8 --json | jq .recipe
     """
     from modelwright.cli.printing import print_json
-    from modelwright.core.artifact import open_artifact
+    from modelwright.core.records.artifact import open_artifact
 
     opened = open_artifact(Path(artifact))
     if as_json:

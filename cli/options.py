@@ -114,7 +114,7 @@ def measuring_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def wrapped(**options: Any) -> Any:
-        from modelwright.harness.limits import Limits
+        from modelwright.harness.results.limits import Limits
 
         names = ("max_p50_ms", "min_accuracy", "min_agreement", "max_size_mb")
         limits = Limits(**{name: options.pop(name) for name in names})

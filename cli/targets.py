@@ -9,7 +9,7 @@ import click
 from modelwright.cli import options
 
 if TYPE_CHECKING:
-    from modelwright.targets.base import Readiness, TargetOption, TargetRecord
+    from modelwright.targets.contract import Readiness, TargetOption, TargetRecord
 
 
 @click.command(short_help="Say what can be built and run here; if not, why.")

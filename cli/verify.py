@@ -22,8 +22,8 @@ def verify(artifact: str, as_json: bool) -> int:
     Exit code 3 when a file was changed, 4 when its runtime is missing, 6 when this machine does not fit.
     """
     from modelwright.cli.printing import print_json
-    from modelwright.core.artifact import open_artifact, verify_files
-    from modelwright.harness.measuring import explain_other_machine, require_runnable
+    from modelwright.core.records.artifact import open_artifact, verify_files
+    from modelwright.harness.run.measure_artifacts import explain_other_machine, require_runnable
     from modelwright.profiles import detect_host
 
     opened = open_artifact(Path(artifact))

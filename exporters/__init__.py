@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modelwright.core.exported import ExportedModel, load_exported
+from modelwright.core.records.exported import ExportedModel, load_exported
 from modelwright.exporters.exporting import export
 
 __all__ = ["ExportedModel", "export", "load_exported"]

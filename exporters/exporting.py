@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from modelwright.core.child import Progress, run_in_child
 from modelwright.core.errors import BadInputError, BuildFailedError, UsageError
-from modelwright.core.exported import ExportedModel, load_exported, record_path, save_exported
 from modelwright.core.files import explain_os_error, made_folder, scratch_directory
-from modelwright.core.samples import SampleRef
+from modelwright.core.process.child import Progress, run_in_child
+from modelwright.core.records.exported import ExportedModel, load_exported, record_path, save_exported
+from modelwright.core.samples.sample_set import SampleRef
 from modelwright.exporters.source import Source, parse_source
 
 TOLERANCE = 1e-3
@@ -80,7 +80,7 @@ def _run(
     progress: Progress | None,
 ) -> dict[str, Any]:
     fields = run_in_child(
-        "modelwright.exporters.worker:convert",
+        "modelwright.exporters.torch.worker:convert",
         {
             "kind": source.kind,
             "path": str(source.path),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from modelwright.core.errors import BadInputError
-from modelwright.core.python_source import is_python, require_function
+from modelwright.core.samples.python_source import is_python, require_function
 from modelwright.exporters.file_kinds import refuse_other_files
 
 Kind = Literal["onnx", "pt2", "factory"]

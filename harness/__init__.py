@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from modelwright.harness.comparing import compare
-    from modelwright.harness.limits import Limits
-    from modelwright.harness.measure_folders import measure
+    from modelwright.harness.measuring import measure
+    from modelwright.harness.results.limits import Limits
 
 __all__ = ["Limits", "compare", "measure"]
 
-_HOMES = {"compare": "comparing", "measure": "measure_folders", "Limits": "limits"}
+_HOMES = {"compare": "comparing", "measure": "measuring", "Limits": "results.limits"}
 
 
 def __getattr__(name: str) -> Any:

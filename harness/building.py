@@ -10,22 +10,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from modelwright.core.artifact import Artifact
 from modelwright.core.errors import BuildFailedError, ModelwrightError, ToolchainMissingError
-from modelwright.core.exported import ExportedModel, record_path
 from modelwright.core.files import locked_folder, made_folder, scratch_directory
-from modelwright.core.sample_store import is_random, materialize_samples
-from modelwright.core.samples import SampleRef
-from modelwright.core.shapes import require_shapes_fit
+from modelwright.core.records.artifact import Artifact
+from modelwright.core.records.exported import ExportedModel, record_path
+from modelwright.core.records.shapes import require_shapes_fit
+from modelwright.core.samples.materialize import is_random, materialize_samples
+from modelwright.core.samples.sample_set import SampleRef
 from modelwright.exporters import export
-from modelwright.harness.document import Absent
 from modelwright.harness.preconditions import find_hindrance, require_one_buildable
 from modelwright.harness.progress import Progress, Silence
+from modelwright.harness.results.assemble import Absent
 from modelwright.profiles import detect_host, load_profile
 from modelwright.profiles.schema import Profile
-from modelwright.targets.building import build
-from modelwright.targets.choices import BuildChoices, read_choices
-from modelwright.targets.evidence import EVALUATION_LIMIT, Evidence, prepare_evidence
+from modelwright.targets.building.build import build
+from modelwright.targets.building.choices import BuildChoices, read_choices
+from modelwright.targets.building.evidence import EVALUATION_LIMIT, Evidence, prepare_evidence
 from modelwright.targets.table import get_target, target_names
 
 

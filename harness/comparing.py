@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.core.errors import BadInputError, MeasurementInvalidError
-from modelwright.core.exported import ExportedModel
 from modelwright.core.files import (
     explain_os_error,
     locked_folder,
@@ -23,21 +22,22 @@ from modelwright.core.files import (
     write_json,
     write_text,
 )
-from modelwright.core.shapes import require_shapes_fit
+from modelwright.core.records.exported import ExportedModel
+from modelwright.core.records.shapes import require_shapes_fit
 from modelwright.exporters.source import parse_source
 from modelwright.harness.building import build_all, explain_nothing_built, prepare
-from modelwright.harness.document import Context, assemble_document
-from modelwright.harness.effort import get_effort
-from modelwright.harness.limits import Limits
-from modelwright.harness.measuring import measure_artifacts, require_threads
 from modelwright.harness.preconditions import require_baseline, require_gpu_for
 from modelwright.harness.progress import Progress, Silence
 from modelwright.harness.report import render_html, write_csv
-from modelwright.harness.runner import MeasureSettings
-from modelwright.harness.verdict import judge
+from modelwright.harness.results.assemble import Context, assemble_document
+from modelwright.harness.results.limits import Limits
+from modelwright.harness.run.effort import get_effort
+from modelwright.harness.run.measure_artifacts import measure_artifacts, require_threads
+from modelwright.harness.run.runner import MeasureSettings
+from modelwright.harness.verdict.rules import judge
 from modelwright.profiles import detect_host, find_region, load_profile, require_fit
-from modelwright.targets.choices import read_choices
-from modelwright.targets.evidence import EVALUATION_LIMIT, Evidence
+from modelwright.targets.building.choices import read_choices
+from modelwright.targets.building.evidence import EVALUATION_LIMIT, Evidence
 from modelwright.targets.table import BASELINE, get_target, target_names
 
 MARKER = ".modelwright.json"

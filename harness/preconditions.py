@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from modelwright.core.cuda import probe_driver
 from modelwright.core.errors import BadInputError, ModelwrightError, ToolchainMissingError
-from modelwright.core.exported import ExportedModel
-from modelwright.core.machine import Machine
-from modelwright.harness.runner import MeasureSettings
-from modelwright.targets.building import check_source
+from modelwright.core.nvidia.cuda import probe_driver
+from modelwright.core.records.exported import ExportedModel
+from modelwright.core.records.machine import Machine
+from modelwright.harness.run.runner import MeasureSettings
+from modelwright.targets.building.build import check_source
 from modelwright.targets.table import get_target
 
 

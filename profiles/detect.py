@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
-from modelwright.core.machine import normalize_architecture
+from modelwright.core.records.machine import normalize_architecture
 from modelwright.profiles.cgroups import read_limits
 from modelwright.profiles.cpu import read_cpu
 from modelwright.profiles.gpus import GpuProbe, probe_gpus

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from modelwright.core.errors import ModelwrightError
-from modelwright.core.nvml import LIBRARY, Nvml, NvmlDevice
+from modelwright.core.nvidia.nvml import LIBRARY, Nvml, NvmlDevice
 from modelwright.profiles.schema import Accelerator
 
 CUDA_LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"

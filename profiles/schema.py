@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
-from modelwright.core.machine import Gpu, Machine
+from modelwright.core.records.machine import Gpu, Machine
 
 PowerScope = Literal["CPU package", "GPU board", "module", "board"]
 POWER_SCOPES: tuple[PowerScope, ...] = ("CPU package", "GPU board", "module", "board")

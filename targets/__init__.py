@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from modelwright.targets.table import get_target, target_names
 
 if TYPE_CHECKING:
-    from modelwright.targets.building import build
-    from modelwright.targets.evidence import prepare_evidence
+    from modelwright.targets.building.build import build
+    from modelwright.targets.building.evidence import prepare_evidence
 
 __all__ = ["build", "get_target", "prepare_evidence", "target_names"]
 
-_HOMES = {"build": "building", "prepare_evidence": "evidence"}
+_HOMES = {"build": "building.build", "prepare_evidence": "building.evidence"}
 
 
 def __getattr__(name: str) -> Any:

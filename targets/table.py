@@ -6,33 +6,33 @@ import difflib
 import importlib
 
 from modelwright.core.errors import UsageError
-from modelwright.targets.base import Target
+from modelwright.targets.contract import Target
 
 TABLE = {
-    "ort-fp32": "modelwright.targets.ort:OrtFp32",
-    "ort-int8": "modelwright.targets.ort:OrtInt8",
-    "ort-int8-dynamic": "modelwright.targets.ort:OrtInt8Dynamic",
-    "openvino-fp32": "modelwright.targets.openvino:OpenvinoFp32",
-    "openvino-bf16": "modelwright.targets.openvino:OpenvinoBf16",
-    "openvino-int8": "modelwright.targets.openvino:OpenvinoInt8",
-    "tflite-fp32": "modelwright.targets.tflite:TfliteFp32",
-    "tflite-fp16": "modelwright.targets.tflite:TfliteFp16",
-    "tflite-int8": "modelwright.targets.tflite:TfliteInt8",
-    "tflite-int8-dynamic": "modelwright.targets.tflite:TfliteInt8Dynamic",
+    "ort-fp32": "modelwright.targets.ort.target:OrtFp32",
+    "ort-int8": "modelwright.targets.ort.target:OrtInt8",
+    "ort-int8-dynamic": "modelwright.targets.ort.target:OrtInt8Dynamic",
+    "openvino-fp32": "modelwright.targets.openvino.target:OpenvinoFp32",
+    "openvino-bf16": "modelwright.targets.openvino.target:OpenvinoBf16",
+    "openvino-int8": "modelwright.targets.openvino.target:OpenvinoInt8",
+    "tflite-fp32": "modelwright.targets.tflite.target:TfliteFp32",
+    "tflite-fp16": "modelwright.targets.tflite.target:TfliteFp16",
+    "tflite-int8": "modelwright.targets.tflite.target:TfliteInt8",
+    "tflite-int8-dynamic": "modelwright.targets.tflite.target:TfliteInt8Dynamic",
     "tensorrt-fp32": "modelwright.targets.tensorrt.target:TensorrtFp32",
     "tensorrt-fp16": "modelwright.targets.tensorrt.target:TensorrtFp16",
     "tensorrt-int8": "modelwright.targets.tensorrt.target:TensorrtInt8",
     "tensorrt-rtx-fp32": "modelwright.targets.tensorrt.target:TensorrtRtxFp32",
     "tensorrt-rtx-fp16": "modelwright.targets.tensorrt.target:TensorrtRtxFp16",
     "tensorrt-rtx-int8": "modelwright.targets.tensorrt.target:TensorrtRtxInt8",
-    "ort-cuda-fp32": "modelwright.targets.ort_cuda:OrtCudaFp32",
-    "ort-cuda-fp16": "modelwright.targets.ort_cuda:OrtCudaFp16",
-    "torch-fp32": "modelwright.targets.pytorch:TorchFp32",
-    "torch-fp16": "modelwright.targets.pytorch:TorchFp16",
-    "torch-bf16": "modelwright.targets.pytorch:TorchBf16",
-    "torch-compile-fp32": "modelwright.targets.pytorch:TorchCompileFp32",
-    "torch-compile-fp16": "modelwright.targets.pytorch:TorchCompileFp16",
-    "torch-compile-bf16": "modelwright.targets.pytorch:TorchCompileBf16",
+    "ort-cuda-fp32": "modelwright.targets.ort.cuda_target:OrtCudaFp32",
+    "ort-cuda-fp16": "modelwright.targets.ort.cuda_target:OrtCudaFp16",
+    "torch-fp32": "modelwright.targets.pytorch.target:TorchFp32",
+    "torch-fp16": "modelwright.targets.pytorch.target:TorchFp16",
+    "torch-bf16": "modelwright.targets.pytorch.target:TorchBf16",
+    "torch-compile-fp32": "modelwright.targets.pytorch.target:TorchCompileFp32",
+    "torch-compile-fp16": "modelwright.targets.pytorch.target:TorchCompileFp16",
+    "torch-compile-bf16": "modelwright.targets.pytorch.target:TorchCompileBf16",
 }
 
 BASELINE = "ort-fp32"

@@ -22,7 +22,7 @@ NEEDED = (
     "modelwright/profiles/builtin/raspberry-pi-5.toml",
     "modelwright/profiles/grid.toml",
     "modelwright/targets/tensorrt/target.py",
-    "modelwright/targets/tflite_converter/requirements.txt",
+    "modelwright/targets/tflite/converter/requirements.txt",
 )
 UNWANTED = ("tests/", "benchmarks/", "__pycache__", "modelwright/tests", "core/", "targets/")
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from modelwright.harness.report.formatting import format_significant, shorten
+from modelwright.harness.formatting import format_significant, shorten
 
 FONT_PX = 12.0
 LOG_FROM = 10.0

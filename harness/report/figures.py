@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from modelwright.harness.report.charts import Bar, Point, draw_bars, draw_scatter
-from modelwright.harness.report.document import Comparison, Row
-from modelwright.harness.report.formatting import (
+from modelwright.harness.formatting import (
     energy_unit,
     format_bytes,
     format_cosine,
@@ -16,6 +14,8 @@ from modelwright.harness.report.formatting import (
     format_percent,
     format_significant,
 )
+from modelwright.harness.report.charts import Bar, Point, draw_bars, draw_scatter
+from modelwright.harness.results.record import Comparison, Row
 
 _COLORS = 6
 _QUALITY_NAMES = {"accuracy": "accuracy", "agreement": "agreement with FP32", "cosine": "cosine with FP32"}

@@ -9,9 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from modelwright.harness.report.document import Comparison, Row, read_comparison, verdict_of
-from modelwright.harness.report.figures import draw_figures
-from modelwright.harness.report.formatting import (
+from modelwright.harness.formatting import (
     MISSING,
     clean_text,
     energy_unit,
@@ -26,13 +24,15 @@ from modelwright.harness.report.formatting import (
     format_ratio,
     format_significant,
 )
+from modelwright.harness.report.figures import draw_figures
 from modelwright.harness.report.terminal import (
     detail_lines,
     format_speedup_interval,
     gpu_lines,
     missing_lines,
 )
-from modelwright.harness.report.values import mapping_of, sequence_of
+from modelwright.harness.results.record import Comparison, Row, read_comparison, verdict_of
+from modelwright.harness.results.values import mapping_of, sequence_of
 
 _EFFORTS = {
     "quick": "quick: few rounds, for a first look",

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.core.files import write_text
-from modelwright.harness.report.document import Comparison, Row, read_comparison
-from modelwright.harness.report.formatting import BYTES_PER_MB, format_number
-from modelwright.harness.report.values import mapping_of, number, sequence_of
+from modelwright.harness.formatting import BYTES_PER_MB, format_number
+from modelwright.harness.results.record import Comparison, Row, read_comparison
+from modelwright.harness.results.values import mapping_of, number, sequence_of
 
 COLUMNS = (
     "run_id",

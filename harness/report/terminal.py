@@ -18,8 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from modelwright.harness.report.document import Comparison, Row, read_comparison, verdict_of
-from modelwright.harness.report.formatting import (
+from modelwright.harness.formatting import (
     MISSING,
     clean_text,
     energy_unit,
@@ -32,7 +31,8 @@ from modelwright.harness.report.formatting import (
     format_significant,
     join_words,
 )
-from modelwright.harness.report.gpu_facts import computation_lines
+from modelwright.harness.results.gpu_facts import computation_lines
+from modelwright.harness.results.record import Comparison, Row, read_comparison, verdict_of
 
 WIDE = 110
 WIDE_WITH_GPU = 136

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.core.errors import BuildFailedError, ModelwrightError
-from modelwright.core.shapes import ShapeRange
-from modelwright.core.signature import Signature
+from modelwright.core.records.shapes import ShapeRange
+from modelwright.core.records.signature import Signature
 from modelwright.targets.tensorrt.flavours import Flavour
 from modelwright.targets.tensorrt.layers import Layer, parse_inspector, parse_log
 from modelwright.targets.tensorrt.refusals import (

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from modelwright.core.cuda import CudaDevice, CudaGraph, DeviceBuffer, PinnedBuffer, Stream
 from modelwright.core.errors import MeasurementInvalidError, ModelwrightError
-from modelwright.core.shapes import ShapeRange
-from modelwright.core.signature import Signature
-from modelwright.targets.base import Array, Computation
+from modelwright.core.nvidia.cuda import CudaDevice, CudaGraph, DeviceBuffer, PinnedBuffer, Stream
+from modelwright.core.records.shapes import ShapeRange
+from modelwright.core.records.signature import Signature
+from modelwright.targets.contract import Array, Computation
 from modelwright.targets.tensorrt.engine import DTYPES
 
 Shapes = Mapping[str, tuple[int, ...]]

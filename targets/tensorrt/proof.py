@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.core.errors import BuildFailedError
-from modelwright.targets import onnx_graph
+from modelwright.targets.graphs import graph as onnx_graph
+from modelwright.targets.graphs.types import FloatTypes, find_float_types
 from modelwright.targets.tensorrt.engine import BuiltEngine
-from modelwright.targets.tensorrt.graph_types import FloatTypes, find_float_types
 from modelwright.targets.tensorrt.layers import count_precisions, find_node_precisions
 
 _LISTED_NODES = 50

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from modelwright.core.cuda import CudaDevice, CudaGraph, DeviceBuffer, PinnedBuffer, explain_out_of_memory
 from modelwright.core.errors import MeasurementInvalidError, ModelwrightError
-from modelwright.core.nvml import Nvml
-from modelwright.core.shapes import ShapeRange
-from modelwright.core.signature import Signature
-from modelwright.targets.base import Array, Computation, Feeds, RunSettings, Session
+from modelwright.core.nvidia.cuda import CudaDevice, CudaGraph, DeviceBuffer, PinnedBuffer, explain_out_of_memory
+from modelwright.core.nvidia.nvml import Nvml
+from modelwright.core.records.shapes import ShapeRange
+from modelwright.core.records.signature import Signature
+from modelwright.targets.contract import Array, Computation, Feeds, RunSettings, Session
 from modelwright.targets.tensorrt.engine import describe_inspector, inspect_layers, load_engine
 from modelwright.targets.tensorrt.execution import (
     EngineComputation,

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from modelwright.core.cache import get_cache_folder
-from modelwright.core.cuda import CudaDevice, probe_driver
 from modelwright.core.errors import ToolchainMissingError, UsageError
-from modelwright.core.machine import Gpu, Machine
-from modelwright.core.signature import Signature
-from modelwright.targets.base import (
+from modelwright.core.nvidia.cuda import CudaDevice, probe_driver
+from modelwright.core.records.machine import Gpu, Machine
+from modelwright.core.records.signature import Signature
+from modelwright.targets.contract import (
     BuildRequest,
     BuildResult,
     Readiness,
@@ -39,8 +39,8 @@ from modelwright.targets.tensorrt.flavours import (
     import_flavour,
 )
 from modelwright.targets.tensorrt.portability import check_driver, check_needs, describe_needs
-from modelwright.targets.tensorrt.precision import PrecisionGraph, make_fp16, make_fp32, make_int8
 from modelwright.targets.tensorrt.proof import note_shares, prove_precision
+from modelwright.targets.tensorrt.recipes import PrecisionGraph, make_fp16, make_fp32, make_int8
 from modelwright.targets.tensorrt.timing_cache import TimingCache, find_cache_file
 
 MODEL_FILE = "model.engine"

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from modelwright.core.cuda import CudaDevice, Event
 from modelwright.core.errors import MeasurementInvalidError
-from modelwright.harness.device_timing import Lane, time_computations
-from modelwright.targets.base import Computation
+from modelwright.core.nvidia.cuda import CudaDevice, Event
+from modelwright.harness.run.device_timing import Lane, time_computations
+from modelwright.targets.contract import Computation
 
 MATRIX = 4096
 REPEATS = 20

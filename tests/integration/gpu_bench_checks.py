@@ -6,9 +6,9 @@ import os
 import time
 from typing import Any
 
-from modelwright.harness import gpu_energy
-from modelwright.harness.gpu_bench import open_bench
-from modelwright.harness.gpu_watch import WindowOnGpu
+from modelwright.harness.meters import gpu_energy
+from modelwright.harness.meters.gpu_bench import open_bench
+from modelwright.harness.meters.gpu_watch import WindowOnGpu
 
 
 def describe_card(*, metered: bool) -> dict[str, Any]:

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from modelwright.core.cuda import LIBRARY, CudaDevice
-from modelwright.core.signature import Signature
-from modelwright.harness import worker
-from modelwright.targets.base import (
+from modelwright.core.nvidia.cuda import LIBRARY, CudaDevice
+from modelwright.core.records.signature import Signature
+from modelwright.harness.run import worker
+from modelwright.targets.contract import (
     Array,
     BuildRequest,
     BuildResult,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from modelwright.core.cuda import CudaDevice
+from modelwright.core.nvidia.cuda import CudaDevice
 
 MATRIX = 8192
 

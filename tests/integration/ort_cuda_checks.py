@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from modelwright.core.cuda import CudaDevice
-from modelwright.core.signature import Signature, TensorSpec
-from modelwright.targets.base import RunSettings
-from modelwright.targets.ort_cuda import OrtCudaFp16, OrtCudaFp32
-from modelwright.targets.ort_cuda_session import OrtCudaSession
+from modelwright.core.nvidia.cuda import CudaDevice
+from modelwright.core.records.signature import Signature, TensorSpec
+from modelwright.targets.contract import RunSettings
+from modelwright.targets.ort.cuda_session import OrtCudaSession
+from modelwright.targets.ort.cuda_target import OrtCudaFp16, OrtCudaFp32
 
 CNN = Signature(
     inputs=(TensorSpec(name="x", dtype="float32", shape=("batch", 3, 12, 12)),),

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from modelwright.core.artifact import Artifact, open_artifact
-from modelwright.core.cuda import CudaDevice
+from modelwright.core.nvidia.cuda import CudaDevice
+from modelwright.core.records.artifact import Artifact, open_artifact
 from modelwright.targets import get_target
-from modelwright.targets.base import RunSettings
+from modelwright.targets.contract import RunSettings
 
 ROWS = 4
 

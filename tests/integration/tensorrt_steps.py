@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from modelwright.core.artifact import Artifact, open_artifact, verify_files
-from modelwright.core.cuda import CudaDevice
-from modelwright.core.machine import Gpu, Machine, normalize_architecture
-from modelwright.core.samples import SampleRef, open_samples
-from modelwright.core.shapes import parse_shapes, resolve_shapes
-from modelwright.exporters.onnx_file import read_graph, read_signature
+from modelwright.core.nvidia.cuda import CudaDevice
+from modelwright.core.records.artifact import Artifact, open_artifact, verify_files
+from modelwright.core.records.machine import Gpu, Machine, normalize_architecture
+from modelwright.core.records.shapes import parse_shapes, resolve_shapes
+from modelwright.core.samples.sample_set import SampleRef, open_samples
+from modelwright.exporters.onnx.file import read_graph, read_signature
 from modelwright.harness.building import build_targets
-from modelwright.harness.effort import Effort
-from modelwright.harness.measuring import MeasureSettings, measure_artifacts, require_runnable
+from modelwright.harness.run.effort import Effort
+from modelwright.harness.run.measure_artifacts import MeasureSettings, measure_artifacts, require_runnable
 from modelwright.profiles import detect_host
-from modelwright.targets.base import BuildRequest, RunSettings
-from modelwright.targets.choices import BuildChoices
+from modelwright.targets.building.choices import BuildChoices
+from modelwright.targets.contract import BuildRequest, RunSettings
 from modelwright.targets.table import get_target
 
 

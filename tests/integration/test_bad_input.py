@@ -18,14 +18,14 @@ import models
 import numpy as np
 import pytest
 
-from modelwright.core.artifact import MANIFEST, REFERENCE, open_artifact
 from modelwright.core.errors import BadInputError, MeasurementInvalidError, ModelwrightError
+from modelwright.core.records.artifact import MANIFEST, REFERENCE, open_artifact
 from modelwright.exporters import export
 from modelwright.harness import compare, measure
 from modelwright.harness.building import build_targets
-from modelwright.harness.effort import Effort
-from modelwright.harness.measuring import measure_artifacts
-from modelwright.harness.runner import MeasureSettings
+from modelwright.harness.run.effort import Effort
+from modelwright.harness.run.measure_artifacts import measure_artifacts
+from modelwright.harness.run.runner import MeasureSettings
 from modelwright.profiles import detect_host, load_profile
 
 for package in ("onnx", "onnxruntime"):

@@ -11,16 +11,16 @@ import models
 import numpy as np
 import pytest
 
-from modelwright.core.artifact import Artifact, open_artifact, verify_files
 from modelwright.core.errors import BadInputError, ModelwrightError
-from modelwright.core.samples import SampleRef, open_samples
+from modelwright.core.records.artifact import Artifact, open_artifact, verify_files
+from modelwright.core.samples.sample_set import SampleRef, open_samples
 from modelwright.harness.building import Built, build_targets
-from modelwright.harness.effort import Effort
-from modelwright.harness.measuring import measure_artifacts
-from modelwright.harness.runner import MeasureSettings
+from modelwright.harness.run.effort import Effort
+from modelwright.harness.run.measure_artifacts import measure_artifacts
+from modelwright.harness.run.runner import MeasureSettings
 from modelwright.profiles import detect_host
 from modelwright.targets import get_target, target_names
-from modelwright.targets.base import RunSettings
+from modelwright.targets.contract import RunSettings
 
 REQUIRED = os.environ.get("CI") == "true"
 """In CI every toolchain must be there; elsewhere an absent one skips its tests."""

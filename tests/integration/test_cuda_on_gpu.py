@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from modelwright.core.child import run_in_child
-from modelwright.core.cuda import probe_driver
 from modelwright.core.errors import MeasurementInvalidError, ModelwrightError, ToolchainMissingError
+from modelwright.core.nvidia.cuda import probe_driver
+from modelwright.core.process.child import run_in_child
 
 pytestmark = pytest.mark.gpu
 
 Ask = Callable[..., Any]
-PATHS = (Path(__file__).parent, Path(__file__).parents[1] / "unit" / "core")
+PATHS = (Path(__file__).parent, Path(__file__).parents[1] / "unit" / "core" / "nvidia")
 
 
 @pytest.fixture

@@ -17,10 +17,10 @@ import pytest
 from onnx import TensorProto, helper
 
 from modelwright.core.errors import BadInputError, BuildFailedError
-from modelwright.core.exported import load_exported
-from modelwright.core.reference import ReferenceModel
-from modelwright.core.sample_store import materialize_samples
-from modelwright.core.samples import SampleRef
+from modelwright.core.outputs.reference import ReferenceModel
+from modelwright.core.records.exported import load_exported
+from modelwright.core.samples.materialize import materialize_samples
+from modelwright.core.samples.sample_set import SampleRef
 from modelwright.exporters import export
 
 FACTORIES = """

@@ -12,14 +12,14 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from modelwright.core.errors import BadInputError, BuildFailedError
-from modelwright.core.fidelity import compare_outputs, explain_divergence, find_scores
-from modelwright.core.machine import Machine
-from modelwright.core.samples import SampleRef, SampleSet, open_samples
+from modelwright.core.outputs.fidelity import compare_outputs, explain_divergence, find_scores
+from modelwright.core.records.machine import Machine
+from modelwright.core.samples.sample_set import SampleRef, SampleSet, open_samples
 from modelwright.exporters import export
-from modelwright.targets.base import BuildRequest, BuildResult, RunSettings, Session
-from modelwright.targets.openvino import OpenvinoInt8
-from modelwright.targets.ort import OrtFp32, OrtInt8
-from modelwright.targets.tflite_converter.prepare import finish_outputs, prepare_graph
+from modelwright.targets.contract import BuildRequest, BuildResult, RunSettings, Session
+from modelwright.targets.openvino.target import OpenvinoInt8
+from modelwright.targets.ort.target import OrtFp32, OrtInt8
+from modelwright.targets.tflite.converter.prepare import finish_outputs, prepare_graph
 
 RNG = np.random.default_rng(0)
 MACHINE = Machine(

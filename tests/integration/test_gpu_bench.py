@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from fake_driver.build import build_fake_driver
 
-from modelwright.core.child import run_in_child
 from modelwright.core.errors import ToolchainMissingError
+from modelwright.core.process.child import run_in_child
 
 Describe = Callable[..., dict[str, Any]]
 

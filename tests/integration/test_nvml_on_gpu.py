@@ -10,12 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from modelwright.core.child import Child, run_in_child
-from modelwright.core.cuda import probe_driver
 from modelwright.core.errors import MeasurementInvalidError, ModelwrightError, ToolchainMissingError
-from modelwright.core.nvml import THROTTLING, Nvml, NvmlDevice
-from modelwright.harness.gpu_energy import EnergyWindow, NvmlMeter, describe_gpu_energy, measure_idle, meter_energy
-from modelwright.harness.gpu_watch import HIDDEN_PIDS, GpuWatch, WindowOnGpu, read_own_bytes, summarize
+from modelwright.core.nvidia.cuda import probe_driver
+from modelwright.core.nvidia.nvml import THROTTLING, Nvml, NvmlDevice
+from modelwright.core.process.child import Child, run_in_child
+from modelwright.harness.meters.gpu_energy import (
+    EnergyWindow,
+    NvmlMeter,
+    describe_gpu_energy,
+    measure_idle,
+    meter_energy,
+)
+from modelwright.harness.meters.gpu_watch import HIDDEN_PIDS, GpuWatch, WindowOnGpu, read_own_bytes, summarize
 from modelwright.profiles.gpus import probe_gpus
 
 pytestmark = pytest.mark.gpu
@@ -35,7 +41,9 @@ def uuid() -> str:
     status = probe_driver()
     if not status.ok:
         pytest.skip(f"needs an NVIDIA GPU: {status.reason}")
-    found = run_in_child("modelwright.harness.gpu_bench:find_uuid_in_child", {}, purpose="asking CUDA", timeout_s=120)
+    found = run_in_child(
+        "modelwright.harness.meters.gpu_bench:find_uuid_in_child", {}, purpose="asking CUDA", timeout_s=120
+    )
     return str(found)
 
 

@@ -15,13 +15,13 @@ import pytest
 from onnx import TensorProto, helper
 
 from modelwright.core.errors import BadInputError, BuildFailedError
-from modelwright.core.fidelity import compare_outputs
-from modelwright.core.machine import Machine
-from modelwright.core.samples import SampleRef, open_samples
-from modelwright.core.signature import Signature, TensorSpec
-from modelwright.targets.base import BuildRequest, BuildResult, RunSettings, Target
-from modelwright.targets.openvino import OpenvinoBf16, OpenvinoFp32, OpenvinoInt8
-from modelwright.targets.openvino_session import FIXED_SHAPES
+from modelwright.core.outputs.fidelity import compare_outputs
+from modelwright.core.records.machine import Machine
+from modelwright.core.records.signature import Signature, TensorSpec
+from modelwright.core.samples.sample_set import SampleRef, open_samples
+from modelwright.targets.contract import BuildRequest, BuildResult, RunSettings, Target
+from modelwright.targets.openvino.session import FIXED_SHAPES
+from modelwright.targets.openvino.target import OpenvinoBf16, OpenvinoFp32, OpenvinoInt8
 
 if importlib.util.find_spec("openvino") is None:  # not importorskip: an import would end the last test's point
     pytest.skip("OpenVINO is not installed", allow_module_level=True)

@@ -12,17 +12,17 @@ import pytest
 from fake_driver.build import build_fake_driver
 from onnx import TensorProto, helper
 
-from modelwright.core.child import run_in_child
 from modelwright.core.errors import MeasurementInvalidError, ToolchainMissingError
-from modelwright.core.machine import Machine
-from modelwright.core.reference import ReferenceModel
-from modelwright.core.samples import SampleRef, open_samples
-from modelwright.core.signature import Signature, TensorSpec
+from modelwright.core.outputs.reference import ReferenceModel
+from modelwright.core.process.child import run_in_child
+from modelwright.core.records.machine import Machine
+from modelwright.core.records.signature import Signature, TensorSpec
+from modelwright.core.samples.sample_set import SampleRef, open_samples
 from modelwright.profiles import detect_host
-from modelwright.targets import ort_cuda
-from modelwright.targets.base import BuildRequest, BuildResult, RunSettings, Target
-from modelwright.targets.ort_cuda_placement import RECORD_ENTRY, find_shape_nodes, read_placement
-from modelwright.targets.ort_cuda_session import judge_placement
+from modelwright.targets.contract import BuildRequest, BuildResult, RunSettings, Target
+from modelwright.targets.ort import cuda_target as ort_cuda
+from modelwright.targets.ort.cuda_placement import RECORD_ENTRY, find_shape_nodes, read_placement
+from modelwright.targets.ort.cuda_session import judge_placement
 
 MACHINE = Machine(name="box", architecture="x86_64", instruction_sets=frozenset(), cores=2)
 CNN = Signature(
@@ -135,7 +135,7 @@ def test_without_a_gpu_loading_ends_in_one_clear_error(tmp_path: Path) -> None:
     build(ort_cuda.OrtCudaFp32, models.make_cnn(tmp_path / "cnn.onnx"), tmp_path / "a")
     with pytest.raises(ToolchainMissingError) as caught:
         run_in_child(
-            "modelwright.targets.proving:prove_in_child",
+            "modelwright.targets.building.prove:prove_in_child",
             {
                 "target": "ort-cuda-fp32", "directory": str(tmp_path / "a"), "model_file": "model.onnx", "recipe": {},
                 "device": "cuda", "signature": CNN.to_dict(), "reference": str(tmp_path),

@@ -12,11 +12,15 @@ import pytest
 from onnx import helper, numpy_helper
 
 from modelwright.core.errors import BuildFailedError
-from modelwright.core.machine import Machine
-from modelwright.core.samples import SampleRef, SampleSet, open_samples
-from modelwright.core.signature import Signature, TensorSpec
-from modelwright.targets import onnx_graph, ort, ort_recipes, ort_session, smoothing
-from modelwright.targets.base import BuildRequest, BuildResult, RunSettings, Session, Target
+from modelwright.core.records.machine import Machine
+from modelwright.core.records.signature import Signature, TensorSpec
+from modelwright.core.samples.sample_set import SampleRef, SampleSet, open_samples
+from modelwright.targets.contract import BuildRequest, BuildResult, RunSettings, Session, Target
+from modelwright.targets.graphs import graph as onnx_graph
+from modelwright.targets.ort import recipes as ort_recipes
+from modelwright.targets.ort import session as ort_session
+from modelwright.targets.ort import target as ort
+from modelwright.targets.quantization import statistics as smoothing
 
 RNG = np.random.default_rng(0)
 # The formats that give right numbers on any CPU: 7-bit weights cannot saturate.

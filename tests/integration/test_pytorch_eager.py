@@ -6,9 +6,9 @@ import warnings
 
 import pytest
 
-from modelwright.core.signature import Signature, TensorSpec
-from modelwright.targets import pytorch_eager
-from modelwright.targets.pytorch_eager import make_examples, restore_eager_speed
+from modelwright.core.records.signature import Signature, TensorSpec
+from modelwright.targets.pytorch import eager as pytorch_eager
+from modelwright.targets.pytorch.eager import make_examples, restore_eager_speed
 
 torch = pytest.importorskip("torch", reason="needs PyTorch")
 

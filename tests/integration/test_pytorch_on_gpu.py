@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from modelwright.core.artifact import Artifact
-from modelwright.core.child import run_in_child
-from modelwright.core.cuda import probe_driver
 from modelwright.core.errors import MeasurementInvalidError, ModelwrightError
+from modelwright.core.nvidia.cuda import probe_driver
+from modelwright.core.process.child import run_in_child
+from modelwright.core.records.artifact import Artifact
 from modelwright.harness.building import Built, build_targets
-from modelwright.harness.effort import Effort
-from modelwright.harness.measuring import Measured, MeasureSettings, measure_artifacts
+from modelwright.harness.run.effort import Effort
+from modelwright.harness.run.measure_artifacts import Measured, MeasureSettings, measure_artifacts
 from modelwright.profiles import detect_host
 from modelwright.targets import get_target
-from modelwright.targets.pytorch import check_compiler, find_cuda_build
+from modelwright.targets.pytorch.target import check_compiler, find_cuda_build
 
 pytestmark = pytest.mark.gpu
 

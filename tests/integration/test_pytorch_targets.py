@@ -17,11 +17,11 @@ torch = pytest.importorskip("torch", reason="needs PyTorch")
 from torch import nn  # noqa: E402
 
 from modelwright.core.errors import BuildFailedError, MeasurementInvalidError, ToolchainMissingError  # noqa: E402
-from modelwright.core.machine import Machine  # noqa: E402
-from modelwright.core.signature import Signature, TensorSpec  # noqa: E402
+from modelwright.core.records.machine import Machine  # noqa: E402
+from modelwright.core.records.signature import Signature, TensorSpec  # noqa: E402
 from modelwright.targets import pytorch  # noqa: E402
-from modelwright.targets.base import BuildRequest, BuildResult, RunSettings  # noqa: E402
-from modelwright.targets.pytorch_program import move_program  # noqa: E402
+from modelwright.targets.contract import BuildRequest, BuildResult, RunSettings  # noqa: E402
+from modelwright.targets.pytorch.program import move_program  # noqa: E402
 
 MACHINE = Machine(name="box", architecture="x86_64", instruction_sets=frozenset({"avx512_bf16"}), cores=2)
 FLOATS = {"fp16": (pytorch.TorchFp16, "float16", 2e-3), "bf16": (pytorch.TorchBf16, "bfloat16", 2e-2)}

@@ -14,8 +14,8 @@ from typing import Any
 import models
 import pytest
 
-from modelwright.core.child import Child, run_in_child
 from modelwright.core.errors import BadInputError, BuildFailedError, MeasurementInvalidError
+from modelwright.core.process.child import Child, run_in_child
 from modelwright.profiles import detect_host
 from modelwright.targets.table import get_target
 

@@ -12,17 +12,18 @@ from onnx import TensorProto, helper, numpy_helper
 from rtx_builder import ask_rtx, require_rtx
 
 from modelwright.core.errors import BuildFailedError
-from modelwright.core.machine import Machine
-from modelwright.core.samples import SampleRef, SampleSet, open_samples
-from modelwright.core.shapes import ShapeRange
-from modelwright.core.signature import Signature, TensorSpec
-from modelwright.targets import onnx_graph, smoothing
-from modelwright.targets.base import BuildRequest
-from modelwright.targets.tensorrt.autocast import DATA_LIMIT
-from modelwright.targets.tensorrt.emulation import round_half_results
-from modelwright.targets.tensorrt.graph_check import check_graph
-from modelwright.targets.tensorrt.graph_types import find_float_types
-from modelwright.targets.tensorrt.precision import PrecisionGraph, make_fp16, make_fp32, make_int8
+from modelwright.core.records.machine import Machine
+from modelwright.core.records.shapes import ShapeRange
+from modelwright.core.records.signature import Signature, TensorSpec
+from modelwright.core.samples.sample_set import SampleRef, SampleSet, open_samples
+from modelwright.targets.contract import BuildRequest
+from modelwright.targets.graphs import graph as onnx_graph
+from modelwright.targets.graphs.emulation import round_half_results
+from modelwright.targets.graphs.legality import check_graph
+from modelwright.targets.graphs.types import find_float_types
+from modelwright.targets.quantization import statistics as smoothing
+from modelwright.targets.quantization.autocast import DATA_LIMIT
+from modelwright.targets.tensorrt.recipes import PrecisionGraph, make_fp16, make_fp32, make_int8
 
 pytest.importorskip("modelopt.onnx.autocast", reason="nvidia-modelopt is not installed")
 

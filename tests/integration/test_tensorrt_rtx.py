@@ -13,8 +13,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from modelwright.core.child import Child, run_in_child
 from modelwright.core.errors import BuildFailedError, ToolchainMissingError, UsageError
+from modelwright.core.process.child import Child, run_in_child
 from modelwright.harness.building import build_targets
 
 pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed", exc_type=ImportError)

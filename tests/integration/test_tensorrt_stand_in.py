@@ -23,7 +23,6 @@ from fake_driver.build import build_fake_driver
 from onnx import TensorProto, helper
 from stand_in import tensorrt as stand_in
 
-from modelwright.core.child import Child, run_in_child
 from modelwright.core.errors import (
     BadInputError,
     BuildFailedError,
@@ -31,6 +30,7 @@ from modelwright.core.errors import (
     ModelwrightError,
     ToolchainMissingError,
 )
+from modelwright.core.process.child import Child, run_in_child
 
 NAME = "NVIDIA Fake RTX 4090"
 STEPS = ":".join(filter(None, (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))))

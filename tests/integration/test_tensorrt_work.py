@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from modelwright.targets.tensorrt.work import measure_work
+from modelwright.targets.graphs.work import measure_work
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 

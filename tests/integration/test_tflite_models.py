@@ -14,12 +14,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from modelwright.core.errors import BuildFailedError, ToolchainMissingError
-from modelwright.core.machine import Machine
-from modelwright.core.samples import SampleRef, SampleSet, open_samples
-from modelwright.core.signature import Signature, TensorSpec
-from modelwright.targets.base import BuildRequest, BuildResult, RunSettings, Session
-from modelwright.targets.tflite import TfliteFp16, TfliteFp32, TfliteInt8, TfliteInt8Dynamic
-from modelwright.targets.tflite_converter.environment import ensure_environment
+from modelwright.core.records.machine import Machine
+from modelwright.core.records.signature import Signature, TensorSpec
+from modelwright.core.samples.sample_set import SampleRef, SampleSet, open_samples
+from modelwright.targets.contract import BuildRequest, BuildResult, RunSettings, Session
+from modelwright.targets.tflite.environment import ensure_environment
+from modelwright.targets.tflite.target import TfliteFp16, TfliteFp32, TfliteInt8, TfliteInt8Dynamic
 
 REQUIRED = os.environ.get("CI") == "true"
 MACHINE = Machine(name="host", architecture="x86_64", instruction_sets=frozenset(), cores=2)

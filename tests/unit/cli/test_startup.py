@@ -23,7 +23,7 @@ def loaded_after(statement: str) -> set[str]:
         "import modelwright.cli.main",
         "import modelwright.targets, modelwright.exporters, modelwright.harness, modelwright.profiles",
         "from modelwright.targets import get_target, target_names\nfor name in target_names(): get_target(name)",
-        "import modelwright.harness.comparing, modelwright.harness.measure_folders",
+        "import modelwright.harness.comparing, modelwright.harness.measuring",
     ],
 )
 def test_no_vendor_package_is_imported(statement: str) -> None:

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from modelwright.core.errors import ToolchainMissingError
-from modelwright.harness.effort import get_effort
 from modelwright.harness.preconditions import require_gpu_for, require_one_buildable
-from modelwright.harness.runner import MeasureSettings
+from modelwright.harness.run.effort import get_effort
+from modelwright.harness.run.runner import MeasureSettings
 from modelwright.profiles import load_profile
 
 SETTINGS = MeasureSettings(effort=get_effort("quick"))

@@ -9,8 +9,8 @@ import pytest
 from stand_in import tensorrt as stand_in
 
 from modelwright.core.errors import BuildFailedError
-from modelwright.core.shapes import ShapeRange
-from modelwright.core.signature import Signature, TensorSpec
+from modelwright.core.records.shapes import ShapeRange
+from modelwright.core.records.signature import Signature, TensorSpec
 from modelwright.targets.tensorrt import engine
 from modelwright.targets.tensorrt.engine import EngineSettings
 from modelwright.targets.tensorrt.flavours import CLASSIC, RTX

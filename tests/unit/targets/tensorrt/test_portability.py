@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from modelwright.core.machine import Gpu, Machine
+from modelwright.core.records.machine import Gpu, Machine
 from modelwright.targets.tensorrt.flavours import CLASSIC, RTX, Flavour
 from modelwright.targets.tensorrt.portability import check_driver, check_needs, describe_needs
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from modelwright.core.machine import Gpu, Machine, normalize_architecture
+from modelwright.core.records.machine import Gpu, Machine, normalize_architecture
 from modelwright.targets.tensorrt import target as tensorrt
 
 CLASSES = (

@@ -1,0 +1,1 @@
+"""NVIDIA's driver and management library, without a package of theirs."""

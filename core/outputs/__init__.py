@@ -1,0 +1,1 @@
+"""What models give: comparing outputs with FP32's, streamed over samples."""

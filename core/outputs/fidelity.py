@@ -1,0 +1,273 @@
+"""How closely one model follows another on consecutive inputs: an artifact FP32, or an export its source.
+
+Streaming: a `FidelityMeter` takes one inference after the other and keeps sums, no outputs. Only numpy is needed, so
+devices run it too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from modelwright.core.errors import BadInputError
+from modelwright.core.outputs.output_meter import OutputFidelity, OutputMeter, is_float
+
+Array = npt.NDArray[Any]
+Outputs = Mapping[str, Array]
+"""One inference's outputs: name -> array."""
+
+_SCORE_NAME = re.compile("logit|score|prob|class|softmax", re.IGNORECASE)
+MIN_COSINE = 0.99
+MIN_EQUAL_SHARE = 0.5
+"""Integer outputs (class numbers, mostly) that differ in more than half of their elements are not following."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fidelity:
+    """How a candidate follows its reference.
+
+    Attributes:
+        samples: Inferences compared.
+        outputs: One record an output, in the reference's order.
+        worst_output: The float output with the lowest mean cosine; without float outputs the integer one with the
+            lowest share of equal elements.
+        cosine: Mean cosine of the worst float output; None without float outputs.
+        agreement: Share of rows whose top class is the reference's, over the primary output; see `find_scores`. Of a
+            model without float outputs, the share of the first output's classes or flags that are equal.
+        agreement_reason: Why there is no agreement.
+    """
+
+    samples: int
+    outputs: tuple[OutputFidelity, ...]
+    worst_output: str | None
+    cosine: float | None
+    agreement: float | None
+    agreement_reason: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns JSON values, none of them NaN or infinite."""
+        return dataclasses.asdict(self) | {"outputs": [dataclasses.asdict(output) for output in self.outputs]}
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> Fidelity:
+        outputs = tuple(
+            OutputFidelity(**{**output, "layout": None if output["layout"] is None else tuple(output["layout"])})
+            for output in data["outputs"]
+        )
+        return Fidelity(**{**data, "outputs": outputs})
+
+
+class FidelityMeter:
+    """Compares inference after inference.
+
+    Memory: three float64 arrays the size of one sample's outputs.
+    """
+
+    def __init__(self) -> None:
+        self._samples = 0
+        self._outputs: dict[str, OutputMeter] = {}
+        self._scores: str | None = None
+        self._agreed = 0
+        self._rows = 0
+
+    def add(self, reference: Outputs, candidate: Outputs) -> None:
+        """Takes the outputs of one inference on the same input; a missing output counts as one of another shape."""
+        if not self._samples:
+            self._scores = find_scores(reference) or _find_classes(reference)
+        self._samples += 1
+        for name, expected in reference.items():
+            expected = np.asarray(expected)
+            meter = self._outputs.get(name)
+            if meter is None:
+                meter = self._outputs[name] = OutputMeter(name, is_float=is_float(expected))
+            found = candidate.get(name)
+            meter.add(expected, None if found is None else np.asarray(found))
+        if self._scores is not None:
+            count = _count_agreeing if is_float(np.asarray(reference[self._scores])) else _count_equal
+            agreed, rows = count(reference[self._scores], candidate.get(self._scores))
+            self._agreed += agreed
+            self._rows += rows
+
+    def result(self) -> Fidelity:
+        """Returns what was seen so far."""
+        outputs = tuple(meter.result() for meter in self._outputs.values())
+        floats = [output for output in outputs if output.cosine_mean is not None]
+        worst = min(floats, key=lambda output: output.cosine_mean or 0.0, default=None)
+        named = worst or min(outputs, key=lambda output: output.equal_share or 0.0, default=None)
+        reason = None
+        if not self._rows:
+            reason = "no output reads as class scores" if self._samples else "no sample was compared"
+        return Fidelity(
+            samples=self._samples,
+            outputs=outputs,
+            worst_output=None if named is None else named.name,
+            cosine=None if worst is None else worst.cosine_mean,
+            agreement=self._agreed / self._rows if self._rows else None,
+            agreement_reason=reason,
+        )
+
+
+def compare_outputs(reference: Iterable[Outputs], candidate: Iterable[Outputs]) -> Fidelity:
+    """Compares two equally long sequences of outputs; see `FidelityMeter`."""
+    meter = FidelityMeter()
+    for expected, found in zip(reference, candidate, strict=True):
+        meter.add(expected, found)
+    return meter.result()
+
+
+def find_scores(outputs: Outputs) -> str | None:
+    """Returns the output that reads as class scores: a float one [rows, classes], else [rows, tokens, classes].
+
+    One class alone has no top: a last dimension of 1 does not count. Of several, one that is named for scores goes
+    before embeddings and boxes; else the first.
+    """
+    for rank in (2, 3):
+        fitting = [
+            name
+            for name, value in outputs.items()
+            if is_float(np.asarray(value)) and np.ndim(value) == rank and np.shape(value)[-1] > 1
+        ]
+        if fitting:
+            return next((name for name in fitting if _SCORE_NAME.search(name)), fitting[0])
+    return None
+
+
+def count_correct(outputs: Outputs, label: int | np.integer[Any]) -> int:
+    """Returns 1 when the top class of one inference is `label`, else 0.
+
+    Scores come from the output [1, classes], see `find_scores`; without one, a single integer is the class itself.
+
+    Raises:
+        BadInputError: No output says one class for the sample, so labels cannot be used.
+    """
+    name = find_scores(outputs)
+    if name is not None:
+        scores = np.asarray(outputs[name])
+        if scores.size == scores.shape[-1]:
+            return int(not np.isnan(scores).any() and int(np.argmax(scores)) == int(label))
+    for value in map(np.asarray, outputs.values()):
+        if value.size == 1 and value.dtype.kind in "iu":
+            return int(int(value.reshape(())) == int(label))
+    described = ", ".join(f"{name} {list(np.shape(value))}" for name, value in outputs.items())
+    raise BadInputError(
+        f"the samples have labels, but no output gives one class for a sample: {described}",
+        hint="labels work with an output of the shape [batch, classes]; leave them out of the samples otherwise",
+    )
+
+
+def explain_divergence(
+    fidelity: Fidelity, min_cosine: float = MIN_COSINE, *, min_equal_share: float = MIN_EQUAL_SHARE
+) -> str | None:
+    """Returns a sentence naming the worst output when the candidate does not follow its reference, else None.
+
+    Args:
+        fidelity: What was measured.
+        min_cosine: Mean cosine that every float output must reach.
+        min_equal_share: Share of equal elements that every integer output must reach.
+    """
+    return (
+        _explain_broken(fidelity)
+        or _explain_direction(fidelity, min_cosine)
+        or _explain_size(fidelity, min_cosine)
+        or _explain_values(fidelity, min_equal_share)
+    )
+
+
+def _explain_broken(fidelity: Fidelity) -> str | None:
+    if not fidelity.samples or not fidelity.outputs:
+        return "no sample was compared"
+    for output in fidelity.outputs:
+        if output.shape_fault is not None:
+            return f"output {output.name} has another shape: {output.shape_fault}{_explain_layout(output)}"
+    for output in fidelity.outputs:
+        if output.nonfinite:
+            return (
+                f"output {output.name} has {output.nonfinite} NaN or infinite elements "
+                "where FP32 is finite, which mostly means an overflow"
+            )
+    return None
+
+
+def _explain_direction(fidelity: Fidelity, min_cosine: float) -> str | None:
+    diverging = [
+        output for output in fidelity.outputs if output.cosine_mean is not None and output.cosine_mean < min_cosine
+    ]
+    if diverging:
+        worst = min(diverging, key=lambda output: output.cosine_mean or 0.0)
+        digits = 4 if min_cosine <= 0.999 else 6
+        return (
+            f"output {worst.name} has a mean cosine of {worst.cosine_mean:.{digits}f} with FP32 over "
+            f"{fidelity.samples} samples (worst sample {worst.cosine_min:.{digits}f}, at least {min_cosine:g} is "
+            "expected)"
+            f"{_explain_layout(worst)}"
+        )
+    return None
+
+
+def _explain_values(fidelity: Fidelity, min_equal_share: float) -> str | None:
+    for output in fidelity.outputs:
+        if output.is_constant:
+            return f"output {output.name} is the same on all {fidelity.samples} samples, while FP32's is not"
+        if output.equal_share is not None and output.equal_share < min_equal_share:
+            return (
+                f"output {output.name} equals FP32 in {output.equal_share:.1%} of its elements "
+                f"(at least {min_equal_share:.0%} is expected)"
+            )
+    return None
+
+
+def _explain_size(fidelity: Fidelity, min_cosine: float) -> str | None:
+    # An error of this norm alone costs 1 - min_cosine; three times as much is no rounding but, say, a wrong scale.
+    most_error = 3 * math.sqrt(2 * (1 - min_cosine))
+    for output in fidelity.outputs:
+        if output.relative_l2_error is not None and output.relative_l2_error > most_error:
+            return (
+                f"output {output.name} is off by {output.relative_l2_error:.1%} of FP32's size, over "
+                f"{fidelity.samples} samples (at most {most_error:.1%} is expected), though its direction is right"
+            )
+    return None
+
+
+def _explain_layout(output: OutputFidelity) -> str:
+    if output.layout is None:
+        return ""
+    return (
+        f"; after the permutation {output.layout} of its axes the values match, so it most likely comes out in another "
+        "layout (NCHW and NHWC mixed up)"
+    )
+
+
+def _find_classes(outputs: Outputs) -> str | None:
+    """Returns the first output of a model that gives classes or flags themselves and no floats."""
+    arrays = {name: np.asarray(value) for name, value in outputs.items()}
+    if any(value.dtype.kind not in "iub" for value in arrays.values()):
+        return None
+    return next(iter(arrays), None)
+
+
+def _count_equal(expected: Array, found: Array | None) -> tuple[int, int]:
+    """Returns equal elements and elements."""
+    wanted = np.asarray(expected)
+    if found is None or np.shape(found) != wanted.shape:
+        return 0, wanted.size
+    return int(np.count_nonzero(wanted == np.asarray(found))), wanted.size
+
+
+def _count_agreeing(expected: Array, found: Array | None) -> tuple[int, int]:
+    """Returns agreeing rows and rows; a choice that ties with the reference's top agrees."""
+    wanted = np.asarray(expected)
+    rows = wanted.reshape(-1, wanted.shape[-1])
+    if found is None or np.shape(found) != wanted.shape:
+        return 0, len(rows)
+    have = np.asarray(found).reshape(rows.shape)
+    sound = np.isfinite(have).all(axis=1) | ~np.isfinite(rows).all(axis=1)
+    chosen = np.take_along_axis(rows, np.argmax(have, axis=1)[:, None], axis=1)[:, 0]
+    agreed = sound & (chosen == rows.max(axis=1))
+    return int(np.count_nonzero(agreed)), len(rows)

@@ -1,0 +1,1 @@
+"""Child processes: whatever is heavy, hostile or crash-prone runs in one."""

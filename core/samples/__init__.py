@@ -1,0 +1,1 @@
+"""Samples: opened, checked, hashed, stored and streamed."""

@@ -1,0 +1,1 @@
+"""ONNX files: read, validated, and compared with the source that they were exported from."""

@@ -1,0 +1,237 @@
+"""Reading ONNX files: their tensors, parameters, external data and signature. For child processes only.
+
+`onnx` is imported inside the functions; messages of its protobuf classes are typed `Any`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from modelwright.core.errors import BadInputError
+from modelwright.core.records.signature import Dimension, Signature, TensorSpec
+from modelwright.exporters.file_kinds import refuse_other_files
+
+DEFAULT_DOMAINS = ("", "ai.onnx")
+_FLOAT_TYPES = (1, 10, 11, 16)
+"""onnx.TensorProto: FLOAT, FLOAT16, DOUBLE, BFLOAT16."""
+_NUMPY_NAMES = {
+    1: "float32",
+    2: "uint8",
+    3: "int8",
+    4: "uint16",
+    5: "int16",
+    6: "int32",
+    7: "int64",
+    9: "bool",
+    10: "float16",
+    11: "float64",
+    12: "uint32",
+    13: "uint64",
+}
+"""onnx.TensorProto.DataType -> numpy's name, of the types that numpy itself has and runtimes take."""
+_STRING_TYPE = 8
+_INVENTED_NAME = re.compile(r"^unk__\d+$")
+"""What onnx's shape inference calls dimensions without a name."""
+_EXTERNAL = 1
+_PROTOBUF_START = 0x08
+"""The tag of `ir_version`, which every exporter writes first."""
+
+
+def read_graph(path: Path) -> Any:
+    """Reads a model without its external data.
+
+    Raises:
+        BadInputError: Not ONNX, cut off, or without a graph.
+    """
+    import onnx
+
+    refuse_other_files(path)
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception as error:  # protobuf's errors depend on its implementation
+        with path.open("rb") as file:
+            looks_right = file.read(1) == bytes([_PROTOBUF_START])
+        size = path.stat().st_size
+        what = f"is cut off or damaged ({size} bytes)" if looks_right else "is not an ONNX model"
+        raise BadInputError(f"{path} {what}", hint="download or export it again") from error
+    if not model.HasField("graph") or not (model.graph.node or model.graph.output):
+        raise BadInputError(f"{path} is not an ONNX model, or is cut off: it has no graph")
+    if any(isinstance(text, bytes) for text in _iterate_texts(model)):
+        raise BadInputError(f"{path} is damaged: it holds names that are not text", hint="download or export it again")
+    return model
+
+
+def _iterate_texts(model: Any) -> Iterator[Any]:
+    """Yields the names of a model; protobuf hands over `bytes` for what is not UTF-8, which nothing later expects."""
+    yield from (entry.domain for entry in model.opset_import)
+    for graph in iterate_graphs(model):
+        for node in graph.node:
+            yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+            yield from (attribute.name for attribute in node.attribute)
+        if hasattr(graph, "initializer"):
+            yield from (tensor.name for tensor in graph.initializer)
+            for value in (*graph.input, *graph.output, *graph.value_info):
+                yield value.name
+                yield from (dimension.dim_param for dimension in value.type.tensor_type.shape.dim)
+
+
+def iterate_graphs(model: Any) -> Iterator[Any]:
+    """Yields the main graph, those inside its nodes' attributes, and the bodies of the model's own functions."""
+    pending = [model.graph, *model.functions]
+    while pending:
+        graph = pending.pop()
+        yield graph
+        for node in graph.node:
+            for attribute in node.attribute:
+                if attribute.HasField("g"):
+                    pending.append(attribute.g)
+                pending.extend(attribute.graphs)
+
+
+def iterate_tensors(model: Any) -> Iterator[Any]:
+    """Yields every constant tensor: initializers, dense and sparse, and tensors in attributes."""
+    for graph in iterate_graphs(model):
+        if hasattr(graph, "initializer"):  # a function has none
+            yield from graph.initializer
+            for sparse in graph.sparse_initializer:
+                yield sparse.values
+                yield sparse.indices
+        for node in graph.node:
+            for attribute in node.attribute:
+                if attribute.HasField("t"):
+                    yield attribute.t
+                yield from attribute.tensors
+
+
+def count_parameters(model: Any) -> int:
+    """Returns the number of elements of floating-point constants."""
+    return sum(math.prod(tensor.dims) for tensor in iterate_tensors(model) if tensor.data_type in _FLOAT_TYPES)
+
+
+def read_opset(model: Any) -> int:
+    """Returns the opset of the default domain; files from before opsets have 1."""
+    return max((entry.version for entry in model.opset_import if entry.domain in DEFAULT_DOMAINS), default=1)
+
+
+def list_operators(model: Any) -> set[tuple[str, str]]:
+    """Returns (domain, operator) of all nodes, the default domain as an empty string."""
+    return {
+        ("" if node.domain in DEFAULT_DOMAINS else node.domain, node.op_type)
+        for graph in iterate_graphs(model)
+        for node in graph.node
+    }
+
+
+def find_external_files(path: Path, model: Any) -> list[str]:
+    """Returns the names of the files with the model's weights, relative to its folder.
+
+    Raises:
+        BadInputError: One is missing, cut off, or lies outside the model's folder.
+    """
+    names: dict[str, None] = {}
+    for tensor in iterate_tensors(model):
+        if tensor.data_location != _EXTERNAL:
+            continue
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        name = entries.get("location", "")
+        if name not in names:
+            _require_inside(path, tensor.name, name)
+            names[name] = None
+        _require_long_enough(path, tensor.name, name, entries)
+    return list(names)
+
+
+def read_signature(path: Path, model: Any) -> Signature:
+    """Returns the signature; a dynamic dimension without a name becomes `batch` on axis 0, `dim_K` on axis K.
+
+    Raises:
+        BadInputError: An input or output that is not a tensor of numbers, or an input of unknown rank.
+    """
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    initializers |= {sparse.values.name for sparse in model.graph.sparse_initializer}
+    inputs = [value for value in model.graph.input if value.name not in initializers]
+    if not inputs:
+        raise BadInputError(f"{path} has no inputs: its outputs are constants")
+    if not model.graph.output:
+        raise BadInputError(f"{path} has no outputs")
+    return Signature(
+        inputs=tuple(_read_spec(path, "input", value) for value in inputs),
+        outputs=tuple(_read_spec(path, "output", value) for value in model.graph.output),
+    )
+
+
+def _read_spec(path: Path, role: str, value: Any) -> TensorSpec:
+    kind = value.type.WhichOneof("value")
+    if kind is None and role == "output":
+        raise BadInputError(f"{path}: output {value.name} has no type, and shape inference finds none")
+    if kind != "tensor_type":
+        what = (kind or "untyped").removesuffix("_type").replace("_", " ")
+        hint = "cut the graph before that node; for scikit-learn models convert with options={'zipmap': False}"
+        raise BadInputError(f"{path}: {role} {value.name} is {what}, only dense tensors are supported", hint=hint)
+    tensor = value.type.tensor_type
+    dtype = _NUMPY_NAMES.get(tensor.elem_type)
+    if dtype is None:
+        import onnx
+
+        known = tensor.elem_type in onnx.TensorProto.DataType.values()
+        name = onnx.TensorProto.DataType.Name(tensor.elem_type).lower() if known else f"type {tensor.elem_type}"
+        hint = (
+            "do the text processing outside the model" if tensor.elem_type == _STRING_TYPE else "add a Cast to float32"
+        )
+        raise BadInputError(
+            f"{path}: {role} {value.name} is {name}, only numbers that numpy has are supported", hint=hint
+        )
+    if not tensor.HasField("shape"):
+        if role == "input":
+            raise BadInputError(
+                f"{path}: input {value.name} has no shape, not even a rank",
+                hint="export it again with input shapes, or set them with onnx.tools.update_model_dims",
+            )
+        return TensorSpec(name=value.name, dtype=dtype, shape=None)
+    shape = tuple(_read_dimension(axis, dimension) for axis, dimension in enumerate(tensor.shape.dim))
+    return TensorSpec(name=value.name, dtype=dtype, shape=shape)
+
+
+def _read_dimension(axis: int, dimension: Any) -> Dimension:
+    # Some exporters write -1 for a size that they do not know.
+    if dimension.WhichOneof("value") == "dim_value" and dimension.dim_value >= 0:
+        return int(dimension.dim_value)
+    name = "" if _INVENTED_NAME.match(dimension.dim_param) else dimension.dim_param
+    return name or ("batch" if axis == 0 else f"dim_{axis}")
+
+
+def _require_inside(path: Path, tensor: str, name: str) -> None:
+    where = f"{path}: the data of {tensor or 'a tensor'}"
+    pure = PurePosixPath(name)
+    if not name or pure.is_absolute() or ".." in pure.parts or "\\" in name:
+        raise BadInputError(
+            f"{where} lies at {name!r}, outside the model's folder",
+            hint="do not use this model unless you trust its maker; save it again with the data next to it",
+        )
+    file = path.parent / name
+    if not file.resolve().is_relative_to(path.parent.resolve()):
+        raise BadInputError(
+            f"{where} lies in {name}, a link that leaves the model's folder",
+            hint="copy the model with its data, links resolved: cp -rL FOLDER OTHER_FOLDER",
+        )
+    if not file.is_file():
+        raise BadInputError(
+            f"{where} should lie in {name}, which is missing", hint=f"put {name} into {path.parent.resolve()}"
+        )
+
+
+def _require_long_enough(path: Path, tensor: str, name: str, entries: dict[str, str]) -> None:
+    size = (path.parent / name).stat().st_size
+    try:
+        end = int(entries.get("offset", 0)) + int(entries.get("length", 0))
+    except ValueError as error:
+        raise BadInputError(f"{path}: {tensor} has an unreadable offset or length") from error
+    if end > size or end < 0:
+        raise BadInputError(
+            f"{path}: {name} is cut off: {tensor} ends at byte {end}, the file has {size}",
+            hint=f"download or export {name} again",
+        )

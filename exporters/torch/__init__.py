@@ -1,0 +1,1 @@
+"""PyTorch sources: loaded and exported, in a child process."""

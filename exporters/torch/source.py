@@ -1,0 +1,300 @@
+"""PyTorch sources: a factory of the user's or a saved `torch.export` program, with its example inputs.
+
+For child processes only: a factory is the user's own code, and a saved program may be hostile.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from modelwright.core.errors import BadInputError, ToolchainMissingError
+from modelwright.core.files import hash_file
+from modelwright.core.samples.archives import read_arrays
+from modelwright.core.samples.python_source import load_function, shorten_traceback
+from modelwright.core.samples.sample_set import LABELS, SampleRef
+
+Array = npt.NDArray[Any]
+
+_EXAMPLE_ROWS = 2
+"""torch.export specialises a batch of 1, and so makes a dynamic batch of it impossible."""
+_LEAST_TORCH = (2, 10)
+"""Earlier versions could be made to run code by a crafted file."""
+
+
+@dataclass(kw_only=True)
+class TorchSource:
+    """A module that can be called and captured.
+
+    Attributes:
+        name: For messages.
+        module: The network in evaluation mode, FP32, on the CPU; of a program, its module.
+        args: Positional example inputs.
+        kwargs: Example inputs by name.
+        program: The saved `torch.export` program, captured already; None for a factory.
+        output_names: Names that the module gives to its outputs, if it does.
+        examples_from_samples: Whether the example inputs are the first rows of the samples.
+        files: Name -> SHA-256 of the code and data that the source was made from.
+        weights_sha256: Of the state dict.
+        notes: Sentences for the user.
+    """
+
+    name: str
+    module: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    program: Any | None = None
+    output_names: tuple[str, ...] | None = None
+    examples_from_samples: bool = False
+    files: dict[str, str] = field(default_factory=dict)
+    weights_sha256: str = ""
+    notes: list[str] = field(default_factory=list)
+
+
+def load_factory(path: Path, function: str, samples: SampleRef | None) -> TorchSource:
+    """Calls the user's factory.
+
+    Args:
+        path: The Python file.
+        function: Returns an `nn.Module`, or it and its example inputs: a tensor, a tuple, or a dict by name. A module
+            of that name serves too.
+        samples: Where example inputs come from when the factory gives none.
+
+    Raises:
+        BadInputError: The factory failed or returned something else, or there are no example inputs.
+    """
+    if importlib.util.find_spec("torch") is None:
+        import_torch()  # says what is missing better than the user's own import does
+    name = f"{path.name}:{function}"
+    with _record_files(path.resolve().parent) as files:
+        factory = load_function(path, function)
+        try:
+            made = factory if _is_module(factory) else factory()
+        except (Exception, SystemExit) as error:
+            raise BadInputError(
+                f"{name} failed: {type(error).__name__}: {error}",
+                hint=(
+                    "the function is called without arguments"
+                    if isinstance(error, TypeError)
+                    else f"make {name} run by itself first; it is called in the folder that you are in"
+                ),
+                detail=shorten_traceback(error),
+            ) from error
+    torch = import_torch()
+    module, examples = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    if not isinstance(module, torch.nn.Module):
+        raise BadInputError(
+            f"{name} returned {type(made).__name__}, not an nn.Module",
+            hint="return the module, or (module, example_inputs), with a tuple or a dict of tensors",
+        )
+    if isinstance(module, torch.jit.ScriptModule):
+        raise BadInputError(
+            f"{name} gives a TorchScript module, whose Python code is gone: torch.export cannot capture it",
+            hint="give the nn.Module that it was scripted or traced from",
+        )
+    source = TorchSource(name=name, module=module, args=(), kwargs={}, files=files)
+    _make_fp32(torch, source)
+    names = getattr(module, "output_names", None)
+    if names is not None:
+        source.output_names = (names,) if isinstance(names, str) else tuple(str(item) for item in names)
+    if examples is None:
+        if samples is None:
+            raise BadInputError(
+                f"{name} gives no example inputs, and there are no samples to take them from",
+                hint="return (module, example_inputs) from it, or add --samples",
+            )
+        examples = _take_examples(torch, name, module, samples)
+        source.examples_from_samples = True
+    source.args, source.kwargs = _bind_examples(torch, name, module, examples)
+    source.weights_sha256 = hash_state(module.state_dict())
+    return source
+
+
+def load_program(path: Path, samples: SampleRef | None) -> TorchSource:
+    """Loads a program that `torch.export.save` wrote.
+
+    Raises:
+        BadInputError: Not such a program, damaged, or without example inputs.
+        ToolchainMissingError: torch is too old to read untrusted files.
+    """
+    torch = import_torch()
+    found = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    if found < _LEAST_TORCH:
+        raise ToolchainMissingError(
+            f"torch {torch.__version__} reads saved programs unsafely", hint="pip install 'torch>=2.10'"
+        )
+    try:
+        program = torch.export.load(str(path))
+    except Exception as error:  # zip, JSON, pickle and schema errors
+        raise BadInputError(
+            f"{path} cannot be read as a saved torch.export program: {_first_line(error)}",
+            hint="save it again with torch.export.save(program, path) and a torch that is not newer than this one "
+            f"({torch.__version__})",
+        ) from error
+    source = TorchSource(name=path.name, module=program.module(), args=(), kwargs={}, program=program)
+    source.files = {path.name: hash_file(path)}
+    source.weights_sha256 = hash_state(program.state_dict)
+    if program.example_inputs is not None:
+        source.args, source.kwargs = tuple(program.example_inputs[0]), dict(program.example_inputs[1])
+    elif samples is not None:
+        names = [str(name) for name in program.graph_signature.user_inputs]
+        source.kwargs = {
+            name: _to_tensor(torch, value) for name, value in _first_rows(samples, names, path.name).items()
+        }
+    else:
+        raise BadInputError(f"{path} was saved without example inputs, and there are no samples", hint="add --samples")
+    return source
+
+
+def import_torch() -> Any:
+    """Imports torch.
+
+    Raises:
+        ToolchainMissingError: Absent, or installed but broken.
+    """
+    try:
+        import torch
+        import torch.export
+        import torch.onnx
+    except ModuleNotFoundError as error:
+        raise ToolchainMissingError(
+            f"Python package {error.name} is not installed; PyTorch sources need it",
+            hint="pip install 'torch>=2.10' 'onnxscript>=0.6'",
+        ) from error
+    except Exception as error:  # a vendor's import can raise anything
+        raise ToolchainMissingError("torch is installed but does not import", detail=str(error)) from error
+    return torch
+
+
+def hash_state(state: Mapping[str, Any]) -> str:
+    """Returns the SHA-256 of a state dict: names, dtypes, shapes and bytes, in the order of the names."""
+    torch = import_torch()
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name]
+        if not isinstance(value, torch.Tensor):
+            continue
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _is_module(value: Any) -> bool:
+    return isinstance(value, import_torch().nn.Module)
+
+
+def _make_fp32(torch: Any, source: TorchSource) -> None:
+    tensors = [*source.module.parameters(), *source.module.buffers()]
+    other = sorted({str(t.dtype) for t in tensors if t.is_floating_point() and t.dtype != torch.float32})
+    if other:
+        source.notes.append(f"{source.name} has weights in {', '.join(other)}; they were converted to float32")
+        source.module.float()
+    source.module.to("cpu").eval().requires_grad_(requires_grad=False)
+
+
+def _bind_examples(torch: Any, name: str, module: Any, examples: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Puts example inputs under the names of forward's parameters, in their order, wherever they have names."""
+    if isinstance(examples, Mapping):
+        args, kwargs = (), {str(key): _to_tensor(torch, value) for key, value in examples.items()}
+    else:
+        items = tuple(examples) if isinstance(examples, list | tuple) else (examples,)
+        args, kwargs = tuple(_to_tensor(torch, value) for value in items), {}
+    try:
+        signature = inspect.signature(module.forward)
+        bound = signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise BadInputError(
+            f"the example inputs of {name} do not fit forward{inspect.signature(module.forward)}: {error}",
+            hint="give a tuple in the order of forward's parameters, or a dict by their names",
+        ) from error
+    kinds = {signature.parameters[key].kind for key in bound.arguments}
+    by_name = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
+    return ((), dict(bound.arguments)) if kinds <= by_name else (bound.args, bound.kwargs)
+
+
+def _take_examples(torch: Any, name: str, module: Any, samples: SampleRef) -> dict[str, Any]:
+    parameters = inspect.signature(module.forward).parameters.values()
+    fixed = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    wanted = [parameter for parameter in parameters if parameter.kind not in fixed]
+    required = [parameter.name for parameter in wanted if parameter.default is inspect.Parameter.empty]
+    rows = _first_rows(samples, required, name, optional=[parameter.name for parameter in wanted])
+    examples = {key: _to_tensor(torch, value) for key, value in rows.items()}
+    if all(value.ndim > 1 and value.shape[1] == 1 for value in examples.values()):
+        # Either samples with an axis of size 1, as grey images have, or whole inputs with a batch of 1, stacked.
+        with torch.no_grad():
+            try:
+                module(**examples)
+            except Exception:  # what a module raises for a wrong rank is its own affair
+                return {key: value[:, 0] for key, value in examples.items()}
+    return examples
+
+
+def _first_rows(
+    samples: SampleRef, required: Sequence[str], name: str, optional: Sequence[str] = ()
+) -> dict[str, Array]:
+    """Returns the first two samples as one batch, by input name; a single one is taken twice."""
+    arrays = read_arrays(samples.path)
+    missing = [key for key in required if key not in arrays]
+    unknown = [key for key in arrays if key not in required and key not in optional and key != LABELS]
+    if missing or unknown:
+        raise BadInputError(
+            f"{samples.path}: the arrays {', '.join(arrays)} do not match the inputs of {name}: {', '.join(required)}",
+            hint="name the arrays after the parameters of the module's forward",
+        )
+    rows = {}
+    for key in [*required, *(key for key in optional if key in arrays and key not in required)]:
+        part = np.array(arrays[key][:_EXAMPLE_ROWS])
+        rows[key] = part if len(part) == _EXAMPLE_ROWS else np.repeat(part, _EXAMPLE_ROWS, axis=0)
+    return rows
+
+
+def _to_tensor(torch: Any, value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        value = torch.from_numpy(np.array(value))
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu()
+        return value.float() if value.is_floating_point() and value.dtype != torch.float32 else value
+    if isinstance(value, list | tuple):
+        return type(value)(_to_tensor(torch, item) for item in value)
+    return value
+
+
+@contextmanager
+def _record_files(folder: Path) -> Iterator[dict[str, str]]:
+    """Yields a dict that afterwards holds the hash of every file of a folder that was read in the block.
+
+    Code that comes as a module, and data opened from Python; files opened by native libraries are not seen, but the
+    weights that they hold are hashed as the state dict.
+    """
+    opened: set[str] = set()
+    recording = True
+
+    def note(event: str, arguments: tuple[Any, ...]) -> None:
+        if recording and event == "open" and isinstance(arguments[0], str) and "w" not in str(arguments[1] or ""):
+            opened.add(arguments[0])
+
+    sys.addaudithook(note)
+    files: dict[str, str] = {}
+    try:
+        yield files
+    finally:
+        recording = False
+    opened |= {str(getattr(module, "__file__", None) or "") for module in list(sys.modules.values())}
+    for path in sorted({Path(name).resolve() for name in opened if name}):
+        is_code_cache = path.suffix == ".pyc" or "site-packages" in path.parts
+        if path.is_relative_to(folder) and path.is_file() and not is_code_cache:
+            files[path.relative_to(folder).as_posix()] = hash_file(path)
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]

@@ -1,0 +1,208 @@
+"""The child side of an export: reads the source, writes ONNX into a staging folder, checks and compares it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modelwright.core.errors import BadInputError, ModelwrightError
+from modelwright.core.files import explain_os_error, hash_file, hash_json
+from modelwright.core.records.exported import PROGRAM_SUFFIX, combine_hashes
+from modelwright.core.samples.sample_set import SampleRef
+from modelwright.exporters.onnx import file as onnx_file
+from modelwright.exporters.onnx.validate import ValidatedModel, validate_model
+
+if TYPE_CHECKING:
+    from modelwright.exporters.torch.export import Captured
+    from modelwright.exporters.torch.source import TorchSource
+
+Progress = Callable[[str], None]
+
+
+def convert(
+    kind: str,
+    path: str,
+    function: str | None,
+    directory: str,
+    name: str,
+    samples: dict[str, Any] | None,
+    tolerance: float,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Makes `directory/name` from a source.
+
+    Args:
+        kind: `onnx`, `pt2` or `factory`.
+        path: The source's file.
+        function: Of a factory.
+        directory: Staging folder; for a model that is passed through in its place, its own folder.
+        name: File name of the ONNX model.
+        samples: `SampleRef.to_dict`, or None.
+        tolerance: Relative L2 error that no output may exceed.
+        progress: Takes the phase that begins.
+
+    Returns:
+        The fields of `ExportedModel` but for `model_path`, and of `source` all but its kind and path.
+
+    Raises:
+        BadInputError: The source cannot be used.
+        BuildFailedError: It cannot be converted, or its ONNX form does not follow it.
+    """
+    out = Path(directory) / name
+    ref = None if samples is None else SampleRef.from_dict(samples)
+    with explain_os_error(out):
+        if kind == "onnx":
+            result = _pass_through(Path(path), out, progress)
+        else:
+            result = _convert_torch(kind, Path(path), function, out, ref, tolerance, progress)
+    return result
+
+
+def _pass_through(path: Path, out: Path, progress: Progress) -> dict[str, Any]:
+    """Copies a model and its data, unless it is in its place already, and checks the copy."""
+    progress("reading the ONNX file")
+    names = onnx_file.find_external_files(path, onnx_file.read_graph(path))
+    if out.name in names:
+        raise BadInputError(f"{path} has a data file of the name {out.name}", hint="choose another --out")
+    if not (out.exists() and out.samefile(path)):
+        progress("copying the model")
+        for name in names:
+            # Copied, not hard-linked: onnx refuses data files with more than one link.
+            (out.parent / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path.parent / name, out.parent / name)
+        shutil.copyfile(path, out)
+    checked = _validate(out, path, progress)
+    files = _hash_files(out, names, progress)
+    source = {"sha256": combine_hashes(files), "files": {path.name: files[out.name]} | {n: files[n] for n in names}}
+    reason = "the source is ONNX already, nothing was converted"
+    return _assemble(out, checked, files, source, None, reason, [])
+
+
+def _convert_torch(
+    kind: str,
+    path: Path,
+    function: str | None,
+    out: Path,
+    samples: SampleRef | None,
+    tolerance: float,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Exports with a dynamic batch, and with a fixed one where that fails."""
+    from modelwright.exporters.torch.source import load_factory, load_program
+
+    if kind == "pt2":
+        progress("loading the saved program")
+        source = load_program(path, samples)
+        checked, captured, comparison = _export_once(source, out, samples, tolerance, progress, dynamic=True)
+        if not captured.batch_is_dynamic:
+            source.notes.append(
+                f"{source.name} was captured with a fixed batch; capture it with a dynamic one to vary it"
+            )
+    else:
+        assert function is not None
+        progress(f"running {path.name}:{function}")
+        source = load_factory(path, function, samples)
+        try:
+            checked, captured, comparison = _export_once(source, out, samples, tolerance, progress, dynamic=True)
+        except ModelwrightError as error:
+            progress("exporting again with a fixed batch")
+            checked, captured, comparison = _export_once(source, out, samples, tolerance, progress, dynamic=False)
+            rows = _batch_of(captured)
+            source.notes.append(f"the batch is fixed at {rows}: with a dynamic one, {_shorten(error.message)}")
+    if samples is None:
+        source.notes.append("compared with its source on the example inputs only: give samples for a real proof")
+    program = _save_program(source, captured, out, progress)
+    names = [file.name for file in out.parent.iterdir() if file.name not in (out.name, program["program"])]
+    files = _hash_files(out, names, progress)
+    described = {
+        "sha256": hash_json({"files": source.files, "weights": source.weights_sha256}),
+        "files": source.files,
+        "weights_sha256": source.weights_sha256,
+    }
+    return _assemble(out, checked, files, described, comparison, None, source.notes) | program
+
+
+def _save_program(source: TorchSource, captured: Captured, out: Path, progress: Progress) -> dict[str, Any]:
+    """Returns the fields of the record that tell of the saved program."""
+    from modelwright.exporters.torch.export import write_program
+
+    progress("saving the captured program")
+    path = out.with_name(out.stem + PROGRAM_SUFFIX)
+    saved = write_program(source, captured, path)
+    return {"program": path.name if saved else None, "program_sha256": hash_file(path) if saved else None}
+
+
+def _export_once(
+    source: TorchSource, out: Path, samples: SampleRef | None, tolerance: float, progress: Progress, *, dynamic: bool
+) -> tuple[ValidatedModel, Captured, dict[str, Any]]:
+    from modelwright.exporters.onnx.follows import compare_with_source
+    from modelwright.exporters.torch.export import capture, write_onnx
+
+    for leftover in out.parent.iterdir():
+        leftover.unlink()
+    progress("capturing the module with torch.export")
+    captured = capture(source, dynamic=dynamic)
+    progress("converting to ONNX")
+    write_onnx(source, captured, out)
+    checked = validate_model(out, progress)
+    progress("comparing with the source")
+    comparison = compare_with_source(out, checked.signature, source, captured, samples, tolerance)
+    return checked, captured, comparison
+
+
+def _validate(out: Path, path: Path, progress: Progress) -> ValidatedModel:
+    """Checks the staged copy; errors name the user's file."""
+    try:
+        return validate_model(out, progress)
+    except BadInputError as error:
+        message = error.message.replace(str(out), str(path))
+        raise BadInputError(message, hint=error.hint, detail=error.detail) from error.__cause__
+
+
+def _hash_files(out: Path, names: list[str], progress: Progress) -> dict[str, str]:
+    progress("hashing")
+    return {name: hash_file(out.parent / name) for name in [out.name, *names]}
+
+
+def _batch_of(captured: Captured) -> int | None:
+    rows = [int(leaf.shape[0]) for leaf, flag in zip(captured.leaves, captured.batched, strict=True) if flag]
+    return rows[0] if rows else None
+
+
+def _shorten(message: str) -> str:
+    return message if len(message) <= 300 else message[:297] + "..."
+
+
+def _assemble(
+    out: Path,
+    checked: ValidatedModel,
+    files: dict[str, str],
+    source: dict[str, Any],
+    comparison: dict[str, Any] | None,
+    reason: str | None,
+    notes: list[str],
+) -> dict[str, Any]:
+    packages = ["modelwright", "onnx", "onnxruntime", *(["torch", "onnxscript"] if comparison is not None else [])]
+    versions = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "signature": checked.signature.to_dict(),
+        "source": source,
+        "num_parameters": checked.num_parameters,
+        "opset": checked.opset,
+        "sha256": combine_hashes(files),
+        "files": files,
+        "size_bytes": sum((out.parent / name).stat().st_size for name in files),
+        "comparison": comparison,
+        "comparison_reason": reason,
+        "notes": [*notes, *checked.notes],
+        "versions": versions,
+    }

@@ -1,0 +1,1 @@
+"""What was measured, derived and typed; no words, no pictures."""

@@ -1,0 +1,126 @@
+"""How many times as fast one target is as another, with the interval that the rounds support.
+
+All artifacts of a comparison take turns in the same rounds, so what disturbed the machine in a round disturbed both
+of a pair: their ratio within the round is far steadier than their latencies. Ratios are medians over rounds of the
+logarithms; intervals are bootstrapped over rounds, because inferences within one round are correlated.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from modelwright.harness.results.record import Comparison, Row
+
+SAME_SPEED = 1.02
+"""Ratios within 2 % of 1 are the same speed even where the rounds can tell them apart: no user could."""
+
+RESAMPLES = 2000
+"""Enough that the ends of a 95 % interval move by less than 0.1 % from seed to seed with 25 rounds."""
+
+MIN_ROUNDS = 3
+"""Under this, resampling rounds says nothing about their spread."""
+
+_SEED = 20_261_121
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedRatio:
+    """How many times as fast one target is as another; above 1 it is faster.
+
+    Attributes:
+        ci95: The 95 % interval, None when the rounds do not support one.
+    """
+
+    ratio: float
+    ci95: tuple[float, float] | None = None
+
+    @property
+    def is_same(self) -> bool:
+        """Whether the two cannot be told apart: the interval contains 1, or all of it lies within 2 % of 1."""
+        if self.ci95 is None:
+            return 1 / SAME_SPEED <= self.ratio <= SAME_SPEED
+        low, high = self.ci95
+        return low <= 1 <= high or (low >= 1 / SAME_SPEED and high <= SAME_SPEED)
+
+    @property
+    def is_faster(self) -> bool:
+        return not self.is_same and self.ratio > 1
+
+    @property
+    def inverted(self) -> SpeedRatio:
+        """The same pair, seen from the other one."""
+        interval = None if self.ci95 is None else (1 / self.ci95[1], 1 / self.ci95[0])
+        return SpeedRatio(ratio=1 / self.ratio, ci95=interval)
+
+
+class Speeds:
+    """Answers questions about pairs of targets of one comparison; each pair is resampled once."""
+
+    def __init__(self, comparison: Comparison) -> None:
+        self._baseline = comparison.baseline
+        baseline = comparison.find(comparison.baseline)
+        self._baseline_rounds = frozenset(baseline.rounds if baseline is not None else ())
+        self._pairs: dict[tuple[str, str], SpeedRatio | None] = {}
+        self._draws: dict[int, npt.NDArray[np.int64]] = {}
+
+    def ratio(self, row: Row, other: Row) -> SpeedRatio | None:
+        """Returns how many times as fast `row` is as `other`; None when one of them has no latency."""
+        key = (row.target, other.target)
+        if key not in self._pairs:
+            found = self._compare(row, other)
+            self._pairs[key] = found
+            self._pairs[key[::-1]] = found.inverted if found is not None else None
+        return self._pairs[key]
+
+    def is_faster(self, row: Row, other: Row) -> bool:
+        """Whether `row` is faster than `other`, beyond noise and beyond 2 %."""
+        found = self.ratio(row, other)
+        return found is not None and found.is_faster
+
+    def is_same(self, row: Row, other: Row) -> bool:
+        """Whether the two are indistinguishable in speed."""
+        found = self.ratio(row, other)
+        return found is not None and found.is_same
+
+    def _compare(self, row: Row, other: Row) -> SpeedRatio | None:
+        # Against the baseline the document has the answer; a second bootstrap would differ in the last digit.
+        for one, two in ((row, other), (other, row)):
+            if two.target == self._baseline and one is not two and one.speedup and one.speedup_ci95:
+                known = SpeedRatio(ratio=one.speedup, ci95=one.speedup_ci95)
+                return known if one is row else known.inverted
+        first, second = self._rounds(row), self._rounds(other)
+        if not first and row.target == self._baseline:
+            first = dict.fromkeys(second, 0.0)
+        elif not second and other.target == self._baseline:
+            second = dict.fromkeys(first, 0.0)
+        differences = np.asarray([first[index] - second[index] for index in sorted(first.keys() & second.keys())])
+        if differences.size:
+            return self._bootstrap(differences)
+        # Without rounds of both, the latencies' ratio is all there is, and it has no interval.
+        latency, other_latency = row.typical_ms, other.typical_ms
+        if not latency or not other_latency:
+            return None
+        return SpeedRatio(ratio=other_latency / latency)
+
+    def _rounds(self, row: Row) -> dict[int, float]:
+        """Returns the log ratios against the baseline by round; a target that came late shares fewer rounds."""
+        shared = sorted(self._baseline_rounds & set(row.rounds))
+        if len(shared) != len(row.log_ratios):
+            shared = list(range(len(row.log_ratios)))
+        return {index: value for index, value in zip(shared, row.log_ratios, strict=True) if math.isfinite(value)}
+
+    def _bootstrap(self, differences: npt.NDArray[np.float64]) -> SpeedRatio:
+        ratio = math.exp(float(np.median(differences)))
+        if differences.size < MIN_ROUNDS:
+            return SpeedRatio(ratio=ratio)
+        size = int(differences.size)
+        if size not in self._draws:
+            # The same draws for every pair: the seed is fixed so that a report says the same every time.
+            self._draws[size] = np.random.default_rng(_SEED).integers(0, size, (RESAMPLES, size))
+        medians = np.median(differences[self._draws[size]], axis=1)
+        low, high = np.percentile(medians, [2.5, 97.5])
+        return SpeedRatio(ratio=ratio, ci95=(math.exp(float(low)), math.exp(float(high))))

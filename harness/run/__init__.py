@@ -1,0 +1,1 @@
+"""Taking numbers: artifacts loaded in processes of their own, which take turns."""

@@ -1,0 +1,78 @@
+"""The inputs that an artifact is timed on, and the FP32 outputs packed with it."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modelwright.core.errors import BadInputError, MeasurementInvalidError
+from modelwright.core.records.artifact import Artifact
+from modelwright.core.samples.sample_set import Array, SampleRef, open_samples
+
+ROTATED_INPUTS = 8
+"""Different inputs taken in turn, so that no run finds its input in the cache by luck alone."""
+
+
+def read_inputs(artifact: Artifact, samples: dict[str, Any] | None, batch: int) -> list[dict[str, Array]]:
+    """Returns a few different inputs of one inference each, to be taken in turn.
+
+    Args:
+        artifact: Whose packed inputs are taken where `samples` is None.
+        samples: A `SampleRef` as a dictionary.
+        batch: Samples an inference.
+
+    Raises:
+        BadInputError: The packed inputs cannot be read, or the samples do not fit.
+        MeasurementInvalidError: There are none.
+    """
+    signature = artifact.manifest.signature
+    if samples is None:
+        return _read_packed_inputs(artifact, batch)
+    opened = open_samples(SampleRef.from_dict(samples), signature, checked=True)
+    if batch == 1:
+        return list(opened.feeds(limit=ROTATED_INPUTS))
+    return [
+        opened.batch([(first * batch + offset) % opened.count for offset in range(batch)])
+        for first in range(min(ROTATED_INPUTS, max(1, opened.count // batch)))
+    ]
+
+
+def _read_packed_inputs(artifact: Artifact, batch: int) -> list[dict[str, Array]]:
+    path = artifact.reference_path
+    if path is None:
+        raise MeasurementInvalidError(
+            f"{artifact.directory} has no inputs packed with it", hint="give some with --samples"
+        )
+    arrays = read_reference_file(path)
+    rows = [take_reference_row(arrays, index)[0] for index in range(len(next(iter(arrays.values()))))]
+    if batch == 1:
+        return rows[:ROTATED_INPUTS]
+    return [
+        {
+            name: np.concatenate([rows[(first * batch + offset) % len(rows)][name] for offset in range(batch)])
+            for name in rows[0]
+        }
+        for first in range(min(ROTATED_INPUTS, max(1, len(rows) // batch)))
+    ]
+
+
+def read_reference_file(path: Path) -> dict[str, Array]:
+    """Reads the inputs and FP32 outputs packed with an artifact; they are few and small."""
+    try:
+        with np.load(path, allow_pickle=False) as packed:
+            arrays = {name: packed[name] for name in packed.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise BadInputError(f"{path} cannot be read: {error}", hint="build the artifact again") from error
+    if len({len(array) if array.ndim else 0 for array in arrays.values()} - {0}) != 1:
+        raise BadInputError(f"{path} does not hold samples", hint="build the artifact again")
+    return arrays
+
+
+def take_reference_row(arrays: dict[str, Array], index: int) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Returns one sample's inputs and FP32's outputs on it."""
+    feeds = {name.removeprefix("input:"): a[index] for name, a in arrays.items() if name.startswith("input:")}
+    expected = {name.removeprefix("output:"): a[index] for name, a in arrays.items() if name.startswith("output:")}
+    return {name: np.ascontiguousarray(value) for name, value in feeds.items()}, expected

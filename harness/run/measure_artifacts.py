@@ -1,0 +1,257 @@
+"""Measures artifacts side by side: each in a child process, all alive together, taking turns.
+
+`measure_artifacts` is the one place where numbers are taken; `measure` and `compare` both use it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+from modelwright.core.errors import (
+    BadInputError,
+    MeasurementInvalidError,
+    ModelwrightError,
+    ToolchainMissingError,
+    UsageError,
+)
+from modelwright.core.outputs.fidelity import Fidelity, explain_divergence
+from modelwright.core.records.artifact import Artifact, verify_files
+from modelwright.core.samples.sample_set import SampleRef
+from modelwright.harness.meters.gpu_bench import GpuBench, OnGpu, open_bench
+from modelwright.harness.meters.host_energy import Meter, find_meter, measure_idle_power_w
+from modelwright.harness.run.interleave import Series, Window, interleave
+from modelwright.harness.run.runner import ArtifactRunner, MeasureSettings
+from modelwright.profiles.fit import require_fit
+from modelwright.profiles.schema import Profile
+from modelwright.targets.contract import Device
+from modelwright.targets.table import get_target, target_names
+
+
+@dataclass(kw_only=True)
+class Measured:
+    """The raw result of one artifact: what the child told, and its windows. Statistics are derived elsewhere.
+
+    Attributes:
+        name: Unique in a measurement.
+        opened: What loading told; None when it failed.
+        finished: Memory and what really ran; None when it failed.
+        windows: Round -> window.
+        proof: Fidelity and accuracy taken in this process, when asked for.
+        failure: Why there are no or too few windows.
+        on_gpu: What was seen of the card; None for an artifact on the CPU.
+    """
+
+    name: str
+    opened: Mapping[str, Any] | None = None
+    finished: Mapping[str, Any] | None = None
+    windows: Mapping[int, Window] = field(default_factory=dict)
+    proof: Mapping[str, Any] | None = None
+    failure: ModelwrightError | None = None
+    on_gpu: OnGpu | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurements:
+    """All raw results of one run, by name, and what the meter was."""
+
+    by_name: Mapping[str, Measured]
+    meter: Meter | None
+    idle_power_w: float | None
+
+
+def measure_artifacts(
+    artifacts: Mapping[str, Artifact],
+    settings: MeasureSettings,
+    profile: Profile,
+    host: Profile,
+    *,
+    samples: SampleRef | None,
+    prove: bool = False,
+    labelled: SampleRef | None = None,
+    meter_gpu: bool = True,
+    on_round: Callable[[int, int], None] | None = None,
+    on_event: Callable[[str], None] | None = None,
+) -> Measurements:
+    """Measures artifacts together.
+
+    Args:
+        artifacts: Name -> artifact.
+        settings: How.
+        profile: The machine that the numbers are for; refused when the host is another one.
+        host: The detected machine.
+        samples: Inputs to run on; None for the ones packed with each artifact.
+        prove: Whether to compare with the packed FP32 outputs here, which `compare` has done before.
+        labelled: Samples to count right answers on.
+        meter_gpu: Whether to meter the energy of what runs on a GPU, over 10 s an artifact after the rounds.
+        on_round: Called with finished rounds and all rounds.
+        on_event: Takes a line about what is going on.
+
+    Raises:
+        MeasurementInvalidError: The host is not the profile's machine.
+    """
+    require_fit(profile, host)
+    tell = on_event or (lambda _text: None)
+    results = {name: Measured(name=name) for name in artifacts}
+    with contextlib.ExitStack() as stack:
+        devices = {name: choose_device(artifact, settings, host) for name, artifact in artifacts.items()}
+        bench = _open_bench(devices, stack, tell, metered=meter_gpu)
+        meter = find_meter()
+        idle_power_w = None
+        if meter is not None:
+            stack.enter_context(meter)
+            tell(f"metering idle power with {meter.name}")
+            idle_power_w = measure_idle_power_w(meter)
+        runners: list[ArtifactRunner] = []
+        for name, artifact in artifacts.items():
+            tell(f"loading {name}")
+            try:
+                require_runnable(name, artifact, host)
+                verify_files(artifact)
+                on_gpu = devices[name] == "cuda"
+                runner = ArtifactRunner(
+                    name,
+                    artifact,
+                    settings,
+                    device=devices[name],
+                    meter=None if on_gpu else meter,
+                    bench=bench if on_gpu else None,
+                )
+                results[name].opened = _open_runner(runner, samples, stack)
+                runners.append(runner)
+            except ModelwrightError as error:
+                results[name].failure = error
+        if not runners:
+            return Measurements(by_name=results, meter=meter, idle_power_w=idle_power_w)
+        tell(f"measuring {len(runners)} artifacts in turns")
+        series = interleave(runners, settings.effort, seed=settings.seed, on_round=on_round)
+        if bench is not None and bench.meters and any(runner.device == "cuda" for runner in runners):
+            tell("metering the GPU with everything loaded and nothing running")
+            bench.measure_idle(loaded=True)
+        for runner in runners:
+            if runner.device == "cuda":
+                tell(f"metering the energy of {runner.name}")
+            _finish(runner, series[runner.name], results[runner.name], prove=prove, labelled=labelled)
+    return Measurements(by_name=results, meter=meter, idle_power_w=idle_power_w)
+
+
+def choose_device(artifact: Artifact, settings: MeasureSettings, host: Profile) -> Device:
+    """Returns where an artifact is to run; `cpu` for one of a target that this version does not know."""
+    if artifact.manifest.target not in target_names():
+        return "cpu"
+    wanted = cast(Device, settings.device) if settings.device != "auto" else None
+    return get_target(artifact.manifest.target).choose_device(host.machine(), wanted)
+
+
+def _open_bench(
+    devices: Mapping[str, Device], stack: contextlib.ExitStack, tell: Callable[[str], None], *, metered: bool
+) -> GpuBench | None:
+    """Opens the card's bench and meters its idle power, before anything is loaded; None without artifacts for it."""
+    if "cuda" not in devices.values():
+        return None
+    try:
+        bench = stack.enter_context(open_bench(metered=metered))
+    except ModelwrightError:
+        return None  # each artifact that needs the card fails with this reason when it is checked
+    if bench.meters:
+        tell("metering the GPU's idle power")
+        bench.measure_idle(loaded=False)
+    return bench
+
+
+def _open_runner(runner: ArtifactRunner, samples: SampleRef | None, stack: contextlib.ExitStack) -> dict[str, Any]:
+    """Loads an artifact in its child, which lives as long as the stack if that succeeds."""
+    with contextlib.ExitStack() as unless_open:
+        unless_open.enter_context(runner)
+        opened = runner.open(samples)
+        stack.push(unless_open.pop_all())
+    return opened
+
+
+def require_runnable(name: str, artifact: Artifact, host: Profile) -> str | None:
+    """Checks that this machine has what an artifact needs, before anything of it is loaded.
+
+    Returns:
+        What to know about it although it runs; None if nothing.
+
+    Raises:
+        ToolchainMissingError: Its runtime is not installed.
+        MeasurementInvalidError: The machine does not fit.
+    """
+    if artifact.manifest.target not in target_names():
+        raise BadInputError(
+            f"{artifact.directory} is of target {artifact.manifest.target!r}, which this version does not know",
+            hint="build it again, or update modelwright",
+        )
+    target = get_target(artifact.manifest.target)
+    readiness = target.check_run(replace(host.machine(), name="this machine"))
+    if not readiness.ok:
+        raise ToolchainMissingError(f"{name} cannot run here: {readiness.reason}", hint=readiness.hint)
+    fit = target.check_artifact(artifact.manifest.requires, host.machine())
+    if not fit.ok:
+        raise MeasurementInvalidError(f"{name} does not run here: {fit.reason}", hint=fit.hint)
+    return fit.reason
+
+
+def explain_other_machine(artifact: Artifact, host: Profile) -> str | None:
+    """Returns what to know when an artifact was built for a machine of another architecture; else None."""
+    machine = artifact.manifest.machine
+    if machine["architecture"] == host.architecture:
+        return None
+    return (
+        f"built for {machine['name']} ({machine['architecture']}), not for this machine ({host.architecture}), which "
+        "runs the files but for which the recipe was not chosen"
+    )
+
+
+def require_threads(threads: int, host: Profile) -> None:
+    """Refuses more threads than the machine has: they would wait for each other, and thousands hang a runtime.
+
+    Raises:
+        UsageError: Names how many there are.
+    """
+    available = max(host.threads or 0, host.cores)
+    if threads > available:
+        raise UsageError(f"--threads {threads}: this machine has {available}", hint=f"give 1 to {available}")
+
+
+def _finish(
+    runner: ArtifactRunner, series: Series, measured: Measured, *, prove: bool, labelled: SampleRef | None
+) -> None:
+    measured.windows = series.windows
+    measured.failure = series.failure
+    if series.failure is not None:
+        return
+    try:
+        measured.finished = runner.finish()
+        measured.on_gpu = runner.describe_gpu()
+        if prove or labelled is not None:
+            measured.proof = runner.prove(labelled)
+            _require_proved(measured.proof, runner)
+    except ModelwrightError as error:
+        measured.failure = error
+
+
+def _require_proved(proof: Mapping[str, Any] | None, runner: ArtifactRunner) -> None:
+    """Refuses the speed of an artifact whose numbers are wrong here: another CPU, another version, a damaged file."""
+    packed = None if proof is None else proof["packed"]
+    if packed is None:
+        return
+    fault = explain_divergence(Fidelity.from_dict(packed["fidelity"]), min_cosine=runner.min_cosine)
+    if fault is not None:
+        raise MeasurementInvalidError(
+            f"{runner.name} runs, but its outputs on this machine do not follow FP32: {fault}",
+            hint="do not ship it to machines like this one; compare the runtime's version with the manifest's",
+        )
+
+
+def rename_duplicates(names: Sequence[str]) -> list[str]:
+    """Returns the names with ` #2`, ` #3` behind repeated ones, so that each is unique."""
+    seen: dict[str, int] = {}
+    unique = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        unique.append(name if seen[name] == 1 else f"{name} #{seen[name]}")
+    return unique

@@ -1,0 +1,187 @@
+"""One artifact in a child process of its own, as the parent sees it: loaded, taking turns, proved, metered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from modelwright.core.errors import MeasurementInvalidError
+from modelwright.core.process.child import Child
+from modelwright.core.records.artifact import Artifact
+from modelwright.core.samples.sample_set import SampleRef
+from modelwright.harness.meters.gpu_bench import GpuBench, OnGpu
+from modelwright.harness.meters.gpu_watch import WindowOnGpu
+from modelwright.harness.meters.host_energy import Meter
+from modelwright.harness.run.effort import Effort
+from modelwright.harness.run.interleave import Window
+from modelwright.targets.contract import Device
+from modelwright.targets.table import get_target
+
+LOAD_TIMEOUT_S = 600.0
+HANG_FACTOR = 50.0
+"""A window that takes this many times its length, plus a minute, counts as hung."""
+HANG_GRACE_S = 60.0
+ENVIRONMENT = {"PYTHONHASHSEED": "0"}
+"""Of every child. Python draws the order of its hashes anew in each process, and with it the speed of a runtime that
+the interpreter drives: two processes with the same artifact would differ for as long as they live."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureSettings:
+    """How to measure; recorded with every result.
+
+    Attributes:
+        effort: Rounds and windows.
+        threads: Intra-operator threads of every runtime.
+        batch: Samples an inference.
+        seed: Of the order of turns.
+        device: `auto`, `cpu` or `cuda`: where targets run that can do both.
+        cuda_graph: Whether computations on the GPU are launched as CUDA graphs.
+        spin: Whether to wait for the GPU by polling.
+        streams: Inferences in flight on the GPU, where the computation alone is timed.
+    """
+
+    effort: Effort
+    threads: int = 1
+    batch: int = 1
+    seed: int = 0
+    device: str = "auto"
+    cuda_graph: bool = False
+    spin: bool = False
+    streams: int = 1
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "threads": self.threads,
+            "batch": self.batch,
+            "seed": self.seed,
+            "device": self.device,
+            "cuda_graph": self.cuda_graph,
+            "spin": self.spin,
+            "streams": self.streams,
+            "effort": self.effort.name,
+            "rounds": self.effort.rounds,
+            "window_s": self.effort.window_s,
+        }
+
+
+class ArtifactRunner:
+    """An artifact loaded in a child process; see `interleave.Runner`."""
+
+    def __init__(
+        self,
+        name: str,
+        artifact: Artifact,
+        settings: MeasureSettings,
+        *,
+        device: Device = "cpu",
+        meter: Meter | None = None,
+        bench: GpuBench | None = None,
+    ) -> None:
+        self.name = name
+        self.device = device
+        self._looks: list[WindowOnGpu] = []
+        self._bench = bench
+        self._meter = meter
+        self._artifact = artifact
+        self._settings = settings
+        self._child = Child(
+            f"measuring {name}", crash_error=MeasurementInvalidError, environment=ENVIRONMENT, threads=settings.threads
+        )
+        if bench is not None:
+            bench.pids.add(self._child.pid)
+
+    @property
+    def min_cosine(self) -> float:
+        """Under which the artifact is not following FP32."""
+        return get_target(self._artifact.manifest.target).record.min_cosine
+
+    def open(self, samples: SampleRef | None) -> dict[str, Any]:
+        """Loads the artifact and runs it once; returns what `worker.open_in_child` returns."""
+        result = self._child.call(
+            "modelwright.harness.run.worker:open_in_child",
+            {
+                "directory": str(self._artifact.directory.resolve()),
+                "threads": self._settings.threads,
+                "batch": self._settings.batch,
+                "samples": None if samples is None else samples.to_dict(),
+                "device": self.device,
+                "cuda_graph": self._settings.cuda_graph,
+                "spin": self._settings.spin,
+                "streams": self._settings.streams,
+            },
+            timeout_s=LOAD_TIMEOUT_S,
+        )
+        assert isinstance(result, dict)
+        return result
+
+    def run_window(self, window_s: float) -> Window:
+        """Takes a turn; the parent blocks on a pipe meanwhile."""
+        before_j = None if self._meter is None else self._meter.read_j()
+        before = None if self._bench is None else self._bench.observe()
+        result = self._child.call(
+            "modelwright.harness.run.worker:run_window",
+            {"window_s": window_s},
+            timeout_s=window_s * HANG_FACTOR + HANG_GRACE_S,
+        )
+        energy_j = None if self._meter is None or before_j is None else self._meter.read_j() - before_j
+        if self._bench is not None and before is not None:
+            after = self._bench.observe()
+            assert after is not None, "a card that was seen before is seen after"
+            self._looks.append(WindowOnGpu(before=before, after=after))
+        enqueue_ns = result.get("compute_enqueue_ns")
+        return Window(
+            latencies_ms=[nanoseconds / 1e6 for nanoseconds in result["latencies_ns"]],
+            inferences=result["inferences"],
+            elapsed_s=result["elapsed_s"],
+            energy_j=energy_j,
+            compute_latencies_ms=[nanoseconds / 1e6 for nanoseconds in result.get("compute_latencies_ns") or ()],
+            compute_inferences=result.get("compute_inferences") or 0,
+            compute_elapsed_s=result.get("compute_elapsed_s") or 0.0,
+            compute_enqueue_ms=None if enqueue_ns is None else enqueue_ns / 1e6,
+        )
+
+    def run_for(self, duration_s: float) -> tuple[int, float]:
+        """Runs alone for so many seconds; returns the inferences and the seconds that they took."""
+        result = self._child.call(
+            "modelwright.harness.run.worker:run_energy_window",
+            {"duration_s": duration_s},
+            timeout_s=duration_s * 2 + HANG_GRACE_S,
+        )
+        return int(result["inferences"]), float(result["elapsed_s"])
+
+    def describe_gpu(self) -> OnGpu | None:
+        """Meters the artifact alone and sums up what was seen of the card; None for an artifact on the CPU."""
+        return None if self._bench is None else self._bench.describe(self._child.pid, self._looks, self.run_for)
+
+    def finish(self) -> dict[str, Any]:
+        """Returns memory and what really ran."""
+        result = self._child.call("modelwright.harness.run.worker:finish_in_child", timeout_s=LOAD_TIMEOUT_S)
+        assert isinstance(result, dict)
+        return result
+
+    def prove(self, labelled: SampleRef | None) -> dict[str, Any] | None:
+        """Compares with the FP32 outputs packed with the artifact, and counts right answers on labelled samples."""
+        packed = self._child.call("modelwright.harness.run.worker:prove_on_reference", timeout_s=LOAD_TIMEOUT_S)
+        counted = None
+        if labelled is not None:
+            counted = self._child.call(
+                "modelwright.harness.run.worker:count_correct_in_child",
+                {"samples": labelled.to_dict()},
+                timeout_s=LOAD_TIMEOUT_S,
+            )
+        if packed is None and counted is None:
+            return None
+        return {"packed": packed, "counted": counted}
+
+    def close(self) -> None:
+        self._child.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._child.__exit__(kind, error, trace)

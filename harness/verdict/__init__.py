@@ -1,0 +1,1 @@
+"""What to say of results: which to ship, and what to beware of."""

@@ -1,0 +1,228 @@
+"""What to know before believing a comparison: each caution names the numbers, the likely cause and the cure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from modelwright.harness.formatting import format_interval, format_percent, format_significant, join_words
+from modelwright.harness.verdict.gpu_cautions import find_gpu_cautions
+from modelwright.harness.verdict.wording import short_title
+
+if TYPE_CHECKING:
+    from modelwright.harness.results.record import Row
+    from modelwright.harness.verdict.rules import Findings
+
+LOW_AGREEMENT = 0.98
+FEW_SAMPLES = 100
+"""Under this, one sample is more than the point of accuracy that decides what may ship."""
+
+FEW_ROUNDS = 20
+"""With 5 paired rounds ratios were off by 11 % RMS on a shared machine, with 10 by 4 %, with 25 by 0.5 %."""
+
+MAX_PAIRS = 3
+
+HALF_SPEED = 0.5
+"""Below it, `7.0 times slower` reads better than `at 0.14 of its speed`."""
+
+_DOT_PRODUCT = frozenset({"avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8", "asimddp", "i8mm"})
+_X86_OR_ARM = frozenset({"avx2", "avx", "sse4_2", "asimd"})
+_PRECISION_NAMES = {"f32": "fp32", "float32": "fp32", "f16": "fp16", "float16": "fp16", "bfloat16": "bf16"}
+
+
+def find_cautions(findings: Findings) -> list[str]:
+    """Returns the cautions, the most important first."""
+    explained: set[frozenset[str]] = set()
+    return [
+        *_about_samples(findings),
+        *_about_int8(findings, explained),
+        *_about_agreement(findings),
+        *_about_precision(findings),
+        *_about_pairs(findings, explained),
+        *find_gpu_cautions(findings),
+        *_about_machine(findings),
+        *_about_energy(findings),
+    ]
+
+
+def _about_samples(findings: Findings) -> list[str]:
+    comparison, cautions = findings.comparison, []
+    count = comparison.evaluation_count
+    if comparison.random:
+        cautions.append(
+            "The samples are random numbers: accuracy, agreement and calibration say nothing about your data. "
+            "Give real ones with --samples."
+        )
+    elif count and count < FEW_SAMPLES and comparison.measured and findings.axis in ("accuracy", "agreement"):
+        cautions.append(
+            f"Quality was judged on {count} samples only: one sample is {format_significant(100 / count, 2)} points. "
+            "Give more with --eval."
+        )
+    if findings.axis is None and comparison.measured:
+        cautions.append("No quality figure was measured, so only the speeds can be compared. Give samples with --eval.")
+    if findings.relaxed:
+        cautions.append(
+            "Nothing faster than FP32 agrees with it in 99 % of the samples; the limit was lowered to 98 %."
+        )
+    return cautions
+
+
+def _about_int8(findings: Findings, explained: set[frozenset[str]]) -> list[str]:
+    """Warns where INT8 is not faster than the best float of the same runtime."""
+    cautions = []
+    measured = [row for row in findings.order if row.measured]
+    for row in measured:
+        if row.is_float or "int8" not in row.precision:
+            continue
+        floats = [
+            other
+            for other in measured
+            if other.is_float and other.runtime == row.runtime and other.device == row.device
+        ]
+        if not floats or findings.speeds.is_faster(row, floats[0]):
+            continue
+        found = findings.speeds.ratio(row, floats[0])
+        if found is None:
+            continue
+        explained.add(frozenset((row.target, floats[0].target)))
+        # Where speed-ups are over another FP32, a bare "FP32" would be taken for that one.
+        is_other_fp32 = floats[0].precision == "fp32" and findings.reference not in (None, floats[0])
+        rival = floats[0].title if is_other_fp32 else short_title(floats[0], row)
+        shown = found
+        if found.is_same:
+            text = f"{row.title} is not faster than {rival} here: {found.ratio:.2f} times its speed"
+        elif found.ratio < HALF_SPEED:
+            shown = found.inverted
+            text = f"{row.title} is {shown.ratio:.1f} times slower than {rival}"
+        else:
+            text = f"{row.title} is slower than {rival}: it runs at {found.ratio:.2f} of its speed"
+        if shown.ci95 is not None:
+            text += f" (95 % interval {format_interval(*shown.ci95, separator=' to ')})"
+        cautions.append(f"{text}. {_explain_slow_int8(row, floats[0], findings)}")
+    return cautions
+
+
+def _explain_slow_int8(row: Row, rival: Row, findings: Findings) -> str:
+    """Returns the likely cause and the cure, by what is known of the machine and of what the runtime ran."""
+    sets = findings.comparison.instruction_sets
+    executed = _normalize_precision(row.executed)
+    if executed is not None and executed in ("fp32", "fp16", "bf16"):
+        return f"The runtime says that it ran it in {executed.upper()}: its INT8 kernels do not cover this model."
+    if row.on_gpu:
+        return (
+            "Most likely its layers are too small to fill the GPU, where launching them takes longer than computing "
+            "them, or conversions around the INT8 layers take the rest. Compare at a larger --batch, or ship the "
+            "float one."
+        )
+    if sets & _X86_OR_ARM and not sets & _DOT_PRODUCT:
+        return (
+            "This CPU has no INT8 dot product (VNNI, AMX, Arm dotprod), so INT8 saves size, not time. "
+            "Measure on the machine that will serve."
+        )
+    if rival.precision == "bf16" and "amx_bf16" in sets:
+        return (
+            f"AMX runs BF16 nearly as fast as INT8, and the conversions around the INT8 layers take the rest: "
+            f"ship {rival.title}."
+        )
+    better = [
+        other
+        for other in findings.order
+        if other in findings.candidates and not other.is_float and findings.speeds.is_faster(other, rival)
+    ]
+    better.sort(key=lambda other: other.runtime != row.runtime)
+    cure = "Ship the float one, or compare at a larger --batch."
+    if better:
+        cure = f"{better[0].title} does pay here."
+    if "dynamic" in row.precision:
+        return f"Dynamic quantization measures every activation at run time, which convolutions pay dearly for. {cure}"
+    return (
+        "Most likely the runtime does not fuse this model's quantize and dequantize steps, or its layers are so small "
+        f"that those cost more than INT8 saves. {cure}"
+    )
+
+
+def _about_agreement(findings: Findings) -> list[str]:
+    low = [
+        row for row in findings.order if row.measured and row.agreement is not None and row.agreement < LOW_AGREEMENT
+    ]
+    if not low or findings.comparison.random:
+        return []
+    names, shares = join_words([row.title for row in low]), join_words([format_percent(row.agreement) for row in low])
+    verb = "gives" if len(low) == 1 else "give"
+    return [
+        f"{names} {verb} another answer than FP32 to more than 2 % of the samples (agreement {shares}): "
+        "look at which ones before you ship it."
+    ]
+
+
+def _about_precision(findings: Findings) -> list[str]:
+    """Warns where a float target ran in another precision than its name says."""
+    cautions = []
+    for row in findings.order:
+        executed, declared = _normalize_precision(row.executed), _normalize_precision(row.precision)
+        known = ("fp32", "fp16", "bf16", "int8")
+        if row.measured and row.is_float and executed in known and declared in known and executed != declared:
+            cautions.append(
+                f"{row.title} ran in {executed.upper()}, as its runtime says: its figures are those of "
+                f"{executed.upper()} on this machine."
+            )
+    return cautions
+
+
+def _about_pairs(findings: Findings, explained: set[frozenset[str]]) -> list[str]:
+    """Names pairs of the same speed that matter: with the recommended target, or both on the front."""
+    matter = [
+        (first, second)
+        for first, second in findings.pairs
+        if frozenset((first.target, second.target)) not in explained
+        and (findings.ship in (first, second) or (first in findings.front and second in findings.front))
+    ]
+    cautions = []
+    for first, second in matter[:MAX_PAIRS]:
+        found = findings.speeds.ratio(first, second)
+        assert found is not None, "a pair of the same speed has a ratio"
+        interval = (
+            f": the ratio is {found.ratio:.2f}, 95 % interval {format_interval(*found.ci95, separator=' to ')}"
+            if found.ci95
+            else ""
+        )
+        cautions.append(f"{first.title} and {second.title} cannot be told apart in speed{interval}.")
+    if len(matter) > MAX_PAIRS:
+        cautions.append(f"{len(matter) - MAX_PAIRS} more pairs cannot be told apart in speed either.")
+    return cautions
+
+
+def _about_machine(findings: Findings) -> list[str]:
+    comparison, cautions = findings.comparison, []
+    if not comparison.measured:
+        return []
+    if comparison.rounds is not None and comparison.rounds < FEW_ROUNDS and len(comparison.measured) > 1:
+        cautions.append(
+            f"Only {comparison.rounds} rounds were measured, which tell apart what differs by "
+            "more than a few percent. Decide close calls with --effort standard or strict."
+        )
+    if comparison.virtual_machine:
+        cautions.append(
+            "This is a virtual machine: its neighbours take time from it. The speed-ups were measured in turns and "
+            "hold; the milliseconds, p99 most of all, may differ on another day."
+        )
+    return cautions
+
+
+def _about_energy(findings: Findings) -> list[str]:
+    estimated = [row for row in findings.comparison.measured if row.energy_estimated]
+    if not estimated:
+        return []
+    sources = join_words(sorted({row.energy_source or "unknown source" for row in estimated}))
+    known = [row for row in findings.comparison.measured if row.energy_j is not None]
+    whose = "" if len(estimated) == len(known) else f" of {join_words([row.title for row in estimated])}"
+    return [
+        f"Energy and carbon{whose} are estimates ({sources}), not measurements: they follow the latency and cannot "
+        "show that one precision draws more power than another."
+    ]
+
+
+def _normalize_precision(name: str | None) -> str | None:
+    if name is None:
+        return None
+    lowered = name.lower()
+    return "int8" if lowered.startswith("int8") else _PRECISION_NAMES.get(lowered, lowered)

@@ -1,0 +1,1 @@
+"""Builds and proves one artifact; the same for all targets."""

@@ -1,0 +1,323 @@
+"""Builds artifacts: what is the same for all targets.
+
+A build runs in a child process, into a staging folder. Another child then loads what came out, runs it on the
+evaluation samples one after the other and compares it with FP32; only an artifact that follows FP32 gets a manifest
+and its final name. An artifact whose inputs have not changed is not built again.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from modelwright.core.errors import BadInputError, BuildFailedError, ModelwrightError, ToolchainMissingError
+from modelwright.core.files import hash_json, scratch_directory, staged_directory
+from modelwright.core.outputs.reference import read_reference
+from modelwright.core.process.child import Progress, run_in_child
+from modelwright.core.records.artifact import (
+    MANIFEST,
+    REFERENCE,
+    Artifact,
+    Manifest,
+    hash_files,
+    measure_size,
+    open_artifact,
+    verify_files,
+    write_manifest,
+)
+from modelwright.core.records.exported import ExportedModel
+from modelwright.core.records.machine import Machine
+from modelwright.core.records.shapes import ShapeRange, require_shapes_admit, require_shapes_fit, resolve_shapes
+from modelwright.core.records.signature import Signature
+from modelwright.core.samples.sample_set import SampleRef, SampleSet, open_samples
+from modelwright.targets.building.choices import BuildChoices
+from modelwright.targets.building.evidence import Evidence
+from modelwright.targets.building.prove import describe_conditions, pack_reference, prove
+from modelwright.targets.contract import BuildRequest, Readiness, Target, find_distributions, package_versions
+from modelwright.targets.table import get_target
+
+BUILD_TIMEOUT_S = 3600.0
+
+
+def build(
+    target_name: str,
+    exported: ExportedModel,
+    evidence: Evidence,
+    directory: Path,
+    *,
+    machine: Machine,
+    host: Machine,
+    threads: int = 1,
+    overwrite: bool = False,
+    choices: BuildChoices | None = None,
+    progress: Progress | None = None,
+) -> tuple[Artifact, bool]:
+    """Builds one artifact, or finds that the one in `directory` is still right.
+
+    Args:
+        target_name: As in the table of targets.
+        exported: The verified FP32 model.
+        evidence: The samples and FP32's outputs on them.
+        directory: The artifact's folder.
+        machine: The machine it is for.
+        host: This machine; the artifact is proved here when it can run here.
+        threads: That it is proved with; runtimes fuse differently by their number.
+        overwrite: Replace an artifact that was built from other inputs.
+        choices: Options and ranges of shapes; None for defaults.
+        progress: Takes a line about what is going on.
+
+    Returns:
+        The artifact, and whether it was reused.
+
+    Raises:
+        ToolchainMissingError: This host cannot build the target.
+        BadInputError: The folder exists and is not this artifact; there are too few samples; or the target needs a
+            PyTorch source.
+        UsageError: The ranges of shapes do not fit the model.
+        BuildFailedError: The toolchain failed, crashed, or its result does not follow FP32.
+    """
+    target = get_target(target_name)
+    report = progress or (lambda _text: None)
+    _require(target_name, target.check_build(machine))
+    if target.record.needs_calibration and evidence.calibration is None:
+        raise BadInputError(
+            f"{target_name} needs samples to calibrate on besides those that judge it; the file holds too few",
+            hint="give at least 2 samples (100 or more are better), or other ones to judge with --eval",
+        )
+    unfit = check_source(target, exported)
+    if not unfit.ok:
+        raise BadInputError(f"{target_name} cannot be built: {unfit.reason}", hint=unfit.hint)
+    chosen = choices or BuildChoices()
+    require_shapes_fit(chosen.shapes, exported.signature)
+    shapes = resolve_shapes(chosen.shapes, exported.signature, evidence.sampled_shapes, chosen.batch)
+    if target.record.uses_shapes:
+        require_shapes_admit(shapes, exported.signature, evidence.sampled_shapes, chosen.batch)
+    choice = _Choice(options=chosen.options_of(target_name), shapes=shapes)
+    key = _artifact_key(target, exported, evidence, machine, choice)
+    if directory.exists():
+        reusable = _find_reusable(directory, key)
+        if reusable is not None:
+            return _prove_again(reusable, target, exported, evidence, host, threads, report), True
+        if not overwrite:
+            raise BadInputError(
+                f"{directory} exists and was not built from these inputs",
+                hint="choose another --out, or add --overwrite",
+            )
+    with staged_directory(directory) as staging, scratch_directory(directory.parent) as scratch:
+        started = time.monotonic()
+        built = _build_in_staging(target, exported, evidence, machine, choice, staging, scratch, report)
+        build_s = time.monotonic() - started
+        proof, reason = prove(target, built, staging, exported, evidence, host, threads, report)
+        pack_reference(staging / REFERENCE, exported.signature, evidence)
+        size_bytes = measure_size(staging)
+        write_manifest(
+            staging,
+            Manifest(
+                target=target_name,
+                model_file=built["model_file"],
+                files=hash_files(staging),
+                size_bytes=size_bytes,
+                signature=exported.signature,
+                source=exported.describe_source(),
+                samples=dict(evidence.described) | {"random": evidence.random},
+                machine=machine.to_dict(),
+                requires=built["requires"],
+                recipe=built["recipe"],
+                versions=built["versions"] | package_versions("modelwright"),
+                build_host={
+                    "architecture": host.architecture,
+                    "system": f"{platform.system()} {platform.release()}",
+                    "python": platform.python_version(),
+                },
+                build_s=round(build_s, 3),
+                proof=proof,
+                proof_reason=reason,
+                notes=built["notes"],
+                key=key,
+                created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+            ),
+        )
+    return open_artifact(directory), False
+
+
+def check_source(target: Target, exported: ExportedModel) -> Readiness:
+    """Says whether a source has what a target is built from: some run the PyTorch program, not the ONNX model."""
+    if not target.record.uses_program or exported.program_path is not None:
+        return Readiness.yes()
+    if exported.source["kind"] == "onnx":
+        return Readiness.no(
+            "it runs the PyTorch program, and the source is ONNX",
+            "give the file.py:factory or the .pt2 that the ONNX model was exported from",
+        )
+    return Readiness.no("torch could not save the source's program; see the notes of the export")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Choice:
+    """What was chosen for one target of one model: a value for every option, a range for every input."""
+
+    options: Mapping[str, Any]
+    shapes: Mapping[str, ShapeRange]
+
+
+def _require(target_name: str, readiness: Readiness) -> None:
+    if not readiness.ok:
+        raise ToolchainMissingError(f"{target_name} cannot be built here: {readiness.reason}", hint=readiness.hint)
+
+
+def _artifact_key(
+    target: Target, exported: ExportedModel, evidence: Evidence, machine: Machine, choice: _Choice
+) -> str:
+    """Hashes all that decides an artifact's files."""
+    record = target.record
+    samples = {}
+    if record.uses_samples:
+        samples = {part: (evidence.described[part] or {}).get("sha256") for part in ("calibration", "tuning")}
+    return hash_json(
+        {
+            "target": record.name,
+            "recipe_version": record.recipe_version,
+            "model": exported.sha256,
+            "program": exported.program_sha256 if record.uses_program else None,
+            "samples": samples,
+            "machine": {k: v for k, v in machine.to_dict().items() if k not in ("name", "gpu")},
+            "gpu": [machine.gpu.name, machine.gpu.compute_capability] if record.uses_gpu and machine.gpu else None,
+            "options": dict(choice.options),
+            "shapes": {name: shapes.to_dict() for name, shapes in choice.shapes.items()} if record.uses_shapes else {},
+            "packages": package_versions("modelwright", *find_distributions(record.build_packages)),
+        }
+    )
+
+
+def _find_reusable(directory: Path, key: str) -> Artifact | None:
+    try:
+        artifact = open_artifact(directory)
+        if artifact.manifest.key != key:
+            return None
+        verify_files(artifact)
+    except BadInputError:
+        return None  # damaged or foreign: built again where the user allows it
+    return artifact
+
+
+def _build_in_staging(
+    target: Target,
+    exported: ExportedModel,
+    evidence: Evidence,
+    machine: Machine,
+    choice: _Choice,
+    staging: Path,
+    scratch: str,
+    report: Progress,
+) -> dict[str, Any]:
+    built = run_in_child(
+        "modelwright.targets.building.build:build_in_child",
+        {
+            "target": target.record.name,
+            "model_path": str(exported.model_path),
+            "program_path": str(exported.program_path) if target.record.uses_program else None,
+            "signature": exported.signature.to_dict(),
+            "directory": str(staging),
+            "machine": machine.to_dict(),
+            "calibration": evidence.calibration.to_dict() if evidence.calibration else None,
+            "tuning": evidence.tuning.to_dict() if evidence.tuning else None,
+            "reference": str(evidence.reference / "tuning"),
+            "options": dict(choice.options),
+            "shapes": {name: shapes.to_dict() for name, shapes in choice.shapes.items()},
+            "scratch": scratch,
+            "shared": str(evidence.shared),
+        },
+        purpose=f"building {target.record.name}",
+        timeout_s=BUILD_TIMEOUT_S,
+        progress=report,
+    )
+    assert isinstance(built, dict)
+    if not (staging / built["model_file"]).is_file():
+        raise BuildFailedError(f"building {target.record.name} left no file {built['model_file']}")
+    return built
+
+
+def build_in_child(
+    target: str,
+    model_path: str,
+    program_path: str | None,
+    signature: dict[str, Any],
+    directory: str,
+    machine: dict[str, Any],
+    calibration: dict[str, Any] | None,
+    tuning: dict[str, Any] | None,
+    reference: str,
+    options: dict[str, Any],
+    shapes: dict[str, Any],
+    scratch: str,
+    shared: str,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Child side of a build: runs the target's own code; returns its `BuildResult` as JSON values."""
+    backend = get_target(target)
+    parsed = Signature.from_dict(signature)
+    uses_samples = backend.record.uses_samples
+    request = BuildRequest(
+        model_path=Path(model_path),
+        signature=parsed,
+        directory=Path(directory),
+        machine=Machine.from_dict(machine),
+        calibration=_open_part(calibration, parsed) if uses_samples else None,
+        tuning=_open_part(tuning, parsed) if uses_samples else None,
+        reference=read_reference(Path(reference)) if tuning and uses_samples else None,
+        scratch=Path(scratch),
+        shared=Path(shared),
+        progress=progress,
+        options=options,
+        shapes={name: ShapeRange.from_dict(data) for name, data in shapes.items()},
+        program_path=None if program_path is None else Path(program_path),
+    )
+    result = backend.build(request)
+    return {
+        "model_file": result.model_file,
+        "recipe": dict(result.recipe),
+        "requires": dict(result.requires),
+        "versions": dict(result.versions),
+        "notes": list(result.notes),
+        "emulation": None if result.emulation is None else str(result.emulation),
+    }
+
+
+def _open_part(ref: Mapping[str, Any] | None, signature: Signature) -> SampleSet | None:
+    """Opens samples whose values were checked when the evidence was prepared."""
+    return None if ref is None else open_samples(SampleRef.from_dict(ref), signature, checked=True)
+
+
+def _prove_again(
+    artifact: Artifact,
+    target: Target,
+    exported: ExportedModel,
+    evidence: Evidence,
+    host: Machine,
+    threads: int,
+    report: Progress,
+) -> Artifact:
+    """Keeps the proof of a reused artifact where samples, machine and threads are the same; else renews it."""
+    manifest = artifact.manifest
+    proof = manifest.proof
+    conditions = describe_conditions(evidence, host, threads)
+    if proof is not None and all(proof.get(name) == value for name, value in conditions.items()):
+        return artifact
+    built = {"model_file": manifest.model_file, "recipe": dict(manifest.recipe), "requires": dict(manifest.requires)}
+    renewed, reason = prove(target, built, artifact.directory, exported, evidence, host, threads, report)
+    if renewed is None and proof is not None:
+        return artifact  # it cannot run here: what was proved when it was built still says on which samples
+    return write_manifest(artifact.directory, replace(manifest, proof=renewed, proof_reason=reason))
+
+
+def explain_failure(error: ModelwrightError) -> dict[str, str | None]:
+    """Returns what a comparison's row says of a target that failed."""
+    return {"reason": error.message, "hint": error.hint, "detail": error.detail}
+
+
+__all__ = ["MANIFEST", "build", "explain_failure"]

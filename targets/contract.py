@@ -1,0 +1,395 @@
+"""The contract of a target: what a backend's author writes, and what the tool hands to it.
+
+A target is one class with four operations. `check_*` say whether this machine can build and run it, `build` turns
+a verified ONNX model into the runtime's files, `load` yields a session. Everything that is the same for all
+targets (child processes, fidelity, manifests, atomic writing) is in `building.py`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy.typing as npt
+
+from modelwright.core.records.machine import Machine
+from modelwright.core.records.shapes import ShapeRange
+from modelwright.core.records.signature import Signature
+from modelwright.core.samples.sample_set import SampleSet
+
+Array = npt.NDArray[Any]
+Feeds = Mapping[str, Array]
+"""One call's inputs: ONNX input name -> array in the ONNX dtype and layout, batch dimension included."""
+
+
+Device = Literal["cpu", "cuda"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetOption:
+    """A choice that a target leaves to the user at build time: `--option NAME=VALUE`.
+
+    Attributes:
+        name: As typed: `workspace-mb`.
+        kind: What a value is.
+        default: Taken when the user says nothing.
+        help: A sentence for `modelwright targets NAME`.
+        choices: Of the kind `choice`.
+        minimum: Of the kind `integer`.
+        maximum: Of the kind `integer`.
+    """
+
+    name: str
+    kind: Literal["integer", "boolean", "choice"]
+    default: int | bool | str | None
+    help: str
+    choices: tuple[str, ...] = ()
+    minimum: int | None = None
+    maximum: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetRecord:
+    """The facts about a target that the rest of the tool needs; none of them is spelled out anywhere else.
+
+    Attributes:
+        name: `runtime-precision`, as typed on the command line.
+        runtime: `ort`, `openvino`, `tflite`, ...: targets of one runtime are compared with each other.
+        precision: Of weights and activations: `fp32`, `fp16`, `bf16`, `int8`, `int8-dynamic`.
+        title: For people: `OpenVINO BF16`.
+        is_float: Whether the precision is a float one.
+        needs_calibration: Whether building needs real samples to calibrate on.
+        uses_samples: Whether its recipe reads samples at all; then a change of samples means a new build.
+        build_packages: Import name -> pip requirement of what building needs.
+        run_packages: Import name -> pip requirement of what running needs. One of several that do the same is
+            written `a|b`.
+        build_extra: The extra of this project that brings the build packages.
+        run_extra: The extra that brings the run packages.
+        recipe_version: Raised when the recipe changes, so that cached artifacts are built again.
+        min_cosine: Mean cosine with FP32 on the evaluation samples under which the artifact is not following FP32.
+        build_anywhere: Whether a host of another architecture than the profile's can build it.
+        devices: Where it can run, the preferred one first.
+        options: What the user may choose at build time.
+        uses_shapes: Whether its files depend on the ranges of the input shapes; then other ranges mean a new build.
+        uses_gpu: Whether its files depend on the GPU that it is for; then another GPU means a new build.
+        uses_program: Whether it is built from the source's PyTorch program, which an ONNX source does not have.
+    """
+
+    name: str
+    runtime: str
+    precision: str
+    title: str
+    is_float: bool
+    needs_calibration: bool
+    build_packages: Mapping[str, str]
+    run_packages: Mapping[str, str]
+    build_extra: str
+    run_extra: str
+    uses_samples: bool = False
+    recipe_version: int = 1
+    min_cosine: float = 0.999
+    build_anywhere: bool = True
+    devices: tuple[Device, ...] = ("cpu",)
+    options: tuple[TargetOption, ...] = ()
+    uses_shapes: bool = False
+    uses_gpu: bool = False
+    uses_program: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Readiness:
+    """Whether something can be done here, and if not, why and what would help."""
+
+    ok: bool
+    reason: str | None = None
+    hint: str | None = None
+
+    @staticmethod
+    def yes(note: str | None = None) -> Readiness:
+        return Readiness(ok=True, reason=note)
+
+    @staticmethod
+    def no(reason: str, hint: str | None = None) -> Readiness:
+        return Readiness(ok=False, reason=reason, hint=hint)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildRequest:
+    """What a target's `build` gets. It runs in a child process of its own.
+
+    Attributes:
+        model_path: The verified FP32 ONNX model. Read only.
+        signature: Of that model.
+        directory: An empty staging folder; the runtime's files go here.
+        machine: The machine the artifact is for.
+        calibration: Samples to calibrate on; None when the target does not need them.
+        tuning: Other samples, disjoint from `calibration` and from the ones that judge the artifact, on which a
+            recipe may choose among its candidates. None when there were too few samples.
+        reference: FP32's outputs on the tuning samples, one mapping of output name -> array a sample; None without
+            tuning samples.
+        scratch: A folder for intermediate files, removed afterwards.
+        shared: A folder that all builds of one model see one after the other, for intermediate results that several
+            targets of a runtime need; removed when the last one is built.
+        progress: Takes a line about what is going on.
+        options: A value for each of the record's options.
+        shapes: Input name -> the shapes that it may have, for every input.
+        program_path: The source as a saved `torch.export` program; None for a source that is no PyTorch module.
+    """
+
+    model_path: Path
+    signature: Signature
+    directory: Path
+    machine: Machine
+    calibration: SampleSet | None
+    tuning: SampleSet | None
+    reference: Sequence[Mapping[str, Array]] | None
+    scratch: Path
+    shared: Path
+    progress: Callable[[str], None]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    shapes: Mapping[str, ShapeRange] = field(default_factory=dict)
+    program_path: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildResult:
+    """What a build made.
+
+    Attributes:
+        model_file: The file to load, relative to the staging folder.
+        recipe: What was done, in JSON values, for the manifest: methods, types, what was left in float and why.
+        requires: What the machine that runs it must have: `instruction_sets` (all of them), `any_instruction_set` (one
+            of them), `packages` (name -> version).
+        versions: Package -> version of what made it.
+        notes: Sentences for the user: what to know before shipping it.
+        emulation: An ONNX model with the artifact's own arithmetic, in the scratch folder. Where the build host cannot
+            run the artifact, ONNX Runtime evaluates this model in its place, and the proof says so.
+    """
+
+    model_file: str
+    recipe: Mapping[str, Any]
+    requires: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    emulation: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """How a session is to run; the same for all artifacts of a comparison.
+
+    Attributes:
+        threads: Intra-operator threads on the CPU.
+        device: Where it runs; one of the record's devices.
+        cuda_graph: Whether the computation is captured once and launched as a CUDA graph.
+        spin: Whether to wait for the GPU by polling: quicker to notice, at the price of a CPU core.
+        streams: Inferences in flight on the GPU at a time, where the computation alone is timed.
+    """
+
+    threads: int = 1
+    device: Device = "cpu"
+    cuda_graph: bool = False
+    spin: bool = False
+    streams: int = 1
+
+
+class Computation(ABC):
+    """One inference whose inputs already lie on the accelerator, and whose outputs stay there.
+
+    Attributes:
+        stream: The handle (`CUstream`) of the stream that `enqueue` puts the work on.
+        uses_graph: Whether a CUDA graph is launched.
+    """
+
+    stream: int
+    uses_graph: bool = False
+
+    @abstractmethod
+    def enqueue(self) -> None:
+        """Puts the work on the stream and returns before it is done."""
+
+
+class Session(ABC):
+    """A loaded artifact. Not thread-safe.
+
+    Attributes:
+        device: Where it runs.
+    """
+
+    device: Device = "cpu"
+
+    @abstractmethod
+    def run(self, feeds: Feeds) -> dict[str, Array]:
+        """Runs one inference.
+
+        Args:
+            feeds: Every input by its ONNX name, dtype and layout as in the signature.
+
+        Returns:
+            Every output by its ONNX name, dtype and layout; arrays that stay valid after the next run.
+        """
+
+    def bind(self, feeds: Feeds) -> Callable[[], object]:
+        """Returns the shortest call that runs one inference on these inputs: what the harness times.
+
+        It includes handing over the inputs and making the outputs readable, nothing else.
+        """
+        return lambda: self.run(feeds)
+
+    def bind_computation(self, feeds: Feeds, stream_index: int = 0) -> Computation | None:  # noqa: ARG002
+        """Copies inputs to the accelerator and returns the computation on them; None where there is none to time.
+
+        Args:
+            feeds: As for `run`.
+            stream_index: Which of the session's streams (`RunSettings.streams`) it goes to.
+        """
+        return None
+
+    def describe_execution(self) -> dict[str, Any]:
+        """Returns what really runs, read back from the runtime: precisions, operators, threads, devices.
+
+        `{"precision": "bf16" | ..., "source": "where that was read", ...}`. Called after the first inference.
+        """
+        return {}
+
+
+class Target(ABC):
+    """One runtime at one precision. Instances hold no state."""
+
+    record: ClassVar[TargetRecord]
+
+    def check_build(self, machine: Machine) -> Readiness:
+        """Says whether this host can build the target for `machine`. Cheap: loads no vendor package."""
+        if not self.record.build_anywhere and not machine.is_here:
+            return Readiness.no(
+                f"builds only on the architecture it is for ({machine.architecture})",
+                "run the same command on that machine, with --profile host",
+            )
+        return check_packages(self.record.build_packages, self.record.build_extra)
+
+    def check_run(self, machine: Machine) -> Readiness:
+        """Says whether this host, being `machine`, can run the target. Cheap: loads no vendor package."""
+        if not machine.is_here:
+            return Readiness.no(f"{machine.name} is another machine ({machine.architecture})")
+        return check_packages(self.record.run_packages, self.record.run_extra)
+
+    def choose_device(self, machine: Machine, wanted: Device | None = None) -> Device:
+        """Returns where a machine is to run the target: what was asked for where it can be, else the preferred one.
+
+        Args:
+            machine: The machine that runs it.
+            wanted: What the user asked for; None for the preferred one that the machine has.
+        """
+        devices = self.record.devices
+        if wanted in devices:
+            return wanted
+        return next((device for device in devices if device == "cpu" or machine.gpu is not None), devices[0])
+
+    def check_artifact(self, requires: Mapping[str, Any], machine: Machine) -> Readiness:
+        """Says whether a machine has what an artifact needs, before anything of the artifact is loaded.
+
+        Args:
+            requires: The manifest's `requires`: what `build` said.
+            machine: The machine that is to run it.
+        """
+        missing = sorted(set(requires.get("instruction_sets", ())) - machine.instruction_sets)
+        alternatives = set(requires.get("any_instruction_set", ()))
+        if alternatives and not alternatives & machine.instruction_sets:
+            missing.append(" or ".join(sorted(alternatives)))
+        if missing:
+            return Readiness.no(
+                f"it needs {', '.join(missing)}, which this CPU lacks",
+                "build it for this machine: modelwright build ... --profile host",
+            )
+        return Readiness.yes()
+
+    @abstractmethod
+    def build(self, request: BuildRequest) -> BuildResult:
+        """Turns the ONNX model into the runtime's files in `request.directory`.
+
+        Raises:
+            BuildFailedError: The toolchain cannot build this model; names the node or operator and the cure.
+            ToolchainMissingError: A package is absent or broken.
+        """
+
+    @abstractmethod
+    def load(
+        self,
+        directory: Path,
+        model_file: str,
+        recipe: Mapping[str, Any],
+        signature: Signature,
+        settings: RunSettings,
+    ) -> AbstractContextManager[Session]:
+        """Loads an artifact's files and yields a session; closes it afterwards."""
+
+
+def check_packages(packages: Mapping[str, str], extra: str) -> Readiness:
+    """Says which of the packages are absent, and how to install them."""
+    for alternatives, requirement in packages.items():
+        if not any(_is_installed(name) for name in alternatives.split("|")):
+            return Readiness.no(
+                f"package {requirement} is not installed",
+                f"pip install '{requirement}'  (part of modelwright's extra [{extra}])",
+            )
+    return Readiness.yes()
+
+
+def _is_installed(import_name: str) -> bool:
+    try:
+        return importlib.util.find_spec(import_name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def package_versions(*names: str) -> dict[str, str]:
+    """Returns the versions of those of the distributions that are installed."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def find_distributions(packages: Iterable[str]) -> list[str]:
+    """Returns the installed distributions that bring packages, given by import name; several are written `a|b`.
+
+    The two mostly have different names: `tensorrt_rtx_bindings` comes with `tensorrt-rtx-cu13-bindings`.
+    """
+    by_import = importlib.metadata.packages_distributions()
+    names = [name for alternatives in packages for name in alternatives.split("|")]
+    return sorted({distribution for name in names for distribution in by_import.get(name, ())})
+
+
+def require_import(name: str, extra: str) -> Any:
+    """Imports a vendor package; absent and broken are told apart.
+
+    Raises:
+        ToolchainMissingError: With the original error when the package is there but does not import.
+    """
+    from modelwright.core.errors import ToolchainMissingError
+
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and name.split(".")[0] == error.name.split(".")[0]:
+            raise ToolchainMissingError(
+                f"Python package {name} is not installed",
+                hint=f"pip install {name.replace('_', '-')}  (part of modelwright's extra [{extra}])",
+            ) from error
+        raise ToolchainMissingError(f"{name} is installed but does not import", detail=str(error)) from error
+    except Exception as error:  # a vendor's import can raise anything: missing libraries, wrong CPU, ...
+        raise ToolchainMissingError(
+            f"{name} is installed but does not import",
+            hint=f"reinstall it: pip install --force-reinstall {name}",
+            detail=str(error),
+        ) from error

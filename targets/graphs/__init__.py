@@ -1,0 +1,1 @@
+"""ONNX graphs: read, walked, checked and evaluated."""

@@ -1,0 +1,71 @@
+"""How much each node of a graph multiplies: what says whether most of a network runs in the precision asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from modelwright.targets.contract import Feeds, require_import
+from modelwright.targets.graphs.graph import ONNX_DOMAINS, read_attribute
+from modelwright.targets.graphs.types import name_node
+from modelwright.targets.quantization import statistics as smoothing
+
+Shape = npt.NDArray[np.int64]
+_SHAPED: Mapping[str, tuple[int | str, ...]] = {
+    "Conv": (1, "output"),
+    "ConvTranspose": (0, 1),
+    "Gemm": (0, "output"),
+    "MatMul": (0, "output"),
+    "LSTM": (0, 1, 2),
+    "GRU": (0, 1, 2),
+    "RNN": (0, 1, 2),
+}
+"""Operator -> the tensors whose shapes decide its work: positions of inputs, or its first output."""
+
+
+def measure_work(model: Any, feeds: Feeds, scratch: Path) -> dict[str, float]:
+    """Returns node -> multiplications of one inference, of the nodes that a network spends its time in.
+
+    ONNX Runtime says the shapes of a real inference: they decide the work, and inference of shapes does not get past
+    operators that compute them.
+
+    Args:
+        model: A model with its weights; outputs are added to it while this runs. Nodes in subgraphs are left out.
+        feeds: One inference's inputs.
+        scratch: For the intermediate file of a large model.
+    """
+    onnx = require_import("onnx", "onnx")
+    nodes = [node for node in model.graph.node if node.op_type in _SHAPED and node.domain in ONNX_DOMAINS]
+    needed = {node.output[0]: [_name_tensor(node, where) for where in _SHAPED[node.op_type]] for node in nodes}
+    names = list(dict.fromkeys(name for tensors in needed.values() for name in tensors))
+    if not names:
+        return {}
+    outputs = [f"shape_{number}_of_work" for number in range(len(names))]
+    readers = [onnx.helper.make_node("Shape", [name], [out]) for name, out in zip(names, outputs, strict=True)]
+    with smoothing.extra_outputs(model, outputs, readers, onnx.TensorProto.INT64):
+        session = smoothing.open_session(model, scratch)
+    shapes = dict(zip(names, session.run(outputs, dict(feeds)), strict=True))
+    return {name_node(node): _count(node, [shapes[name] for name in needed[node.output[0]]]) for node in nodes}
+
+
+def _name_tensor(node: Any, where: int | str) -> str:
+    if isinstance(where, int):
+        return str(node.input[where])
+    return next(str(name) for name in node.output if name)
+
+
+def _count(node: Any, shapes: list[Shape]) -> float:
+    first, second = shapes[0], shapes[1]
+    if node.op_type == "Conv":  # each output sums over a kernel and the channels of its group
+        return float(np.prod(first[1:]) * np.prod(second))
+    if node.op_type == "ConvTranspose":  # each input goes into a kernel of outputs
+        return float(np.prod(first) * np.prod(second[1:]))
+    if node.op_type in ("Gemm", "MatMul"):
+        turned = node.op_type == "Gemm" and read_attribute(node, "transA", 0)
+        return float(first[0 if turned else -1] * np.prod(second))
+    # A recurrent layer multiplies input and state by its weights, at every step.
+    return float(np.prod(first[:2]) * (np.prod(second) + np.prod(shapes[2])))

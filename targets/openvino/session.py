@@ -1,0 +1,215 @@
+"""Running models in OpenVINO on the CPU, compiled for the shapes that they meet, and reading back what ran."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, cast
+
+import numpy as np
+
+from modelwright.core.errors import BadInputError, BuildFailedError
+from modelwright.core.records.signature import Signature, TensorSpec
+from modelwright.targets.contract import (
+    Array,
+    Feeds,
+    Session,
+    package_versions,
+    require_import,
+)
+
+FIXED_SHAPES = 2
+"""Shapes a dynamic model is compiled for at most, as each compilation repacks the weights. Others run dynamic."""
+_INT32_MAX = 2**31 - 1
+# Layer types of the execution graph that do the arithmetic; the others move, reshape or combine what these make.
+_COMPUTE_LAYERS = frozenset(
+    {"Convolution", "Deconvolution", "FullyConnected", "MatMul", "RNNCell", "RNNSeq", "ScaledDotProductAttention"}
+)
+
+
+class OpenvinoSession(Session):
+    """A model on the CPU, compiled for the shapes it meets.
+
+    Args:
+        openvino: The vendor's package.
+        core: Its device manager.
+        model: As read or converted.
+        signature: Of the ONNX model.
+        threads: For one inference; 0 lets OpenVINO choose.
+        hint: `f32` or `bf16`: what float operations run in.
+        options: Further properties to compile with.
+    """
+
+    def __init__(
+        self,
+        openvino: Any,
+        core: Any,
+        model: Any,
+        signature: Signature,
+        threads: int,
+        hint: str,
+        options: Mapping[str, str] | None = None,
+    ) -> None:
+        self._openvino, self._core, self._model, self._signature = openvino, core, model, signature
+        self._input_ports = find_ports(model.inputs, signature.inputs)
+        self._output_ports = find_ports(model.outputs, signature.outputs)
+        self._wide_inputs = [spec.name for spec in signature.inputs if spec.dtype in {"int64", "uint64", "uint32"}]
+        self._hint = hint
+        # One inference at a time on its own threads. Not pinned: every artifact of a comparison would be pinned to
+        # the same first core, and could not move away from a busy neighbour on a shared machine.
+        self._properties = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_PRECISION_HINT": hint,
+            "ENABLE_CPU_PINNING": False,
+            **(options or {}),
+        }
+        self._is_dynamic = model.is_dynamic()
+        self._fixed: dict[tuple[tuple[int, ...], ...], Any] = {}
+        self._any_shape: Any = None
+        self._current: Any = None
+        if not self._is_dynamic:
+            self._any_shape = self._compile(model)
+        elif signature.batch_is_dynamic and len(signature.dynamic_dimensions) == 1:
+            # Only the batch is open, and 1 is by far the likeliest: compiling counts as loading then.
+            shapes = tuple((1, *cast("tuple[int, ...]", (spec.shape or ())[1:])) for spec in signature.inputs)
+            self._select(shapes)
+
+    def run(self, feeds: Feeds) -> dict[str, Array]:
+        self.bind(feeds)()
+        return {
+            spec.name: np.array(self._current.get_output_tensor(port).data, dtype=spec.dtype)
+            for spec, port in zip(self._signature.outputs, self._output_ports, strict=True)
+        }
+
+    def bind(self, feeds: Feeds) -> Callable[[], object]:
+        for name in self._wide_inputs:
+            if feeds[name].size and max(-int(feeds[name].min()), int(feeds[name].max())) > _INT32_MAX:
+                raise BadInputError(
+                    f"{name} holds integers beyond 32 bits, which OpenVINO would cut off on a CPU without a word",
+                    hint="use a target of another runtime for this model",
+                )
+        # A tensor shares the array's memory and keeps it alive; OpenVINO shares only what is writable.
+        wrap = self._openvino.Tensor
+        tensors = [
+            (port, wrap(np.require(feeds[spec.name], requirements=["C", "A", "W"]), shared_memory=True))
+            for spec, port in zip(self._signature.inputs, self._input_ports, strict=True)
+        ]
+        request = self._select(tuple(tuple(tensor.shape) for _, tensor in tensors))
+
+        def infer() -> None:
+            for port, tensor in tensors:
+                request.set_input_tensor(port, tensor)
+            request.infer(share_outputs=True)
+            self._current = request
+
+        return infer
+
+    def describe_execution(self) -> dict[str, Any]:
+        """Returns the precisions of the execution graph's nodes, and the properties in force."""
+        if self._current is None:
+            return {"precision": None, "reason": "nothing has run yet"}
+        compiled = self._current.get_compiled_model()
+        matmuls = {node.get_friendly_name() for node in self._model.get_ops() if node.get_type_name() == "MatMul"}
+        nodes: Counter[str] = Counter()
+        for node in compiled.get_runtime_model().get_ops():
+            facts = node.get_rt_info()
+            if facts["layerType"].get() in _COMPUTE_LAYERS:
+                precision = facts["runtimePrecision"].get()
+                nodes["i8" if precision == "u8" else precision] += 1
+            elif matmuls.intersection(facts["originalLayersNames"].get().split(",")):
+                nodes.update(_read_weight_precisions(node))
+        hint = str(compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name())
+        dominant = (nodes.most_common(1)[0][0] if nodes else hint).replace("i8", "int8")
+        described: dict[str, Any] = {
+            "precision": dominant,
+            "compute_nodes": dict(nodes),
+            "inference_precision_hint": hint,
+            "threads": compiled.get_property("INFERENCE_NUM_THREADS"),
+            "cpu_pinning": compiled.get_property("ENABLE_CPU_PINNING"),
+            "shapes": self._describe_shapes(),
+            "source": f"execution graph of OpenVINO {package_versions('openvino')['openvino']}",
+        }
+        if self._hint == "bf16" and dominant not in {"bf16", "int8"} and not nodes["bf16"] + nodes["i8"]:
+            described["warning"] = f"BF16 was asked for, but the operators ran in {dominant}"
+        return described
+
+    def _describe_shapes(self) -> str:
+        if not self._is_dynamic:
+            return "fixed in the model"
+        fixed = "; ".join(str([list(shape) for shape in shapes]) for shapes in self._fixed)
+        last = "dynamic" if self._current is self._any_shape else "fixed"
+        return f"last run: {last}; fixed for {fixed or 'none'}, dynamic for any other"
+
+    def _select(self, shapes: tuple[tuple[int, ...], ...]) -> Any:
+        """Returns the inference request to use for these input shapes, given in the signature's order."""
+        request = self._fixed.get(shapes)
+        if request is None and self._is_dynamic and len(self._fixed) < FIXED_SHAPES:
+            fixed = self._model.clone()
+            # A model that cannot be reshaped runs dynamic, which answers or says what is wrong with the shape.
+            with contextlib.suppress(RuntimeError):
+                fixed.reshape(dict(zip(self._input_ports, shapes, strict=True)))
+                request = self._fixed[shapes] = self._compile(fixed)
+        if request is None:
+            if self._any_shape is None:
+                self._any_shape = self._compile(self._model)
+            request = self._any_shape
+        return request
+
+    def _compile(self, model: Any) -> Any:
+        return self._core.compile_model(model, "CPU", self._properties).create_infer_request()
+
+
+def _read_weight_precisions(node: Any) -> list[str]:
+    """Returns the precisions of the weight matrices that a kernel of several fused layers reads: one a layer."""
+    matrices = []
+    for value in node.input_values():
+        facts = value.get_node().get_rt_info()
+        shape = value.get_partial_shape()
+        if facts["layerType"].get() == "Const" and shape.is_static and sum(size > 1 for size in shape.to_shape()) > 1:
+            matrices.append(str(facts["outputPrecisions"].get()))
+    return matrices
+
+
+def import_openvino() -> Any:
+    """Imports OpenVINO without its usage reports.
+
+    Raises:
+        ToolchainMissingError: It is absent or broken.
+    """
+    # OpenVINO and NNCF send an event to an analytics server at import and with each conversion, unless this package
+    # is missing. A build tool must not: a None here makes its import fail, which both expect.
+    cast("dict[str, Any]", sys.modules).setdefault("openvino_telemetry", None)
+    return require_import("openvino", "openvino")
+
+
+@contextlib.contextmanager
+def silence_vendor() -> Iterator[None]:
+    """Keeps progress bars, log lines and deprecation warnings of the vendor's Python code off our own output."""
+    out, err = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
+    with out, err, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def find_ports(ports: Any, specs: tuple[TensorSpec, ...]) -> list[int]:
+    """Returns the index of each input's or output's port: by its name, else by its place.
+
+    Raises:
+        BuildFailedError: The model has fewer or more of them than the signature, and names do not tell which.
+    """
+    indices = []
+    for place, spec in enumerate(specs):
+        named = [index for index, port in enumerate(ports) if spec.name in port.get_names()]
+        if not named and len(ports) != len(specs):
+            raise BuildFailedError(
+                f"{spec.name} is missing from the OpenVINO model, which has {len(ports)} ports for {len(specs)} names",
+                hint="give every input and output of the ONNX model a use and a name of its own",
+            )
+        indices.append(named[0] if named else place)
+    return indices

@@ -1,0 +1,226 @@
+"""ONNX Runtime on the CPU: FP32 (the baseline), static INT8 and dynamic INT8.
+
+The INT8 recipes try a few candidates on the tuning samples and keep the fastest that follows FP32 closely enough; if
+none does, the layers that cost most are put back to float one after the other.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from modelwright.core.errors import BuildFailedError
+from modelwright.core.records.signature import Signature
+from modelwright.targets.contract import (
+    BuildRequest,
+    BuildResult,
+    RunSettings,
+    Session,
+    Target,
+    TargetRecord,
+    package_versions,
+)
+from modelwright.targets.graphs import graph as onnx_graph
+from modelwright.targets.ort import plan as ort_plan
+from modelwright.targets.ort.recipes import RANGE_METHODS, DynamicBuilder, StaticBuilder, prepare_model
+from modelwright.targets.ort.session import OrtSession, open_file
+from modelwright.targets.quantization.formats import Scheme, choose_scheme
+from modelwright.targets.quantization.search import Candidate, SearchResult, search
+
+MODEL_FILE = "model.onnx"
+_ALPHAS = (None, 0.7, 0.5, 0.8)
+"""In the order of trying: the cheapest first, then what did best on a sentence classifier."""
+_FLOAT16 = 10
+"""`onnx.TensorProto.FLOAT16`."""
+_STATIC_OPSET, _DYNAMIC_OPSET = 10, 11
+"""Where the operators appeared that the two methods cannot do without: QLinearConv and DynamicQuantizeLinear."""
+
+
+class _OrtTarget(Target):
+    """What the three targets share: loading."""
+
+    @contextmanager
+    def load(
+        self,
+        directory: Path,
+        model_file: str,
+        recipe: Mapping[str, Any],  # noqa: ARG002 - part of the contract
+        signature: Signature,
+        settings: RunSettings,
+    ) -> Iterator[Session]:
+        """Loads the model with all graph optimizations; see `Target.load`."""
+        session = OrtSession(directory / model_file, signature, settings)
+        try:
+            yield session
+        finally:
+            session.close()
+
+
+class OrtFp32(_OrtTarget):
+    """The baseline: the model as it was exported."""
+
+    record: ClassVar[TargetRecord] = TargetRecord(
+        name="ort-fp32",
+        runtime="ort",
+        precision="fp32",
+        title="ONNX Runtime FP32",
+        is_float=True,
+        needs_calibration=False,
+        build_packages={"onnx": "onnx", "onnxruntime": "onnxruntime"},
+        run_packages={"onnxruntime": "onnxruntime"},
+        build_extra="ort",
+        run_extra="ort-run",
+        min_cosine=0.99999,
+    )
+
+    def build(self, request: BuildRequest) -> BuildResult:
+        """Copies the model and the files with its weights; see `Target.build`."""
+        request.progress("copying the model")
+        names = onnx_graph.find_external_files(request.model_path)
+        for name in names:
+            (request.directory / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(request.model_path.parent / name, request.directory / name)
+        file = MODEL_FILE if MODEL_FILE not in names else f"graph-{MODEL_FILE}"
+        shutil.copyfile(request.model_path, request.directory / file)
+        open_file(request.directory / file, RunSettings(), BuildFailedError)
+        return BuildResult(
+            model_file=file,
+            recipe={"method": "as exported", "precision": "fp32"},
+            requires={"packages": {"onnxruntime": ">=1.22"}},
+            versions=package_versions("onnx", "onnxruntime"),
+        )
+
+
+class OrtInt8(_OrtTarget):
+    """Static INT8: the ranges of activations are fixed by calibration."""
+
+    record: ClassVar[TargetRecord] = TargetRecord(
+        name="ort-int8",
+        runtime="ort",
+        precision="int8",
+        title="ONNX Runtime INT8",
+        is_float=False,
+        needs_calibration=True,
+        uses_samples=True,
+        build_packages={"onnx": "onnx", "onnxruntime": "onnxruntime"},
+        run_packages={"onnxruntime": "onnxruntime"},
+        build_extra="ort",
+        run_extra="ort-run",
+        min_cosine=0.95,
+    )
+
+    def build(self, request: BuildRequest) -> BuildResult:
+        """Quantizes weights and activations; see `Target.build`."""
+        if request.calibration is None or request.calibration.count == 0:
+            raise BuildFailedError("ort-int8 needs calibration samples", hint="give --samples FILE.npz")
+        model, prepared = prepare_model(request)
+        kind = onnx_graph.classify_graph(model)
+        if kind == "cnn":
+            onnx_graph.pool_spatial_means(model)
+        if not ort_plan.find_quantizable(model, onnx_graph.index_graph(model)):
+            raise BuildFailedError(
+                "the model has no Conv, MatMul or Gemm with constant float32 weights: nothing for ort-int8 to quantize",
+                hint=_explain_weights(model) or "use ort-int8-dynamic for LSTM networks, ort-fp32 otherwise",
+            )
+        if onnx_graph.find_opset(model) < _STATIC_OPSET:
+            raise _old_opset(_STATIC_OPSET, model, prepared)
+        scheme = choose_scheme(request.machine, static=True)
+        builder = StaticBuilder(request, model, kind, scheme)
+        ranges = list(RANGE_METHODS) if kind != "transformer" else list(RANGE_METHODS)[:2]
+        alphas = _ALPHAS if kind == "transformer" else _ALPHAS[:1]
+        candidates = [Candidate(alpha=alpha, ranges=method) for alpha in alphas for method in ranges]
+        result = search(request, candidates, builder.build, builder.costs)
+        if not prepared.get("opset_note"):
+            result.recipe["opset"] = onnx_graph.find_opset(model)
+        result.recipe.update(method="static Q/DQ", calibration_samples=builder.sample_count, **prepared)
+        if kind == "rnn":
+            result.notes.append("recurrent layers stay in float: ONNX Runtime quantizes LSTM only dynamically")
+        return _finish(request, result, kind, scheme)
+
+
+class OrtInt8Dynamic(_OrtTarget):
+    """Dynamic INT8: the ranges of activations are measured at each inference."""
+
+    record: ClassVar[TargetRecord] = TargetRecord(
+        name="ort-int8-dynamic",
+        runtime="ort",
+        precision="int8-dynamic",
+        title="ONNX Runtime dynamic INT8",
+        is_float=False,
+        needs_calibration=False,
+        uses_samples=True,
+        build_packages={"onnx": "onnx", "onnxruntime": "onnxruntime"},
+        run_packages={"onnxruntime": "onnxruntime"},
+        build_extra="ort",
+        run_extra="ort-run",
+        min_cosine=0.95,
+    )
+
+    def build(self, request: BuildRequest) -> BuildResult:
+        """Quantizes the weights of MatMul, Gemm and LSTM; see `Target.build`."""
+        model, prepared = prepare_model(request)
+        kind = onnx_graph.classify_graph(model)
+        layers = ort_plan.find_dynamic(model, onnx_graph.index_graph(model))
+        if not layers:
+            raise BuildFailedError(
+                "the model has no MatMul, Gemm or LSTM with constant float32 weights: nothing for ort-int8-dynamic",
+                hint=_explain_weights(model)
+                or "use ort-int8: dynamically quantized Conv runs slower than FP32 in ONNX Runtime",
+            )
+        if onnx_graph.find_opset(model) < _DYNAMIC_OPSET:
+            raise _old_opset(_DYNAMIC_OPSET, model, prepared)
+        scheme = choose_scheme(request.machine, static=False)
+        builder = DynamicBuilder(request, model, scheme)
+        alphas = _ALPHAS if kind == "transformer" and request.calibration is not None else _ALPHAS[:1]
+        weights = {node.name: node.input[1] for node in model.graph.node if node.name in layers}
+        sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in model.graph.initializer}
+        costs = {name: float(sizes[weights[name]]) for name in layers}
+        candidates = [Candidate(alpha=alpha, ranges=None) for alpha in alphas]
+        result = search(request, candidates, builder.build, lambda: costs)
+        result.recipe.update(method="dynamic", **prepared)
+        if any(node.op_type == "Conv" for node in model.graph.node):
+            result.notes.append("convolutions stay in float: their dynamic kernel is slower; ort-int8 quantizes them")
+        if any(node.op_type in ("GRU", "RNN") for node in model.graph.node):
+            result.notes.append("GRU and RNN layers stay in float: ONNX Runtime has no integer kernel for them")
+        return _finish(request, result, kind, scheme)
+
+
+def _explain_weights(model: Any) -> str | None:
+    """Returns what to do about weights that are there, but not in float32; None when there are none."""
+    if any(node.op_type in ("DequantizeLinear", "QLinearConv", "QLinearMatMul") for node in model.graph.node):
+        return "the model is quantized already: give the float model that it was made from"
+    if any(tensor.data_type == _FLOAT16 and len(tensor.dims) > 1 for tensor in model.graph.initializer):
+        return "its weights are float16: export it in float32"
+    return None
+
+
+def _old_opset(needed: int, model: Any, prepared: Mapping[str, Any]) -> BuildFailedError:
+    return BuildFailedError(
+        f"quantization needs opset {needed}; the model has {onnx_graph.find_opset(model)} and does not convert",
+        hint=f"export it again at opset {onnx_graph.PER_AXIS_OPSET} or later",
+        detail=str(prepared.get("opset_note")),
+    )
+
+
+def _finish(request: BuildRequest, result: SearchResult, kind: onnx_graph.GraphKind, scheme: Scheme) -> BuildResult:
+    """Saves the model, loads it once, and writes down what was done."""
+    path = request.directory / MODEL_FILE
+    onnx_graph.save_model(result.model, path)
+    open_file(path, RunSettings(), BuildFailedError)
+    needed: list[str] = []
+    if request.machine.architecture == "x86_64" and scheme.weight_limit == 127:
+        # On a CPU without any of these, 8-bit weights saturate silently.
+        order = ("avx512_vnni", "avx_vnni", "amx_int8", "avx_vnni_int8")
+        needed = list(order) if request.machine.instruction_sets & set(order) else []
+    return BuildResult(
+        model_file=MODEL_FILE,
+        recipe={"graph": kind, "formats": scheme.to_dict(), **result.recipe},
+        requires={"any_instruction_set": needed, "packages": {"onnxruntime": ">=1.22"}},
+        versions=package_versions("onnx", "onnxruntime", "numpy"),
+        notes=result.notes,
+    )

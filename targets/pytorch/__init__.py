@@ -1,0 +1,1 @@
+"""PyTorch itself: the source's program, eager and compiled."""

@@ -1,0 +1,1 @@
+"""Quantization that several runtimes share: the search, the statistics, SmoothQuant, formats."""

@@ -1,0 +1,252 @@
+"""Writes explicit INT8 for TensorRT: symmetric Q/DQ pairs where they were planned, everything else in float."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from modelwright.targets.contract import BuildRequest, require_import
+from modelwright.targets.graphs import graph as onnx_graph
+from modelwright.targets.graphs.graph import index_graph, read_attribute
+from modelwright.targets.ort.quantize import rebuild_model
+from modelwright.targets.ort.recipes import CALIBRATION_SAMPLES, measure_maxima, smooth_copy
+from modelwright.targets.quantization import statistics as smoothing
+from modelwright.targets.quantization.formats import round_weight
+from modelwright.targets.quantization.search import Candidate
+from modelwright.targets.tensorrt.pair_plan import PairPlan, channel_axis, find_vectors, plan_pairs
+
+Array = npt.NDArray[Any]
+
+LEVELS = 127
+"""int8 without -128: TensorRT's scale is the largest absolute value divided by 127."""
+_CLIP_STEPS = 80
+_LARGEST_CLIP = 0.8
+_HALF_LIMIT = float(np.finfo(np.float16).max)
+
+SYMMETRIC_RANGES: Mapping[str, Callable[[smoothing.TensorStatistics], float]] = {
+    "minmax": lambda seen: max(-seen.low, seen.high),
+    "percentile-99.999": lambda seen: _largest_end(seen.percentile_range(0.99999)),
+    "percentile-99.99": lambda seen: _largest_end(seen.percentile_range(0.9999)),
+    "least-error": lambda seen: find_least_error(seen),
+}
+"""Name -> the absolute value from which an activation is cut off."""
+
+
+def _largest_end(ends: tuple[float, float]) -> float:
+    return max(-ends[0], ends[1])
+
+
+def find_least_error(seen: smoothing.TensorStatistics) -> float:
+    """Returns the cut-off with the least squared error of rounding and clipping together, for a symmetric scale."""
+    largest = max(-seen.low, seen.high)
+    total = int(seen.counts.sum())
+    if total == 0 or largest <= 0:
+        return largest
+    edges = np.linspace(seen.low, seen.high, len(seen.counts) + 1)
+    sizes = np.abs((edges[:-1] + edges[1:]) / 2)
+    tries = [largest * (1 - _LARGEST_CLIP * step / _CLIP_STEPS) for step in range(_CLIP_STEPS)]
+    errors = [
+        # The variance of a uniform error of one step, and what clipping takes away.
+        float((seen.counts * np.maximum(sizes - limit, 0.0) ** 2).sum()) / total + (limit / LEVELS) ** 2 / 12
+        for limit in tries
+    ]
+    return tries[int(np.argmin(errors))]
+
+
+def write_pairs(
+    model: Any,
+    plan: PairPlan,
+    source: Any,
+    limits: Mapping[str, float],
+    types: Mapping[str, str] | None = None,
+    weights: dict[str, Any] | None = None,
+) -> Any:
+    """Returns a new model with the planned pairs.
+
+    Args:
+        model: `source` itself, or the same graph after casts were added: nodes keep their names, tensors may be others.
+        plan: From `plan_pairs` on `source`.
+        source: The float32 model that was planned; its weights are the ones that are rounded.
+        limits: Tensor of `source` -> absolute value from which it is cut off, for all `plan.entries`.
+        types: Tensor of `model` -> type, `float16` or `float32`; None where all are float32. A layer computes in the
+            type of its activation: both DequantizeLinear nodes give it.
+        weights: Keeps rounded weights between calls on one source.
+    """
+    return _PairWriter(model, plan, source, limits, types or {}, {} if weights is None else weights).write()
+
+
+class _PairWriter:
+    def __init__(
+        self,
+        model: Any,
+        plan: PairPlan,
+        source: Any,
+        limits: Mapping[str, float],
+        types: Mapping[str, str],
+        weights: dict[str, Any],
+    ) -> None:
+        self._onnx = require_import("onnx", "onnx")
+        self._model = model
+        self._plan = plan
+        self._types = types
+        self._limits = limits
+        self._weights = weights
+        self._source_index = index_graph(source)
+        self._source_nodes = {node.name: node for node in source.graph.node}
+        self._nodes: list[Any] = []
+        self._constants: dict[str, Any] = {}
+        self._paired: set[str] = set()
+
+    def write(self) -> Any:
+        layers = set(self._plan.layers)
+        for node in self._model.graph.node:
+            copy = self._onnx.NodeProto()
+            copy.CopyFrom(node)
+            if node.name in layers:
+                dtype = self._quantize_entry(copy, 0)
+                copy.input[1] = self._add_weight(node, dtype)
+            elif node.name in self._plan.residuals:
+                self._quantize_entry(copy, self._plan.residuals[node.name])
+            self._nodes.append(copy)
+        return rebuild_model(self._model, _drop_unread(self._nodes, self._model.graph), self._constants)
+
+    def _quantize_entry(self, copy: Any, position: int) -> np.dtype[Any]:
+        """Puts a pair before an operand; layers that read one tensor share it."""
+        name = copy.input[position]
+        dtype = np.dtype(self._types.get(name, "float32"))
+        if name not in self._paired:
+            self._paired.add(name)
+            scale = find_scales(self._limits[self._source_nodes[copy.name].input[position]])
+            parameters = [f"{name}_int8_scale", "int8_zero_point"]
+            self._constants[parameters[0]] = self._constant(parameters[0], scale.astype(dtype))
+            self._constants[parameters[1]] = self._constant(parameters[1], np.zeros((), np.int8))
+            make = self._onnx.helper.make_node
+            self._nodes += [
+                make("QuantizeLinear", [name, *parameters], [f"{name}_int8"], f"{name}_q"),
+                make("DequantizeLinear", [f"{name}_int8", *parameters], [f"{name}_dequantized"], f"{name}_dq"),
+            ]
+        copy.input[position] = f"{name}_dequantized"
+        return dtype
+
+    def _add_weight(self, node: Any, dtype: np.dtype[Any]) -> str:
+        """Rounds a layer's weight with one scale a channel, stored as int8."""
+        layer = self._source_nodes[node.name]
+        axis = channel_axis(layer)
+        key = f"{layer.input[1]}/{axis}"
+        if key not in self._weights:
+            values = self._source_index.array(layer.input[1])
+            others = tuple(position for position in range(values.ndim) if position != axis)
+            scales = find_scales(np.abs(values).max(axis=others))
+            self._weights[key] = round_weight(values, scales, axis, LEVELS), scales
+        rounded, scales = self._weights[key]
+        names = [f"{node.name}_weight_{part}" for part in ("int8", "scale", "zero")]
+        arrays = (rounded, scales.astype(dtype), np.zeros(len(scales), np.int8))
+        self._constants |= {name: self._constant(name, array) for name, array in zip(names, arrays, strict=True)}
+        output = f"{node.name}_weight_dequantized"
+        make = self._onnx.helper.make_node
+        self._nodes.append(make("DequantizeLinear", names, [output], f"{node.name}_weight_dq", axis=axis))
+        return output
+
+    def _constant(self, name: str, values: Array) -> Any:
+        return self._onnx.numpy_helper.from_array(np.asarray(values), name)
+
+
+def find_scales(limits: Any) -> npt.NDArray[np.float32]:
+    """Returns limit / 127, rounded up to a number that float16 holds, so that a cast changes nothing.
+
+    Args:
+        limits: Largest absolute values, of any shape.
+    """
+    wanted = np.asarray(limits, np.float32) / LEVELS
+    half = np.minimum(wanted, _HALF_LIMIT).astype(np.float16)
+    half = np.where(
+        half.astype(np.float32) < np.minimum(wanted, _HALF_LIMIT), np.nextafter(half, np.float16(np.inf)), half
+    )
+    # TensorRT takes no scale of 0: a dead channel gets the smallest one.
+    return np.maximum(half, np.finfo(np.float16).smallest_subnormal).astype(np.float32)
+
+
+def _drop_unread(nodes: list[Any], graph: Any) -> list[Any]:
+    """Drops nodes whose outputs nothing reads, such as the Cast of a weight that was replaced."""
+    wanted = {value.name for value in graph.output}
+    alive: list[Any] = []
+    for node in reversed(nodes):
+        if wanted.intersection(node.output):
+            alive.append(node)
+            wanted.update(onnx_graph.read_names(node))
+    return alive[::-1]
+
+
+class PairBuilder:
+    """Builds INT8 candidates in float32 for the search; statistics are kept between those that share them."""
+
+    def __init__(self, request: BuildRequest, model: Any, kind: str, float_operators: Collection[str]) -> None:
+        assert request.calibration is not None
+        self._samples = request.calibration
+        self._request = request
+        self._model = model
+        self._residuals = kind == "cnn"
+        self._float_operators = float_operators
+        self._vectors = find_vectors(model, request.shapes)
+        if not plan_pairs(model, residuals=False, float_operators=float_operators, vectors=self._vectors).layers:
+            self._vectors = set()  # a small gain is what there is to gain
+        self._alpha: float | None = None
+        self._weights: dict[str, Any] = {}
+        self._statistics: dict[str, smoothing.TensorStatistics] = {}
+        self._maxima: dict[str, npt.NDArray[np.float32]] | None = None
+        self.smoothed = model
+        self.sample_count = min(self._samples.count, CALIBRATION_SAMPLES)
+
+    def build(self, candidate: Candidate, kept_float: Collection[str]) -> Any:
+        """Returns the float32 graph with pairs; see `quantization_search.search`."""
+        plan, limits = self.prepare(candidate, kept_float)
+        return write_pairs(self.smoothed, plan, self.smoothed, limits, weights=self._weights)
+
+    def prepare(self, candidate: Candidate, kept_float: Collection[str]) -> tuple[PairPlan, dict[str, float]]:
+        """Returns plan and cut-offs of a candidate; `smoothed` is the model that they are for."""
+        if candidate.alpha != self._alpha:
+            self._alpha, self._weights, self._statistics = candidate.alpha, {}, {}
+            if candidate.alpha is not None and self._maxima is None:
+                self._maxima = measure_maxima(self._request, self._model)
+            self.smoothed = smooth_copy(self._model, self._maxima, candidate.alpha)
+        plan = self.plan(kept_float)
+        missing = [name for name in plan.entries if name not in self._statistics]
+        if missing:
+            self._request.progress(f"calibrating on {self.sample_count} samples")
+            self._statistics |= smoothing.collect_statistics(
+                self.smoothed, missing, lambda: self._samples.feeds(CALIBRATION_SAMPLES), self._request.scratch
+            )
+        find = SYMMETRIC_RANGES[candidate.ranges or "minmax"]
+        return plan, {name: find(self._statistics[name]) for name in plan.entries}
+
+    def plan(self, kept_float: Collection[str] = ()) -> PairPlan:
+        return plan_pairs(
+            self.smoothed,
+            kept_float,
+            residuals=self._residuals,
+            float_operators=self._float_operators,
+            vectors=self._vectors,
+        )
+
+    def costs(self) -> dict[str, float]:
+        """Returns the INT8 layers -> their work in multiplications; call it after the first build."""
+        index = index_graph(self.smoothed)
+        layers = set(self.plan().layers)
+        costs = {}
+        for node in self.smoothed.graph.node:
+            if node.name in layers:
+                dims = list(index.constants[node.input[1]].dims)
+                seen = self._statistics[node.input[0]].size
+                if node.op_type == "Conv":
+                    strides = int(np.prod(read_attribute(node, "strides", [1])))
+                    # Values read, times what each contributes to; reading counts as some ten multiplications.
+                    per_value = dims[0] * float(np.prod(dims[2:])) / read_attribute(node, "group", 1) / strides
+                    costs[node.name] = seen * (per_value + 10)
+                elif node.op_type == "ConvTranspose":
+                    costs[node.name] = seen * float(np.prod(dims[1:]))
+                else:
+                    costs[node.name] = float(seen * dims[channel_axis(node)])
+        return costs

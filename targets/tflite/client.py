@@ -1,0 +1,83 @@
+"""Runs conversion steps in the converter's environment and turns its errors into those of the tool."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import tempfile
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from modelwright.core.errors import BuildFailedError, ToolchainMissingError
+from modelwright.targets.tflite.environment import ensure_environment, get_environment_folder, get_variables
+
+_SCRIPT = Path(__file__).with_name("converter") / "convert.py"
+_TAIL_LINES = 20
+_PREFIX = "modelwright: "
+"""Marks the script's own lines between those of the libraries."""
+
+
+def run_step(request: Mapping[str, Any], progress: Callable[[str], None]) -> dict[str, Any]:
+    """Runs one step (`convert` or `quantize`) and returns its result; the formats are in `job.py`.
+
+    Args:
+        request: The step's request, `action` included.
+        progress: Takes a line about what is going on.
+
+    Raises:
+        ToolchainMissingError: The converter's environment cannot be made.
+        BuildFailedError: The model cannot be converted; names the operator and the node where there is one.
+    """
+    python = ensure_environment(progress)
+    with tempfile.TemporaryDirectory(prefix="modelwright-tflite-") as folder:
+        request_file, result_file = Path(folder, "request.json"), Path(folder, "result.json")
+        request_file.write_text(json.dumps(request, default=str), encoding="utf-8")
+        tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        command = [str(python), "-I", str(_SCRIPT), str(request_file), str(result_file)]
+        with subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace", env=get_variables()
+        ) as process:
+            assert process.stderr is not None
+            for line in process.stderr:
+                tail.append(line.rstrip())
+                _report(line.rstrip(), progress)
+        try:
+            result: dict[str, Any] = json.loads(result_file.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError) as error:  # it died before or while it wrote
+            raise BuildFailedError(
+                f"the TFLite converter died with exit code {process.returncode}",
+                hint="the model may be damaged, too large for this machine's memory, or the temporary folder full",
+                detail="\n".join(tail),
+            ) from error
+    if not result["ok"]:
+        raise _make_error(result["error"])
+    return result
+
+
+def _report(line: str, progress: Callable[[str], None]) -> None:
+    if line.startswith(_PREFIX):
+        progress(line.removeprefix(_PREFIX))
+
+
+def _make_error(error: Mapping[str, Any]) -> Exception:
+    if error["kind"] == "unsupported_operator":
+        return BuildFailedError(
+            f"TFLite cannot express operator {error['operator']} (node {error['node']})",
+            hint="choose another runtime for this model, or export it without that operator",
+            detail=str(error["message"]),
+        )
+    if error.get("type") in ("ModuleNotFoundError", "ImportError"):
+        return ToolchainMissingError(
+            "the TFLite converter's environment is broken",
+            hint=f"remove {get_environment_folder()} and build again",
+            detail=str(error["message"]),
+        )
+    message = re.sub(r"([^.]+\.)\1+", r"\1", str(error["message"]))  # the runtime says some things once a kernel
+    return BuildFailedError(
+        f"TFLite conversion failed: {message}",
+        hint="the ort-* and openvino-* targets take the ONNX model as it is",
+        detail=str(error.get("trace", "")),
+    )

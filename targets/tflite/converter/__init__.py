@@ -1,0 +1,1 @@
+"""What runs in the TFLite converter's own environment, and nothing else."""

@@ -1,0 +1,69 @@
+"""Runs one conversion step: `python convert.py REQUEST.json RESULT.json`, with the converter environment's Python.
+
+It runs where modelwright is not installed, so it makes a package of the folder above. Progress goes to stderr, one line
+a step. The result holds `{"ok": true, ...}` or `{"ok": false, "error": {"kind", "message", ...}}`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+_PACKAGE = "modelwright_tflite"
+
+
+def main(request_path: str, result_path: str) -> int:
+    """Reads the request, runs its `action`, writes the result."""
+    request = json.loads(Path(request_path).read_text(encoding="utf-8"))
+    try:
+        job = _import_own("converter.job")
+        step = {"convert": job.convert, "quantize": job.quantize}[request["action"]]
+        result = {"ok": True, **step(request, _print_progress)}
+    except Exception as error:  # the vendors raise anything; the parent gets all of it in one form
+        result = {"ok": False, "error": _describe_error(error)}
+    text = json.dumps(result, indent=1, default=float)
+    Path(result_path).write_text(text, encoding="utf-8")
+    return 0 if result["ok"] else 1
+
+
+def _print_progress(line: str) -> None:
+    print(f"modelwright: {line}", file=sys.stderr, flush=True)
+
+
+def _import_own(module: str) -> Any:
+    """Imports a module of TFLite's folder, whatever its place, without putting it on `sys.path`."""
+    folder = Path(__file__).resolve().parent.parent
+    if _PACKAGE not in sys.modules:
+        spec = importlib.util.spec_from_file_location(
+            _PACKAGE, folder / "__init__.py", submodule_search_locations=[str(folder)]
+        )
+        assert spec is not None
+        assert spec.loader is not None
+        package = importlib.util.module_from_spec(spec)
+        sys.modules[_PACKAGE] = package
+        spec.loader.exec_module(package)
+    return importlib.import_module(f"{_PACKAGE}.{module}")
+
+
+def _describe_error(error: Exception) -> dict[str, Any]:
+    operator, node = getattr(error, "operator", None), getattr(error, "node", None)
+    described: dict[str, Any] = {
+        "kind": "failed" if operator is None else "unsupported_operator",
+        "message": str(error) or type(error).__name__,
+        "type": type(error).__name__,
+        "trace": traceback.format_exc(limit=-6),
+    }
+    if operator is not None:
+        described.update(operator=operator, node=node)
+    return described
+
+
+if __name__ == "__main__":
+    # This folder's modules are named for what they hold; on sys.path they would shadow others of the same name.
+    sys.path = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
+    sys.exit(main(*sys.argv[1:3]))

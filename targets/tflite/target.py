@@ -1,0 +1,295 @@
+"""TFLite on CPUs: FP32, FP16 weights, full INT8 and dynamic-range INT8, from ONNX.
+
+The conversion runs in an environment of its own (`converter/`); running needs numpy and a TFLite runtime.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from modelwright.core.errors import BuildFailedError, ToolchainMissingError
+from modelwright.core.files import write_json
+from modelwright.core.records.signature import Signature
+from modelwright.core.samples.sample_set import SampleSet
+from modelwright.targets.contract import (
+    Array,
+    BuildRequest,
+    BuildResult,
+    Feeds,
+    Readiness,
+    RunSettings,
+    Session,
+    Target,
+    TargetRecord,
+    package_versions,
+)
+
+if TYPE_CHECKING:
+    from modelwright.core.records.machine import Machine
+    from modelwright.targets.tflite.session import TfliteRunner
+
+MODEL_FILE = "model.tflite"
+_RUNTIMES = {"ai_edge_litert|tflite_runtime": "ai-edge-litert>=2.1"}
+_INT8_RUNTIMES = {"ai_edge_litert": "ai-edge-litert>=2.1"}
+"""tflite-runtime 2.14 computes per-channel dynamic FULLY_CONNECTED wrongly, which mixed INT8 files contain too."""
+_BUILD_PACKAGES = {"onnx": "onnx>=1.21", "onnxruntime": "onnxruntime>=1.22"}
+_PROOF_SAMPLES = 16
+"""Tuning samples on which the converted file is compared with ONNX by value before anything is quantized."""
+_INT8_GOAL = 0.998
+"""Cosine with FP32 on the tuning samples that a way of quantizing has to reach to be taken for its speed."""
+
+
+class _Tflite(Target):
+    """What the four precisions share."""
+
+    def check_build(self, machine: Machine) -> Readiness:
+        from modelwright.targets.tflite.environment import find_environment
+
+        readiness = super().check_build(machine)
+        if readiness.ok and find_environment() is None:
+            return Readiness.yes("its converter is installed on first use (a minute, 180 MB, package index)")
+        return readiness
+
+    def build(self, request: BuildRequest) -> BuildResult:
+        converted = _convert(request)
+        made = converted if self.record.precision == "fp32" else self._quantize(request, converted)
+        (request.directory / MODEL_FILE).write_bytes(Path(made["folder"], made["file"]).read_bytes())
+        return BuildResult(
+            model_file=MODEL_FILE,
+            recipe={**made["recipe"], "binding": made["binding"], "tuning_cosine": made["cosine"]},
+            requires={"packages": {"ai-edge-litert": ">=2.1"}},
+            versions=made["versions"],
+            notes=tuple(dict.fromkeys((*converted["notes"], *made["notes"]))),
+        )
+
+    def _quantize(self, request: BuildRequest, converted: Mapping[str, Any]) -> dict[str, Any]:
+        from modelwright.targets.tflite.client import run_step
+
+        order = {
+            "action": "quantize",
+            "fp32": str(Path(converted["folder"], converted["file"])),
+            "binding": converted["binding"],
+            "output": str(request.scratch),
+            "precision": self.record.precision,
+            "min_cosine": _INT8_GOAL,
+            "tuning": _store_samples(request.tuning, request, request.scratch / "tuning"),
+        }
+        if self.record.needs_calibration:
+            order["calibration"] = _store_samples(request.calibration, request, request.scratch / "calibration")
+        return {**run_step(order, request.progress), "folder": str(request.scratch)}
+
+    def load(
+        self,
+        directory: Path,
+        model_file: str,
+        recipe: Mapping[str, Any],
+        signature: Signature,
+        settings: RunSettings,
+    ) -> AbstractContextManager[Session]:
+        return _open_session(directory / model_file, recipe, signature, settings, self.record.precision)
+
+
+class TfliteFp32(_Tflite):
+    """The converted model as it is."""
+
+    record = TargetRecord(
+        name="tflite-fp32",
+        runtime="tflite",
+        precision="fp32",
+        title="TFLite FP32",
+        is_float=True,
+        needs_calibration=False,
+        uses_samples=True,
+        build_packages=_BUILD_PACKAGES,
+        run_packages=_RUNTIMES,
+        build_extra="tflite",
+        run_extra="tflite-run",
+        min_cosine=0.9999,
+    )
+
+
+class TfliteFp16(_Tflite):
+    """Weights stored as FP16, half the size; CPUs without FP16 arithmetic compute in FP32."""
+
+    record = TargetRecord(
+        name="tflite-fp16",
+        runtime="tflite",
+        precision="fp16",
+        title="TFLite FP16",
+        is_float=True,
+        needs_calibration=False,
+        uses_samples=True,
+        build_packages=_BUILD_PACKAGES,
+        run_packages=_RUNTIMES,
+        build_extra="tflite",
+        run_extra="tflite-run",
+        min_cosine=0.999,
+    )
+
+
+class TfliteInt8(_Tflite):
+    """Weights and activations in INT8, calibrated; inputs and outputs stay float."""
+
+    record = TargetRecord(
+        name="tflite-int8",
+        runtime="tflite",
+        precision="int8",
+        title="TFLite INT8",
+        is_float=False,
+        needs_calibration=True,
+        uses_samples=True,
+        build_packages=_BUILD_PACKAGES,
+        run_packages=_INT8_RUNTIMES,
+        build_extra="tflite",
+        run_extra="tflite-run",
+        min_cosine=0.95,
+    )
+
+
+class TfliteInt8Dynamic(_Tflite):
+    """Weights in INT8; activations are quantized as they come."""
+
+    record = TargetRecord(
+        name="tflite-int8-dynamic",
+        runtime="tflite",
+        precision="int8-dynamic",
+        title="TFLite INT8 dynamic",
+        is_float=False,
+        needs_calibration=False,
+        uses_samples=True,
+        build_packages=_BUILD_PACKAGES,
+        run_packages=_INT8_RUNTIMES,
+        build_extra="tflite",
+        run_extra="tflite-run",
+        min_cosine=0.95,
+    )
+
+
+def _convert(request: BuildRequest) -> dict[str, Any]:
+    """Converts ONNX to FP32 TFLite, once for all four precisions."""
+    from modelwright.targets.tflite.client import run_step
+
+    folder = request.shared / "tflite-fp32"
+    result_file = folder / "result.json"
+    if result_file.is_file():
+        shared: dict[str, Any] = json.loads(result_file.read_text())
+        return shared
+    folder.mkdir(exist_ok=True)
+    samples = request.tuning or request.calibration
+    order: dict[str, Any] = {
+        "action": "convert",
+        "onnx": str(request.model_path),
+        "output": str(folder),
+        "dynamic_batch": request.signature.batch_is_dynamic,
+    }
+    if samples is not None:
+        order["samples"] = _store_samples(samples, request, folder / "samples", limit=_PROOF_SAMPLES)
+    else:
+        order["shapes"] = _fixed_shapes(request.signature)
+    result = {**run_step(order, request.progress), "folder": str(folder)}
+    write_json(result_file, result)
+    return result
+
+
+def _store_samples(
+    samples: SampleSet | None, request: BuildRequest, folder: Path, limit: int | None = None
+) -> dict[str, Any] | None:
+    """Writes samples as the converter reads them: a `.npy` an input, and FP32's outputs where they are known."""
+    if samples is None:
+        return None
+    count = min(samples.count, limit or samples.count)
+    stored: dict[str, Any] = {"inputs": _store_rows(islice(samples.feeds(), count), count, folder / "inputs")}
+    if samples is request.tuning and request.reference is not None:
+        rows = (request.reference[index] for index in range(count))
+        outputs = _store_rows(rows, count, folder / "outputs")
+        if outputs is not None:
+            stored["outputs"] = outputs
+    return stored
+
+
+def _store_rows(rows: Iterator[Feeds], count: int, folder: Path) -> dict[str, str] | None:
+    """Writes rows of one shape each into one mapped file a name; None when their shapes differ."""
+    folder.mkdir(parents=True, exist_ok=True)
+    maps: dict[str, Any] = {}
+    names: list[str] = []
+    for index, row in enumerate(rows):
+        if not maps:
+            names = list(row)
+            for position, name in enumerate(names):
+                value = np.asarray(row[name])
+                maps[name] = np.lib.format.open_memmap(
+                    folder / f"{position}.npy", mode="w+", dtype=value.dtype, shape=(count, *value.shape)
+                )
+        if any(np.shape(row[name]) != maps[name].shape[1:] for name in names):
+            return None
+        for name in names:
+            maps[name][index] = row[name]
+    return {name: str(folder / f"{position}.npy") for position, name in enumerate(names)}
+
+
+def _fixed_shapes(signature: Signature) -> dict[str, list[int]]:
+    """Returns the inputs' shapes with a batch of 1; other dynamic dimensions need samples to be known."""
+    shapes = {}
+    for spec in signature.inputs:
+        shape = [1 if axis == 0 and isinstance(size, str) else size for axis, size in enumerate(spec.shape or ())]
+        if any(isinstance(size, str) for size in shape):
+            raise BuildFailedError(
+                f"TFLite needs fixed shapes, and {spec.describe()} has dynamic ones besides the batch",
+                hint="give a few samples more: their shape is then taken",
+            )
+        shapes[spec.name] = [int(size) for size in shape]
+    return shapes
+
+
+class _TfliteSession(Session):
+    def __init__(self, runner: TfliteRunner, recipe: Mapping[str, Any], precision: str, threads: int) -> None:
+        self._runner = runner
+        self._recipe = recipe
+        self._precision = precision
+        self._threads = threads
+
+    def run(self, feeds: Feeds) -> dict[str, Array]:
+        return self._runner.run(feeds)
+
+    def bind(self, feeds: Feeds) -> Callable[[], object]:
+        return self._runner.bind(feeds)
+
+    def describe_execution(self) -> dict[str, Any]:
+        """Returns the file's operators by type of arithmetic; the interpreter runs them as they are."""
+        name = self._runner.runtime.replace("_", "-")
+        version = package_versions(name).get(name, "")
+        return {
+            "precision": self._precision,
+            "threads": self._threads,
+            "source": f"operators of the file, run by {name} {version}".strip(),
+            **{key: self._recipe[key] for key in ("chosen", "operators", "left_in_float") if key in self._recipe},
+        }
+
+
+@contextmanager
+def _open_session(
+    path: Path, recipe: Mapping[str, Any], signature: Signature, settings: RunSettings, precision: str
+) -> Iterator[Session]:
+    del signature  # the binding holds names, layouts and dtypes
+    from modelwright.targets.tflite.session import TfliteRunner
+
+    try:
+        runner = TfliteRunner(path, recipe["binding"], threads=settings.threads)
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "ai_edge_litert":
+            raise ToolchainMissingError(
+                "no TFLite runtime is installed", hint="pip install 'ai-edge-litert>=2.1'"
+            ) from error
+        raise ToolchainMissingError(
+            "the TFLite runtime is installed but does not import",
+            hint="reinstall it: pip install --force-reinstall ai-edge-litert",
+            detail=str(error),
+        ) from error
+    yield _TfliteSession(runner, recipe, precision, settings.threads)

@@ -1,0 +1,88 @@
+"""What is read from ONNX files, and how crashes and a full disk are told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import models
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from modelwright.core.errors import BadInputError, BuildFailedError
+from modelwright.core.outputs.reference import name_operator
+from modelwright.core.process.child import run_in_child
+from modelwright.exporters.onnx import file as onnx_file
+
+HERE = {"PYTHONPATH": str(Path(__file__).parent)}
+
+
+@pytest.fixture(autouse=True)
+def _children_find_their_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    parts = [HERE["PYTHONPATH"], os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(part for part in parts if part))
+
+
+def test_crash_names_the_phase(tmp_path: Path) -> None:
+    path = models.make_cnn(tmp_path / "m.onnx")
+    phases: list[str] = []
+    with pytest.raises(BadInputError, match=r"crashed during onnx's shape inference: .*SIGABRT"):
+        run_in_child(
+            "crashing:crash_in_shape_inference",
+            {"path": str(path)},
+            purpose=f"checking {path}",
+            crash_error=BadInputError,
+            progress=phases.append,
+        )
+    assert phases == ["reading the ONNX file", "onnx's checker", "onnx's shape inference"]
+
+
+def test_full_disk_is_explained(tmp_path: Path) -> None:
+    path = models.make_cnn(tmp_path / "m.onnx")
+    params = {"path": str(path), "directory": str(tmp_path / "staging")}
+    with pytest.raises(BuildFailedError, match="no space left on the disk"):
+        run_in_child("crashing:fill_disk", params, purpose="checking")
+
+
+def test_parameters_are_counted_in_subgraphs_and_constants() -> None:
+    branch = helper.make_graph(
+        [helper.make_node("Constant", [], ["c"], value=models.constant("c", np.zeros((2, 3), np.float32)))],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("c", TensorProto.FLOAT, [2, 3])],
+        initializer=[models.constant("unused", np.zeros(5, np.float16))],
+    )
+    node = helper.make_node("If", ["cond"], ["y"], then_branch=branch, else_branch=branch)
+    graph = helper.make_graph([node], "g", [], [], initializer=[models.constant("i", np.zeros(100, np.int64))])
+    assert onnx_file.count_parameters(helper.make_model(graph)) == 2 * (6 + 5)
+
+
+def test_unnamed_dimensions_get_names(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Identity", ["x"], ["y"])]
+    x, y = ("x", TensorProto.FLOAT, [None, 3, -1, "width"]), ("y", TensorProto.FLOAT, None)
+    path = models.save(tmp_path / "m.onnx", nodes, [x], [y], {})
+    signature = onnx_file.read_signature(path, onnx.load(path))
+    assert signature.inputs[0].shape == ("batch", 3, "dim_2", "width")
+    assert signature.outputs[0].shape is None
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        (
+            "NOT_IMPLEMENTED : Could not find an implementation for Celu(12) node with name 'act'",
+            "operator Celu, node act",
+        ),
+        ("Fatal error: com.example:Sorcery(-1) is not a registered function/op", "operator com.example:Sorcery"),
+        (
+            "Non-zero status code returned while running Gather node. Name:'pick' Status Message: out of bounds",
+            "operator Gather, node pick",
+        ),
+        ("something else", None),
+    ],
+)
+def test_blamed_operators_are_named(text: str, place: str | None) -> None:
+    assert name_operator(text) == place

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelwright.core.errors import BuildFailedError, MeasurementInvalidError
+from modelwright.core.records.artifact import Artifact, Manifest
+from modelwright.core.records.signature import Signature, TensorSpec
+from modelwright.harness.results.assemble import Absent, Context, assemble_document, describe_environment
+from modelwright.harness.run.effort import get_effort
+from modelwright.harness.run.interleave import Window
+from modelwright.harness.run.measure_artifacts import Measured, Measurements
+from modelwright.harness.run.runner import MeasureSettings
+from modelwright.profiles import detect_host, find_region, load_profile
+
+SPEC = TensorSpec(name="x", dtype="float32", shape=("batch", 3))
+PROOF = {"fidelity": {"agreement": 0.99, "cosine": 0.999}, "count": 200, "correct": 190, "correct_fp32": 192}
+
+
+def artifact(target: str, proof: dict[str, Any] | None = PROOF) -> Artifact:
+    manifest = Manifest(
+        target=target, model_file="m", files={}, size_bytes=1000, signature=Signature(inputs=(SPEC,), outputs=(SPEC,)),
+        source={}, samples={}, machine={}, requires={}, recipe={}, versions={}, build_host={}, build_s=1.5,
+        proof=proof, proof_reason=None if proof else "not proved: another machine", notes=["a note"], key="k",
+        created="c",
+    )  # fmt: skip
+    return Artifact(directory=Path(target), manifest=manifest)
+
+
+def measured(name: str, latency_ms: float, rounds: int = 12, energy_j: float | None = None) -> Measured:
+    windows = {
+        index: Window(
+            latencies_ms=[latency_ms * (1 + index)] * 100,
+            inferences=110,
+            elapsed_s=0.11 * latency_ms,
+            energy_j=energy_j,
+        )
+        for index in range(rounds)
+    }
+    opened = {
+        "import_ms": 1.0, "load_ms": 2.0, "first_inference_ms": 3.0, "runtime_bytes": 40, "settings": {"threads": 1}
+    }  # fmt: skip
+    finished = {"peak_memory_bytes": 100, "steady_memory_bytes": 90, "precision_executed": {"precision": "int8"}}
+    return Measured(name=name, opened=opened, finished=finished, windows=windows)
+
+
+def assemble(results: dict[str, Measured], profile: str = "desktop-i5-10400", **changes: Any) -> dict[str, Any]:
+    host = load_profile(profile)
+    context = Context(
+        settings=MeasureSettings(effort=get_effort("quick")), profile=host, host=host, region=find_region("DE"),
+        baseline="ort-fp32",
+    )  # fmt: skip
+    values: dict[str, Any] = {
+        "source": {"path": "m.onnx"}, "samples": {}, "reused": {}, "absent": [],
+        "artifacts": {name: artifact(name.split(" ")[0]) for name in results},
+        "measurements": Measurements(by_name=results, meter=None, idle_power_w=None),
+    }  # fmt: skip
+    return assemble_document(context, **(values | changes))
+
+
+def rows(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {row["target"]: row for row in document["measurements"]}
+
+
+def test_figures_of_known_windows() -> None:
+    document = assemble({"ort-fp32": measured("ort-fp32", 2.0), "ort-int8": measured("ort-int8", 0.5)})
+    row = rows(document)["ort-int8"]
+    assert row["speedup"]["ratio"] == pytest.approx(4.0)
+    assert row["num_inferences"] == 1200
+    assert row["latency_ms"]["mean"] == pytest.approx(0.5 * 6.5)
+    assert row["throughput_per_s"] == pytest.approx(1000 / (0.5 * 6.5))
+    assert row["memory"] == {"runtime_bytes": 40, "steady_bytes": 90, "model_bytes": 50}
+    assert row["accuracy"] == pytest.approx(0.95)
+    assert row["energy"]["per_inference_j"] == pytest.approx(26 * 0.5 * 6.5 / 1000)
+    assert row["energy"]["source"] == "estimated:tdp_util"
+    assert row["carbon"]["per_inference_g"] == pytest.approx(row["energy"]["per_inference_j"] / 3.6e6 * 420)
+    assert all(value == pytest.approx(math.log(4)) for value in row["round_log_ratios"])
+    assert rows(document)["ort-fp32"]["speedup"] == {"ratio": 1.0, "ci95": [1.0, 1.0]}
+
+
+def test_what_was_not_measured_is_none_with_its_reason() -> None:
+    results = {"ort-fp32": measured("ort-fp32", 2.0), "ort-int8": measured("ort-int8", 0.5, rounds=3)}
+    artifacts = {"ort-fp32": artifact("ort-fp32"), "ort-int8": artifact("ort-int8", proof=None)}
+    row = rows(assemble(results, profile="nvidia-t4", artifacts=artifacts))["ort-int8"]
+    for field in ("accuracy", "agreement", "cosine", "speedup"):
+        assert row[field] is None
+        assert row["unavailable"][field]
+    assert row["unavailable"]["accuracy"] == "not proved: another machine"
+
+
+def test_crashes_and_missing_toolchains_are_rows() -> None:
+    crashed = Measured(name="ort-int8", failure=MeasurementInvalidError("it crashed", hint="look"))
+    absent = [Absent(target="openvino-int8", status="failed", error=BuildFailedError("no", hint="yes"))]
+    document = assemble({"ort-fp32": measured("ort-fp32", 2.0), "ort-int8": crashed}, absent=absent)
+    found = rows(document)
+    assert (found["ort-int8"]["status"], found["ort-int8"]["reason"]) == ("failed", "it crashed")
+    assert (found["openvino-int8"]["status"], found["openvino-int8"]["exit_code"]) == ("failed", 5)
+    assert found["ort-fp32"]["status"] == "measured"
+
+
+def test_a_baseline_that_failed_leaves_no_ratio() -> None:
+    crashed = Measured(name="ort-fp32", failure=MeasurementInvalidError("it crashed"))
+    row = rows(assemble({"ort-fp32": crashed, "ort-int8": measured("ort-int8", 0.5)}))["ort-int8"]
+    assert row["speedup"] is None
+    assert row["latency_ms"]["p50"] is not None
+
+
+def test_a_gpu_boards_power_is_not_taken_for_the_cpu() -> None:
+    row = rows(assemble({"ort-fp32": measured("ort-fp32", 2.0)}, profile="nvidia-t4"))["ort-fp32"]
+    assert row["energy"]["per_inference_j"] is None
+    assert "GPU board" in row["unavailable"]["energy"]
+
+
+def test_document_is_plain_json() -> None:
+    document = assemble({"ort-fp32": measured("ort-fp32", 2.0)})
+    assert json.loads(json.dumps(document, allow_nan=False)) == document
+
+
+def test_the_environment_holds_the_version_of_every_toolchain_that_is_installed() -> None:
+    from importlib.metadata import packages_distributions, version
+
+    versions = describe_environment(detect_host())["versions"]
+    installed = packages_distributions()
+    for package in ("numpy", "onnx", "onnxruntime", "openvino", "nncf", "torch", "modelopt", "tensorrt_rtx_bindings"):
+        for distribution in installed.get(package, ()):
+            assert versions[distribution] == version(distribution)
