@@ -9,7 +9,8 @@ import click
 from modelwright.cli import options
 
 if TYPE_CHECKING:
-    from modelwright.targets.contract import Readiness, TargetOption, TargetRecord
+    from modelwright.targets.contract import TargetOption, TargetRecord
+    from modelwright.targets.readiness import Readiness
 
 
 @click.command(short_help="Say what can be built and run here; if not, why.")

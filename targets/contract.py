@@ -7,11 +7,8 @@ targets (child processes, fidelity, manifests, atomic writing) is in `building.p
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
-import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +20,7 @@ from modelwright.core.records.machine import Machine
 from modelwright.core.records.shapes import ShapeRange
 from modelwright.core.records.signature import Signature
 from modelwright.core.samples.sample_set import SampleSet
+from modelwright.targets.readiness import Readiness, check_packages
 
 Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -101,23 +99,6 @@ class TargetRecord:
     uses_shapes: bool = False
     uses_gpu: bool = False
     uses_program: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Readiness:
-    """Whether something can be done here, and if not, why and what would help."""
-
-    ok: bool
-    reason: str | None = None
-    hint: str | None = None
-
-    @staticmethod
-    def yes(note: str | None = None) -> Readiness:
-        return Readiness(ok=True, reason=note)
-
-    @staticmethod
-    def no(reason: str, hint: str | None = None) -> Readiness:
-        return Readiness(ok=False, reason=reason, hint=hint)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -329,67 +310,3 @@ class Target(ABC):
         settings: RunSettings,
     ) -> AbstractContextManager[Session]:
         """Loads an artifact's files and yields a session; closes it afterwards."""
-
-
-def check_packages(packages: Mapping[str, str], extra: str) -> Readiness:
-    """Says which of the packages are absent, and how to install them."""
-    for alternatives, requirement in packages.items():
-        if not any(_is_installed(name) for name in alternatives.split("|")):
-            return Readiness.no(
-                f"package {requirement} is not installed",
-                f"pip install '{requirement}'  (part of modelwright's extra [{extra}])",
-            )
-    return Readiness.yes()
-
-
-def _is_installed(import_name: str) -> bool:
-    try:
-        return importlib.util.find_spec(import_name) is not None
-    except (ImportError, ValueError):
-        return False
-
-
-def package_versions(*names: str) -> dict[str, str]:
-    """Returns the versions of those of the distributions that are installed."""
-    found = {}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def find_distributions(packages: Iterable[str]) -> list[str]:
-    """Returns the installed distributions that bring packages, given by import name; several are written `a|b`.
-
-    The two mostly have different names: `tensorrt_rtx_bindings` comes with `tensorrt-rtx-cu13-bindings`.
-    """
-    by_import = importlib.metadata.packages_distributions()
-    names = [name for alternatives in packages for name in alternatives.split("|")]
-    return sorted({distribution for name in names for distribution in by_import.get(name, ())})
-
-
-def require_import(name: str, extra: str) -> Any:
-    """Imports a vendor package; absent and broken are told apart.
-
-    Raises:
-        ToolchainMissingError: With the original error when the package is there but does not import.
-    """
-    from modelwright.core.errors import ToolchainMissingError
-
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name and name.split(".")[0] == error.name.split(".")[0]:
-            raise ToolchainMissingError(
-                f"Python package {name} is not installed",
-                hint=f"pip install {name.replace('_', '-')}  (part of modelwright's extra [{extra}])",
-            ) from error
-        raise ToolchainMissingError(f"{name} is installed but does not import", detail=str(error)) from error
-    except Exception as error:  # a vendor's import can raise anything: missing libraries, wrong CPU, ...
-        raise ToolchainMissingError(
-            f"{name} is installed but does not import",
-            hint=f"reinstall it: pip install --force-reinstall {name}",
-            detail=str(error),
-        ) from error

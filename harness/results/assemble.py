@@ -29,7 +29,7 @@ from modelwright.harness.run.runner import MeasureSettings
 from modelwright.profiles.grid import GridRegion
 from modelwright.profiles.power import power_on
 from modelwright.profiles.schema import Profile
-from modelwright.targets.contract import find_distributions, package_versions
+from modelwright.targets.readiness import find_distributions, package_versions
 from modelwright.targets.table import get_target, target_names
 
 SCHEMA = 1

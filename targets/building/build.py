@@ -38,7 +38,8 @@ from modelwright.core.samples.sample_set import SampleRef, SampleSet, open_sampl
 from modelwright.targets.building.choices import BuildChoices
 from modelwright.targets.building.evidence import Evidence
 from modelwright.targets.building.prove import describe_conditions, pack_reference, prove
-from modelwright.targets.contract import BuildRequest, Readiness, Target, find_distributions, package_versions
+from modelwright.targets.contract import BuildRequest, Target
+from modelwright.targets.readiness import Readiness, find_distributions, package_versions
 from modelwright.targets.table import get_target
 
 BUILD_TIMEOUT_S = 3600.0

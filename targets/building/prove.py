@@ -21,7 +21,8 @@ from modelwright.core.records.machine import Machine
 from modelwright.core.records.signature import Signature
 from modelwright.core.samples.sample_set import SampleRef, open_samples
 from modelwright.targets.building.evidence import Evidence
-from modelwright.targets.contract import Array, Feeds, Readiness, RunSettings, Target, package_versions
+from modelwright.targets.contract import Array, Feeds, RunSettings, Target
+from modelwright.targets.readiness import Readiness, package_versions
 from modelwright.targets.table import get_target
 
 PROOF_TIMEOUT_S = 1800.0

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from modelwright.targets.contract import require_import
 from modelwright.targets.graphs.types import infer_tensor_types
+from modelwright.targets.readiness import require_import
 
 _EXACT_OPERATORS = frozenset(
     {

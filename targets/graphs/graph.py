@@ -5,7 +5,7 @@ Functions that rewrite a model do so in place, unless their docstring says other
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from modelwright.core.errors import BadInputError, BuildFailedError
-from modelwright.targets.contract import require_import
+from modelwright.targets.readiness import require_import
 
 Array = npt.NDArray[Any]
+MICROSOFT_DOMAIN = "com.microsoft"
 GraphKind = Literal["cnn", "transformer", "rnn", "dense", "other"]
 
 PER_AXIS_OPSET = 13
@@ -383,3 +384,23 @@ def _drop(repeated: Any, unwanted: Callable[[Any], bool]) -> None:
     for position in range(len(repeated) - 1, -1, -1):
         if unwanted(repeated[position]):
             del repeated[position]
+
+
+def rebuild_model(model: Any, nodes: list[Any], constants: Mapping[str, Any]) -> Any:
+    """Returns a new model of other nodes: the initializers that they read are copied, the rest is left behind."""
+    onnx = require_import("onnx", "onnx")
+    made = onnx.ModelProto()
+    made.ir_version = model.ir_version
+    made.opset_import.extend(model.opset_import)
+    made.functions.extend(model.functions)
+    made.graph.name = model.graph.name or "graph"
+    made.graph.input.extend(model.graph.input)
+    made.graph.output.extend(model.graph.output)
+    made.graph.node.extend(nodes)
+    used = set(index_graph(made).consumers) | {value.name for value in model.graph.output}
+    made.graph.initializer.extend(t for t in model.graph.initializer if t.name in used)
+    made.graph.initializer.extend(constants.values())
+    if any(node.domain == MICROSOFT_DOMAIN for node in nodes):
+        require_domain(made, MICROSOFT_DOMAIN, 1)
+    prune_graph(made)
+    return made

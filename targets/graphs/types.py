@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from modelwright.core.errors import BuildFailedError
-from modelwright.targets.contract import require_import
+from modelwright.targets.readiness import require_import
 
 COMPUTE_OPERATORS = frozenset(
     {"Conv", "ConvTranspose", "DeformConv", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN", "Attention"}

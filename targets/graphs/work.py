@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from modelwright.targets.contract import Feeds, require_import
+from modelwright.targets.contract import Feeds
 from modelwright.targets.graphs.graph import ONNX_DOMAINS, read_attribute
+from modelwright.targets.graphs.run import extra_outputs, open_session
 from modelwright.targets.graphs.types import name_node
-from modelwright.targets.quantization import statistics as smoothing
+from modelwright.targets.readiness import require_import
 
 Shape = npt.NDArray[np.int64]
 _SHAPED: Mapping[str, tuple[int | str, ...]] = {
@@ -46,8 +47,8 @@ def measure_work(model: Any, feeds: Feeds, scratch: Path) -> dict[str, float]:
         return {}
     outputs = [f"shape_{number}_of_work" for number in range(len(names))]
     readers = [onnx.helper.make_node("Shape", [name], [out]) for name, out in zip(names, outputs, strict=True)]
-    with smoothing.extra_outputs(model, outputs, readers, onnx.TensorProto.INT64):
-        session = smoothing.open_session(model, scratch)
+    with extra_outputs(model, outputs, readers, onnx.TensorProto.INT64):
+        session = open_session(model, scratch)
     shapes = dict(zip(names, session.run(outputs, dict(feeds)), strict=True))
     return {name_node(node): _count(node, [shapes[name] for name in needed[node.output[0]]]) for node in nodes}
 

@@ -23,6 +23,7 @@ from modelwright.core.outputs.fidelity import compare_outputs
 from modelwright.core.samples.sample_set import SampleSet
 from modelwright.targets.contract import Array, BuildRequest, RunSettings
 from modelwright.targets.openvino.recipes import (
+    BF16_INSTRUCTION_SETS,
     CONVOLUTIONAL,
     ENOUGH_AGREEMENT,
     ENOUGH_COSINE,
@@ -34,7 +35,6 @@ from modelwright.targets.openvino.recipes import (
     Trial,
 )
 from modelwright.targets.openvino.session import OpenvinoSession, silence_vendor
-from modelwright.targets.openvino.target import BF16_INSTRUCTION_SETS
 
 TRY_BUDGET_S = 75.0
 """No further try is begun when it would probably end after this. Whether it was, is in the recipe."""

@@ -114,3 +114,6 @@ class Trial:
             "cosine": None if self.score is None else self.score.cosine,
             "seconds": round(self.seconds, 1),
         }
+
+
+BF16_INSTRUCTION_SETS = frozenset({"avx512_bf16", "amx_bf16"})

@@ -14,13 +14,8 @@ import numpy as np
 
 from modelwright.core.errors import BadInputError, BuildFailedError
 from modelwright.core.records.signature import Signature, TensorSpec
-from modelwright.targets.contract import (
-    Array,
-    Feeds,
-    Session,
-    package_versions,
-    require_import,
-)
+from modelwright.targets.contract import Array, Feeds, Session
+from modelwright.targets.readiness import package_versions, require_import
 
 FIXED_SHAPES = 2
 """Shapes a dynamic model is compiled for at most, as each compilation repacks the weights. Others run dynamic."""

@@ -18,21 +18,12 @@ import numpy as np
 from modelwright.core.errors import BadInputError, BuildFailedError
 from modelwright.core.records.machine import Machine
 from modelwright.core.records.signature import Signature
-from modelwright.targets.contract import (
-    BuildRequest,
-    BuildResult,
-    Readiness,
-    RunSettings,
-    Session,
-    Target,
-    TargetRecord,
-    package_versions,
-    require_import,
-)
+from modelwright.targets.contract import BuildRequest, BuildResult, RunSettings, Session, Target, TargetRecord
+from modelwright.targets.openvino.recipes import BF16_INSTRUCTION_SETS
 from modelwright.targets.openvino.session import OpenvinoSession, find_ports, import_openvino, silence_vendor
+from modelwright.targets.readiness import Readiness, package_versions, require_import
 
 MODEL_FILE = "openvino.xml"
-BF16_INSTRUCTION_SETS = frozenset({"avx512_bf16", "amx_bf16"})
 _FP16_MAX = 65504.0
 _RUN_PACKAGES = {"openvino": "openvino>=2025.0"}
 

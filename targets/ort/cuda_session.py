@@ -17,7 +17,8 @@ import numpy as np
 from modelwright.core.errors import MeasurementInvalidError, ModelwrightError, ToolchainMissingError
 from modelwright.core.nvidia.cuda import CudaDevice, DeviceBuffer, PinnedBuffer, Stream
 from modelwright.core.records.signature import Signature
-from modelwright.targets.contract import Array, Computation, Feeds, RunSettings, Session, require_import
+from modelwright.targets.contract import Array, Computation, Feeds, RunSettings, Session
+from modelwright.targets.graphs.run import blame, session_options
 from modelwright.targets.ort.cuda_placement import (
     CPU_PROVIDER,
     CUDA_PROVIDER,
@@ -28,7 +29,7 @@ from modelwright.targets.ort.cuda_placement import (
     read_placement,
     word_fallbacks,
 )
-from modelwright.targets.ort.session import blame, session_options
+from modelwright.targets.readiness import require_import
 
 LEAST_ORT = (1, 24)
 """The first that tells which node it assigned to which provider."""

@@ -17,18 +17,17 @@ from modelwright.core.records.signature import Signature
 from modelwright.targets.contract import (
     BuildRequest,
     BuildResult,
-    Readiness,
     RunSettings,
     Session,
     Target,
     TargetOption,
     TargetRecord,
-    package_versions,
 )
 from modelwright.targets.graphs import graph as onnx_graph
 from modelwright.targets.ort.cuda_placement import find_lookalikes, find_shape_nodes, name_nodes
 from modelwright.targets.ort.cuda_session import INSTALL_HINT, OrtCudaSession, import_ort
-from modelwright.targets.tensorrt.recipes import PrecisionGraph, make_fp16
+from modelwright.targets.quantization.half import PrecisionGraph, make_fp16
+from modelwright.targets.readiness import Readiness, package_versions
 
 MODEL_FILE = "model.onnx"
 _ALLOW = TargetOption(

@@ -12,27 +12,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from modelwright.targets.contract import (
-    require_import,
-)
 from modelwright.targets.graphs.graph import (
+    MICROSOFT_DOMAIN,
     PER_AXIS_OPSET,
     GraphIndex,
     find_opset,
     index_graph,
-    prune_graph,
     read_attribute,
     read_names,
-    require_domain,
+    rebuild_model,
 )
 from modelwright.targets.ort.plan import OWN_RANGE_OPS, StaticPlan
 from modelwright.targets.quantization.formats import Scheme, find_parameters, quantize_weight, round_weight
+from modelwright.targets.readiness import require_import
 
 Array = npt.NDArray[Any]
 Ranges = Mapping[str, tuple[float, float]]
 
 _BIAS_LIMIT = 2**30
-MICROSOFT_DOMAIN = "com.microsoft"
 
 
 def quantize_static(
@@ -67,26 +64,6 @@ def quantize_dynamic(model: Any, names: Collection[str], scheme: Scheme) -> Any:
         else:
             writer.write_matmul(node)
     return rebuild_model(model, writer.nodes, writer.constants)
-
-
-def rebuild_model(model: Any, nodes: list[Any], constants: Mapping[str, Any]) -> Any:
-    """Returns a new model of other nodes: the initializers that they read are copied, the rest is left behind."""
-    onnx = require_import("onnx", "onnx")
-    made = onnx.ModelProto()
-    made.ir_version = model.ir_version
-    made.opset_import.extend(model.opset_import)
-    made.functions.extend(model.functions)
-    made.graph.name = model.graph.name or "graph"
-    made.graph.input.extend(model.graph.input)
-    made.graph.output.extend(model.graph.output)
-    made.graph.node.extend(nodes)
-    used = set(index_graph(made).consumers) | {value.name for value in model.graph.output}
-    made.graph.initializer.extend(t for t in model.graph.initializer if t.name in used)
-    made.graph.initializer.extend(constants.values())
-    if any(node.domain == MICROSOFT_DOMAIN for node in nodes):
-        require_domain(made, MICROSOFT_DOMAIN, 1)
-    prune_graph(made)
-    return made
 
 
 class _StaticWriter:

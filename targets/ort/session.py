@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 import tempfile
@@ -15,14 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from modelwright.core.errors import BuildFailedError, MeasurementInvalidError
+from modelwright.core.errors import MeasurementInvalidError
 from modelwright.core.records.signature import Signature
-from modelwright.targets.contract import (
-    Feeds,
-    RunSettings,
-    Session,
-    require_import,
-)
+from modelwright.targets.contract import Feeds, RunSettings, Session
+from modelwright.targets.graphs.run import blame, open_file, session_options
+from modelwright.targets.readiness import require_import
 
 Array = npt.NDArray[Any]
 
@@ -34,10 +30,6 @@ _INTEGER_COMPUTE = frozenset(
     {"ConvInteger", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "MatMulInteger", "MatMulIntegerToFloat"}
     | {"QAttention", "QGemm", "QLinearConv", "QLinearMatMul"}
 )
-_NAMED_OPERATOR = re.compile(
-    r"implementation for (\S+?\(\d+\))|Op \((\w+)\)|(?:: |^)([\w.]+:\w+\(-?\d+\))|running (\w+) node"
-)
-_NAMED_NODE = re.compile(r"node with name '([^']*)'|[Nn]ode:? ?\(([^)]*)\)|Name:'([^']*)'")
 
 
 class OrtSession(Session):
@@ -112,45 +104,6 @@ def _profile_operators(folder: Path) -> dict[str, int]:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
     }
     return dict(Counter(nodes.values()).most_common())
-
-
-def session_options(settings: RunSettings) -> Any:
-    """Returns the options that every session here runs with."""
-    ort = require_import("onnxruntime", "ort-run")
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = settings.threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = 3
-    # A pool that spins after its inference takes time from whatever is measured next.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return options
-
-
-def open_file(path: Path, settings: RunSettings, failure: type[BuildFailedError | MeasurementInvalidError]) -> Any:
-    """Opens a model file on the CPU; raises `failure` with the operator and node that ONNX Runtime's message names."""
-    ort = require_import("onnxruntime", "ort-run")
-    try:
-        return ort.InferenceSession(str(path), session_options(settings), providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises a class of its own for every status code
-        raise failure(
-            f"ONNX Runtime cannot load {path.name}{blame(error)}",
-            hint="update onnxruntime, or export the model without this operator" if blame(error) else None,
-            detail=str(error),
-        ) from error
-
-
-def blame(error: Exception) -> str:
-    """Returns the operator and node that ONNX Runtime's message names, as `: operator X, node Y`."""
-    text = str(error)
-    operator, node = _NAMED_OPERATOR.search(text), _NAMED_NODE.search(text)
-    parts = [
-        f"{label} {next(group for group in match.groups() if group is not None)}"
-        for label, match in (("operator", operator), ("node", node))
-        if match
-    ]
-    return f": {', '.join(parts)}" if parts else ""
 
 
 if __name__ == "__main__":

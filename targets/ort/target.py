@@ -16,21 +16,16 @@ import numpy as np
 
 from modelwright.core.errors import BuildFailedError
 from modelwright.core.records.signature import Signature
-from modelwright.targets.contract import (
-    BuildRequest,
-    BuildResult,
-    RunSettings,
-    Session,
-    Target,
-    TargetRecord,
-    package_versions,
-)
+from modelwright.targets.contract import BuildRequest, BuildResult, RunSettings, Session, Target, TargetRecord
 from modelwright.targets.graphs import graph as onnx_graph
+from modelwright.targets.graphs.run import open_file
 from modelwright.targets.ort import plan as ort_plan
-from modelwright.targets.ort.recipes import RANGE_METHODS, DynamicBuilder, StaticBuilder, prepare_model
-from modelwright.targets.ort.session import OrtSession, open_file
+from modelwright.targets.ort.recipes import RANGE_METHODS, DynamicBuilder, StaticBuilder
+from modelwright.targets.ort.session import OrtSession
 from modelwright.targets.quantization.formats import Scheme, choose_scheme
+from modelwright.targets.quantization.prepare import prepare_model
 from modelwright.targets.quantization.search import Candidate, SearchResult, search
+from modelwright.targets.readiness import package_versions
 
 MODEL_FILE = "model.onnx"
 _ALPHAS = (None, 0.7, 0.5, 0.8)

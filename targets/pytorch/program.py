@@ -14,8 +14,8 @@ from typing import Any
 from modelwright.core.errors import BuildFailedError, MeasurementInvalidError, ToolchainMissingError
 from modelwright.core.records.exported import PROGRAM_CALL_FILE
 from modelwright.core.records.signature import Signature
-from modelwright.targets.contract import require_import
 from modelwright.targets.pytorch.precision import LoweredCall, drop_assertions, make_functional
+from modelwright.targets.readiness import require_import
 
 LEAST_TORCH = (2, 10)
 """Earlier versions could be made to run code by a crafted file."""

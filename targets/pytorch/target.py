@@ -19,17 +19,7 @@ from typing import Any, ClassVar
 from modelwright.core.errors import BuildFailedError
 from modelwright.core.records.machine import Machine
 from modelwright.core.records.signature import Signature
-from modelwright.targets.contract import (
-    BuildRequest,
-    BuildResult,
-    Device,
-    Readiness,
-    RunSettings,
-    Session,
-    Target,
-    TargetRecord,
-    package_versions,
-)
+from modelwright.targets.contract import BuildRequest, BuildResult, Device, RunSettings, Session, Target, TargetRecord
 from modelwright.targets.pytorch.eager import make_examples, restore_eager_speed
 from modelwright.targets.pytorch.precision import count_bytes, count_compute, name_operator
 from modelwright.targets.pytorch.program import (
@@ -41,6 +31,7 @@ from modelwright.targets.pytorch.program import (
     save_program,
 )
 from modelwright.targets.pytorch.session import TorchCudaSession, TorchSession, apply_settings
+from modelwright.targets.readiness import Readiness, package_versions
 
 MODEL_FILE = "program.pt2"
 _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}

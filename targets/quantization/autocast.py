@@ -19,10 +19,10 @@ import numpy as np
 
 from modelwright.core.errors import BuildFailedError, ToolchainMissingError
 from modelwright.core.samples.sample_set import SampleSet
-from modelwright.targets.contract import require_import
 from modelwright.targets.graphs import graph as onnx_graph
+from modelwright.targets.graphs.run import open_session
 from modelwright.targets.graphs.types import infer_tensor_types
-from modelwright.targets.quantization import statistics as smoothing
+from modelwright.targets.readiness import require_import
 
 DATA_LIMIT = 512.0
 """Largest activation of a node in FP16: AutoCast's default. From there on one unit in the last place is 0.5."""
@@ -191,7 +191,7 @@ def _reduce_in_graph(model: Any, names: Sequence[str], samples: SampleSet, scrat
         graph.output.append(onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, None))
     for name, values in (("measured_shape", np.array([-1], np.int64)), ("measured_zero", np.zeros(1, np.float32))):
         graph.initializer.append(onnx.numpy_helper.from_array(values, name))
-    session = smoothing.open_session(model, scratch)
+    session = open_session(model, scratch)
     largest = np.zeros(len(names))
     for feeds in samples.feeds(MEASURED_SAMPLES):
         seen = np.array(session.run(outputs, feeds), np.float64)
@@ -262,7 +262,7 @@ def _require_valid(model: Any, scratch: Path) -> None:
     onnx = require_import("onnx", "onnx")
     if not onnx_graph.is_large(model):
         onnx.checker.check_model(model, full_check=False)
-    smoothing.open_session(model, scratch)
+    open_session(model, scratch)
 
 
 @contextlib.contextmanager

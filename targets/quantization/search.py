@@ -19,8 +19,7 @@ from modelwright.core.errors import BuildFailedError
 from modelwright.core.outputs.fidelity import compare_outputs
 from modelwright.core.samples.sample_set import SampleSet
 from modelwright.targets.contract import BuildRequest, RunSettings
-from modelwright.targets.ort.session import open_file
-from modelwright.targets.quantization import statistics as smoothing
+from modelwright.targets.graphs.run import open_file, open_session
 
 Array = npt.NDArray[Any]
 
@@ -216,7 +215,7 @@ class _Judge:
         )
 
     def judge(self, model: Any, limit: int | None = None) -> Figures:
-        session = smoothing.open_session(model, self.scratch, entries=self.session_entries)
+        session = open_session(model, self.scratch, entries=self.session_entries)
         got = [session.run(None, dict(feeds)) for feeds in self.samples.feeds(min(limit or self.count, self.count))]
         errors, agreement = [], None
         for number, first in enumerate(got[0]):

@@ -1,16 +1,8 @@
-"""Statistics of activations, streamed in bounded memory, and SmoothQuant, which rests on them.
-
-A transformer's activations have a few channels a hundred times larger than the rest; one scale for all of them
-leaves the others two or three levels. SmoothQuant (Xiao et al., 2023, arXiv:2211.10438, equation 4) divides each
-channel by s = max|x|^alpha / max|w|^(1 - alpha) and multiplies the weight's row by it: the product stays the same.
-"""
+"""Statistics of activations, streamed in bounded memory."""
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,15 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from modelwright.core.errors import BuildFailedError
-from modelwright.targets.contract import Feeds, require_import
+from modelwright.targets.contract import Feeds
 from modelwright.targets.graphs.graph import (
-    GraphIndex,
-    find_weight_matmuls,
     index_graph,
-    is_large,
-    read_attribute,
-    save_model,
 )
+from modelwright.targets.graphs.run import extra_outputs, open_session
+from modelwright.targets.readiness import require_import
 
 Array = npt.NDArray[Any]
 FeedSource = Callable[[], Iterator[Feeds]]
@@ -35,8 +24,6 @@ FeedSource = Callable[[], Iterator[Feeds]]
 
 GROUP_BYTES = 256 * 2**20
 """Activations of one sample held at a time; a model with more is run once for each group of this size."""
-SMOOTHING_FLOOR = 1e-5
-"""Channel maxima below it count as this much, so that a dead channel cannot blow up its weights."""
 _HISTOGRAM_BINS = 2048
 _HISTOGRAM_VALUES = 2**16
 """Values of one tensor and sample that enter its histogram; ranges do not need more."""
@@ -96,44 +83,6 @@ class TensorStatistics:
                 errors.append(float((self.counts * clipped**2).sum()) / total + rounding)
             best[end] = tries[int(np.argmin(errors))]
         return best[0], best[1]
-
-
-_HOW: Mapping[str, Any] = {
-    "providers": ["CPUExecutionProvider"],
-    # onnxruntime 1.31.1 ends the process in it on FP16 graphs of some transformers.
-    "disabled_optimizers": ["MatmulTransposeFusion"],
-}
-
-
-def open_session(model: Any, scratch: Path, *, threads: int = 0, entries: Mapping[str, str] | None = None) -> Any:
-    """Opens a model in memory as an ONNX Runtime session on the CPU; one over 2 GiB goes through a file.
-
-    Args:
-        model: The model.
-        scratch: For the file of a large one.
-        threads: 0 takes all that this process may use.
-        entries: Configuration entries of the session.
-
-    Raises:
-        BuildFailedError: ONNX Runtime refuses the model; its own words say which node or operator.
-    """
-    ort = require_import("onnxruntime", "ort")
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    for key, value in (entries or {}).items():
-        options.add_session_config_entry(key, value)
-    try:
-        if not is_large(model):
-            return ort.InferenceSession(model.SerializeToString(), options, **_HOW)
-        # A folder of its own: sessions map their weights, and an earlier one may still be open.
-        with tempfile.TemporaryDirectory(dir=scratch) as folder:
-            path = Path(folder) / "model.onnx"
-            save_model(model, path)
-            return ort.InferenceSession(str(path), options, **_HOW)
-    except Exception as error:  # onnxruntime raises a class of its own for every status code
-        raise BuildFailedError("ONNX Runtime cannot load an intermediate of the build", detail=str(error)) from error
 
 
 def stream_tensors(
@@ -205,87 +154,6 @@ def collect_channel_maxima(
     return maxima
 
 
-def find_smoothable(model: Any, index: GraphIndex) -> dict[str, list[Any]]:
-    """Returns the activations that MatMul and Gemm nodes with constant weights read -> those nodes."""
-    found: dict[str, list[Any]] = {}
-    for node in find_weight_matmuls(model, index):
-        if not read_attribute(node, "transA", 0) and not index.is_float_constant(node.input[0]):
-            found.setdefault(node.input[0], []).append(node)
-    return found
-
-
-def smooth_model(model: Any, maxima: Mapping[str, npt.NDArray[np.float32]], alpha: float) -> list[str]:
-    """Divides each smoothable activation by its channels' factors and multiplies them into the weights, in place.
-
-    MatMuls that read one tensor share their factors, so that what quantizes it can be shared too. The division is
-    folded into a LayerNormalization whose output nothing else reads; elsewhere it is an explicit Mul.
-
-    Args:
-        model: A normalized float model.
-        maxima: From `collect_channel_maxima` on `find_smoothable`.
-        alpha: Share of the difficulty that moves into the weights: 0 none, 1 all.
-
-    Returns:
-        Names of the smoothed nodes.
-    """
-    onnx = require_import("onnx", "onnx")
-    index = index_graph(model)
-    smoothed: list[str] = []
-    divisions: list[tuple[str, Any]] = []
-    for name, nodes in find_smoothable(model, index).items():
-        turned = [bool(read_attribute(node, "transB", 0)) for node in nodes]
-        stored = [index.array(node.input[1]) for node in nodes]
-        weights = [weight.T if turn else weight for weight, turn in zip(stored, turned, strict=True)]
-        if name not in maxima or len(maxima[name]) != len(weights[0]):
-            continue
-        factors = _find_factors(maxima[name], weights, alpha)
-        source = name
-        if not _fold_into_norm(model, index, name, nodes, factors):
-            source = f"{name}_smoothed"
-            model.graph.initializer.append(onnx.numpy_helper.from_array(1 / factors, f"{source}_factors"))
-            mul = onnx.helper.make_node("Mul", [name, f"{source}_factors"], [source], f"{source}_mul")
-            divisions.append((nodes[0].name, mul))
-        for node, weight, turn in zip(nodes, stored, turned, strict=True):
-            scaled = f"{node.input[1]}_{node.name}_smoothed"
-            values = weight * (factors[None, :] if turn else factors[:, None])
-            model.graph.initializer.append(onnx.numpy_helper.from_array(values, scaled))
-            node.input[0], node.input[1] = source, scaled
-            smoothed.append(node.name)
-    for reader, mul in divisions:
-        position = next(number for number, node in enumerate(model.graph.node) if node.name == reader)
-        model.graph.node.insert(position, mul)
-    return smoothed
-
-
-def _find_factors(
-    activations: npt.NDArray[np.float32], weights: Sequence[Array], alpha: float
-) -> npt.NDArray[np.float32]:
-    rows = np.maximum.reduce([np.abs(weight).max(axis=1) for weight in weights])
-    factors = np.maximum(activations, SMOOTHING_FLOOR) ** alpha / np.maximum(rows, SMOOTHING_FLOOR) ** (1 - alpha)
-    # Only their proportions matter; the middle one at 1 keeps the numbers in their usual range.
-    return np.asarray(factors / np.exp(np.mean(np.log(factors))), np.float32)
-
-
-def _fold_into_norm(model: Any, index: GraphIndex, name: str, readers: Sequence[Any], factors: Array) -> bool:
-    """Folds the division into gain and bias of the normalization that makes the tensor, if nothing else reads it."""
-    onnx = require_import("onnx", "onnx")
-    norm = index.producers.get(name)
-    others = len(index.consumers[name]) != len(readers) or name in index.outputs
-    if norm is None or norm.op_type != "LayerNormalization" or others:
-        return False
-    parameters = [position for position in (1, 2) if len(norm.input) > position and norm.input[position]]
-    if any(not index.is_float_constant(norm.input[position]) for position in parameters):
-        return False
-    if any(index.array(norm.input[position]).shape != factors.shape for position in parameters):
-        return False
-    for position in parameters:
-        folded = f"{norm.input[position]}_{norm.name}_smoothed"
-        values = np.asarray(index.array(norm.input[position]) / factors, np.float32)
-        model.graph.initializer.append(onnx.numpy_helper.from_array(values, folded))
-        norm.input[position] = folded
-    return True
-
-
 def _group_tensors(model: Any, names: Sequence[str], feeds: FeedSource, scratch: Path) -> list[list[str]]:
     """Splits tensors into groups that fit `GROUP_BYTES` together, by their sizes on the first sample."""
     onnx = require_import("onnx", "onnx")
@@ -306,19 +174,3 @@ def _group_tensors(model: Any, names: Sequence[str], feeds: FeedSource, scratch:
         groups[-1].append(name)
         held += needed
     return groups
-
-
-@contextmanager
-def extra_outputs(model: Any, names: Sequence[str], nodes: Sequence[Any] = (), dtype: int = 1) -> Iterator[None]:
-    """Makes tensors outputs of the graph for a while, with the nodes that they need."""
-    onnx = require_import("onnx", "onnx")
-    graph = model.graph
-    before = len(graph.output), len(graph.node)
-    present = {value.name for value in graph.output}
-    graph.node.extend(nodes)
-    graph.output.extend(onnx.helper.make_tensor_value_info(name, dtype, None) for name in names if name not in present)
-    try:
-        yield
-    finally:
-        del graph.output[before[0] :]
-        del graph.node[before[1] :]

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from modelwright.core.errors import ToolchainMissingError
-from modelwright.targets.contract import Readiness, TargetOption, check_packages, require_import
+from modelwright.targets.contract import TargetOption
+from modelwright.targets.readiness import Readiness, check_packages, require_import
 
 Version = tuple[int, ...]
 

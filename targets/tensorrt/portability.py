@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from modelwright.core.records.machine import Gpu, Machine
-from modelwright.targets.contract import Readiness
+from modelwright.targets.readiness import Readiness
 from modelwright.targets.tensorrt.flavours import (
     Flavour,
     describe_capabilities,

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from modelwright.targets.contract import BuildRequest, require_import
+from modelwright.targets.contract import BuildRequest
 from modelwright.targets.graphs import graph as onnx_graph
-from modelwright.targets.graphs.graph import index_graph, read_attribute
-from modelwright.targets.ort.quantize import rebuild_model
-from modelwright.targets.ort.recipes import CALIBRATION_SAMPLES, measure_maxima, smooth_copy
+from modelwright.targets.graphs.graph import index_graph, read_attribute, rebuild_model
 from modelwright.targets.quantization import statistics as smoothing
 from modelwright.targets.quantization.formats import round_weight
 from modelwright.targets.quantization.search import Candidate
+from modelwright.targets.quantization.smoothquant import CALIBRATION_SAMPLES, measure_maxima, smooth_copy
+from modelwright.targets.readiness import require_import
 from modelwright.targets.tensorrt.pair_plan import PairPlan, channel_axis, find_vectors, plan_pairs
 
 Array = npt.NDArray[Any]

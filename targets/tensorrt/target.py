@@ -17,16 +17,9 @@ from modelwright.core.errors import ToolchainMissingError, UsageError
 from modelwright.core.nvidia.cuda import CudaDevice, probe_driver
 from modelwright.core.records.machine import Gpu, Machine
 from modelwright.core.records.signature import Signature
-from modelwright.targets.contract import (
-    BuildRequest,
-    BuildResult,
-    Readiness,
-    RunSettings,
-    Session,
-    Target,
-    TargetRecord,
-    package_versions,
-)
+from modelwright.targets.contract import BuildRequest, BuildResult, RunSettings, Session, Target, TargetRecord
+from modelwright.targets.quantization.half import PrecisionGraph, make_fp16
+from modelwright.targets.readiness import Readiness, package_versions
 from modelwright.targets.tensorrt.engine import BuiltEngine, EngineSettings, build_engine
 from modelwright.targets.tensorrt.flavours import (
     CLASSIC,
@@ -40,7 +33,7 @@ from modelwright.targets.tensorrt.flavours import (
 )
 from modelwright.targets.tensorrt.portability import check_driver, check_needs, describe_needs
 from modelwright.targets.tensorrt.proof import note_shares, prove_precision
-from modelwright.targets.tensorrt.recipes import PrecisionGraph, make_fp16, make_fp32, make_int8
+from modelwright.targets.tensorrt.recipes import make_fp32, make_int8
 from modelwright.targets.tensorrt.timing_cache import TimingCache, find_cache_file
 
 MODEL_FILE = "model.engine"

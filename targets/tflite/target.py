@@ -23,13 +23,12 @@ from modelwright.targets.contract import (
     BuildRequest,
     BuildResult,
     Feeds,
-    Readiness,
     RunSettings,
     Session,
     Target,
     TargetRecord,
-    package_versions,
 )
+from modelwright.targets.readiness import Readiness, package_versions
 
 if TYPE_CHECKING:
     from modelwright.core.records.machine import Machine

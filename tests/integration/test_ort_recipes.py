@@ -17,6 +17,7 @@ from modelwright.core.records.signature import Signature, TensorSpec
 from modelwright.core.samples.sample_set import SampleRef, SampleSet, open_samples
 from modelwright.targets.contract import BuildRequest, BuildResult, RunSettings, Session, Target
 from modelwright.targets.graphs import graph as onnx_graph
+from modelwright.targets.graphs.run import open_session
 from modelwright.targets.ort import recipes as ort_recipes
 from modelwright.targets.ort import session as ort_session
 from modelwright.targets.ort import target as ort
@@ -303,7 +304,7 @@ def test_streaming_holds_one_group_of_tensors(tmp_path: Path, monkeypatch: pytes
     names = ["x", "r1", "r2", "a"]
     whole = smoothing.collect_statistics(model, names, bench.calibration.feeds, tmp_path)
     sizes: list[int] = []
-    opened = smoothing.open_session
+    opened = open_session
 
     def count_outputs(watched: Any, scratch: Path) -> Any:
         sizes.append(len(watched.graph.output) - 1)

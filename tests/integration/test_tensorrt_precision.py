@@ -20,10 +20,11 @@ from modelwright.targets.contract import BuildRequest
 from modelwright.targets.graphs import graph as onnx_graph
 from modelwright.targets.graphs.emulation import round_half_results
 from modelwright.targets.graphs.legality import check_graph
+from modelwright.targets.graphs.run import open_session
 from modelwright.targets.graphs.types import find_float_types
-from modelwright.targets.quantization import statistics as smoothing
 from modelwright.targets.quantization.autocast import DATA_LIMIT
-from modelwright.targets.tensorrt.recipes import PrecisionGraph, make_fp16, make_fp32, make_int8
+from modelwright.targets.quantization.half import PrecisionGraph, make_fp16
+from modelwright.targets.tensorrt.recipes import make_fp32, make_int8
 
 pytest.importorskip("modelopt.onnx.autocast", reason="nvidia-modelopt is not installed")
 
@@ -166,8 +167,8 @@ class Bench:
 
     def cosine(self, graph: PrecisionGraph) -> float:
         """Mean cosine with FP32 on samples that no recipe saw."""
-        before = smoothing.open_session(onnx_graph.load_model(self.path), self.request.scratch)
-        after = smoothing.open_session(onnx_graph.load_model(graph.emulation), self.request.scratch)
+        before = open_session(onnx_graph.load_model(self.path), self.request.scratch)
+        after = open_session(onnx_graph.load_model(graph.emulation), self.request.scratch)
         pairs = [
             (before.run(None, feeds)[0].ravel(), after.run(None, feeds)[0].ravel())
             for feeds in self.samples("evaluation").feeds()
@@ -315,8 +316,8 @@ def test_onnx_runtime_sees_an_overflow_only_in_the_emulation(tmp_path: Path) -> 
     constants = {"large": np.float16(1000), "small": np.float16(0.001)}
     model = make_model(nodes, constants, ("n", 4), ("n", 4))
     feeds = {"x": np.ones((1, 4), np.float32)}
-    assert np.isfinite(smoothing.open_session(model, tmp_path).run(None, feeds)[0]).all(), "float32 between the casts"
-    assert np.isinf(smoothing.open_session(round_half_results(model), tmp_path).run(None, feeds)[0]).all()
+    assert np.isfinite(open_session(model, tmp_path).run(None, feeds)[0]).all(), "float32 between the casts"
+    assert np.isinf(open_session(round_half_results(model), tmp_path).run(None, feeds)[0]).all()
 
 
 def test_refusals_say_what_to_do(tmp_path: Path) -> None:

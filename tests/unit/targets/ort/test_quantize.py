@@ -8,9 +8,9 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from modelwright.core.records.machine import Machine
+from modelwright.targets.graphs.run import blame
 from modelwright.targets.ort import plan as ort_plan
 from modelwright.targets.ort import quantize as ort_quantization
-from modelwright.targets.ort import session as ort_session
 from modelwright.targets.quantization import formats as ort_formats
 from modelwright.targets.quantization.formats import Scheme
 
@@ -226,4 +226,4 @@ def test_scheme_by_machine(architecture: str, features: set[str], signed: bool, 
     ],
 )
 def test_vendor_messages_are_read_for_operator_and_node(message: str, named: str) -> None:
-    assert named in ort_session.blame(RuntimeError(message))
+    assert named in blame(RuntimeError(message))

@@ -8,7 +8,7 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from modelwright.targets.graphs.graph import index_graph
-from modelwright.targets.quantization import statistics as smoothing
+from modelwright.targets.quantization.smoothquant import find_smoothable, smooth_model
 from modelwright.targets.quantization.statistics import TensorStatistics
 
 
@@ -39,7 +39,7 @@ def test_smoothing_keeps_the_product_and_evens_the_channels(operator: str) -> No
     model = make_model([helper.make_node(operator, ["x", "w"], ["y"], "fc", **extra)], {"w": weight})
     before = evaluate(model, X)
 
-    assert smoothing.smooth_model(model, {"x": MAXIMA}, 0.7) == ["fc"]
+    assert smooth_model(model, {"x": MAXIMA}, 0.7) == ["fc"]
 
     np.testing.assert_allclose(evaluate(model, X), before, rtol=1e-4)
     mul, product = model.graph.node
@@ -52,7 +52,7 @@ def test_smoothing_keeps_the_product_and_evens_the_channels(operator: str) -> No
 
 def test_factors_follow_the_papers_formula() -> None:
     model = make_model([helper.make_node("MatMul", ["x", "w"], ["y"], "fc")], {"w": WEIGHT})
-    smoothing.smooth_model(model, {"x": MAXIMA}, 0.5)
+    smooth_model(model, {"x": MAXIMA}, 0.5)
     inverse = next(numpy_helper.to_array(t) for t in model.graph.initializer if t.name.endswith("_factors"))
     expected = np.sqrt(MAXIMA / np.abs(WEIGHT).max(axis=1))  # equation 4 with alpha = 1/2
     np.testing.assert_allclose(1 / inverse, expected / np.exp(np.log(expected).mean()), rtol=1e-5)
@@ -66,7 +66,7 @@ def test_readers_of_one_tensor_share_one_multiplication() -> None:
     ]
     model = make_model(nodes, {"w": WEIGHT, "v": 2 * WEIGHT})
     before = evaluate(model, X)
-    smoothing.smooth_model(model, {"x": MAXIMA}, 0.5)
+    smooth_model(model, {"x": MAXIMA}, 0.5)
     assert [node.op_type for node in model.graph.node] == ["Mul", "MatMul", "MatMul", "Add"]
     np.testing.assert_allclose(evaluate(model, X), before, rtol=1e-4, atol=1e-4)
 
@@ -84,7 +84,7 @@ def test_division_is_folded_into_a_norm_that_nothing_else_reads(has_other_reader
         ]
     model = make_model(nodes, {"w": WEIGHT, "g": [1, 50, 0.2, 3], "b": [0, 1, 2, 3]})
     before = evaluate(model, X)
-    smoothing.smooth_model(model, {"n": MAXIMA}, 0.7)
+    smooth_model(model, {"n": MAXIMA}, 0.7)
     assert any(node.op_type == "Mul" for node in model.graph.node) == has_other_reader
     np.testing.assert_allclose(evaluate(model, X), before, rtol=1e-3, atol=1e-3)
 
@@ -95,13 +95,13 @@ def test_a_dead_channel_stays_finite() -> None:
     model = make_model([helper.make_node("MatMul", ["x", "w"], ["y"], "fc")], {"w": weight})
     x = X * np.array([1, 1, 1, 0], np.float32)
     before = evaluate(model, x)
-    smoothing.smooth_model(model, {"x": np.abs(x).max(axis=0)}, 0.7)
+    smooth_model(model, {"x": np.abs(x).max(axis=0)}, 0.7)
     np.testing.assert_allclose(evaluate(model, x), before, rtol=1e-4, atol=1e-5)
 
 
 def test_products_of_two_activations_are_not_smoothable() -> None:
     model = make_model([helper.make_node("MatMul", ["x", "x"], ["y"], "qk")], {})
-    assert smoothing.find_smoothable(model, index_graph(model)) == {}
+    assert find_smoothable(model, index_graph(model)) == {}
 
 
 def make_statistics(values: Any, bins: int = 2048) -> TensorStatistics:

@@ -1,0 +1,91 @@
+"""What is installed, and whether something can be done with it here; if not, why and what would help."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Readiness:
+    """Whether something can be done here, and if not, why and what would help."""
+
+    ok: bool
+    reason: str | None = None
+    hint: str | None = None
+
+    @staticmethod
+    def yes(note: str | None = None) -> Readiness:
+        return Readiness(ok=True, reason=note)
+
+    @staticmethod
+    def no(reason: str, hint: str | None = None) -> Readiness:
+        return Readiness(ok=False, reason=reason, hint=hint)
+
+
+def check_packages(packages: Mapping[str, str], extra: str) -> Readiness:
+    """Says which of the packages are absent, and how to install them."""
+    for alternatives, requirement in packages.items():
+        if not any(_is_installed(name) for name in alternatives.split("|")):
+            return Readiness.no(
+                f"package {requirement} is not installed",
+                f"pip install '{requirement}'  (part of modelwright's extra [{extra}])",
+            )
+    return Readiness.yes()
+
+
+def _is_installed(import_name: str) -> bool:
+    try:
+        return importlib.util.find_spec(import_name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def package_versions(*names: str) -> dict[str, str]:
+    """Returns the versions of those of the distributions that are installed."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def find_distributions(packages: Iterable[str]) -> list[str]:
+    """Returns the installed distributions that bring packages, given by import name; several are written `a|b`.
+
+    The two mostly have different names: `tensorrt_rtx_bindings` comes with `tensorrt-rtx-cu13-bindings`.
+    """
+    by_import = importlib.metadata.packages_distributions()
+    names = [name for alternatives in packages for name in alternatives.split("|")]
+    return sorted({distribution for name in names for distribution in by_import.get(name, ())})
+
+
+def require_import(name: str, extra: str) -> Any:
+    """Imports a vendor package; absent and broken are told apart.
+
+    Raises:
+        ToolchainMissingError: With the original error when the package is there but does not import.
+    """
+    from modelwright.core.errors import ToolchainMissingError
+
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and name.split(".")[0] == error.name.split(".")[0]:
+            raise ToolchainMissingError(
+                f"Python package {name} is not installed",
+                hint=f"pip install {name.replace('_', '-')}  (part of modelwright's extra [{extra}])",
+            ) from error
+        raise ToolchainMissingError(f"{name} is installed but does not import", detail=str(error)) from error
+    except Exception as error:  # a vendor's import can raise anything: missing libraries, wrong CPU, ...
+        raise ToolchainMissingError(
+            f"{name} is installed but does not import",
+            hint=f"reinstall it: pip install --force-reinstall {name}",
+            detail=str(error),
+        ) from error
