@@ -34,7 +34,7 @@ from modelwright.harness.results.limits import Limits
 from modelwright.harness.run.effort import get_effort
 from modelwright.harness.run.measure_artifacts import measure_artifacts, require_threads
 from modelwright.harness.run.runner import MeasureSettings
-from modelwright.harness.verdict.rules import judge
+from modelwright.harness.verdict.judge import judge
 from modelwright.profiles import detect_host, find_region, load_profile, require_fit
 from modelwright.targets.building.choices import read_choices
 from modelwright.targets.building.evidence import EVALUATION_LIMIT, Evidence

@@ -23,7 +23,7 @@ from modelwright.harness.run.measure_artifacts import (
     require_threads,
 )
 from modelwright.harness.run.runner import MeasureSettings
-from modelwright.harness.verdict.rules import judge
+from modelwright.harness.verdict.judge import judge
 from modelwright.profiles import detect_host, find_region, load_profile, require_fit
 from modelwright.profiles.schema import Profile
 from modelwright.targets.table import BASELINE

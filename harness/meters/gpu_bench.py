@@ -16,7 +16,7 @@ from modelwright.core.nvidia.nvml import Nvml
 from modelwright.core.process.child import run_in_child
 from modelwright.harness.meters.gpu_energy import NvmlMeter, describe_gpu_energy, measure_idle, meter_energy
 from modelwright.harness.meters.gpu_watch import GpuWatch, Observation, WindowOnGpu, read_own_bytes, summarize
-from modelwright.harness.meters.host_energy import no_energy
+from modelwright.harness.meters.power_model import no_energy
 
 PROBE_TIMEOUT_S = 120.0
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 from modelwright.core.errors import MeasurementInvalidError, ToolchainMissingError
 from modelwright.core.nvidia.nvml import LIBRARY, Nvml, NvmlDevice
-from modelwright.harness.meters.host_energy import no_energy
+from modelwright.harness.meters.power_model import no_energy
 
 MIN_WINDOW_S = 10.0
 MIN_STEPS = 100

@@ -31,8 +31,9 @@ from modelwright.harness.report.terminal import (
     gpu_lines,
     missing_lines,
 )
-from modelwright.harness.results.record import Comparison, Row, read_comparison, verdict_of
+from modelwright.harness.results.record import Comparison, Row, read_comparison
 from modelwright.harness.results.values import mapping_of, sequence_of
+from modelwright.harness.verdict.judge import verdict_of
 
 _EFFORTS = {
     "quick": "quick: few rounds, for a first look",

@@ -31,8 +31,9 @@ from modelwright.harness.formatting import (
     format_significant,
     join_words,
 )
-from modelwright.harness.results.gpu_facts import computation_lines
-from modelwright.harness.results.record import Comparison, Row, read_comparison, verdict_of
+from modelwright.harness.report.gpu_lines import computation_lines
+from modelwright.harness.results.record import Comparison, Row, read_comparison
+from modelwright.harness.verdict.judge import verdict_of
 
 WIDE = 110
 WIDE_WITH_GPU = 136

@@ -14,7 +14,8 @@ from typing import Any
 
 from modelwright.core.errors import ModelwrightError
 from modelwright.core.records.artifact import Artifact
-from modelwright.harness.meters.host_energy import describe_measured, estimate_carbon, estimate_energy
+from modelwright.harness.meters.host_energy import describe_measured
+from modelwright.harness.meters.power_model import estimate_carbon, estimate_energy
 from modelwright.harness.results.device_figures import describe_computation
 from modelwright.harness.results.statistics import (
     count_effective,

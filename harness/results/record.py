@@ -194,19 +194,6 @@ def read_comparison(document: Mapping[str, Any]) -> Comparison:
     )
 
 
-def verdict_of(document: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Returns the document's own verdict, or a new one where it has none that fits its measurements."""
-    # The rules import the documents' reader: importing them at the top would be a circle.
-    from modelwright.harness.verdict.rules import judge
-
-    saved = mapping_of(document.get("verdict"))
-    targets = sorted(row.target for row in read_comparison(document).rows)
-    complete = {"pareto", "ship", "sentence", "warnings"} <= set(saved)
-    if complete and sorted(map(str, sequence_of(saved.get("order")))) == targets:
-        return saved
-    return judge(document)
-
-
 def _read_row(item: Mapping[str, Any]) -> Row:
     target = str(item.get("target") or "?")
     latency, energy = mapping_of(item.get("latency_ms")), mapping_of(item.get("energy"))

@@ -10,7 +10,7 @@ from modelwright.harness.verdict.wording import short_title
 
 if TYPE_CHECKING:
     from modelwright.harness.results.record import Row
-    from modelwright.harness.verdict.rules import Findings
+    from modelwright.harness.verdict.findings import Findings
 
 LOW_AGREEMENT = 0.98
 FEW_SAMPLES = 100

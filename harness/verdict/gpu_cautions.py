@@ -9,7 +9,7 @@ from modelwright.harness.formatting import count_noun, format_bytes, join_words
 
 if TYPE_CHECKING:
     from modelwright.harness.results.record import Row
-    from modelwright.harness.verdict.rules import Findings
+    from modelwright.harness.verdict.findings import Findings
 
 _CURES = {
     "its power limit": "raise the limit (nvidia-smi -pl) or lock lower clocks (nvidia-smi -lgc), then measure again",

@@ -7,15 +7,18 @@ counting samples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import combinations
-from typing import Any, Literal, TypedDict
+from collections.abc import Callable, Iterable, Sequence
 
-from modelwright.harness.results.record import Comparison, Row, read_comparison
+from modelwright.harness.results.record import Comparison, Row
 from modelwright.harness.results.speed import Speeds
-
-Axis = Literal["accuracy", "agreement", "cosine"]
+from modelwright.harness.verdict.findings import (
+    EPSILON,
+    Axis,
+    fp32_accuracy,
+    is_worse,
+    quality_of,
+    quality_resolution,
+)
 
 MAX_ACCURACY_LOSS = 0.01
 """One point: what the quantization literature calls lossless, and MLPerf Inference's 99 % targets ask for."""
@@ -28,116 +31,8 @@ MIN_AGREEMENT_WITH_ACCURACY = 0.90
 """With labels, the accuracy decides; but equal accuracy with other answers to a tenth of the samples is luck."""
 
 MIN_COSINE = 0.999
-COSINE_RESOLUTION = 0.0005
-SHARE_RESOLUTION = 0.001
-"""A difference in accuracy or agreement that is a tie when the number of samples is not known."""
 
 SIZE_RESOLUTION = 1.02
-_EPSILON = 1e-9
-
-
-class Verdict(TypedDict):
-    """What `judge` returns; JSON-serialisable.
-
-    Attributes:
-        pareto: Targets on the front of latency and quality, fastest first.
-        ship: The target to ship; None when nothing can be recommended.
-        sentence: What to ship and why, in sentences for people.
-        warnings: What to know before believing it.
-        indistinguishable: Pairs of targets whose speed cannot be told apart.
-        order: All targets: measured by p50, fastest first, then skipped, then failed.
-        quality: The quality axis that was used, None when there was no quality figure at all.
-    """
-
-    pareto: list[str]
-    ship: str | None
-    sentence: str
-    warnings: list[str]
-    indistinguishable: list[list[str]]
-    order: list[str]
-    quality: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Findings:
-    """What the rules found; the wording is made from it.
-
-    Attributes:
-        reference: The FP32 row that quality and speed are judged against; None when none was measured.
-        axis: The quality axis.
-        candidates: Rows whose quality may ship.
-        relaxed: Whether the agreement limit was lowered to `RELAXED_AGREEMENT`.
-        pairs: Measured pairs that cannot be told apart in speed.
-    """
-
-    comparison: Comparison
-    speeds: Speeds
-    reference: Row | None
-    axis: Axis | None
-    order: tuple[Row, ...]
-    front: tuple[Row, ...]
-    candidates: tuple[Row, ...]
-    ship: Row | None
-    relaxed: bool
-    pairs: tuple[tuple[Row, Row], ...]
-
-    def quality(self, row: Row) -> float | None:
-        return quality_of(row, self.axis, self.reference)
-
-    def fp32_accuracy(self, row: Row) -> float | None:
-        """The accuracy that a row is held against: of the FP32 row, else of the source itself on its samples."""
-        return fp32_accuracy(row, self.reference)
-
-    def keeps_quality(self, row: Row) -> bool:
-        """Whether nothing measurable was lost against FP32, on any axis that was measured."""
-        return loses_nothing(row, self.reference, self.comparison)
-
-
-def judge(document: Mapping[str, Any]) -> Verdict:
-    """Says which target to ship and why.
-
-    Args:
-        document: A results document as in results.json; its own `verdict` is not read.
-
-    Returns:
-        The verdict, the same every time for the same document.
-    """
-    from modelwright.harness.verdict.cautions import find_cautions
-    from modelwright.harness.verdict.wording import write_sentence
-
-    findings = examine(read_comparison(document))
-    return {
-        "pareto": [row.target for row in findings.front],
-        "ship": findings.ship.target if findings.ship else None,
-        "sentence": write_sentence(findings),
-        "warnings": find_cautions(findings),
-        "indistinguishable": [[first.target, second.target] for first, second in findings.pairs],
-        "order": [row.target for row in findings.order],
-        "quality": findings.axis,
-    }
-
-
-def examine(comparison: Comparison) -> Findings:
-    """Applies the rules to a comparison."""
-    speeds = Speeds(comparison)
-    order = sort_rows(comparison.rows)
-    measured = [row for row in order if row.measured]
-    reference = find_reference(comparison)
-    axis = choose_axis(measured, reference, labels=comparison.labels)
-    front = find_front(measured, axis, reference, comparison.evaluation_count, speeds)
-    candidates, relaxed = _find_candidates(measured, axis, reference, comparison, speeds)
-    return Findings(
-        comparison=comparison,
-        speeds=speeds,
-        reference=reference,
-        axis=axis,
-        order=tuple(order),
-        front=tuple(front),
-        candidates=tuple(candidates),
-        ship=_choose(candidates, axis, reference, comparison.evaluation_count, speeds),
-        relaxed=relaxed,
-        pairs=tuple((first, second) for first, second in combinations(measured, 2) if speeds.is_same(first, second)),
-    )
 
 
 def sort_rows(rows: Iterable[Row]) -> list[Row]:
@@ -171,53 +66,6 @@ def choose_axis(measured: Sequence[Row], reference: Row | None, *, labels: bool)
     return "cosine" if any(row.cosine is not None for row in others) else None
 
 
-def quality_of(row: Row, axis: Axis | None, reference: Row | None) -> float | None:
-    """Returns a row's figure on the quality axis; FP32 agrees with itself even where nobody wrote that down."""
-    if axis is None:
-        return None
-    value: float | None = getattr(row, axis)
-    if value is None and axis != "accuracy" and row is reference:
-        return 1.0
-    return value
-
-
-def quality_resolution(axis: Axis | None, count: int | None) -> float:
-    """Returns the difference on the axis that is still a tie: one sample, where samples are counted."""
-    if axis == "cosine":
-        return COSINE_RESOLUTION
-    return 1 / count if count else SHARE_RESOLUTION
-
-
-def is_worse(value: float | None, other: float | None, resolution: float) -> bool:
-    """Whether a quality is lower than another by more than the resolution. Unknown is worse than known."""
-    if other is None:
-        return False
-    return value is None or value < other - resolution - _EPSILON
-
-
-def loses_nothing(row: Row, reference: Row | None, comparison: Comparison) -> bool:
-    """Whether accuracy and agreement (without them, cosine) are within one sample of FP32; False when unknown."""
-    if row is reference:
-        return True
-    step = quality_resolution("agreement", comparison.evaluation_count)
-    known = False
-    best = fp32_accuracy(row, reference)
-    if row.accuracy is not None and best is not None:
-        known = True
-        if is_worse(row.accuracy, best, step):
-            return False
-    if row.agreement is not None:
-        return not is_worse(row.agreement, 1.0, max(step, SHARE_RESOLUTION))
-    return known or (row.cosine is not None and not is_worse(row.cosine, 1.0, COSINE_RESOLUTION))
-
-
-def fp32_accuracy(row: Row, reference: Row | None) -> float | None:
-    """Returns the accuracy of the FP32 row, else what the source had on the row's own samples."""
-    if reference is not None and reference.accuracy is not None:
-        return reference.accuracy
-    return row.accuracy_fp32
-
-
 def find_front(
     measured: Sequence[Row], axis: Axis | None, reference: Row | None, count: int | None, speeds: Speeds
 ) -> list[Row]:
@@ -240,7 +88,7 @@ def find_front(
     return front or rated[:1]
 
 
-def _find_candidates(
+def find_candidates(
     measured: Sequence[Row], axis: Axis | None, reference: Row | None, comparison: Comparison, speeds: Speeds
 ) -> tuple[list[Row], bool]:
     """Returns the rows whose quality may ship, and whether the agreement limit had to be lowered for it."""
@@ -266,14 +114,14 @@ def _may_ship(row: Row, axis: Axis | None, reference: Row | None, comparison: Co
             best = max((other.accuracy for other in comparison.measured if other.accuracy is not None), default=None)
         # One sample is no loss, even where it is more than a point because there are few of them.
         loses = is_worse(row.accuracy, best, max(MAX_ACCURACY_LOSS, one_sample))
-        differs = row.agreement is not None and row.agreement < MIN_AGREEMENT_WITH_ACCURACY - _EPSILON
+        differs = row.agreement is not None and row.agreement < MIN_AGREEMENT_WITH_ACCURACY - EPSILON
         return row.accuracy is not None and not loses and not differs
     if axis == "agreement":
-        return row.agreement is not None and row.agreement >= min(min_agreement, 1 - one_sample) - _EPSILON
+        return row.agreement is not None and row.agreement >= min(min_agreement, 1 - one_sample) - EPSILON
     return row.cosine is not None and row.cosine >= MIN_COSINE
 
 
-def _choose(
+def choose_target(
     candidates: Sequence[Row], axis: Axis | None, reference: Row | None, count: int | None, speeds: Speeds
 ) -> Row | None:
     """Chooses the fastest candidate; among those as fast, by quality, then float before INT8, then size."""

@@ -17,7 +17,7 @@ from modelwright.harness.formatting import (
 if TYPE_CHECKING:
     from modelwright.harness.results.record import Row
     from modelwright.harness.results.speed import SpeedRatio
-    from modelwright.harness.verdict.rules import Findings
+    from modelwright.harness.verdict.findings import Findings
 
 MAX_REJECTED = 2
 """Faster targets that the sentence names as rejected; the table shows the others."""

@@ -22,7 +22,7 @@ from modelwright.harness.meters.gpu_energy import (
     meter_energy,
     sample_while,
 )
-from modelwright.harness.meters.host_energy import estimate_energy
+from modelwright.harness.meters.power_model import estimate_energy
 from modelwright.profiles import load_profile
 
 

@@ -8,10 +8,9 @@ from modelwright.harness.meters.host_energy import (
     HwmonMeter,
     RaplMeter,
     describe_measured,
-    estimate_carbon,
-    estimate_energy,
     find_meter,
 )
+from modelwright.harness.meters.power_model import estimate_carbon, estimate_energy
 from modelwright.profiles import find_region, load_profile
 
 

@@ -3,20 +3,18 @@
 import csv
 import io
 import re
-import runpy
-from pathlib import Path
 from typing import Any
 
+import documents
 import pytest
 from rich.console import Console
 
 from modelwright.harness.report import render_comparison, render_csv, render_html
 from modelwright.harness.results.gpu_facts import GpuFacts, read_gpu
 from modelwright.harness.results.record import read_comparison
-from modelwright.harness.verdict.rules import judge
+from modelwright.harness.verdict.judge import judge
 
-documents = runpy.run_path(str(Path(__file__).parents[1] / "results" / "test_record.py"))
-gpu, images, make_observed = documents["gpu"], documents["images"], documents["make_observed"]
+gpu, images, make_observed = documents.gpu, documents.images, documents.make_observed
 
 
 def print_report(document: dict[str, Any], *, width: int = 80, terminal: bool = True, **options: Any) -> str:

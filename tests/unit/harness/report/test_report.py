@@ -3,22 +3,21 @@
 import csv
 import io
 import re
-import runpy
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import documents
 import pytest
 from rich.console import Console
 
 from modelwright.harness.report import render_comparison, render_csv, render_html, write_csv
 from modelwright.harness.report.charts import Bar, Point, _Box, draw_bars, place_labels
 from modelwright.harness.report.table import COLUMNS
-from modelwright.harness.verdict.rules import judge
+from modelwright.harness.verdict.judge import judge
 
-documents = runpy.run_path(str(Path(__file__).parents[1] / "results" / "test_record.py"))
-ALL = documents["ALL"]
+ALL = documents.ALL
 
 
 def print_report(document: dict[str, Any], *, width: int = 80, terminal: bool = True, **options: Any) -> str:
@@ -52,7 +51,7 @@ def test_terminal_acts_on_no_name(name: str) -> None:
 
 
 def test_pipe_gets_one_plain_line_per_target() -> None:
-    lines = print_report(documents["images"](), terminal=False).splitlines()
+    lines = print_report(documents.images(), terminal=False).splitlines()
     row = next(line for line in lines if " openvino-int8 " in line)
     assert row.split() == [
         *(">*", "openvino-int8", "6.00", "0.217", "0.261", "4600", "142", "~2.61", "98.9", "99.4", "4.60x", "4.55-4.65")
@@ -63,7 +62,7 @@ def test_pipe_gets_one_plain_line_per_target() -> None:
 
 
 def test_terminal_says_why_figures_and_targets_are_missing() -> None:
-    shown = print_report(documents["transformer"](), width=140, directory=Path("out"))
+    shown = print_report(documents.transformer(), width=140, directory=Path("out"))
     assert "- p99: needs 662 inferences, 410 were timed\n" in shown
     assert "skipped tensorrt-fp16: package tensorrt>=10 is not installed" in shown
     assert "hint: pip install 'modelwright[tensorrt]'" in shown
@@ -73,7 +72,7 @@ def test_terminal_says_why_figures_and_targets_are_missing() -> None:
 
 
 def test_cosine_never_stands_under_agreement() -> None:
-    document = documents["transformer"]()
+    document = documents.transformer()
     lines = print_report(document, terminal=False).splitlines()
     assert "agree %" in lines[0]
     assert next(line for line in lines if "ort-fp32" in line).split()[8] == "-"
@@ -85,7 +84,7 @@ def test_cosine_never_stands_under_agreement() -> None:
 
 
 def test_verbose_adds_details() -> None:
-    document = documents["images"]()
+    document = documents.images()
     document["measurements"][0]["notes"] = ["first layer left in float"]
     assert "first layer left in float" not in print_report(document)
     shown = print_report(document, verbose=True)
@@ -94,7 +93,7 @@ def test_verbose_adds_details() -> None:
 
 
 def test_saved_verdict_is_used_and_a_foreign_one_is_not() -> None:
-    document = documents["images"]()
+    document = documents.images()
     document["verdict"] = judge(document) | {"sentence": "As saved."}
     assert "As saved." in print_report(document)
     document["measurements"].pop()
@@ -144,7 +143,7 @@ def test_page_is_whole_and_loads_nothing(name: str) -> None:
 
 
 def test_page_shows_verdict_table_charts_and_environment() -> None:
-    html = render_html(documents["images"]())
+    html = render_html(documents.images())
     assert "<h2>Ship OpenVINO INT8</h2>" in html
     assert html.count("<tr class='ship'>") == 1
     assert html.count("'tag front'") == 2
@@ -158,7 +157,7 @@ def test_page_shows_verdict_table_charts_and_environment() -> None:
 
 
 def test_page_says_what_is_missing() -> None:
-    html = render_html(documents["transformer"]())
+    html = render_html(documents.transformer())
     assert "Not measured: no meter." in html
     assert "url(#hatch-e)" not in html
     assert "p99: needs 662 inferences, 410 were timed" in html
@@ -166,7 +165,7 @@ def test_page_says_what_is_missing() -> None:
 
 
 def test_measured_energy_is_not_hatched() -> None:
-    document = documents["images"]()
+    document = documents.images()
     for row in document["measurements"]:
         row["energy"]["source"] = "measured:rapl"
     html = render_html(document)
@@ -202,7 +201,7 @@ def read_rows(document: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def test_csv_columns_and_known_values() -> None:
-    rows = read_rows(documents["images"]())
+    rows = read_rows(documents.images())
     assert tuple(rows[0]) == COLUMNS
     assert len(COLUMNS) == 17
     assert len(rows) == 10
@@ -230,7 +229,7 @@ def test_csv_columns_and_known_values() -> None:
 
 
 def test_csv_leaves_unknown_cells_empty() -> None:
-    rows = read_rows(documents["transformer"]())
+    rows = read_rows(documents.transformer())
     assert [row["energy_per_inference_wh"] for row in rows] == [""] * 6
     skipped = rows[4]
     assert skipped["model_variant"] == "tensorrt-fp16"
@@ -240,7 +239,7 @@ def test_csv_leaves_unknown_cells_empty() -> None:
 
 
 def test_csv_compares_no_estimate_with_a_measurement() -> None:
-    document = documents["images"]()
+    document = documents.images()
     document["measurements"][0]["energy"]["source"] = "measured:rapl"
     rows = read_rows(document)
     assert rows[0]["energy_reduction_pct"] == "0"
@@ -248,19 +247,19 @@ def test_csv_compares_no_estimate_with_a_measurement() -> None:
 
 
 def test_csv_cells_are_no_formulas(tmp_path: Path) -> None:
-    write_csv(documents["hostile"](), tmp_path / "results.csv")
+    write_csv(documents.hostile(), tmp_path / "results.csv")
     with (tmp_path / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["model_variant"] for row in rows][1:3] == ["'" + documents["FORMULA"], "'@SUM(1)"]
+    assert [row["model_variant"] for row in rows][1:3] == ["'" + documents.FORMULA, "'@SUM(1)"]
     for row in rows:
         texts = (row["model_variant"], row["device"], row["energy_source"], row["run_id"])
         assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for cell in texts)
 
 
 def test_targets_that_miss_for_one_reason_are_named_together() -> None:
-    make_unmeasured = documents["make_unmeasured"]
+    make_unmeasured = documents.make_unmeasured
     reason = "cannot be built: it runs the PyTorch program, and the source is ONNX"
-    document = documents["images"]()
+    document = documents.images()
     document["measurements"] += [
         make_unmeasured(name, name, "skipped", f"{name} {reason}", "give the .pt2")
         for name in ("torch-fp32", "torch-fp16")
@@ -271,7 +270,7 @@ def test_targets_that_miss_for_one_reason_are_named_together() -> None:
 
 
 def test_an_fp32_that_speed_ups_are_not_over_is_named_in_full() -> None:
-    document = documents["images"]()
+    document = documents.images()
     rows = {row["target"]: row for row in document["measurements"]}
     slow = dict(rows["ort-fp32"]) | {"target": "torch-fp32", "title": "PyTorch FP32", "runtime": "torch"}
     document["measurements"].append(slow)

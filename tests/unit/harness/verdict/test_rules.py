@@ -1,18 +1,16 @@
 """The rules of the verdict, on documents whose answer is known."""
 
 import math
-import runpy
-from pathlib import Path
 from typing import Any
 
+import documents
 import pytest
 
 from modelwright.harness.results.record import read_comparison
 from modelwright.harness.results.speed import SpeedRatio, Speeds
-from modelwright.harness.verdict.rules import judge
+from modelwright.harness.verdict.judge import judge
 
-documents = runpy.run_path(str(Path(__file__).parents[1] / "results" / "test_record.py"))
-make_row, make_document = documents["make_row"], documents["make_document"]
+make_row, make_document = documents.make_row, documents.make_document
 
 
 def pair(ratio: float, **changes: Any) -> dict[str, Any]:
@@ -30,7 +28,7 @@ def pair(ratio: float, **changes: Any) -> dict[str, Any]:
 
 
 def test_int8_wins_where_it_is_fastest_among_those_that_keep_the_accuracy() -> None:
-    verdict = judge(documents["images"]())
+    verdict = judge(documents.images())
     assert verdict["ship"] == "openvino-int8"
     assert verdict["pareto"] == ["tflite-int8", "openvino-int8"]
     assert verdict["order"][:3] == ["tflite-int8", "openvino-int8", "openvino-bf16"]
@@ -43,7 +41,7 @@ def test_int8_wins_where_it_is_fastest_among_those_that_keep_the_accuracy() -> N
 
 
 def test_a_float_of_the_same_speed_beats_int8() -> None:
-    verdict = judge(documents["transformer"]())
+    verdict = judge(documents.transformer())
     assert verdict["ship"] == "openvino-bf16"
     assert verdict["pareto"] == ["openvino-bf16"]
     assert "OpenVINO BF16 is as fast as INT8 here and loses nothing." in verdict["sentence"]
@@ -179,18 +177,18 @@ def test_bootstrap_covers_the_truth() -> None:
 
 
 def test_verdict_is_the_same_every_time() -> None:
-    assert judge(documents["images"]()) == judge(documents["images"]())
+    assert judge(documents.images()) == judge(documents.images())
 
 
 def test_one_target() -> None:
-    verdict = judge(documents["single"]())
+    verdict = judge(documents.single())
     assert verdict["ship"] == "ort-fp32"
     assert "only target that was measured" in verdict["sentence"]
     assert verdict["indistinguishable"] == []
 
 
 def test_nothing_measured() -> None:
-    rows = [documents["make_unmeasured"]("ort-fp32", "A", "failed", "crash")]
+    rows = [documents.make_unmeasured("ort-fp32", "A", "failed", "crash")]
     verdict = judge(make_document(rows))
     assert verdict["ship"] is None
     assert verdict["sentence"] == "Nothing was measured, so there is nothing to recommend (1 failed)."
@@ -208,7 +206,7 @@ def test_without_any_quality_only_fp32_is_shipped() -> None:
 
 def test_without_the_baseline_the_fastest_of_quality_is_shipped() -> None:
     document = pair(2.0)
-    document["measurements"][0] = documents["make_unmeasured"]("ort-fp32", "A", "failed", "crash")
+    document["measurements"][0] = documents.make_unmeasured("ort-fp32", "A", "failed", "crash")
     assert judge(document)["ship"] == "ort-int8"
 
 

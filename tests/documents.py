@@ -1,6 +1,5 @@
 """Results documents with known answers, for the tests of the verdict and of the reports."""
 
-import json
 import math
 import random
 from typing import Any
@@ -351,7 +350,7 @@ def make_gpu_row(target: str, title: str, *, latency_ms: float, compute_ms: floa
 
 
 def make_observed(**more: Any) -> dict[str, Any]:
-    """What `harness.gpu_watch.summarize` returns."""
+    """What `harness.meters.gpu_watch.summarize` returns."""
     observed: dict[str, Any] = {
         "windows": 25,
         "sm_clock_mhz": {"min": 1980, "median": 1980, "max": 1980},
@@ -444,9 +443,3 @@ def gpu() -> dict[str, Any]:
 
 
 ALL = {"images": images, "transformer": transformer, "single": single, "hostile": hostile, "gpu": gpu}
-
-
-def test_documents_are_json() -> None:
-    for make in (images, transformer, single, gpu):
-        document = make()
-        assert json.loads(json.dumps(document, allow_nan=False)) == document

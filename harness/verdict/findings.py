@@ -1,0 +1,126 @@
+"""What the rules found in a comparison, and what the verdict says: the records, and when qualities are alike.
+
+Differences within noise are ties everywhere: in speed by the interval over rounds, in accuracy and agreement by
+counting samples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypedDict
+
+from modelwright.harness.results.record import Comparison, Row
+from modelwright.harness.results.speed import Speeds
+
+Axis = Literal["accuracy", "agreement", "cosine"]
+
+COSINE_RESOLUTION = 0.0005
+SHARE_RESOLUTION = 0.001
+"""A difference in accuracy or agreement that is a tie when the number of samples is not known."""
+
+EPSILON = 1e-9
+"""Of the comparison of shares: what rounding in floating point may cost."""
+
+
+class Verdict(TypedDict):
+    """What `judge` returns; JSON-serialisable.
+
+    Attributes:
+        pareto: Targets on the front of latency and quality, fastest first.
+        ship: The target to ship; None when nothing can be recommended.
+        sentence: What to ship and why, in sentences for people.
+        warnings: What to know before believing it.
+        indistinguishable: Pairs of targets whose speed cannot be told apart.
+        order: All targets: measured by p50, fastest first, then skipped, then failed.
+        quality: The quality axis that was used, None when there was no quality figure at all.
+    """
+
+    pareto: list[str]
+    ship: str | None
+    sentence: str
+    warnings: list[str]
+    indistinguishable: list[list[str]]
+    order: list[str]
+    quality: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What the rules found; the wording is made from it.
+
+    Attributes:
+        reference: The FP32 row that quality and speed are judged against; None when none was measured.
+        axis: The quality axis.
+        candidates: Rows whose quality may ship.
+        relaxed: Whether the agreement limit was lowered to `RELAXED_AGREEMENT`.
+        pairs: Measured pairs that cannot be told apart in speed.
+    """
+
+    comparison: Comparison
+    speeds: Speeds
+    reference: Row | None
+    axis: Axis | None
+    order: tuple[Row, ...]
+    front: tuple[Row, ...]
+    candidates: tuple[Row, ...]
+    ship: Row | None
+    relaxed: bool
+    pairs: tuple[tuple[Row, Row], ...]
+
+    def quality(self, row: Row) -> float | None:
+        return quality_of(row, self.axis, self.reference)
+
+    def fp32_accuracy(self, row: Row) -> float | None:
+        """The accuracy that a row is held against: of the FP32 row, else of the source itself on its samples."""
+        return fp32_accuracy(row, self.reference)
+
+    def keeps_quality(self, row: Row) -> bool:
+        """Whether nothing measurable was lost against FP32, on any axis that was measured."""
+        return loses_nothing(row, self.reference, self.comparison)
+
+
+def quality_of(row: Row, axis: Axis | None, reference: Row | None) -> float | None:
+    """Returns a row's figure on the quality axis; FP32 agrees with itself even where nobody wrote that down."""
+    if axis is None:
+        return None
+    value: float | None = getattr(row, axis)
+    if value is None and axis != "accuracy" and row is reference:
+        return 1.0
+    return value
+
+
+def fp32_accuracy(row: Row, reference: Row | None) -> float | None:
+    """Returns the accuracy of the FP32 row, else what the source had on the row's own samples."""
+    if reference is not None and reference.accuracy is not None:
+        return reference.accuracy
+    return row.accuracy_fp32
+
+
+def loses_nothing(row: Row, reference: Row | None, comparison: Comparison) -> bool:
+    """Whether accuracy and agreement (without them, cosine) are within one sample of FP32; False when unknown."""
+    if row is reference:
+        return True
+    step = quality_resolution("agreement", comparison.evaluation_count)
+    known = False
+    best = fp32_accuracy(row, reference)
+    if row.accuracy is not None and best is not None:
+        known = True
+        if is_worse(row.accuracy, best, step):
+            return False
+    if row.agreement is not None:
+        return not is_worse(row.agreement, 1.0, max(step, SHARE_RESOLUTION))
+    return known or (row.cosine is not None and not is_worse(row.cosine, 1.0, COSINE_RESOLUTION))
+
+
+def is_worse(value: float | None, other: float | None, resolution: float) -> bool:
+    """Whether a quality is lower than another by more than the resolution. Unknown is worse than known."""
+    if other is None:
+        return False
+    return value is None or value < other - resolution - EPSILON
+
+
+def quality_resolution(axis: Axis | None, count: int | None) -> float:
+    """Returns the difference on the axis that is still a tie: one sample, where samples are counted."""
+    if axis == "cosine":
+        return COSINE_RESOLUTION
+    return 1 / count if count else SHARE_RESOLUTION

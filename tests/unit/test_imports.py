@@ -1,0 +1,227 @@
+"""The direction of imports, read from the source: no circle between modules, nothing against the design."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ROOMS: Mapping[str, frozenset[str]] = {
+    "core": frozenset(),
+    "profiles": frozenset({"core"}),
+    "exporters": frozenset({"core"}),
+    "targets": frozenset({"core"}),
+    "harness": frozenset({"core", "profiles", "exporters", "targets"}),
+    "cli": frozenset({"core", "profiles", "exporters", "targets", "harness", "examples"}),
+    "examples": frozenset(),
+}
+"""Room -> the rooms that it may import. Nothing imports `cli`."""
+TARGET_ROOMS: Mapping[str, frozenset[str]] = {
+    "graphs": frozenset(),
+    "quantization": frozenset({"graphs"}),
+    "building": frozenset({"graphs", "quantization"}),
+}
+"""Shared rooms of `targets` -> those of its rooms that they may import: none knows a runtime."""
+HARNESS_ROOMS: Mapping[str, frozenset[str]] = {
+    "meters": frozenset(),
+    "run": frozenset({"meters"}),
+    "results": frozenset({"run", "meters"}),
+    "verdict": frozenset({"results"}),
+    "report": frozenset({"results", "verdict"}),
+}
+"""Rooms of `harness` in the order of the data: metered, measured, typed, judged, shown."""
+
+
+def read_modules(root: Path) -> dict[str, Path]:
+    """Returns module name -> file of all that is installed."""
+    modules = {}
+    for room in ROOMS:
+        for path in sorted((root / room).rglob("*.py")):
+            parts = path.relative_to(root).with_suffix("").parts
+            parts = parts[:-1] if parts[-1] == "__init__" else parts
+            modules[".".join(("modelwright", *parts))] = path
+    return modules
+
+
+NAMED = re.compile(r"modelwright(\.\w+)+(:\w+)?\.?")
+"""How text names a module, as `import_module` or a child's entry point take it."""
+
+
+def find_imports(name: str, path: Path, modules: Mapping[str, Path]) -> Iterator[tuple[str, int]]:
+    """Yields (module of ours, line) for each import of a file.
+
+    Imports under `TYPE_CHECKING` and inside functions count too: they say who knows whom all the same.
+    """
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names if alias.name in modules)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = package.split(".")
+                base = ".".join([*parts[: len(parts) - node.level + 1], *([node.module] if node.module else [])])
+            for alias in node.names:
+                found = next((n for n in (f"{base}.{alias.name}", base) if n in modules), None)
+                if found is not None:
+                    yield found, node.lineno
+        elif isinstance(node, ast.Call) and "import" in ast.unparse(node.func):
+            named = (found for argument in node.args for found, _ in find_named(argument, modules))
+            yield from ((found, node.lineno) for found in named)
+
+
+def find_named(tree: ast.AST, modules: Mapping[str, Path]) -> Iterator[tuple[str, int]]:
+    """Yields (module of ours, line) for each text that names one; of `f"modelwright.cli.{name}"` what is known.
+
+    The table of targets and the entry points of children name modules so. That decides the direction, as an import
+    does; a circle it is not: nothing waits for the module to be loaded.
+    """
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and NAMED.fullmatch(node.value):
+            parts = node.value.partition(":")[0].rstrip(".").split(".")
+            prefixes = (".".join(parts[:count]) for count in range(len(parts), 1, -1))
+            found = next((prefix for prefix in prefixes if prefix in modules), None)
+            if found is not None:
+                yield found, node.lineno
+
+
+def find_circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
+    """Returns the groups of modules that reach each other, sorted (Tarjan's strongly connected components)."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    path: list[str] = []
+    circles: list[list[str]] = []
+
+    def visit(name: str) -> None:
+        index[name] = low[name] = len(index)
+        path.append(name)
+        for after in sorted(graph.get(name, ())):
+            if after not in index:
+                visit(after)
+                low[name] = min(low[name], low[after])
+            elif after in path:
+                low[name] = min(low[name], index[after])
+        if low[name] == index[name]:
+            circle = path[path.index(name) :]
+            del path[path.index(name) :]
+            if len(circle) > 1:
+                circles.append(sorted(circle))
+
+    for name in sorted(graph):
+        if name not in index:
+            visit(name)
+    return circles
+
+
+def find_faults(root: Path) -> list[str]:
+    """Returns a sentence for each import against the direction, and one for a circle."""
+    modules = read_modules(root)
+    faults: list[str] = []
+    graph: dict[str, set[str]] = {}
+    for name, path in modules.items():
+        imports = list(find_imports(name, path, modules))
+        graph[name] = {imported for imported, _ in imports} - {name}
+        for imported, line in [*imports, *find_named(ast.parse(path.read_text(encoding="utf-8")), modules)]:
+            inside = ["__init__"] if modules[imported].name == "__init__.py" else []
+            reason = refuse(name.split(".")[1:], imported.split(".")[1:] + inside)
+            if reason:
+                faults.append(f"{path.relative_to(root)}:{line} imports {imported}: {reason}")
+    return [*dict.fromkeys(faults), *(f"a circle: {', '.join(circle)}" for circle in find_circles(graph))]
+
+
+def refuse(importer: list[str], imported: list[str]) -> str | None:
+    """Returns why one module may not import another; None where it may."""
+    if not importer or not imported:
+        return None
+    room, other = importer[0], imported[0]
+    if room != other:
+        return None if other in ROOMS[room] else f"{room} may not know {other}"
+    for name, order in (("targets", TARGET_ROOMS), ("harness", HARNESS_ROOMS)):
+        if room != name or len(importer) < 2 or len(imported) < 3:
+            continue
+        inner, other_inner = importer[1], imported[1]
+        if inner in order and other_inner != inner and other_inner not in order[inner]:
+            return f"{name}/{inner} may not know {name}/{other_inner}"
+    return None
+
+
+def test_no_circle_and_no_import_against_the_direction() -> None:
+    assert not find_faults(ROOT), "\n".join(["", *find_faults(ROOT)])
+
+
+@pytest.mark.parametrize(
+    ("files", "fault"),
+    [
+        ({"core/a.py": "from modelwright.targets import b", "targets/b.py": ""}, "core may not know targets"),
+        (
+            {
+                "core/a.py": "import modelwright.core.b",
+                "core/b.py": "def f():\n    from modelwright.core.a import x",
+            },
+            "a circle",
+        ),
+        (
+            {
+                "core/a.py": "import modelwright.core.b",
+                "core/b.py": "import importlib\nimportlib.import_module('modelwright.core.a')",
+            },
+            "a circle",
+        ),
+        (
+            {
+                "core/a.py": "import modelwright.core.b",
+                "core/b.py": "__import__('modelwright.core.a')",
+            },
+            "a circle",
+        ),
+        ({"core/a.py": "f('modelwright.targets.b:run')", "targets/b.py": ""}, "core may not know targets"),
+        (
+            {"core/a.py": "f(f'modelwright.cli.{x}')", "cli/__init__.py": ""},
+            "core may not know cli",
+        ),
+        ({"core/a.py": "from modelwright.core import b", "core/b.py": "from modelwright.core.a import x"}, "a circle"),
+        ({"core/p/a.py": "from . import b", "core/p/b.py": "from .a import x"}, "a circle"),
+        (
+            {
+                "core/a.py": "if TYPE_CHECKING:\n    from modelwright.core.b import x",
+                "core/b.py": "from modelwright.core.a import x",
+            },
+            "a circle",
+        ),
+        ({"harness/x.py": "from modelwright.cli.y import z", "cli/y.py": ""}, "harness may not know cli"),
+        (
+            {"harness/results/a.py": "from modelwright.harness.report.b import x", "harness/report/b.py": ""},
+            "harness/results may not know harness/report",
+        ),
+        (
+            {"harness/results/a.py": "from modelwright.harness import report", "harness/report/__init__.py": ""},
+            "harness/results may not know harness/report",
+        ),
+        (
+            {"harness/results/a.py": "from ..report import x", "harness/report/__init__.py": ""},
+            "harness/results may not know harness/report",
+        ),
+        (
+            {"targets/graphs/a.py": "from modelwright.targets.ort.session import x", "targets/ort/session.py": ""},
+            "targets/graphs may not know targets/ort",
+        ),
+    ],
+)
+def test_a_fault_is_found(tmp_path: Path, files: dict[str, str], fault: str) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    found = find_faults(tmp_path)
+    assert any(fault in sentence for sentence in found), found
+
+
+def test_what_goes_with_the_direction_is_no_fault(tmp_path: Path) -> None:
+    (tmp_path / "core").mkdir()
+    (tmp_path / "core" / "a.py").write_text("")
+    (tmp_path / "harness").mkdir()
+    (tmp_path / "harness" / "b.py").write_text("from modelwright.core.a import x\nimport json")
+    assert find_faults(tmp_path) == []
