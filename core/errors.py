@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -72,6 +73,14 @@ class LimitNotMetError(ModelwrightError):
     """A limit that the user set (latency, accuracy, agreement) was not met."""
 
     exit_code = 7
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Returns a question that offers the names close to a mistyped one; empty if none is. It makes a hint."""
+    import difflib  # only needed on the way to an error, and slow to import
+
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}?" if close else ""
 
 
 _KINDS: dict[str, type[ModelwrightError]] = {

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -19,8 +20,10 @@ from modelwright.core.errors import BadInputError, BuildFailedError, Modelwright
 SCRATCH_PREFIX = ".modelwright-"
 """How everything begins that is not finished yet; what a killed run left is told by it."""
 _BLOCK_BYTES = 2**20
-_JSON_LIMIT_BYTES = 64 * 2**20
+_JSON_LIMIT_BYTES = 16 * 2**20
 """No record of ours comes near; a larger file is something else and would only fill the memory."""
+_DEEPEST = 64
+"""Levels of lists and objects in a record; Python's own recursion ends at some hundreds."""
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REFUSALS = (
     errno.EACCES, errno.EEXIST, errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR,
@@ -80,6 +83,7 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
         if path.exists() and path.stat().st_size > _JSON_LIMIT_BYTES:
             raise BadInputError(f"{path} is not {what}: it is too large ({path.stat().st_size / 1e6:.0f} MB)")
         value = json.loads(path.read_text(encoding="utf-8"))
+        _require_plain(value)
     except FileNotFoundError as error:
         raise BadInputError(f"no such file: {path} ({what})") from error
     except (OSError, ValueError, RecursionError) as error:
@@ -87,6 +91,18 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadInputError(f"{path} is not {what}: it holds a {type(value).__name__}, not an object")
     return value
+
+
+def _require_plain(value: object) -> None:
+    """Refuses what Python reads as JSON and cannot write again as JSON, or not without ending its recursion."""
+    level: list[Any] = [value]
+    for _ in range(_DEEPEST):
+        if any(isinstance(part, float) and not math.isfinite(part) for part in level):
+            raise ValueError("it holds a number that is not finite")
+        parts = (part.values() if isinstance(part, dict) else part for part in level if isinstance(part, dict | list))
+        level = [item for part in parts for item in part]
+    if level:
+        raise ValueError(f"it is nested more than {_DEEPEST} levels deep")
 
 
 @contextlib.contextmanager
