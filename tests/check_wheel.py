@@ -19,6 +19,8 @@ NEEDED = (
     "modelwright/examples/digits/weights.safetensors",
     "modelwright/harness/report/page.py",
     "modelwright/harness/report/page.css",
+    "modelwright/harness/report/page.html.j2",
+    "modelwright/harness/report/page.js",
     "modelwright/profiles/builtin/raspberry-pi-5.toml",
     "modelwright/profiles/grid.toml",
     "modelwright/targets/tensorrt/target.py",
@@ -46,7 +48,9 @@ def main() -> None:
         command = str(out / "env" / "bin" / "modelwright")
         for arguments in (["--version"], ["--help"], ["targets"], ["profiles"], ["profiles", "raspberry-pi-5"]):
             run([command, *arguments], cwd=elsewhere)
-        print(f"{wheel.name}: {len(names)} files, {wheel.stat().st_size / 1e6:.1f} MB, the command line works")
+        page = "from modelwright.harness.report import render_html; assert '</html>' in render_html({})"
+        run([str(python), "-c", page], cwd=elsewhere)
+        print(f"{wheel.name}: {len(names)} files, {wheel.stat().st_size / 1e6:.1f} MB, command line and report work")
 
 
 def run(command: list[str], cwd: Path | None = None) -> None:

@@ -1,4 +1,8 @@
-"""Charts as inline SVG, drawn in Python: no script, no network. Colours come from the page's style sheet."""
+"""Charts as inline SVG, drawn in Python: no script, no network. Colours come from the page's style sheet.
+
+The report's template escapes all it is given but `Markup`, which is made here and nowhere else: every text in a
+drawing goes through `_escape`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from modelwright.harness.formatting import format_significant, shorten
+from markupsafe import Markup
+
+from modelwright.harness.formatting import clean_text, format_significant, shorten
 
 FONT_PX = 12.0
 LOG_FROM = 10.0
@@ -111,7 +117,7 @@ def text_width(text: str, font_px: float = FONT_PX) -> float:
 
 def draw_scatter(
     points: Sequence[Point], *, width: int, height: int, quality: str, percent: bool, min_span: float
-) -> str:
+) -> Markup:
     """Draws latency against quality with the Pareto front.
 
     Args:
@@ -210,7 +216,7 @@ def _label_places(x: float, y: float, width: float, height: float) -> list[_Box]
     return boxes
 
 
-def draw_bars(bars: Sequence[Bar], *, title: str, hatch_id: str, width: int = 520) -> str:
+def draw_bars(bars: Sequence[Bar], *, title: str, hatch_id: str, width: int = 520) -> Markup:
     """Draws horizontal bars with their figures; whiskers reach to `upper`.
 
     Args:
@@ -363,12 +369,13 @@ def _hatch(hatch_id: str) -> str:
     )
 
 
-def _svg(content: str, width: int, height: float, title: str) -> str:
-    return (
+def _svg(content: str, width: int, height: float, title: str) -> Markup:
+    return Markup(  # noqa: S704 (the content is drawn here, its texts escaped)
         f'<svg viewBox="0 0 {width} {height:.0f}" role="img" aria-label="{_escape(title)}" '
         f'xmlns="http://www.w3.org/2000/svg">{content}</svg>'
     )
 
 
 def _escape(text: str) -> str:
-    return html.escape(text, quote=True)
+    """Returns text that is safe in SVG, in attributes too: what XML forbids is replaced, not only what HTML acts on."""
+    return html.escape(clean_text(text), quote=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
+from dataclasses import dataclass
 from typing import Any
+
+from markupsafe import Markup
 
 from modelwright.harness.formatting import (
     energy_unit,
@@ -21,35 +23,63 @@ _COLORS = 6
 _QUALITY_NAMES = {"accuracy": "accuracy", "agreement": "agreement with FP32", "cosine": "cosine with FP32"}
 
 
-def draw_figures(comparison: Comparison, measured: Sequence[Row], verdict: Mapping[str, Any]) -> str:
-    """Returns the charts' sections: the scatter where there is a quality axis, then the bars."""
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A bar chart and its caption.
+
+    Attributes:
+        note: What the bars mean, or why there is no chart.
+        chart: None where nothing was measured.
+    """
+
+    title: str
+    note: str
+    chart: Markup | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScatterFigure:
+    """Latency against quality, drawn twice: text in a drawing shrinks with it, and a narrow screen needs its own.
+
+    Attributes:
+        axis: The quality: `accuracy`, `agreement` or `cosine`.
+        whiskers: Whether points have the intervals of their accuracy.
+        colors: Runtime to the index of its colour, for the legend.
+    """
+
+    axis: str
+    whiskers: bool
+    colors: Mapping[str, int]
+    wide: Markup
+    narrow: Markup
+
+
+def draw_bar_figures(comparison: Comparison, measured: Sequence[Row], verdict: Mapping[str, Any]) -> list[Figure]:
+    """Returns the bar charts, target by target, in the order to show."""
     if not measured:
-        return ""
-    runtimes = list(dict.fromkeys(row.runtime for row in comparison.rows if row.measured))
-    colors = {runtime: index % _COLORS for index, runtime in enumerate(runtimes)}
-    ship = verdict["ship"]
+        return []
+    bars = _Bars(colors=_choose_colors(comparison), ship=verdict["ship"])
     on_gpu = [row for row in measured if row.on_gpu]
-    bars = [
-        _latency_bars(measured, colors, ship),
-        _computation_bars(on_gpu, colors, ship),
-        *_energy_figures(comparison, measured, colors, ship),
-        _plain_bars(measured, colors, ship, "size_bytes", "Size", "of the artifact's files"),
-        _plain_bars(measured, colors, ship, "peak_memory_bytes", "Peak memory", "of the process that runs it"),
+    figures = [
+        _latency_figure(measured, bars),
+        *_computation_figures(on_gpu, bars),
+        *_energy_figures(comparison, measured, bars),
+        _bytes_figure(measured, bars, "size_bytes", "Size", "of the artifact's files"),
+        _bytes_figure(measured, bars, "peak_memory_bytes", "Peak memory", "of the process that runs it"),
     ]
     if on_gpu:
-        bars.append(_plain_bars(on_gpu, colors, ship, "gpu_memory_bytes", "GPU memory", "of the process that runs it"))
-    return (
-        _scatter_section(comparison, measured, verdict, colors)
-        + f"<section>\n<h2>Target by target</h2>\n<div class='grid'>\n{''.join(bars)}</div>\n</section>\n"
-    )
+        figures.append(_bytes_figure(on_gpu, bars, "gpu_memory_bytes", "GPU memory", "of the process that runs it"))
+    return figures
 
 
-def _scatter_section(
-    comparison: Comparison, measured: Sequence[Row], verdict: Mapping[str, Any], colors: Mapping[str, int]
-) -> str:
+def draw_scatter_figure(
+    comparison: Comparison, measured: Sequence[Row], verdict: Mapping[str, Any]
+) -> ScatterFigure | None:
+    """Returns latency against quality, None where there is no quality or fewer than two targets have it."""
     axis = str(verdict.get("quality") or "")
     if axis not in _QUALITY_NAMES:
-        return ""
+        return None
+    colors = _choose_colors(comparison)
     points = []
     for row in measured:
         quality: float | None = getattr(row, axis)
@@ -73,76 +103,71 @@ def _scatter_section(
             )
         )
     if len(points) < 2:
-        return ""
+        return None
     # Four samples, or two points: noise in the quality must not look like a cliff.
     span = 0.002 if axis == "cosine" else max(0.02, 4 / (comparison.evaluation_count or 200))
-    name = _QUALITY_NAMES[axis]
-    # Text in a drawing shrinks with it: a narrow screen gets a drawing of its own width.
-    charts = []
-    for kind, width in (("wide", 1100), ("narrow", 470)):
-        chart = draw_scatter(points, width=width, height=430, quality=name, percent=axis != "cosine", min_span=span)
-        charts.append(f"<div class='{kind}'>{chart}</div>\n")
-    whiskers = " Faint lines are 95 % intervals of the accuracy." if axis == "accuracy" else ""
-    return (
-        f"<section>\n<h2>Latency and {escape(axis)}</h2>\n"
-        "<p class='soft'>The upper left is best. Nothing is both faster and better than what the dashed line connects; "
-        f"differences within noise count as equal.{whiskers}</p>\n"
-        f"{_legend(colors)}{''.join(charts)}</section>\n"
-    )
+
+    def draw(width: int) -> Markup:
+        name = _QUALITY_NAMES[axis]
+        return draw_scatter(points, width=width, height=430, quality=name, percent=axis != "cosine", min_span=span)
+
+    return ScatterFigure(axis=axis, whiskers=axis == "accuracy", colors=colors, wide=draw(1100), narrow=draw(470))
 
 
-def _legend(colors: Mapping[str, int]) -> str:
-    marks = [
-        (f'<rect class="c{color}" x="1" y="2" width="11" height="10" rx="2"/>', runtime)
-        for runtime, color in colors.items()
-    ]
-    marks += [
-        ('<circle class="leader" cx="7" cy="7" r="5"/>', "float"),
-        ('<path class="leader" d="M7 1l6 6l-6 6l-6 -6z"/>', "INT8"),
-        ('<circle class="ring" cx="7" cy="7" r="5.5"/>', "recommended"),
-    ]
-    items = "".join(
-        f'<span><svg viewBox="0 0 14 14" aria-hidden="true">{shape}</svg>{escape(label, quote=True)}</span>'
-        for shape, label in marks
-    )
-    return f"<div class='legend'>{items}</div>\n"
+def _choose_colors(comparison: Comparison) -> dict[str, int]:
+    """Returns the index of each runtime's colour."""
+    runtimes = dict.fromkeys(row.runtime for row in comparison.measured)
+    return {runtime: index % _COLORS for index, runtime in enumerate(runtimes)}
 
 
-def _latency_bars(measured: Sequence[Row], colors: Mapping[str, int], ship: str | None) -> str:
-    bars = [
-        Bar(
+@dataclass(frozen=True, kw_only=True)
+class _Bars:
+    """What all bar charts of a page have in common: a runtime keeps its colour, one target is recommended."""
+
+    colors: Mapping[str, int]
+    ship: str | None
+
+    def make(
+        self, row: Row, value: float | None, text: str, *, upper: float | None = None, estimated: bool = False
+    ) -> Bar:
+        """Returns a row's bar."""
+        return Bar(
             label=row.title,
-            value=row.typical_ms,
-            upper=row.p99_ms,
-            text=_latency_text(row.p50_ms, row.mean_ms, row.p99_ms),
-            color=colors[row.runtime],
-            is_ship=row.target == ship,
+            value=value,
+            text=text,
+            color=self.colors[row.runtime],
+            upper=upper,
+            estimated=estimated,
+            is_ship=row.target == self.ship,
         )
-        for row in measured
-    ]
+
+
+def _latency_figure(measured: Sequence[Row], bars: _Bars) -> Figure:
     note = "p50, the whisker reaches to p99"
     if any(row.on_gpu for row in measured):
         note += "; from and to host memory"
-    return _figure("Latency", note, draw_bars(bars, title="Latency", hatch_id="hatch-l"))
+    drawn = [
+        bars.make(row, row.typical_ms, _latency_text(row.p50_ms, row.mean_ms, row.p99_ms), upper=row.p99_ms)
+        for row in measured
+    ]
+    return Figure(title="Latency", note=note, chart=draw_bars(drawn, title="Latency", hatch_id="hatch-l"))
 
 
-def _computation_bars(on_gpu: Sequence[Row], colors: Mapping[str, int], ship: str | None) -> str:
-    """Draws the computation's own latency, a chart of its own: it is not comparable with a latency on a CPU."""
+def _computation_figures(on_gpu: Sequence[Row], bars: _Bars) -> list[Figure]:
+    """Returns the computation's own latency, in a chart of its own: it is not comparable with a latency on a CPU."""
     if all(row.compute_p50_ms is None and row.compute_mean_ms is None for row in on_gpu):
-        return ""
-    bars = [
-        Bar(
-            label=row.title,
-            value=row.compute_p50_ms if row.compute_p50_ms is not None else row.compute_mean_ms,
+        return []
+    drawn = [
+        bars.make(
+            row,
+            row.compute_p50_ms if row.compute_p50_ms is not None else row.compute_mean_ms,
+            _latency_text(row.compute_p50_ms, row.compute_mean_ms, row.compute_p99_ms),
             upper=row.compute_p99_ms,
-            text=_latency_text(row.compute_p50_ms, row.compute_mean_ms, row.compute_p99_ms),
-            color=colors[row.runtime],
-            is_ship=row.target == ship,
         )
         for row in on_gpu
     ]
-    chart = draw_bars(bars, title="Computation alone", hatch_id="hatch-c")
-    return _figure("Computation alone", "p50 to p99, inputs and outputs on the GPU", chart)
+    chart = draw_bars(drawn, title="Computation alone", hatch_id="hatch-c")
+    return [Figure(title="Computation alone", note="p50 to p99, inputs and outputs on the GPU", chart=chart)]
 
 
 def _latency_text(p50_ms: float | None, mean_ms: float | None, p99_ms: float | None) -> str:
@@ -154,70 +179,39 @@ def _latency_text(p50_ms: float | None, mean_ms: float | None, p99_ms: float | N
     return f"{format_significant(typical_ms)}{p99} ms{mean}"
 
 
-def _energy_figures(
-    comparison: Comparison, measured: Sequence[Row], colors: Mapping[str, int], ship: str | None
-) -> list[str]:
+def _energy_figures(comparison: Comparison, measured: Sequence[Row], bars: _Bars) -> list[Figure]:
     """Returns one chart, or one for each scope: bars side by side would compare a board with a processor."""
     scopes = comparison.energy_scopes
     if len(scopes) < 2:
-        return [_energy_bars(measured, colors, ship)]
-    charts = []
+        return [_energy_figure(measured, bars, "Energy", "hatch-e")]
+    figures = []
     for index, scope in enumerate(scopes):
         rows = [row for row in measured if row.energy_j is not None and (row.energy_scope or "") == scope]
-        charts.append(_energy_bars(rows, colors, ship, covers=scope or "unknown", hatch_id=f"hatch-e{index}"))
-    return charts
+        figures.append(_energy_figure(rows, bars, f"Energy, {scope or 'unknown'}", f"hatch-e{index}"))
+    return figures
 
 
-def _energy_bars(
-    measured: Sequence[Row],
-    colors: Mapping[str, int],
-    ship: str | None,
-    *,
-    covers: str | None = None,
-    hatch_id: str = "hatch-e",
-) -> str:
-    if all(row.energy_j is None for row in measured):
-        reason = next((row.energy_reason for row in measured if row.energy_reason), None) or "no meter"
-        return f"<figure><figcaption>Energy</figcaption><p class='soft'>Not measured: {escape(reason)}.</p></figure>\n"
-    unit, factor = energy_unit(row.energy_j for row in measured)
-    bars = []
-    for row in measured:
+def _energy_figure(rows: Sequence[Row], bars: _Bars, title: str, hatch_id: str) -> Figure:
+    if all(row.energy_j is None for row in rows):
+        reason = next((row.energy_reason for row in rows if row.energy_reason), None) or "no meter"
+        return Figure(title=title, note=f"Not measured: {reason}.", chart=None)
+    unit, factor = energy_unit(row.energy_j for row in rows)
+    drawn = []
+    for row in rows:
         text = row.energy_reason or "no meter"
         if row.energy_j is not None:
             text = f"{format_significant(row.energy_j * factor)} {unit}{' (estimate)' if row.energy_estimated else ''}"
-        bars.append(
-            Bar(
-                label=row.title,
-                value=row.energy_j,
-                text=text,
-                color=colors[row.runtime],
-                estimated=row.energy_estimated,
-                is_ship=row.target == ship,
-            )
-        )
-    note = "for one inference" + (", hatched: estimated" if any(row.energy_estimated for row in measured) else "")
-    title = "Energy" if covers is None else f"Energy, {escape(covers)}"
-    return _figure(title, note, draw_bars(bars, title="Energy for one inference", hatch_id=hatch_id))
+        drawn.append(bars.make(row, row.energy_j, text, estimated=row.energy_estimated))
+    note = "for one inference" + (", hatched: estimated" if any(row.energy_estimated for row in rows) else "")
+    return Figure(title=title, note=note, chart=draw_bars(drawn, title="Energy for one inference", hatch_id=hatch_id))
 
 
-def _plain_bars(
-    measured: Sequence[Row], colors: Mapping[str, int], ship: str | None, field: str, title: str, note: str
-) -> str:
-    values: list[float | None] = [getattr(row, field) for row in measured]
+def _bytes_figure(rows: Sequence[Row], bars: _Bars, field: str, title: str, note: str) -> Figure:
+    values: list[float | None] = [getattr(row, field) for row in rows]
     if all(value is None for value in values):
-        return f"<figure><figcaption>{title}</figcaption><p class='soft'>Not measured.</p></figure>\n"
-    bars = [
-        Bar(
-            label=row.title,
-            value=value,
-            text="not measured" if value is None else format_bytes(value),
-            color=colors[row.runtime],
-            is_ship=row.target == ship,
-        )
-        for row, value in zip(measured, values, strict=True)
+        return Figure(title=title, note="Not measured.", chart=None)
+    drawn = [
+        bars.make(row, value, "not measured" if value is None else format_bytes(value))
+        for row, value in zip(rows, values, strict=True)
     ]
-    return _figure(title, note, draw_bars(bars, title=title, hatch_id=f"hatch-{field}"))
-
-
-def _figure(title: str, note: str, chart: str) -> str:
-    return f"<figure><figcaption>{title} <small>{escape(note)}</small></figcaption>{chart}</figure>\n"
+    return Figure(title=title, note=note, chart=draw_bars(drawn, title=title, hatch_id=f"hatch-{field}"))

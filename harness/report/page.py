@@ -1,13 +1,16 @@
-"""`report.html`: one file that opens anywhere, without network. Every text from the document is escaped."""
+"""`report.html`: one file that opens anywhere, without network. Turns a comparison into the values of its template."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from html import escape
+from functools import cache, partial
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
 
 from modelwright.harness.formatting import (
     MISSING,
@@ -19,12 +22,13 @@ from modelwright.harness.formatting import (
     format_interval,
     format_megabytes,
     format_ms,
+    format_number,
     format_percent,
     format_percent_number,
     format_ratio,
     format_significant,
 )
-from modelwright.harness.report.figures import draw_figures
+from modelwright.harness.report.figures import draw_bar_figures, draw_scatter_figure
 from modelwright.harness.report.terminal import (
     detail_lines,
     format_speedup_interval,
@@ -32,8 +36,11 @@ from modelwright.harness.report.terminal import (
     missing_lines,
 )
 from modelwright.harness.results.record import Comparison, Row, read_comparison
-from modelwright.harness.results.values import mapping_of, sequence_of
+from modelwright.harness.results.values import mapping_of, sequence_of, text_of
 from modelwright.harness.verdict.judge import verdict_of
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 _EFFORTS = {
     "quick": "quick: few rounds, for a first look",
@@ -44,12 +51,6 @@ _SETTING_NAMES = {"seed": "seed of the order of turns", "window_s": "seconds a w
 _GPU_SETTINGS = ("device", "cuda_graph", "spin", "streams")
 _MANY_COLUMNS = 10
 """With more, the table needs its columns narrower to show the last ones beside the first."""
-
-_HOW = (
-    "All artifacts were alive together, each in a process of its own, and took turns in short windows in random order, "
-    "so that whatever disturbed the machine disturbed all. Speed-ups are medians of the ratios within each round; "
-    "their 95 % intervals are bootstrapped over rounds."
-)
 
 
 def render_html(document: Mapping[str, Any]) -> str:
@@ -62,64 +63,71 @@ def render_html(document: Mapping[str, Any]) -> str:
     verdict = verdict_of(document)
     rows = [row for target in verdict["order"] if (row := comparison.find(target)) is not None]
     measured = [row for row in rows if row.measured]
-    title = f"{comparison.model_name}: which target to ship"
-    body = "".join(
-        (
-            _render_head(comparison, title),
-            _render_verdict(comparison, verdict),
-            _render_warnings([*document.get("warnings", ()), *verdict["warnings"]]),
-            _render_table(comparison, measured, verdict),
-            draw_figures(comparison, measured, verdict),
-            _render_unmeasured([row for row in rows if not row.measured]),
-            _render_facts("How it was measured", _measuring_facts(comparison), note=_HOW),
-            _render_facts("Environment", _environment_facts(comparison)),
-            _render_details(measured, comparison.baseline),
-        )
-    )
-    here = Path(__file__)
-    style, script = (here.with_suffix(suffix).read_text(encoding="utf-8") for suffix in (".css", ".js"))
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{text(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n{body}"
-        f"<footer>modelwright, run {text(document.get('run_id'))}</footer>\n</main>\n"
-        f"<script>\n{script}</script>\n</body>\n</html>\n"
+    ship = comparison.find(verdict["ship"])
+    columns = _choose_columns(comparison, measured)
+    return _load_template().render(
+        title=f"{comparison.model_name}: which target to ship",
+        subtitle=_describe_run(comparison),
+        verdict=verdict,
+        ship=ship,
+        tiles=_choose_tiles(ship, comparison) if ship else [],
+        warnings=list(dict.fromkeys(map(clean_text, [*document.get("warnings", ()), *verdict["warnings"]]))),
+        columns=columns,
+        many_columns=_MANY_COLUMNS,
+        table=[(row, [column.cell(row) for column in columns]) for row in measured],
+        notes=_table_notes(comparison, measured),
+        scatter=draw_scatter_figure(comparison, measured, verdict),
+        figures=draw_bar_figures(comparison, measured, verdict),
+        unmeasured=[row for row in rows if not row.measured],
+        measuring=_known(_measuring_facts(comparison)),
+        environment=_known(_environment_facts(comparison)),
+        details=[(row.title, detail_lines(row, comparison.baseline)) for row in measured],
+        run_id=document.get("run_id"),
     )
 
 
-def text(value: object) -> str:
-    """Returns anything as text that is safe in HTML, in attributes too."""
-    return MISSING if value is None else escape(clean_text(value), quote=True)
+@cache
+def _load_template() -> Template:
+    """Returns the page's template, compiled once. Jinja2 is imported when a page is rendered, not before."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["source_hash"] = _source_hash
+    return environment.get_template("page.html.j2")
 
 
-def _render_head(comparison: Comparison, title: str) -> str:
+def _finalize(value: object) -> object:
+    """Returns what the template prints: markup as it is, everything else as clean text that is escaped after this."""
+    if isinstance(value, Markup):
+        return value
+    return MISSING if value is None else clean_text(value)
+
+
+def _source_hash(content: str) -> str:
+    """Returns the hash that lets a browser run an inline style or script, and no other."""
+    return f"'sha256-{b64encode(sha256(content.encode()).digest()).decode()}'"
+
+
+def _describe_run(comparison: Comparison) -> list[str]:
+    """Returns where and when it was measured, in parts."""
     raw = comparison.raw
-    when = str(raw.get("timestamp") or "")[:19].replace("T", " ")
-    gpus = sequence_of(part(raw, "environment").get("accelerators"))
-    used = [mapping_of(gpus[0]).get("name")] if gpus and any(row.on_gpu for row in comparison.rows) else []
-    parts = [
-        f"on {text(part(raw, 'environment').get('device'))}",
-        *map(text, used),
-        f"profile {text(raw.get('profile'))}",
-        f"{text(when)} UTC" if when else "",
-    ]
-    return f"<h1>{text(title)}</h1>\n<p class='meta'>{' &middot; '.join(item for item in parts if item)}</p>\n"
-
-
-def _render_verdict(comparison: Comparison, verdict: Mapping[str, Any]) -> str:
-    row = comparison.find(verdict["ship"])
-    heading = f"Ship {text(row.title)}" if row else "No recommendation"
-    tiles = [] if row is None else _choose_tiles(row, comparison)
-    shown = "".join(
-        f"<div><dt>{text(label)}</dt><dd>{text(value)}<small>{text(note)}</small></dd></div>"
-        for label, value, note in tiles
-    )
-    state = "verdict" if row else "verdict open"
-    return (
-        f"<section class='{state}'>\n<h2>{heading}</h2>\n<p>{text(verdict['sentence'])}</p>\n"
-        + (f"<dl class='tiles'>{shown}</dl>\n" if shown else "")
-        + "</section>\n"
-    )
+    environment = mapping_of(raw.get("environment"))
+    gpus = sequence_of(environment.get("accelerators"))
+    parts = [f"on {text_of(environment.get('device')) or MISSING}"]
+    if gpus and any(row.on_gpu for row in comparison.rows):
+        parts.append(text_of(mapping_of(gpus[0]).get("name")) or MISSING)
+    parts.append(f"profile {text_of(raw.get('profile')) or MISSING}")
+    if raw.get("timestamp"):
+        parts.append(f"{str(raw['timestamp'])[:19].replace('T', ' ')} UTC")
+    return parts
 
 
 def _choose_tiles(row: Row, comparison: Comparison) -> list[tuple[str, str, str]]:
@@ -149,38 +157,25 @@ def _choose_tiles(row: Row, comparison: Comparison) -> list[tuple[str, str, str]
     return tiles
 
 
-def _render_warnings(warnings: Sequence[object]) -> str:
-    unique = dict.fromkeys(clean_text(warning) for warning in warnings)
-    if not unique:
-        return ""
-    items = "".join(f"<li>{text(warning)}</li>\n" for warning in unique)
-    return f"<section class='warnings'>\n<h2>Before you rely on it</h2>\n<ul>\n{items}</ul>\n</section>\n"
+def _table_notes(comparison: Comparison, measured: Sequence[Row]) -> list[str]:
+    """Returns what stands under the table: how to read its figures, and why some are missing."""
+    estimated = ["~ estimated, not measured"] if any(row.energy_estimated for row in measured) else []
+    return [*estimated, *gpu_lines(comparison), *missing_lines(list(measured))]
 
 
-def _render_table(comparison: Comparison, measured: Sequence[Row], verdict: Mapping[str, Any]) -> str:
-    if not measured:
-        return ""
-    columns = _choose_columns(comparison, measured)
-    head = "".join(
-        f"<th scope='col'><button type='button'>{text(name)}</button><small>{text(note)}</small></th>"
-        for name, note in (("target", ""), *(column.header for column in columns))
-    )
-    body = []
-    for row in measured:
-        cells = "".join(column.cell(row) for column in columns)
-        kind = " class='ship'" if row.target == verdict["ship"] else ""
-        body.append(f"<tr{kind}>{_name_cell(row, verdict)}{cells}</tr>\n")
-    notes = [*gpu_lines(comparison), *missing_lines(list(measured))]
-    if any(row.energy_estimated for row in measured):
-        notes.insert(0, "~ estimated, not measured")
-    shown = "".join(f"<li>{text(note)}</li>" for note in notes)
-    kinds = "results dense" if len(columns) > _MANY_COLUMNS else "results"
-    return (
-        f"<section>\n<h2>Side by side</h2>\n<div class='scroll'><table class='{kinds}'>\n"
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{''.join(body)}</tbody>\n</table></div>\n"
-        + (f"<ul class='notes'>{shown}</ul>\n" if shown else "")
-        + "</section>\n"
-    )
+@dataclass(frozen=True, kw_only=True)
+class _Cell:
+    """A figure in the table.
+
+    Attributes:
+        key: The number to sort by; empty where there is none.
+        text: The figure as people read it.
+        note: Under the figure, smaller.
+    """
+
+    key: str
+    text: str
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,12 +183,12 @@ class _Column:
     """A column of numbers.
 
     Attributes:
-        header: Its name, and the unit or what it compares with.
-        cell: Returns a row's cell as HTML.
+        unit: The unit, or what the numbers compare with.
     """
 
-    header: tuple[str, str]
-    cell: Callable[[Row], str]
+    name: str
+    unit: str
+    cell: Callable[[Row], _Cell]
 
 
 def _choose_columns(comparison: Comparison, measured: Sequence[Row]) -> list[_Column]:
@@ -201,11 +196,11 @@ def _choose_columns(comparison: Comparison, measured: Sequence[Row]) -> list[_Co
     gpu = any(row.on_gpu for row in measured)
 
     def plain(name: str, unit: str, field: str, render: Callable[[float | None], str]) -> _Column:
-        def cell(row: Row) -> str:
+        def cell(row: Row) -> _Cell:
             value = getattr(row, field)
-            return _cell(value, render(value))
+            return _Cell(key=format_number(value), text=render(value))
 
-        return _Column(header=(name, unit), cell=cell)
+        return _Column(name=name, unit=unit, cell=cell)
 
     return [
         plain("size", "MB", "size_bytes", format_megabytes),
@@ -224,9 +219,12 @@ def _choose_columns(comparison: Comparison, measured: Sequence[Row]) -> list[_Co
             else []
         ),
         _Column(
-            header=("speed-up", f"of {comparison.baseline}"),
-            cell=lambda row: _cell(
-                row.speedup, format_ratio(row.speedup), format_speedup_interval(row, comparison.baseline)
+            name="speed-up",
+            unit=f"of {comparison.baseline}",
+            cell=lambda row: _Cell(
+                key=format_number(row.speedup),
+                text=format_ratio(row.speedup),
+                note=format_speedup_interval(row, comparison.baseline),
             ),
         ),
     ]
@@ -237,60 +235,36 @@ def _energy_columns(comparison: Comparison, measured: Sequence[Row]) -> list[_Co
     unit, factor = energy_unit(row.energy_j for row in measured)
     scopes = comparison.energy_scopes
 
-    def render(row: Row, scope: str | None) -> str:
+    def render(row: Row, scope: str | None) -> _Cell:
         if row.energy_j is None or (scope is not None and (row.energy_scope or "") != scope):
-            return _cell(None, MISSING)
+            return _Cell(key="", text=MISSING)
         joules = format_significant(row.energy_j * factor)
-        return _cell(row.energy_j, f"~{joules}" if row.energy_estimated else joules)
+        return _Cell(key=format_number(row.energy_j), text=f"~{joules}" if row.energy_estimated else joules)
 
     if len(scopes) < 2:
-        return [_Column(header=("energy", f"{unit} each"), cell=partial(render, scope=None))]
+        return [_Column(name="energy", unit=f"{unit} each", cell=partial(render, scope=None))]
     return [
-        _Column(header=("energy", f"{unit}, {scope or 'unknown'}"), cell=partial(render, scope=scope))
+        _Column(name="energy", unit=f"{unit}, {scope or 'unknown'}", cell=partial(render, scope=scope))
         for scope in scopes
     ]
 
 
-def _name_cell(row: Row, verdict: Mapping[str, Any]) -> str:
-    tags = "<span class='tag good'>ship</span>" if row.target == verdict["ship"] else ""
-    if row.on_gpu:
-        tags += f"<span class='tag device'>{text(row.device.upper())}</span>"
-    if row.target in verdict["pareto"]:
-        tags += "<span class='tag front'>front</span>"
-    return f"<td data-value='{text(row.target)}'>{text(row.title)}{tags}<small>{text(row.target)}</small></td>"
-
-
-def _cell(value: float | None, shown: str, note: str = "") -> str:
-    key = "" if value is None else f"{value:.10g}"
-    small = f"<small>{text(note)}</small>" if note else ""
-    return f"<td data-value='{key}'>{text(shown)}{small}</td>"
-
-
-def _render_unmeasured(rows: Sequence[Row]) -> str:
-    if not rows:
-        return ""
-    lines = []
-    for row in rows:
-        kind = "bad" if row.status == "failed" else "warn"
-        hint = f"<br><span class='soft'>{text(row.hint)}</span>" if row.hint else ""
-        lines.append(
-            f"<tr><td>{text(row.title)} <span class='tag {kind}'>{text(row.status)}</span></td>"
-            f"<td>{text(row.reason or 'no reason given')}{hint}</td></tr>\n"
-        )
-    return f"<section>\n<h2>Not measured</h2>\n<table class='plain absent'>\n{''.join(lines)}</table>\n</section>\n"
+def _known(facts: Iterable[tuple[str, object]]) -> list[tuple[str, object]]:
+    """Returns the facts that have a value."""
+    return [(name, value) for name, value in facts if value is not None and value != ""]
 
 
 def _measuring_facts(comparison: Comparison) -> list[tuple[str, object]]:
-    raw, settings = comparison.raw, part(comparison.raw, "settings")
+    raw, settings = comparison.raw, mapping_of(comparison.raw.get("settings"))
     effort = str(raw.get("effort") or "")
-    samples = part(raw, "samples")
+    samples = mapping_of(raw.get("samples"))
     facts: list[tuple[str, object]] = [
         ("effort", _EFFORTS.get(effort, effort) or None),
         ("baseline", raw.get("baseline")),
-        *((f"limit, {name.replace('_', ' ')}", value) for name, value in part(raw, "limits").items()),
+        *((f"limit, {name.replace('_', ' ')}", value) for name, value in mapping_of(raw.get("limits")).items()),
         *_settings_facts(settings, on_gpu=any(row.on_gpu for row in comparison.measured)),
-        ("calibration", _describe_samples(part(samples, "calibration"))),
-        ("evaluation", _describe_samples(part(samples, "evaluation"))),
+        ("calibration", _describe_samples(mapping_of(samples.get("calibration")))),
+        ("evaluation", _describe_samples(mapping_of(samples.get("evaluation")))),
     ]
     return facts
 
@@ -314,7 +288,7 @@ def _describe_samples(samples: Mapping[str, Any]) -> str | None:
 
 
 def _environment_facts(comparison: Comparison) -> list[tuple[str, object]]:
-    environment, source = part(comparison.raw, "environment"), part(comparison.raw, "source")
+    environment, source = mapping_of(comparison.raw.get("environment")), mapping_of(comparison.raw.get("source"))
     memory, parameters = environment.get("memory_bytes"), source.get("num_parameters")
     sets, meters = environment.get("instruction_sets"), environment.get("meters")
     gpus = [mapping_of(item) for item in sequence_of(environment.get("accelerators"))]
@@ -330,7 +304,7 @@ def _environment_facts(comparison: Comparison) -> list[tuple[str, object]]:
         ("energy meters", (", ".join(map(str, meters)) or "none") if isinstance(meters, list) else None),
         ("system", environment.get("os")),
         ("Python", environment.get("python")),
-        *((name, version) for name, version in part(environment, "versions").items()),
+        *((name, version) for name, version in mapping_of(environment.get("versions")).items()),
         ("model", source.get("path")),
         ("parameters", format_count(parameters) if isinstance(parameters, int | float) else None),
         ("opset", source.get("opset")),
@@ -349,32 +323,3 @@ def _describe_gpu(gpu: Mapping[str, Any]) -> str:
     )
     known = ", ".join(f"{name} {value}" for name, value in facts if value is not None)
     return f"{gpu.get('name')}{', ' + known if known else ''}"
-
-
-def _render_facts(title: str, facts: Sequence[tuple[str, object]], note: str = "") -> str:
-    lines = "".join(
-        f"<tr><th scope='row'>{text(name)}</th><td>{text(value)}</td></tr>\n"
-        for name, value in facts
-        if value is not None and value != ""
-    )
-    intro = f"<p class='soft'>{text(note)}</p>\n" if note else ""
-    return f"<section>\n<h2>{text(title)}</h2>\n{intro}<table class='plain'>\n{lines}</table>\n</section>\n"
-
-
-def _render_details(measured: Sequence[Row], baseline: str) -> str:
-    if not measured:
-        return ""
-    blocks = []
-    for row in measured:
-        lines = "".join(
-            f"<tr><th scope='row'>{text(label)}</th><td>{text(value)}</td></tr>"
-            for label, value in detail_lines(row, baseline)
-        )
-        blocks.append(f"<h3>{text(row.title)}</h3>\n<table class='plain'>{lines}</table>\n")
-    return f"<section><details><summary>Every target in detail</summary>\n{''.join(blocks)}</details></section>\n"
-
-
-def part(record: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """Returns a part of a record, empty when it is absent or something else."""
-    value = record.get(key)
-    return value if isinstance(value, Mapping) else {}

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "onnx", "onnxruntime", "openvino", "nncf", "ai_edge_litert", "tflite_runtime", "tensorrt")
+HEAVY = ("torch", "onnx", "onnxruntime", "openvino", "nncf", "ai_edge_litert", "tflite_runtime", "tensorrt", "jinja2")
 
 
 def loaded_after(statement: str) -> set[str]:
@@ -24,6 +24,7 @@ def loaded_after(statement: str) -> set[str]:
         "import modelwright.targets, modelwright.exporters, modelwright.harness, modelwright.profiles",
         "from modelwright.targets import get_target, target_names\nfor name in target_names(): get_target(name)",
         "import modelwright.harness.comparing, modelwright.harness.measuring",
+        "import modelwright.harness.run.worker, modelwright.harness.report",
     ],
 )
 def test_no_vendor_package_is_imported(statement: str) -> None:
@@ -32,3 +33,8 @@ def test_no_vendor_package_is_imported(statement: str) -> None:
 
 def test_help_loads_neither_numpy_nor_rich() -> None:
     assert not loaded_after("import modelwright.cli.main") & {"numpy", "rich"}
+
+
+def test_a_measuring_child_loads_no_report() -> None:
+    loaded = loaded_after("import modelwright.harness.run.worker")
+    assert not loaded & {"rich", "jinja2", "markupsafe", "modelwright.harness.report"}
