@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from modelwright.cli import options
+from modelwright.cli.printing import close_progress, open_progress, print_json, print_line
 
 
 @click.command(cls=options.SectionedCommand, short_help="Build artifacts, each proved against FP32.")
@@ -37,7 +38,6 @@ def build(targets: tuple[str, ...], as_json: bool, **settings: Any) -> int:
     A target that cannot be built here is skipped with its reason; one asked for by name makes the exit code that of
     its reason, 3 to 5.
     """
-    from modelwright.cli.printing import close_progress, open_progress, print_json
     from modelwright.harness.building import build_targets
 
     progress = open_progress()
@@ -66,10 +66,10 @@ def _print_built(built: Any) -> None:
         reason = absent.error.message.removeprefix(f"{absent.target} ")
         reasons.setdefault((absent.status, reason, absent.error.hint), []).append(absent.target)
     for (status, reason, hint), names in reasons.items():
-        click.echo(f"{status}  {', '.join(names)}: {reason}")
+        print_line(f"{status}  {', '.join(names)}: {reason}")
         if hint:
-            click.echo(f"         hint: {hint}")
+            print_line(f"         hint: {hint}")
     for name, artifact in built.artifacts.items():
         click.echo(f"{name:20}  {Path(artifact.directory)}")
         for note in artifact.manifest.notes:
-            click.echo(f"{'':20}  note: {note}")
+            print_line(f"{'':20}  note: {note}")

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from modelwright.cli import options
+from modelwright.cli.printing import close_progress, open_progress, print_json, print_line
 
 
 @click.command(short_help="Turn a source into a verified ONNX model.")
@@ -32,7 +33,6 @@ def export(source: str, out: str, samples: str | None, overwrite: bool, as_json:
     Examples:
       modelwright export net.py:create --out net.onnx --samples images.npz
     """
-    from modelwright.cli.printing import close_progress, open_progress, print_json
     from modelwright.core.files import scratch_directory
     from modelwright.core.samples.materialize import materialize_samples
     from modelwright.core.samples.sample_set import SampleRef
@@ -60,9 +60,9 @@ def export(source: str, out: str, samples: str | None, overwrite: bool, as_json:
         return 0
     click.echo(f"{exported.model_path}")
     for spec in exported.signature.inputs:
-        click.echo(f"  input   {spec.describe()}")
+        print_line(f"  input   {spec.describe()}")
     for spec in exported.signature.outputs:
-        click.echo(f"  output  {spec.describe()}")
+        print_line(f"  output  {spec.describe()}")
     for note in exported.notes:
-        click.echo(f"note: {note}")
+        print_line(f"note: {note}")
     return 0

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from modelwright.cli import options
+from modelwright.cli.printing import print_json, print_line
 
 
 @click.command(short_help="Show what an artifact is and how it was made.")
@@ -23,7 +24,6 @@ def inspect(artifact: str, as_json: bool) -> int:
       modelwright inspect comparison/artifacts/ort-int8
       modelwright inspect comparison/artifacts/ort-int8 --json | jq .recipe
     """
-    from modelwright.cli.printing import print_json
     from modelwright.core.records.artifact import open_artifact
 
     opened = open_artifact(Path(artifact))
@@ -76,6 +76,5 @@ def _print_proof(proof: Mapping[str, Any] | None, reason: str | None) -> None:
 
 
 def _line(name: str, value: Any) -> None:
-    # A manifest may come from anywhere: nothing in it may steer the terminal.
-    text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(value))
-    click.echo(f"{name:18} {text if len(text) < 400 else text[:397] + '...'}")
+    text = str(value)
+    print_line(f"{name:18} {text if len(text) < 400 else text[:397] + '...'}")

@@ -193,13 +193,15 @@ def _show_error(error: ModelwrightError) -> None:
         if _wants_json() and not _has_printed():
             click.echo(json.dumps({"error": {**error.to_dict(), "exit_code": error.exit_code}}))
             return
-        click.echo(f"{click.style('error:', fg='red', bold=True)} {error.message}", err=True)
+        from modelwright.cli.printing import readable
+
+        click.echo(f"{click.style('error:', fg='red', bold=True)} {readable(error.message)}", err=True)
         if error.detail:
             lines = error.detail.strip().splitlines()
             for line in lines[-12:]:
-                click.echo(click.style(f"  | {line}", dim=True), err=True)
+                click.echo(click.style(f"  | {readable(line)}", dim=True), err=True)
         if error.hint:
-            click.echo(f"{click.style('hint:', bold=True)} {error.hint}", err=True)
+            click.echo(f"{click.style('hint:', bold=True)} {readable(error.hint)}", err=True)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import click
 
 from modelwright.core.errors import LimitNotMetError
+from modelwright.harness.formatting import clean_text
 from modelwright.harness.progress import Progress
 
 json_printed = False
@@ -26,15 +26,25 @@ def print_json(value: Any) -> None:
     json_printed = True
 
 
+def readable(text: str) -> str:
+    """Returns text in which names and messages come from elsewhere: on one line, unable to steer the terminal."""
+    return clean_text(click.unstyle(text))
+
+
+def print_line(text: str) -> None:
+    """Prints a line that names what comes from a model or a manifest."""
+    click.echo(readable(text))
+
+
 def open_progress() -> Progress:
     """Returns a live bar when standard error is a terminal, plain lines when not."""
     return LiveProgress() if sys.stderr.isatty() else LineProgress()
 
 
-def _tell(line: str) -> None:
+def _tell(text: str, mark: str = "") -> None:
     """Prints a line on standard error; work goes on when nobody listens any more."""
     with contextlib.suppress(OSError):
-        click.echo(line, err=True)
+        click.echo(mark + readable(text), err=True)
 
 
 class LineProgress:
@@ -61,7 +71,7 @@ class LineProgress:
     def finish(self, task: str, text: str, *, ok: bool = True) -> None:
         """Prints what came out."""
         del task
-        _tell(f"{_MARKS[ok]} {text}")
+        _tell(text, f"{_MARKS[ok]} ")
 
 
 class LiveProgress:
@@ -83,21 +93,19 @@ class LiveProgress:
         )
         self._tasks: dict[str, Any] = {}
         self._titles: dict[str, str] = {}
-        self._started_s: dict[str, float] = {}
 
     def start(self, task: str, text: str) -> None:
         """Shows a running task."""
         if not self._tasks:
             self._progress.start()
-        self._titles[task] = text
-        self._started_s[task] = time.monotonic()
-        self._tasks[task] = self._progress.add_task(text, total=None)
+        self._titles[task] = readable(text)
+        self._tasks[task] = self._progress.add_task(self._titles[task], total=None)
 
     def say(self, task: str, text: str) -> None:
         """Shows what a running task is at."""
         if task in self._tasks:
             width = max(20, self._console.width - 34)
-            self._progress.update(self._tasks[task], description=f"{self._titles[task]}: {text}"[:width])
+            self._progress.update(self._tasks[task], description=f"{self._titles[task]}: {readable(text)}"[:width])
 
     def advance(self, task: str, done: int, total: int) -> None:
         """Moves the bar."""
@@ -110,7 +118,7 @@ class LiveProgress:
             self._progress.remove_task(self._tasks.pop(task))
         from rich.text import Text
 
-        self._progress.console.print(Text.from_ansi(f"{_MARKS[ok]} ") + Text(text))
+        self._progress.console.print(Text.from_ansi(f"{_MARKS[ok]} ") + Text(readable(text)))
         if not self._tasks:
             self._progress.stop()
 

@@ -21,7 +21,7 @@ def verify(artifact: str, as_json: bool) -> int:
 
     Exit code 3 when a file was changed, 4 when its runtime is missing, 6 when this machine does not fit.
     """
-    from modelwright.cli.printing import print_json
+    from modelwright.cli.printing import print_json, print_line
     from modelwright.core.records.artifact import open_artifact, verify_files
     from modelwright.harness.run.measure_artifacts import explain_other_machine, require_runnable
     from modelwright.profiles import detect_host
@@ -43,7 +43,7 @@ def verify(artifact: str, as_json: bool) -> int:
             }
         )
         return 0
-    click.echo(f"{artifact}: {len(opened.manifest.files)} files are what was built; {opened.manifest.target} runs here")
+    print_line(f"{artifact}: {len(opened.manifest.files)} files are what was built; {opened.manifest.target} runs here")
     if note is not None:
-        click.echo(f"note: {note}")
+        print_line(f"note: {note}")
     return 0

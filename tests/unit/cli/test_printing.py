@@ -1,0 +1,38 @@
+"""What the commands print of names and messages that come from elsewhere: it is read, it does not act."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from modelwright.cli import main, printing
+from modelwright.core.errors import BadInputError
+from modelwright.harness.progress import Progress
+
+EVIL = "x\x1b[31m\x1b]0;title\x07\u202e"
+SHOWN = "x?]0;title??"
+
+
+def test_colours_go_and_other_controls_are_replaced() -> None:
+    assert printing.readable(f"{EVIL}\ny") == f"{SHOWN} y"
+
+
+def test_an_error_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    main._show_error(BadInputError(f"{EVIL} has no input", hint=f"rename {EVIL}", detail=f"vendor:\n{EVIL}"))
+    assert capsys.readouterr().err == (f"error: {SHOWN} has no input\n  | vendor:\n  | {SHOWN}\nhint: rename {SHOWN}\n")
+
+
+@pytest.mark.parametrize("make", [printing.LineProgress, printing.LiveProgress])
+def test_progress_cannot_steer_the_terminal(make: type[Progress], capsys: pytest.CaptureFixture[str]) -> None:
+    progress = make()
+    shown = io.StringIO()
+    if isinstance(progress, printing.LiveProgress):
+        progress._progress.console.file = shown
+    progress.start("export", f"exporting {EVIL}")
+    progress.say("export", EVIL)
+    progress.finish("export", f"{EVIL}.onnx")
+    text = shown.getvalue() + capsys.readouterr().err
+    assert f"ok {SHOWN}.onnx\n" in text
+    assert not {"\x07", "\u202e"} & set(text)
+    assert "\x1b]" not in text
