@@ -1,4 +1,4 @@
-"""Reading ONNX files: their tensors, parameters, external data and signature. For child processes only.
+"""Reading ONNX files: their parameters, operators and signature. For child processes only.
 
 `onnx` is imported inside the functions; messages of its protobuf classes are typed `Any`.
 """
@@ -8,14 +8,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from modelwright.core.errors import BadInputError
+from modelwright.core.onnx.facts import ONNX_DOMAINS, find_inputs
+from modelwright.core.onnx.walk import iterate_graphs, iterate_tensors
 from modelwright.core.records.signature import Dimension, Signature, TensorSpec
 from modelwright.exporters.file_kinds import refuse_other_files
 
-DEFAULT_DOMAINS = ("", "ai.onnx")
 _FLOAT_TYPES = (1, 10, 11, 16)
 """onnx.TensorProto: FLOAT, FLOAT16, DOUBLE, BFLOAT16."""
 _NUMPY_NAMES = {
@@ -36,7 +37,6 @@ _NUMPY_NAMES = {
 _STRING_TYPE = 8
 _INVENTED_NAME = re.compile(r"^unk__\d+$")
 """What onnx's shape inference calls dimensions without a name."""
-_EXTERNAL = 1
 _PROTOBUF_START = 0x08
 """The tag of `ir_version`, which every exporter writes first."""
 
@@ -79,70 +79,18 @@ def _iterate_texts(model: Any) -> Iterator[Any]:
                 yield from (dimension.dim_param for dimension in value.type.tensor_type.shape.dim)
 
 
-def iterate_graphs(model: Any) -> Iterator[Any]:
-    """Yields the main graph, those inside its nodes' attributes, and the bodies of the model's own functions."""
-    pending = [model.graph, *model.functions]
-    while pending:
-        graph = pending.pop()
-        yield graph
-        for node in graph.node:
-            for attribute in node.attribute:
-                if attribute.HasField("g"):
-                    pending.append(attribute.g)
-                pending.extend(attribute.graphs)
-
-
-def iterate_tensors(model: Any) -> Iterator[Any]:
-    """Yields every constant tensor: initializers, dense and sparse, and tensors in attributes."""
-    for graph in iterate_graphs(model):
-        if hasattr(graph, "initializer"):  # a function has none
-            yield from graph.initializer
-            for sparse in graph.sparse_initializer:
-                yield sparse.values
-                yield sparse.indices
-        for node in graph.node:
-            for attribute in node.attribute:
-                if attribute.HasField("t"):
-                    yield attribute.t
-                yield from attribute.tensors
-
-
 def count_parameters(model: Any) -> int:
     """Returns the number of elements of floating-point constants."""
     return sum(math.prod(tensor.dims) for tensor in iterate_tensors(model) if tensor.data_type in _FLOAT_TYPES)
 
 
-def read_opset(model: Any) -> int:
-    """Returns the opset of the default domain; files from before opsets have 1."""
-    return max((entry.version for entry in model.opset_import if entry.domain in DEFAULT_DOMAINS), default=1)
-
-
 def list_operators(model: Any) -> set[tuple[str, str]]:
     """Returns (domain, operator) of all nodes, the default domain as an empty string."""
     return {
-        ("" if node.domain in DEFAULT_DOMAINS else node.domain, node.op_type)
+        ("" if node.domain in ONNX_DOMAINS else node.domain, node.op_type)
         for graph in iterate_graphs(model)
         for node in graph.node
     }
-
-
-def find_external_files(path: Path, model: Any) -> list[str]:
-    """Returns the names of the files with the model's weights, relative to its folder.
-
-    Raises:
-        BadInputError: One is missing, cut off, or lies outside the model's folder.
-    """
-    names: dict[str, None] = {}
-    for tensor in iterate_tensors(model):
-        if tensor.data_location != _EXTERNAL:
-            continue
-        entries = {entry.key: entry.value for entry in tensor.external_data}
-        name = entries.get("location", "")
-        if name not in names:
-            _require_inside(path, tensor.name, name)
-            names[name] = None
-        _require_long_enough(path, tensor.name, name, entries)
-    return list(names)
 
 
 def read_signature(path: Path, model: Any) -> Signature:
@@ -151,9 +99,7 @@ def read_signature(path: Path, model: Any) -> Signature:
     Raises:
         BadInputError: An input or output that is not a tensor of numbers, or an input of unknown rank.
     """
-    initializers = {tensor.name for tensor in model.graph.initializer}
-    initializers |= {sparse.values.name for sparse in model.graph.sparse_initializer}
-    inputs = [value for value in model.graph.input if value.name not in initializers]
+    inputs = find_inputs(model.graph)
     if not inputs:
         raise BadInputError(f"{path} has no inputs: its outputs are constants")
     if not model.graph.output:
@@ -202,36 +148,3 @@ def _read_dimension(axis: int, dimension: Any) -> Dimension:
         return int(dimension.dim_value)
     name = "" if _INVENTED_NAME.match(dimension.dim_param) else dimension.dim_param
     return name or ("batch" if axis == 0 else f"dim_{axis}")
-
-
-def _require_inside(path: Path, tensor: str, name: str) -> None:
-    where = f"{path}: the data of {tensor or 'a tensor'}"
-    pure = PurePosixPath(name)
-    if not name or pure.is_absolute() or ".." in pure.parts or "\\" in name:
-        raise BadInputError(
-            f"{where} lies at {name!r}, outside the model's folder",
-            hint="do not use this model unless you trust its maker; save it again with the data next to it",
-        )
-    file = path.parent / name
-    if not file.resolve().is_relative_to(path.parent.resolve()):
-        raise BadInputError(
-            f"{where} lies in {name}, a link that leaves the model's folder",
-            hint="copy the model with its data, links resolved: cp -rL FOLDER OTHER_FOLDER",
-        )
-    if not file.is_file():
-        raise BadInputError(
-            f"{where} should lie in {name}, which is missing", hint=f"put {name} into {path.parent.resolve()}"
-        )
-
-
-def _require_long_enough(path: Path, tensor: str, name: str, entries: dict[str, str]) -> None:
-    size = (path.parent / name).stat().st_size
-    try:
-        end = int(entries.get("offset", 0)) + int(entries.get("length", 0))
-    except ValueError as error:
-        raise BadInputError(f"{path}: {tensor} has an unreadable offset or length") from error
-    if end > size or end < 0:
-        raise BadInputError(
-            f"{path}: {name} is cut off: {tensor} ends at byte {end}, the file has {size}",
-            hint=f"download or export {name} again",
-        )

@@ -14,17 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.core.errors import BadInputError
+from modelwright.core.onnx.external_data import find_external_files
+from modelwright.core.onnx.facts import INITIALIZERS_APART_IR, find_opset
+from modelwright.core.onnx.walk import iterate_tensors
 from modelwright.core.outputs.reference import ReferenceModel
 from modelwright.core.records.signature import Signature
-from modelwright.exporters.onnx import file as onnx_file
+from modelwright.exporters.onnx.file import count_parameters, list_operators, read_graph, read_signature
 
 Progress = Callable[[str], None]
 
 _KEPT_ELEMENTS = 256
 """Constants up to this size are kept for shape inference: they hold shapes and axes, larger ones hold weights."""
 _DATA_FIELDS = ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data")
-_INITIALIZERS_APART_IR = 4
-"""From this IR version on an initializer that is also an input may be overridden, so no runtime folds it."""
 _FLOAT16 = 10
 _COMPLAINT_LENGTH = 300
 
@@ -53,11 +54,11 @@ def validate_model(path: Path, progress: Progress) -> ValidatedModel:
         BadInputError: It cannot be used; says why, and names the operator that ONNX Runtime lacks.
     """
     progress("reading the ONNX file")
-    model = onnx_file.read_graph(path)
-    onnx_file.find_external_files(path, model)
-    opset = onnx_file.read_opset(model)
+    model = read_graph(path)
+    find_external_files(path, model)
+    opset = find_opset(model)
     _require_known_opset(path, opset)
-    num_parameters = onnx_file.count_parameters(model)
+    num_parameters = count_parameters(model)
     notes = _describe_oddities(model)
 
     complaints: list[str] = []
@@ -66,7 +67,7 @@ def validate_model(path: Path, progress: Progress) -> ValidatedModel:
     progress("onnx's shape inference")
     _drop_weights(model)
     inferred = _collect(complaints, "onnx's shape inference", lambda: _infer_shapes(model)) or model
-    signature = onnx_file.read_signature(path, _complete(model, inferred))
+    signature = read_signature(path, _complete(model, inferred))
     progress("loading in ONNX Runtime")
     try:
         with ReferenceModel(path, threads=1) as reference:
@@ -112,7 +113,7 @@ def _collect(complaints: list[str], who: str, act: Callable[[], Any]) -> Any:
 
 def _drop_weights(model: Any) -> None:
     """Empties large constants in memory: shape inference needs their shapes only."""
-    for tensor in onnx_file.iterate_tensors(model):
+    for tensor in iterate_tensors(model):
         if math.prod(tensor.dims) > _KEPT_ELEMENTS:
             for field in _DATA_FIELDS:
                 tensor.ClearField(field)
@@ -143,7 +144,7 @@ def _explain_refusal(model: Any, error: BadInputError, complaints: list[str]) ->
     own = {function.domain for function in model.functions}
     foreign = sorted(
         f"{domain}:{operator}"
-        for domain, operator in onnx_file.list_operators(model)
+        for domain, operator in list_operators(model)
         if domain and domain not in own and not domain.startswith(("com.microsoft", "ai.onnx"))
     )
     hint = error.hint
@@ -156,7 +157,7 @@ def _explain_refusal(model: Any, error: BadInputError, complaints: list[str]) ->
 def _describe_oddities(model: Any) -> list[str]:
     """Returns what a user should know of a model that works."""
     notes = []
-    operators = onnx_file.list_operators(model)
+    operators = list_operators(model)
     quantized = sorted(
         name for _, name in operators if "QuantizeLinear" in name or "Integer" in name or "QLinear" in name
     )
@@ -171,7 +172,7 @@ def _describe_oddities(model: Any) -> list[str]:
         notes.append(f"operators that only ONNX Runtime has: {', '.join(contrib[:5])}; other runtimes will refuse them")
     inputs = {value.name for value in model.graph.input}
     overridable = sum(tensor.name in inputs for tensor in weights)
-    if overridable and model.ir_version >= _INITIALIZERS_APART_IR:
+    if overridable and model.ir_version >= INITIALIZERS_APART_IR:
         notes.append(
             f"{overridable} weights are inputs too, so that runtimes cannot treat them as constants; export again with "
             "keep_initializers_as_inputs=False"

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.core.errors import BadInputError, BuildFailedError
+from modelwright.core.onnx.facts import list_initializers
+from modelwright.core.onnx.walk import iterate_graphs, iterate_tensors
 from modelwright.core.records.exported import PROGRAM_CALL_FILE
 from modelwright.core.samples.python_source import shorten_traceback
-from modelwright.exporters.onnx import file as onnx_file
 from modelwright.exporters.torch.source import TorchSource, import_torch
 
 OPSET = 18
@@ -293,13 +294,13 @@ def _clean(path: Path) -> None:
     model = onnx.load(str(path), load_external_data=False)
     del model.metadata_props[:]
     renamed = _name_dimensions(model.graph.input)
-    for graph in onnx_file.iterate_graphs(model):
+    for graph in iterate_graphs(model):
         graph.doc_string = ""
         del graph.metadata_props[:]
         for node in graph.node:
             node.doc_string = ""
             del node.metadata_props[:]
-        constants = {tensor.name for tensor in getattr(graph, "initializer", ())}
+        constants = set(list_initializers(graph))
         kept = [value for value in graph.value_info if value.name not in constants]
         del graph.value_info[:]
         graph.value_info.extend(kept)
@@ -310,7 +311,7 @@ def _clean(path: Path) -> None:
                     dimension.dim_param = re.sub(
                         r"\b\w+\b", lambda found: renamed.get(found[0], found[0]), dimension.dim_param
                     )
-    for tensor in onnx_file.iterate_tensors(model):
+    for tensor in iterate_tensors(model):
         del tensor.metadata_props[:]
     path.write_bytes(model.SerializeToString(deterministic=True))
 

@@ -6,14 +6,15 @@ import importlib.metadata
 import platform
 import shutil
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from modelwright.core.errors import BadInputError, ModelwrightError
 from modelwright.core.files import explain_os_error, hash_file, hash_json
-from modelwright.core.records.exported import PROGRAM_SUFFIX, combine_hashes
+from modelwright.core.onnx.external_data import copy_external_files, find_external_files
+from modelwright.core.records.exported import PROGRAM_SUFFIX, combine_hashes, record_path
 from modelwright.core.samples.sample_set import SampleRef
-from modelwright.exporters.onnx import file as onnx_file
+from modelwright.exporters.onnx.file import read_graph
 from modelwright.exporters.onnx.validate import ValidatedModel, validate_model
 
 if TYPE_CHECKING:
@@ -65,15 +66,13 @@ def convert(
 def _pass_through(path: Path, out: Path, progress: Progress) -> dict[str, Any]:
     """Copies a model and its data, unless it is in its place already, and checks the copy."""
     progress("reading the ONNX file")
-    names = onnx_file.find_external_files(path, onnx_file.read_graph(path))
-    if out.name in names:
-        raise BadInputError(f"{path} has a data file of the name {out.name}", hint="choose another --out")
+    names = find_external_files(path, read_graph(path))
+    taken = {out.name, record_path(out).name}.intersection(PurePosixPath(name).parts[0] for name in names)
+    if taken:
+        raise BadInputError(f"{path} has a data file of the name {taken.pop()}", hint="choose another --out")
     if not (out.exists() and out.samefile(path)):
         progress("copying the model")
-        for name in names:
-            # Copied, not hard-linked: onnx refuses data files with more than one link.
-            (out.parent / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path.parent / name, out.parent / name)
+        copy_external_files(path, names, out.parent)
         shutil.copyfile(path, out)
     checked = _validate(out, path, progress)
     files = _hash_files(out, names, progress)

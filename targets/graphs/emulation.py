@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from modelwright.targets.graphs.types import infer_tensor_types
+from modelwright.targets.graphs.dtypes import infer_tensor_types
 from modelwright.targets.readiness import require_import
 
 _EXACT_OPERATORS = frozenset(

@@ -13,8 +13,9 @@ from typing import Any, Literal
 import numpy as np
 
 from modelwright.core.errors import BuildFailedError
-from modelwright.targets.graphs.graph import ONNX_DOMAINS, find_opset, read_attribute
-from modelwright.targets.graphs.types import PAIR_OPERATORS, find_subgraphs, name_type
+from modelwright.core.onnx.facts import ONNX_DOMAINS, find_opset, read_attribute
+from modelwright.core.onnx.walk import find_subgraphs
+from modelwright.targets.graphs.dtypes import PAIR_OPERATORS, name_type
 from modelwright.targets.readiness import require_import
 
 _INTEGER_OPERATORS = frozenset(

@@ -12,10 +12,7 @@ from typing import Any
 
 from modelwright.core.errors import BuildFailedError, MeasurementInvalidError
 from modelwright.targets.contract import RunSettings
-from modelwright.targets.graphs.graph import (
-    is_large,
-    save_model,
-)
+from modelwright.targets.graphs.files import is_large, save_model
 from modelwright.targets.readiness import require_import
 
 _HOW: Mapping[str, Any] = {

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from modelwright.core.onnx.facts import ONNX_DOMAINS, read_attribute
 from modelwright.targets.contract import Feeds
-from modelwright.targets.graphs.graph import ONNX_DOMAINS, read_attribute
+from modelwright.targets.graphs.dtypes import name_node
 from modelwright.targets.graphs.run import extra_outputs, open_session
-from modelwright.targets.graphs.types import name_node
 from modelwright.targets.readiness import require_import
 
 Shape = npt.NDArray[np.int64]

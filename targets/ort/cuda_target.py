@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from modelwright.targets.contract import (
     TargetOption,
     TargetRecord,
 )
-from modelwright.targets.graphs import graph as onnx_graph
+from modelwright.targets.graphs.files import copy_model, load_model
 from modelwright.targets.ort.cuda_placement import find_lookalikes, find_shape_nodes, name_nodes
 from modelwright.targets.ort.cuda_session import INSTALL_HINT, OrtCudaSession, import_ort
 from modelwright.targets.quantization.half import PrecisionGraph, make_fp16
@@ -139,7 +138,7 @@ class _OrtCudaTarget(Target):
     def _finish(self, request: BuildRequest, file: str, recipe: dict[str, Any], graph: PrecisionGraph) -> BuildResult:
         """Names all nodes of the model in the staging folder and writes down which of them compute shapes only."""
         path = request.directory / file
-        model = onnx_graph.load_model(path, weights=False)
+        model = load_model(path, weights=False)
         if name_nodes(model):
             path.write_bytes(model.SerializeToString())
         shape_nodes = find_shape_nodes(model)
@@ -181,7 +180,7 @@ class OrtCudaFp32(_OrtCudaTarget):
     def build(self, request: BuildRequest) -> BuildResult:
         """Copies the model and the files with its weights; see `Target.build`."""
         request.progress("copying the model")
-        file = _copy_model(request.model_path, request.directory)
+        file = copy_model(request.model_path, request.directory, MODEL_FILE)
         graph = PrecisionGraph(path=request.model_path, emulation=request.model_path, recipe={})
         return self._finish(request, file, {"method": "as exported", "precision": "fp32"}, graph)
 
@@ -209,19 +208,8 @@ class OrtCudaFp16(_OrtCudaTarget):
     def build(self, request: BuildRequest) -> BuildResult:
         """Casts the model with AutoCast, as for TensorRT; see `Target.build`."""
         graph = make_fp16(request, target_name=self.record.name)
-        file = _copy_model(graph.path, request.directory)
+        file = copy_model(graph.path, request.directory, MODEL_FILE)
         return self._finish(request, file, graph.recipe, graph)
-
-
-def _copy_model(path: Path, directory: Path) -> str:
-    """Copies a model with the files that hold its weights; returns its name there."""
-    names = onnx_graph.find_external_files(path)
-    for name in names:
-        (directory / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path.parent / name, directory / name)
-    file = MODEL_FILE if MODEL_FILE not in names else f"graph-{MODEL_FILE}"
-    shutil.copyfile(path, directory / file)
-    return file
 
 
 def _major(version: str) -> int:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from modelwright.targets.graphs.graph import ONNX_DOMAINS, GraphIndex, find_weight_matmuls, index_graph, read_attribute
+from modelwright.core.onnx.facts import ONNX_DOMAINS, read_attribute
+from modelwright.targets.graphs.index import GraphIndex, find_weight_matmuls, index_graph
 
 SHARED_RANGE_OPS = frozenset({"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split"})
 """Operators that move values about: their output keeps their input's scale, and they run on the integers."""

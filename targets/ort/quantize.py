@@ -12,16 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from modelwright.targets.graphs.graph import (
-    MICROSOFT_DOMAIN,
-    PER_AXIS_OPSET,
-    GraphIndex,
-    find_opset,
-    index_graph,
-    read_attribute,
-    read_names,
-    rebuild_model,
-)
+from modelwright.core.onnx.facts import find_opset, read_attribute
+from modelwright.core.onnx.walk import read_names
+from modelwright.targets.graphs.index import GraphIndex, index_graph
+from modelwright.targets.graphs.rewrite import MICROSOFT_DOMAIN, PER_AXIS_OPSET, rebuild_model
 from modelwright.targets.ort.plan import OWN_RANGE_OPS, StaticPlan
 from modelwright.targets.quantization.formats import Scheme, find_parameters, quantize_weight, round_weight
 from modelwright.targets.readiness import require_import

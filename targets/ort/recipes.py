@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from modelwright.core.onnx.facts import read_attribute
 from modelwright.targets.contract import BuildRequest
-from modelwright.targets.graphs import graph as onnx_graph
-from modelwright.targets.graphs.graph import rebuild_model
+from modelwright.targets.graphs.classify import GraphKind
+from modelwright.targets.graphs.index import index_graph
+from modelwright.targets.graphs.rewrite import rebuild_model, split_gemms
 from modelwright.targets.ort import plan as ort_plan
 from modelwright.targets.ort import quantize as ort_quantization
 from modelwright.targets.quantization import statistics as smoothing
@@ -33,7 +35,7 @@ RANGE_METHODS: Mapping[str, Callable[[smoothing.TensorStatistics], tuple[float, 
 class StaticBuilder:
     """Builds static candidates; statistics and quantized weights are kept between those that share them."""
 
-    def __init__(self, request: BuildRequest, model: Any, kind: onnx_graph.GraphKind, scheme: Scheme) -> None:
+    def __init__(self, request: BuildRequest, model: Any, kind: GraphKind, scheme: Scheme) -> None:
         assert request.calibration is not None
         self._samples = request.calibration
         self._request = request
@@ -49,7 +51,7 @@ class StaticBuilder:
 
     def costs(self) -> dict[str, float]:
         """Returns the quantizable layers -> their work in multiplications; call it after the first build."""
-        index = onnx_graph.index_graph(self._smoothed)
+        index = index_graph(self._smoothed)
         plan = ort_plan.plan_static(self._smoothed, (), carry=self._carry)
         costs = {}
         for node in self._smoothed.graph.node:
@@ -63,7 +65,7 @@ class StaticBuilder:
                 # depthwise convolution spends its time on.
                 costs[node.name] = self._statistics[output].size * (float(np.prod(dims[1:])) + 10)
             else:
-                columns = dims[0] if onnx_graph.read_attribute(node, "transB", 0) else dims[1]
+                columns = dims[0] if read_attribute(node, "transB", 0) else dims[1]
                 costs[node.name] = float(self._statistics[source].size * columns)
         return costs
 
@@ -100,6 +102,6 @@ class DynamicBuilder:
         model = smooth_copy(self._model, self._maxima, candidate.alpha)
         if candidate.alpha is None:
             model = rebuild_model(model, list(model.graph.node), {})
-        onnx_graph.split_gemms(model)
-        names = ort_plan.find_dynamic(model, onnx_graph.index_graph(model))
+        split_gemms(model)
+        names = ort_plan.find_dynamic(model, index_graph(model))
         return ort_quantization.quantize_dynamic(model, set(names) - set(kept_float), self._scheme)

@@ -6,7 +6,6 @@ none does, the layers that cost most are put back to float one after the other.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +14,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from modelwright.core.errors import BuildFailedError
+from modelwright.core.onnx.facts import find_opset
 from modelwright.core.records.signature import Signature
 from modelwright.targets.contract import BuildRequest, BuildResult, RunSettings, Session, Target, TargetRecord
-from modelwright.targets.graphs import graph as onnx_graph
+from modelwright.targets.graphs.classify import GraphKind, classify_graph
+from modelwright.targets.graphs.files import copy_model, save_model
+from modelwright.targets.graphs.index import index_graph
+from modelwright.targets.graphs.rewrite import PER_AXIS_OPSET, pool_spatial_means
 from modelwright.targets.graphs.run import open_file
 from modelwright.targets.ort import plan as ort_plan
 from modelwright.targets.ort.recipes import RANGE_METHODS, DynamicBuilder, StaticBuilder
@@ -76,12 +79,7 @@ class OrtFp32(_OrtTarget):
     def build(self, request: BuildRequest) -> BuildResult:
         """Copies the model and the files with its weights; see `Target.build`."""
         request.progress("copying the model")
-        names = onnx_graph.find_external_files(request.model_path)
-        for name in names:
-            (request.directory / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(request.model_path.parent / name, request.directory / name)
-        file = MODEL_FILE if MODEL_FILE not in names else f"graph-{MODEL_FILE}"
-        shutil.copyfile(request.model_path, request.directory / file)
+        file = copy_model(request.model_path, request.directory, MODEL_FILE)
         open_file(request.directory / file, RunSettings(), BuildFailedError)
         return BuildResult(
             model_file=file,
@@ -114,15 +112,15 @@ class OrtInt8(_OrtTarget):
         if request.calibration is None or request.calibration.count == 0:
             raise BuildFailedError("ort-int8 needs calibration samples", hint="give --samples FILE.npz")
         model, prepared = prepare_model(request)
-        kind = onnx_graph.classify_graph(model)
+        kind = classify_graph(model)
         if kind == "cnn":
-            onnx_graph.pool_spatial_means(model)
-        if not ort_plan.find_quantizable(model, onnx_graph.index_graph(model)):
+            pool_spatial_means(model)
+        if not ort_plan.find_quantizable(model, index_graph(model)):
             raise BuildFailedError(
                 "the model has no Conv, MatMul or Gemm with constant float32 weights: nothing for ort-int8 to quantize",
                 hint=_explain_weights(model) or "use ort-int8-dynamic for LSTM networks, ort-fp32 otherwise",
             )
-        if onnx_graph.find_opset(model) < _STATIC_OPSET:
+        if find_opset(model) < _STATIC_OPSET:
             raise _old_opset(_STATIC_OPSET, model, prepared)
         scheme = choose_scheme(request.machine, static=True)
         builder = StaticBuilder(request, model, kind, scheme)
@@ -131,7 +129,7 @@ class OrtInt8(_OrtTarget):
         candidates = [Candidate(alpha=alpha, ranges=method) for alpha in alphas for method in ranges]
         result = search(request, candidates, builder.build, builder.costs)
         if not prepared.get("opset_note"):
-            result.recipe["opset"] = onnx_graph.find_opset(model)
+            result.recipe["opset"] = find_opset(model)
         result.recipe.update(method="static Q/DQ", calibration_samples=builder.sample_count, **prepared)
         if kind == "rnn":
             result.notes.append("recurrent layers stay in float: ONNX Runtime quantizes LSTM only dynamically")
@@ -159,15 +157,15 @@ class OrtInt8Dynamic(_OrtTarget):
     def build(self, request: BuildRequest) -> BuildResult:
         """Quantizes the weights of MatMul, Gemm and LSTM; see `Target.build`."""
         model, prepared = prepare_model(request)
-        kind = onnx_graph.classify_graph(model)
-        layers = ort_plan.find_dynamic(model, onnx_graph.index_graph(model))
+        kind = classify_graph(model)
+        layers = ort_plan.find_dynamic(model, index_graph(model))
         if not layers:
             raise BuildFailedError(
                 "the model has no MatMul, Gemm or LSTM with constant float32 weights: nothing for ort-int8-dynamic",
                 hint=_explain_weights(model)
                 or "use ort-int8: dynamically quantized Conv runs slower than FP32 in ONNX Runtime",
             )
-        if onnx_graph.find_opset(model) < _DYNAMIC_OPSET:
+        if find_opset(model) < _DYNAMIC_OPSET:
             raise _old_opset(_DYNAMIC_OPSET, model, prepared)
         scheme = choose_scheme(request.machine, static=False)
         builder = DynamicBuilder(request, model, scheme)
@@ -196,16 +194,16 @@ def _explain_weights(model: Any) -> str | None:
 
 def _old_opset(needed: int, model: Any, prepared: Mapping[str, Any]) -> BuildFailedError:
     return BuildFailedError(
-        f"quantization needs opset {needed}; the model has {onnx_graph.find_opset(model)} and does not convert",
-        hint=f"export it again at opset {onnx_graph.PER_AXIS_OPSET} or later",
+        f"quantization needs opset {needed}; the model has {find_opset(model)} and does not convert",
+        hint=f"export it again at opset {PER_AXIS_OPSET} or later",
         detail=str(prepared.get("opset_note")),
     )
 
 
-def _finish(request: BuildRequest, result: SearchResult, kind: onnx_graph.GraphKind, scheme: Scheme) -> BuildResult:
+def _finish(request: BuildRequest, result: SearchResult, kind: GraphKind, scheme: Scheme) -> BuildResult:
     """Saves the model, loads it once, and writes down what was done."""
     path = request.directory / MODEL_FILE
-    onnx_graph.save_model(result.model, path)
+    save_model(result.model, path)
     open_file(path, RunSettings(), BuildFailedError)
     needed: list[str] = []
     if request.machine.architecture == "x86_64" and scheme.weight_limit == 127:

@@ -18,10 +18,12 @@ from typing import Any
 import numpy as np
 
 from modelwright.core.errors import BuildFailedError, ToolchainMissingError
+from modelwright.core.onnx.facts import find_opset
 from modelwright.core.samples.sample_set import SampleSet
-from modelwright.targets.graphs import graph as onnx_graph
+from modelwright.targets.graphs.dtypes import infer_tensor_types
+from modelwright.targets.graphs.files import is_large, load_model, save_model
+from modelwright.targets.graphs.rewrite import normalize_graph
 from modelwright.targets.graphs.run import open_session
-from modelwright.targets.graphs.types import infer_tensor_types
 from modelwright.targets.readiness import require_import
 
 DATA_LIMIT = 512.0
@@ -130,17 +132,17 @@ def explain_single(cast: CastResult, names: Sequence[str]) -> list[dict[str, str
 
 def _modernize(path: Path, scratch: Path) -> Path:
     """Returns the model in a form that AutoCast takes: constants are no inputs, functions are written out."""
-    model = onnx_graph.load_model(path, weights=False)
+    model = load_model(path, weights=False)
     names = {value.name for value in model.graph.input}
     listed = model.ir_version < _CONSTANTS_APART_IR and any(t.name in names for t in model.graph.initializer)
     if not listed and not model.functions:
         return path
-    model = onnx_graph.load_model(path)
+    model = load_model(path)
     if model.functions:
         model = require_import("onnx.inliner", "onnx").inline_local_functions(model)
-    onnx_graph.normalize_graph(model)
+    normalize_graph(model)
     source = scratch / "modernized.onnx"
-    onnx_graph.save_model(model, source)
+    save_model(model, source)
     return source
 
 
@@ -166,7 +168,7 @@ def _measure_maxima(path: Path, samples: SampleSet | None, scratch: Path) -> tup
     """Returns float tensor of the main graph -> its largest absolute value on the samples; and notes."""
     if samples is None or samples.count == 0:
         return {}, ["no samples: AutoCast could look at the weights only, not at how large activations get"]
-    model = onnx_graph.load_model(path)
+    model = load_model(path)
     types = infer_tensor_types(model)
     constants = {tensor.name for tensor in model.graph.initializer}
     names = [value.name for value in model.graph.input if value.name not in constants]
@@ -207,7 +209,7 @@ def _classify(path: Path, maxima: Mapping[str, float], opset: int, *, types_only
         keep_io_types=True,
         data_max=None,  # its own reference run; the rule below stands for it
         custom_rule=_make_rule(maxima) if maxima else None,
-        opset=max(opset, onnx_graph.find_opset(onnx_graph.load_model(path, weights=False))),
+        opset=max(opset, find_opset(load_model(path, weights=False))),
         use_standalone_type_inference=types_only,
     )
 
@@ -218,13 +220,13 @@ def _classify_by_types_only(path: Path, maxima: Mapping[str, float], opset: int)
 
 def _block_operators(path: Path, _maxima: Mapping[str, float], opset: int) -> Any:
     convert = _require_modelopt("modelopt.onnx.autocast.convert")
-    model = onnx_graph.load_model(path)
-    onnx_graph.normalize_graph(model)
+    model = load_model(path)
+    normalize_graph(model)
     return convert.convert_to_f16(
         model,
         keep_io_types=True,
         op_block_list=list(_SENSITIVE_OPERATORS),
-        opset=max(opset, onnx_graph.find_opset(model)),
+        opset=max(opset, find_opset(model)),
     )
 
 
@@ -260,7 +262,7 @@ def _require_modelopt(module: str) -> Any:
 
 def _require_valid(model: Any, scratch: Path) -> None:
     onnx = require_import("onnx", "onnx")
-    if not onnx_graph.is_large(model):
+    if not is_large(model):
         onnx.checker.check_model(model, full_check=False)
     open_session(model, scratch)
 

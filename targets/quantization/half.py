@@ -12,10 +12,10 @@ from modelwright.core.errors import BuildFailedError
 from modelwright.core.outputs.fidelity import compare_outputs
 from modelwright.core.samples.sample_set import SampleSet
 from modelwright.targets.contract import BuildRequest
-from modelwright.targets.graphs import graph as onnx_graph
-from modelwright.targets.graphs import legality as graph_check
-from modelwright.targets.graphs import types as graph_types
+from modelwright.targets.graphs.dtypes import FloatTypes, require_half
 from modelwright.targets.graphs.emulation import round_half_results
+from modelwright.targets.graphs.files import load_model, save_model
+from modelwright.targets.graphs.legality import require_legal
 from modelwright.targets.graphs.run import open_session
 from modelwright.targets.graphs.work import measure_work
 from modelwright.targets.quantization.autocast import CastResult, cast_to_half, explain_single
@@ -71,11 +71,11 @@ def make_fp16(request: BuildRequest, *, target_name: str = "TensorRT FP16") -> P
     require_float(request, target_name)
     request.progress("casting to FP16 with AutoCast")
     cast = cast_to_half(request.model_path, request.calibration, request.scratch, target_name)
-    graph_check.require_legal(cast.model, target_name)
-    types = graph_types.require_half(cast.model, target_name)
+    require_legal(cast.model, target_name)
+    types = require_half(cast.model, target_name)
     emulation, seen = emulate(request, cast.model, target_name)
     path = request.scratch / "half.onnx"
-    onnx_graph.save_model(cast.model, path)
+    save_model(cast.model, path)
     recipe = {"precision": "fp16", **cast.recipe, **describe_types(types, cast), "checked": seen}
     return PrecisionGraph(
         path=path,
@@ -89,7 +89,7 @@ def make_fp16(request: BuildRequest, *, target_name: str = "TensorRT FP16") -> P
 
 def require_float(request: BuildRequest, target_name: str) -> None:
     """Refuses a model that is quantized already."""
-    model = onnx_graph.load_model(request.model_path, weights=False)
+    model = load_model(request.model_path, weights=False)
     for node in model.graph.node:
         if node.op_type in _QUANTIZED_OPERATORS:
             raise BuildFailedError(
@@ -98,7 +98,7 @@ def require_float(request: BuildRequest, target_name: str) -> None:
             )
 
 
-def describe_types(types: graph_types.FloatTypes, cast: CastResult) -> dict[str, Any]:
+def describe_types(types: FloatTypes, cast: CastResult) -> dict[str, Any]:
     """Returns for the manifest in which types the layers compute, and what stayed in FP32."""
     return {
         "compute_types": {name: dict(kinds) for name, kinds in sorted(types.compute.items())},
@@ -117,7 +117,7 @@ def emulate(request: BuildRequest, model: Any, target_name: str) -> tuple[Path, 
     seen = _compare(request, emulated)
     _require_following(seen, target_name)
     path = request.scratch / "emulation.onnx"
-    onnx_graph.save_model(emulated, path)
+    save_model(emulated, path)
     return path, seen
 
 
@@ -128,7 +128,7 @@ def _compare(request: BuildRequest, model: Any) -> dict[str, Any] | None:
     if samples is None or samples.count == 0:
         return None
     names = [spec.name for spec in request.signature.outputs]
-    before = open_session(onnx_graph.load_model(request.model_path), request.scratch)
+    before = open_session(load_model(request.model_path), request.scratch)
     after = open_session(model, request.scratch, entries=FLOAT_ARITHMETIC)
     pairs = [
         (before.run(names, dict(feeds)), after.run(names, dict(feeds))) for feeds in samples.feeds(_CHECKED_SAMPLES)

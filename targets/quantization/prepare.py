@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from modelwright.core.errors import BuildFailedError
+from modelwright.core.onnx.facts import find_opset
 from modelwright.targets.contract import BuildRequest, RunSettings
-from modelwright.targets.graphs import graph as onnx_graph
+from modelwright.targets.graphs.files import find_external_files, load_model, save_model
+from modelwright.targets.graphs.rewrite import PER_AXIS_OPSET, normalize_graph, raise_opset
 from modelwright.targets.graphs.run import open_file, open_session, session_options
 from modelwright.targets.readiness import require_import
 
@@ -19,13 +21,13 @@ def prepare_model(request: BuildRequest) -> tuple[Any, dict[str, Any]]:
     """Loads the model at a fit opset, with constants and batch norms folded and its graph normalized."""
     request.progress("folding constants and batch norms")
     path, notes = request.model_path, {}
-    external = onnx_graph.find_external_files(path)
-    if onnx_graph.find_opset(onnx_graph.load_model(path, weights=False)) < onnx_graph.PER_AXIS_OPSET:
-        source = onnx_graph.load_model(path)
+    external = find_external_files(path)
+    if find_opset(load_model(path, weights=False)) < PER_AXIS_OPSET:
+        source = load_model(path)
         try:
-            converted = onnx_graph.raise_opset(source, onnx_graph.PER_AXIS_OPSET, lambda m: _verify(request, m))
+            converted = raise_opset(source, PER_AXIS_OPSET, lambda m: _verify(request, m))
             path = request.scratch / "raised.onnx"
-            onnx_graph.save_model(converted, path)
+            save_model(converted, path)
             external = []
         except BuildFailedError as error:
             # ONNX Runtime's own Q/DQ operators work at any opset, so static quantization can go on.
@@ -45,8 +47,8 @@ def prepare_model(request: BuildRequest) -> tuple[Any, dict[str, Any]]:
         open_file(path, RunSettings(), BuildFailedError)  # raises when the model itself is what cannot be loaded
         notes["folding_note"] = f"not folded: {error}"
         folded = path
-    model = onnx_graph.load_model(folded)
-    onnx_graph.normalize_graph(model)
+    model = load_model(folded)
+    normalize_graph(model)
     return model, notes
 
 

@@ -13,15 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from modelwright.core.onnx.facts import read_attribute
 from modelwright.targets.contract import Array, BuildRequest
-from modelwright.targets.graphs.graph import (
-    GraphIndex,
-    find_weight_matmuls,
-    index_graph,
-    prune_graph,
-    read_attribute,
-    rebuild_model,
-)
+from modelwright.targets.graphs.index import GraphIndex, find_weight_matmuls, index_graph
+from modelwright.targets.graphs.rewrite import prune_graph, rebuild_model
 from modelwright.targets.quantization.statistics import collect_channel_maxima
 from modelwright.targets.readiness import require_import
 

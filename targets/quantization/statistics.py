@@ -12,9 +12,7 @@ import numpy.typing as npt
 
 from modelwright.core.errors import BuildFailedError
 from modelwright.targets.contract import Feeds
-from modelwright.targets.graphs.graph import (
-    index_graph,
-)
+from modelwright.targets.graphs.index import index_graph
 from modelwright.targets.graphs.run import extra_outputs, open_session
 from modelwright.targets.readiness import require_import
 

@@ -12,9 +12,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from modelwright.core.onnx.facts import ONNX_DOMAINS, read_attribute
 from modelwright.core.records.shapes import ShapeRange
-from modelwright.targets.graphs.graph import ONNX_DOMAINS, GraphIndex, index_graph, read_attribute
-from modelwright.targets.graphs.types import infer_tensors
+from modelwright.targets.graphs.dtypes import infer_tensors
+from modelwright.targets.graphs.index import GraphIndex, index_graph
 
 _LEAST_DENSE = 16
 """Rows and columns of a matrix from which INT8 tensor cores pay (ModelOpt's `_MIN_MATMUL_DIM`)."""

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.core.errors import BuildFailedError
-from modelwright.targets.graphs import graph as onnx_graph
-from modelwright.targets.graphs.types import FloatTypes, find_float_types
+from modelwright.targets.graphs.dtypes import FloatTypes, find_float_types
+from modelwright.targets.graphs.files import load_model
 from modelwright.targets.tensorrt.engine import BuiltEngine
 from modelwright.targets.tensorrt.layers import count_precisions, find_node_precisions
 
@@ -43,7 +43,7 @@ def prove_precision(
     Raises:
         BuildFailedError: The engine has no layer in the precision, or an FP32 engine has narrower ones.
     """
-    types = find_float_types(onnx_graph.load_model(graph_path, weights=False))
+    types = find_float_types(load_model(graph_path, weights=False))
     asked = {name: _SHORT_NAMES.get(kind, kind) for name, kind in types.nodes.items()}
     layers = count_precisions(built.layers)
     if layers:

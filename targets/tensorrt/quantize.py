@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from modelwright.core.onnx.facts import read_attribute
+from modelwright.core.onnx.walk import read_names
 from modelwright.targets.contract import BuildRequest
-from modelwright.targets.graphs import graph as onnx_graph
-from modelwright.targets.graphs.graph import index_graph, read_attribute, rebuild_model
+from modelwright.targets.graphs.index import index_graph
+from modelwright.targets.graphs.rewrite import rebuild_model
 from modelwright.targets.quantization import statistics as smoothing
 from modelwright.targets.quantization.formats import round_weight
 from modelwright.targets.quantization.search import Candidate
@@ -176,7 +178,7 @@ def _drop_unread(nodes: list[Any], graph: Any) -> list[Any]:
     for node in reversed(nodes):
         if wanted.intersection(node.output):
             alive.append(node)
-            wanted.update(onnx_graph.read_names(node))
+            wanted.update(read_names(node))
     return alive[::-1]
 
 

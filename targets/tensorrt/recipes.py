@@ -11,11 +11,13 @@ from collections.abc import Collection
 from typing import Any
 
 from modelwright.core.errors import BuildFailedError
+from modelwright.core.onnx.facts import find_opset
 from modelwright.targets.contract import BuildRequest
-from modelwright.targets.graphs import graph as onnx_graph
-from modelwright.targets.graphs import legality as graph_check
-from modelwright.targets.graphs import types as graph_types
-from modelwright.targets.graphs.graph import GraphKind
+from modelwright.targets.graphs.classify import GraphKind, classify_graph
+from modelwright.targets.graphs.dtypes import find_float_types, infer_tensor_types
+from modelwright.targets.graphs.files import load_model, save_model
+from modelwright.targets.graphs.legality import require_legal
+from modelwright.targets.graphs.rewrite import normalize_graph, raise_opset
 from modelwright.targets.quantization.autocast import cast_to_half
 from modelwright.targets.quantization.half import (
     FLOAT_ARITHMETIC,
@@ -46,8 +48,8 @@ def make_fp32(request: BuildRequest) -> PrecisionGraph:
     Raises:
         BuildFailedError: It is quantized in a way that TensorRT does not take.
     """
-    model = onnx_graph.load_model(request.model_path, weights=False)
-    graph_check.require_legal(model, "TensorRT FP32")
+    model = load_model(request.model_path, weights=False)
+    require_legal(model, "TensorRT FP32")
     return PrecisionGraph(
         path=request.model_path,
         emulation=request.model_path,
@@ -76,7 +78,7 @@ def make_int8(request: BuildRequest, *, float_operators: Collection[str] = ()) -
     require_float(request, "TensorRT INT8")
     model, prepared = prepare_model(request)
     model = _raise_for_half_scales(model, prepared)
-    kind = onnx_graph.classify_graph(model)
+    kind = classify_graph(model)
     builder = PairBuilder(request, model, kind, float_operators)
     plan = builder.plan()
     _require_layers(model, plan)
@@ -95,19 +97,19 @@ def _finish(
     kept = [entry["node"] for entry in result.recipe["float_nodes"]]
     plan, limits = builder.prepare(chosen, kept)
     source = request.scratch / "float.onnx"
-    onnx_graph.save_model(builder.smoothed, source)
+    save_model(builder.smoothed, source)
     request.progress("casting what stays float to FP16 with AutoCast")
     cast = cast_to_half(source, request.calibration, request.scratch, "TensorRT INT8", opset=HALF_SCALES_OPSET)
-    types = graph_types.infer_tensor_types(cast.model)
+    types = infer_tensor_types(cast.model)
     _require_same_layers(cast.model, plan)
     model = write_pairs(cast.model, plan, builder.smoothed, limits, types)
-    graph_check.require_legal(model, "TensorRT INT8")
-    found = graph_types.find_float_types(model)
+    require_legal(model, "TensorRT INT8")
+    found = find_float_types(model)
     if not found.count("int8"):
         raise BuildFailedError("TensorRT INT8: no layer of the graph computes in INT8")
     emulation, seen = emulate(request, model, "TensorRT INT8")
     path = request.scratch / "int8.onnx"
-    onnx_graph.save_model(model, path)
+    save_model(model, path)
     recipe = {
         "precision": "int8",
         "method": "static symmetric Q/DQ",
@@ -169,11 +171,11 @@ _FLOAT16 = 10
 
 
 def _raise_for_half_scales(model: Any, prepared: dict[str, Any]) -> Any:
-    found = onnx_graph.find_opset(model)
+    found = find_opset(model)
     if found < HALF_SCALES_OPSET:
         try:
-            model = onnx_graph.raise_opset(model, HALF_SCALES_OPSET)
-            onnx_graph.normalize_graph(model)
+            model = raise_opset(model, HALF_SCALES_OPSET)
+            normalize_graph(model)
             prepared["raised_opset"] = {"from": found, "to": HALF_SCALES_OPSET}
         except BuildFailedError as error:
             prepared["opset_note"] = f"left to AutoCast: {error.message}"
@@ -184,7 +186,7 @@ def _require_same_layers(model: Any, plan: PairPlan) -> None:
     """Checks that AutoCast left the names of the layers alone: pairs are written by them."""
     names = {node.name for node in model.graph.node}
     gone = [name for name in (*plan.layers, *plan.residuals) if name not in names]
-    opset = onnx_graph.find_opset(model)
+    opset = find_opset(model)
     if gone or opset < HALF_SCALES_OPSET:
         raise BuildFailedError(
             f"TensorRT INT8: AutoCast renamed {len(gone)} layers, such as {gone[0]}"

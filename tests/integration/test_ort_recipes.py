@@ -16,11 +16,12 @@ from modelwright.core.records.machine import Machine
 from modelwright.core.records.signature import Signature, TensorSpec
 from modelwright.core.samples.sample_set import SampleRef, SampleSet, open_samples
 from modelwright.targets.contract import BuildRequest, BuildResult, RunSettings, Session, Target
-from modelwright.targets.graphs import graph as onnx_graph
+from modelwright.targets.graphs import files
+from modelwright.targets.graphs.files import load_model
 from modelwright.targets.graphs.run import open_session
-from modelwright.targets.ort import recipes as ort_recipes
 from modelwright.targets.ort import session as ort_session
 from modelwright.targets.ort import target as ort
+from modelwright.targets.quantization import prepare
 from modelwright.targets.quantization import statistics as smoothing
 
 RNG = np.random.default_rng(0)
@@ -223,7 +224,7 @@ def test_an_opset_that_does_not_convert_is_kept(tmp_path: Path, monkeypatch: pyt
     def refuse(*_: Any) -> Any:
         raise BuildFailedError("no adapter")
 
-    monkeypatch.setattr(onnx_graph, "raise_opset", refuse)
+    monkeypatch.setattr(prepare, "raise_opset", refuse)
     bench = Bench(tmp_path, make_cnn(11))
     result = bench.build(ort.OrtInt8())
     assert "no adapter" in result.recipe["opset_note"]
@@ -285,8 +286,8 @@ def test_large_models_take_the_same_numbers_through_files(tmp_path: Path, monkey
     for folder in folders:
         folder.mkdir()
         if folder.name == "files":
-            monkeypatch.setattr(onnx_graph, "_PROTOBUF_LIMIT_BYTES", 500)
-            monkeypatch.setattr(ort_recipes, "EXTERNAL_BYTES", 500)
+            monkeypatch.setattr(files, "_PROTOBUF_LIMIT_BYTES", 500)
+            monkeypatch.setattr(prepare, "EXTERNAL_BYTES", 500)
             (folder / "samples.npz").write_bytes((folders[0] / "samples.npz").read_bytes())
         bench = Bench(folder, onnx.load(str(folders[0] / "source.onnx")) if outputs else make_cnn(), external=True)
         (folder / "samples.npz").write_bytes((folders[0] / "samples.npz").read_bytes())
@@ -300,7 +301,7 @@ def test_large_models_take_the_same_numbers_through_files(tmp_path: Path, monkey
 
 def test_streaming_holds_one_group_of_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(tmp_path, make_cnn())
-    model = onnx_graph.load_model(bench.path)
+    model = load_model(bench.path)
     names = ["x", "r1", "r2", "a"]
     whole = smoothing.collect_statistics(model, names, bench.calibration.feeds, tmp_path)
     sizes: list[int] = []

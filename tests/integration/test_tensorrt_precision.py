@@ -17,11 +17,11 @@ from modelwright.core.records.shapes import ShapeRange
 from modelwright.core.records.signature import Signature, TensorSpec
 from modelwright.core.samples.sample_set import SampleRef, SampleSet, open_samples
 from modelwright.targets.contract import BuildRequest
-from modelwright.targets.graphs import graph as onnx_graph
+from modelwright.targets.graphs.dtypes import find_float_types
 from modelwright.targets.graphs.emulation import round_half_results
+from modelwright.targets.graphs.files import load_model
 from modelwright.targets.graphs.legality import check_graph
 from modelwright.targets.graphs.run import open_session
-from modelwright.targets.graphs.types import find_float_types
 from modelwright.targets.quantization.autocast import DATA_LIMIT
 from modelwright.targets.quantization.half import PrecisionGraph, make_fp16
 from modelwright.targets.tensorrt.recipes import make_fp32, make_int8
@@ -167,8 +167,8 @@ class Bench:
 
     def cosine(self, graph: PrecisionGraph) -> float:
         """Mean cosine with FP32 on samples that no recipe saw."""
-        before = open_session(onnx_graph.load_model(self.path), self.request.scratch)
-        after = open_session(onnx_graph.load_model(graph.emulation), self.request.scratch)
+        before = open_session(load_model(self.path), self.request.scratch)
+        after = open_session(load_model(graph.emulation), self.request.scratch)
         pairs = [
             (before.run(None, feeds)[0].ravel(), after.run(None, feeds)[0].ravel())
             for feeds in self.samples("evaluation").feeds()
@@ -182,7 +182,7 @@ def make_folder(parent: Path, name: str) -> Path:
 
 
 def load(graph: PrecisionGraph) -> Any:
-    return onnx_graph.load_model(graph.path)
+    return load_model(graph.path)
 
 
 def test_fp32_is_the_verified_model_itself(tmp_path: Path) -> None:

@@ -1,27 +1,30 @@
 """Runs one conversion step: `python convert.py REQUEST.json RESULT.json`, with the converter environment's Python.
 
-It runs where modelwright is not installed, so it makes a package of the folder above. Progress goes to stderr, one line
-a step. The result holds `{"ok": true, ...}` or `{"ok": false, "error": {"kind", "message", ...}}`.
+It runs where modelwright is not installed, so it makes packages of the project's folders and imports what needs no more
+than this environment has. Progress goes to stderr, one line a step. The result holds `{"ok": true, ...}` or
+`{"ok": false, "error": {"kind", "message", ...}}`.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 import sys
 import traceback
+import types
 from pathlib import Path
 from typing import Any
 
-_PACKAGE = "modelwright_tflite"
+_ROOT = Path(__file__).resolve().parents[3]
+_PACKAGES = {"modelwright": _ROOT, "modelwright.targets": _ROOT / "targets"}
+"""What must not run its own `__init__`, which knows all targets."""
 
 
 def main(request_path: str, result_path: str) -> int:
     """Reads the request, runs its `action`, writes the result."""
     request = json.loads(Path(request_path).read_text(encoding="utf-8"))
     try:
-        job = _import_own("converter.job")
+        job = _import_own("modelwright.targets.tflite.converter.job")
         step = {"convert": job.convert, "quantize": job.quantize}[request["action"]]
         result = {"ok": True, **step(request, _print_progress)}
     except Exception as error:  # the vendors raise anything; the parent gets all of it in one form
@@ -36,18 +39,13 @@ def _print_progress(line: str) -> None:
 
 
 def _import_own(module: str) -> Any:
-    """Imports a module of TFLite's folder, whatever its place, without putting it on `sys.path`."""
-    folder = Path(__file__).resolve().parent.parent
-    if _PACKAGE not in sys.modules:
-        spec = importlib.util.spec_from_file_location(
-            _PACKAGE, folder / "__init__.py", submodule_search_locations=[str(folder)]
-        )
-        assert spec is not None
-        assert spec.loader is not None
-        package = importlib.util.module_from_spec(spec)
-        sys.modules[_PACKAGE] = package
-        spec.loader.exec_module(package)
-    return importlib.import_module(f"{_PACKAGE}.{module}")
+    """Imports a module of the project, whatever its place, without putting it on `sys.path`."""
+    for name, folder in _PACKAGES.items():
+        if name not in sys.modules:
+            package = types.ModuleType(name)
+            package.__path__ = [str(folder)]
+            sys.modules[name] = package
+    return importlib.import_module(module)
 
 
 def _describe_error(error: Exception) -> dict[str, Any]:

@@ -1,16 +1,19 @@
 """An ONNX graph in a form that is easy to rewrite: constants as arrays, producers and consumers at hand.
 
-Part of the converter that runs in its own environment: it imports onnx and numpy only.
+Part of the converter that runs in its own environment: it imports onnx, numpy, and of the project what needs no more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
+
+from modelwright.core.onnx.facts import find_inputs, find_opset
+from modelwright.core.onnx.walk import captured_names, iterate_graphs, own_names, read_names, rename_reads
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
@@ -34,12 +37,13 @@ class Graph:
         self.constants: dict[str, Array] = {
             tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer
         }
-        self.inputs = [value.name for value in model.graph.input if value.name not in self.constants]
+        self.inputs = [value.name for value in find_inputs(model.graph)]
         self.outputs = [value.name for value in model.graph.output]
         self.shapes: dict[str, Shape] = {}
         self.dtypes: dict[str, int] = {}
-        self._names = {name for node in self.nodes for name in (*node.input, *node.output, node.name)}
-        self._names.update(self.constants, self.inputs, self.outputs)
+        # Those of subgraphs as well: a name of theirs would hide a new one that they are to read.
+        self._names = {name for graph in iterate_graphs(model) for name in own_names(graph)}
+        self._names.update(node.name for node in self.nodes)
         for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
             self._note_type(value)
         for name, array in self.constants.items():
@@ -101,16 +105,9 @@ class Graph:
                 found.setdefault(name, []).append(node)
         return found
 
-    def replace_input(self, old: str, new: str, nodes: Iterable[onnx.NodeProto] | None = None) -> None:
-        """Lets nodes (all by default) read `new` where they read `old`, in their subgraphs too."""
-        for node in self.nodes if nodes is None else nodes:
-            for position, name in enumerate(node.input):
-                if name == old:
-                    node.input[position] = new
-            for subgraph in _subgraphs(node):
-                self.replace_input(old, new, subgraph.node)
-                for value in subgraph.output:
-                    value.name = new if value.name == old else value.name
+    def replace_input(self, old: str, new: str) -> None:
+        """Lets all nodes read `new` where they read `old`, in their subgraphs too."""
+        rename_reads(self.nodes, old, new)
 
     def drop_unused(self) -> None:
         """Removes nodes and constants that no output needs."""
@@ -118,8 +115,7 @@ class Graph:
         kept = []
         for node in reversed(self.nodes):
             if needed.intersection(node.output):
-                needed.update(name for name in node.input if name)
-                needed.update(captured_names(node))
+                needed.update(read_names(node))
                 kept.append(node)
         self.nodes = kept[::-1]
         self.constants = {name: array for name, array in self.constants.items() if name in needed}
@@ -145,37 +141,13 @@ class Graph:
     @property
     def opset(self) -> int:
         """The version of ONNX's own operators."""
-        return max((o.version for o in self.to_opsets() if o.domain in ("", "ai.onnx")), default=1)
+        return find_opset(self._model)
 
     def to_opsets(self) -> list[onnx.OperatorSetIdProto]:
         return list(self._model.opset_import)
 
     def _value_info(self, name: str) -> onnx.ValueInfoProto:
         return helper.make_tensor_value_info(name, self.dtypes.get(name, 0), self.shapes.get(name))
-
-
-def captured_names(node: onnx.NodeProto) -> set[str]:
-    """Returns the outer tensors that a node's subgraphs (If, Loop, Scan) read."""
-    names: set[str] = set()
-    for subgraph in _subgraphs(node):
-        names.update(value.name for value in subgraph.output)
-        for inner in subgraph.node:
-            names.update(inner.input)
-            names.update(captured_names(inner))
-    return names
-
-
-def _subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
-    # Reading `attribute.g` of an attribute without one would give an empty graph.
-    return [graph for a in node.attribute for graph in ([a.g] if a.HasField("g") else a.graphs)]
-
-
-def get_attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
-    """Returns a node's attribute as a Python value."""
-    for attribute in node.attribute:
-        if attribute.name == name:
-            return helper.get_attribute_value(attribute)
-    return default
 
 
 def infer(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -19,7 +19,11 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from .graph import Array, Graph, Shape, captured_names, get_attribute, infer
+from modelwright.core.onnx.facts import ONNX_DOMAINS, find_inputs, read_attribute
+from modelwright.core.onnx.sparse import densify_graph
+from modelwright.core.onnx.walk import find_subgraphs
+
+from .graph import Array, Graph, Shape, infer
 from .recurrent import unroll_recurrent
 from .rewrite import drop_expands, rewrite_gelus, rewrite_matmuls, rewrite_max_pools
 
@@ -60,8 +64,8 @@ def _freeze(model: onnx.ModelProto, shapes: Mapping[str, Shape]) -> Graph:
     frozen.CopyFrom(model)
     # Exporters list initializers and symbolic sizes here; both contradict the frozen shapes.
     del frozen.graph.value_info[:]
-    initialized = {tensor.name for tensor in frozen.graph.initializer}
-    inputs = [value for value in frozen.graph.input if value.name not in initialized]
+    densify_graph(frozen.graph)
+    inputs = find_inputs(frozen.graph)
     del frozen.graph.input[:]
     for value in inputs:
         elem_type = value.type.tensor_type.elem_type
@@ -112,13 +116,13 @@ def _fold(node: onnx.NodeProto, graph: Graph) -> list[Array] | None:
     """Returns a node's output values when they do not depend on the inputs' values."""
     if node.op_type == "Shape" and node.input[0] in graph.shapes:
         dims = graph.shapes[node.input[0]]
-        part = dims[get_attribute(node, "start", 0) : get_attribute(node, "end", len(dims))]
+        part = dims[read_attribute(node, "start", 0) : read_attribute(node, "end", len(dims))]
         return [np.array(part, dtype=np.int64)]
     if node.op_type == "Size" and node.input[0] in graph.shapes:
         return [np.array(int(np.prod(graph.shapes[node.input[0]])), dtype=np.int64)]
-    if any(name and name not in graph.constants for name in (*node.input, *captured_names(node))):
+    if any(name and name not in graph.constants for name in node.input):
         return None
-    if node.op_type in _RANDOM or node.domain not in ("", "ai.onnx") or captured_names(node):
+    if node.op_type in _RANDOM or node.domain not in ONNX_DOMAINS or any(find_subgraphs(node)):
         return None
     size = sum(int(np.prod(graph.shapes.get(name, ()))) * 8 for name in node.output)
     if size > FOLD_LIMIT_BYTES:
@@ -127,8 +131,8 @@ def _fold(node: onnx.NodeProto, graph: Graph) -> list[Array] | None:
 
 
 def _evaluate(node: onnx.NodeProto, graph: Graph) -> list[Array] | None:
-    if node.op_type == "Constant" and get_attribute(node, "value", None) is not None:
-        return [numpy_helper.to_array(get_attribute(node, "value", None))]
+    if node.op_type == "Constant" and read_attribute(node, "value", None) is not None:
+        return [numpy_helper.to_array(read_attribute(node, "value", None))]
     from onnx.reference import ReferenceEvaluator
 
     feeds = {name: graph.constants[name] for name in node.input if name}

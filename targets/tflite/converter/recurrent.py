@@ -9,7 +9,9 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from .graph import Array, Graph, Shape, get_attribute
+from modelwright.core.onnx.facts import read_attribute
+
+from .graph import Array, Graph, Shape
 
 STEP_LIMITS = {"LSTM": 256, "GRU": 1024, "RNN": 256}
 """Longer sequences keep their operator: the time onnx2tf takes grows faster than the graph. It has none for GRU."""
@@ -35,7 +37,7 @@ def _can_unroll(node: onnx.NodeProto, graph: Graph) -> bool:
     inputs = [*node.input, *[""] * 8]
     shape = graph.shapes.get(inputs[0])
     directions = 2 if _direction(node) == "bidirectional" else 1
-    activations = [_text(a) for a in get_attribute(node, "activations", [])]
+    activations = [_text(a) for a in read_attribute(node, "activations", [])]
     return (
         shape is not None
         and len(shape) == 3
@@ -45,9 +47,9 @@ def _can_unroll(node: onnx.NodeProto, graph: Graph) -> bool:
         and not inputs[4]
         and not inputs[7]
         and activations in ([], _ACTIVATIONS[node.op_type] * directions)
-        and get_attribute(node, "layout", 0) == 0
-        and get_attribute(node, "clip", None) is None
-        and get_attribute(node, "input_forget", 0) == 0
+        and read_attribute(node, "layout", 0) == 0
+        and read_attribute(node, "clip", None) is None
+        and read_attribute(node, "input_forget", 0) == 0
     )
 
 
@@ -56,7 +58,7 @@ def _text(value: bytes | str) -> str:
 
 
 def _direction(node: onnx.NodeProto) -> str:
-    return _text(get_attribute(node, "direction", b"forward"))
+    return _text(read_attribute(node, "direction", b"forward"))
 
 
 class _Unroller:
@@ -140,7 +142,7 @@ class _Unroller:
         hidden, _ = state
         size = self._hidden
         x_update, x_reset, x_new = self._split_gates(x, 3)
-        reset_after = bool(get_attribute(self._node, "linear_before_reset", 0))
+        reset_after = bool(read_attribute(self._node, "linear_before_reset", 0))
         h_new = ""
         if hidden and reset_after:
             h_update, h_reset, h_new = self._split_gates(self._gemm(hidden, recurrence, bias), 3)

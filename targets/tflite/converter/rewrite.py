@@ -7,7 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 
-from .graph import Graph, get_attribute, is_scalar
+from modelwright.core.onnx.facts import read_attribute
+
+from .graph import Graph, is_scalar
 
 
 def rewrite_matmuls(graph: Graph) -> None:
@@ -202,9 +204,9 @@ def rewrite_max_pools(graph: Graph) -> None:
 
 
 def _can_pad_with_zero(node: onnx.NodeProto, graph: Graph, producers: Mapping[str, onnx.NodeProto]) -> bool:
-    if node.op_type != "MaxPool" or len(node.output) > 1 or get_attribute(node, "ceil_mode", 0):
+    if node.op_type != "MaxPool" or len(node.output) > 1 or read_attribute(node, "ceil_mode", 0):
         return False
-    if not any(get_attribute(node, "pads", [])) or graph.opset < 11 or len(graph.shapes.get(node.input[0], ())) < 3:
+    if not any(read_attribute(node, "pads", [])) or graph.opset < 11 or len(graph.shapes.get(node.input[0], ())) < 3:
         return False
     source = producers.get(node.input[0])
     while source is not None and source.op_type in _KEEPS_SIGN:
@@ -220,7 +222,7 @@ def _can_pad_with_zero(node: onnx.NodeProto, graph: Graph, producers: Mapping[st
 def _pad_before(node: onnx.NodeProto, graph: Graph) -> list[onnx.NodeProto]:
     shape = graph.shapes[node.input[0]]
     spatial = len(shape) - 2
-    pads = list(get_attribute(node, "pads", []))
+    pads = list(read_attribute(node, "pads", []))
     sizes = (*shape[:2], *(d + pads[i] + pads[spatial + i] for i, d in enumerate(shape[2:])))
     widths = graph.add_constant(
         f"{node.name}_pads", np.array([0, 0, *pads[:spatial], 0, 0, *pads[spatial:]], dtype=np.int64)

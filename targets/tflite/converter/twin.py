@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import onnx
 
-from .graph import Array, Graph, get_attribute
+from modelwright.core.onnx.facts import read_attribute
+
+from .graph import Array, Graph
 
 FIRST, SECOND = 2, 3
 """Neither is 1, for which converters drop transposes and the like that other sizes need."""
@@ -76,7 +78,7 @@ def _concat_by_padding(graph: Graph, node: onnx.NodeProto) -> None:
     shape = graph.shapes.get(node.output[0])
     if len(moving) != 1 or shape is None or graph.opset < 11 or graph.dtypes.get(moving[0]) != onnx.TensorProto.FLOAT:
         raise BatchPinnedError(f"Concat {node.name} joins rows of a constant to the samples")
-    axis = get_attribute(node, "axis", 0) % len(shape)
+    axis = read_attribute(node, "axis", 0) % len(shape)
     offset, before, added_shape = 0, 0, (1, *shape[1:])
     if axis == 0:
         raise BatchPinnedError(f"Concat {node.name} joins along the batch")

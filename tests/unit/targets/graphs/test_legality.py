@@ -9,8 +9,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from modelwright.core.errors import BuildFailedError
+from modelwright.targets.graphs.dtypes import find_float_types, require_half
 from modelwright.targets.graphs.legality import check_graph, require_legal
-from modelwright.targets.graphs.types import find_float_types, require_half
 
 RNG = np.random.default_rng(0)
 

@@ -7,7 +7,7 @@ import pytest
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from modelwright.targets.graphs.graph import index_graph
+from modelwright.targets.graphs.index import index_graph
 from modelwright.targets.quantization.smoothquant import find_smoothable, smooth_model
 from modelwright.targets.quantization.statistics import TensorStatistics
 

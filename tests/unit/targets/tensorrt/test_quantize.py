@@ -8,9 +8,9 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from modelwright.core.records.shapes import ShapeRange
+from modelwright.targets.graphs.dtypes import find_float_types, infer_tensor_types
 from modelwright.targets.graphs.emulation import round_half_results
 from modelwright.targets.graphs.legality import check_graph
-from modelwright.targets.graphs.types import find_float_types, infer_tensor_types
 from modelwright.targets.quantization.statistics import TensorStatistics
 from modelwright.targets.tensorrt.pair_plan import channel_axis, find_vectors, plan_pairs
 from modelwright.targets.tensorrt.quantize import SYMMETRIC_RANGES, find_scales, write_pairs

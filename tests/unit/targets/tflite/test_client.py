@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from modelwright.core.errors import BuildFailedError, ModelwrightError, ToolchainMissingError
@@ -127,6 +129,29 @@ def test_whatever_goes_wrong_is_written_down(tmp_path: Path) -> None:
     assert error["type"] == "FileNotFoundError"
     assert "/no/such.onnx" in error["message"]
     assert "Traceback" in error["trace"]
+
+
+def test_the_script_takes_of_the_project_what_needs_no_other_packages() -> None:
+    code = f"""
+import runpy, sys
+sys.path += [{str(Path(np.__file__).parents[1])!r}]  # and not what installs modelwright there
+runpy.run_path({convert.__file__!r})["_import_own"]("modelwright.targets.tflite.converter.job")
+print(*sorted(name for name in sys.modules if name.startswith("modelwright")))
+print(*sorted({{name.partition(".")[0] for name in sys.modules}} & {{"msgspec", "click", "packaging", "rich"}}))
+"""
+    command = [sys.executable, "-I", "-S", "-c", code]
+    ours, foreign = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    shared = [name for name in ours.split() if not name.startswith("modelwright.targets.tflite")]
+    assert shared == [
+        "modelwright",
+        "modelwright.core",
+        "modelwright.core.onnx",
+        "modelwright.core.onnx.facts",
+        "modelwright.core.onnx.sparse",
+        "modelwright.core.onnx.walk",
+        "modelwright.targets",
+    ]
+    assert foreign == ""
 
 
 def test_an_unsupported_operator_crosses_the_border() -> None:

@@ -405,3 +405,27 @@ def test_rows_that_differ_or_readers_that_cannot_broadcast_pin_the_batch() -> No
     gather = [*expand_to_batch("table", "tables", "rest"), node("MatMul", "x tables", "y", "product")]
     with pytest.raises(BatchPinnedError, match="MatMul product"):
         align_constants(*prepare_pair(gather, {"table": floats(1, 4, 4), "rest": np.array([4, 4])}))
+
+
+# Names and constants of other kinds
+
+
+def test_a_sparse_weight_is_a_constant_like_any_other() -> None:
+    model = make_model([node("MatMul", "x w", "y", "fc")], {})
+    values = numpy_helper.from_array(np.array([2, -1], np.float32), "w")
+    places = numpy_helper.from_array(np.array([[1, 2], [3, 0]]), "places")
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, places, [4, 3]))
+    x = floats(2, 4)
+    graph = prepare_graph(model, {"x": x.shape})
+    expected = x @ np.array([[0, 0, 0], [0, 0, 2], [0, 0, 0], [-1, 0, 0]], np.float32)
+    np.testing.assert_allclose(run(graph.to_model(), x=x)[0], expected, rtol=1e-6)
+
+
+def test_a_new_name_is_none_that_a_branch_would_hide() -> None:
+    branch = helper.make_graph(
+        [node("Relu", "x", "inner")], "b", [], [helper.make_tensor_value_info("inner", FLOAT, None)]
+    )
+    graph = Graph(make_model([node("If", "flag", "y", then_branch=branch, else_branch=branch)], {"flag": True}))
+    assert graph.new_name("inner") == "inner_1"
+    graph.replace_input("x", graph.new_name("in_x"))
+    assert set(graph.consumers()) == {"flag", "in_x"}

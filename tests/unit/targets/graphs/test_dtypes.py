@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from modelwright.core.errors import BuildFailedError
-from modelwright.targets.graphs.types import find_float_types, infer_tensor_types, infer_tensors, require_half
+from modelwright.targets.graphs.dtypes import find_float_types, infer_tensor_types, infer_tensors, require_half
 
 
 def make_mixed(half: bool) -> Any:
