@@ -30,6 +30,9 @@ _COMMANDS = {
     "verify": "Check an artifact's hashes and whether this machine can run it.",
 }
 
+_SIGPIPE = 13
+"""What shells call the reader's leaving, also where `signal` lacks the name."""
+
 _EPILOG = """\b
 Exit codes: 0 done, 2 usage, 3 bad input, 4 toolchain missing, 5 build failed,
 6 measurement invalid, 7 a limit you set was not met, 130 interrupted.
@@ -88,8 +91,9 @@ def cli() -> None:
 def main() -> None:
     """Runs the command line and ends the process with the documented exit code."""
     _prepare_streams()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) == signal.SIG_DFL:  # `nohup` ignores SIGHUP, and that is to stay
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # `nohup` ignores it, and that is to stay
             signal.signal(number, _interrupt)
     sys.exit(_run())
 
@@ -115,7 +119,7 @@ def _run() -> int:
     except (BrokenPipeError, SystemExit):  # click and rich turn the first into the second
         # The reader of our output left, as `head` does; writing to it again at exit must not fail either.
         _silence(sys.stdout)
-        return 128 + signal.SIGPIPE
+        return 128 + _SIGPIPE
     except OSError as error:
         explained = describe_os_error(error)
         if explained is None:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import math
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from modelwright.core.errors import BadInputError, BuildFailedError, ModelwrightError
+from modelwright.core.locks import Lock, try_lock
 
 SCRATCH_PREFIX = ".modelwright-"
 """How everything begins that is not finished yet; what a killed run left is told by it."""
@@ -165,27 +166,30 @@ def locked_folder(folder: Path) -> Iterator[None]:
     """Holds a folder for this process alone, and clears away what a killed one left half-made in it.
 
     The lock lies on the folder itself: no file stays behind, and the system frees it however the process ends. Where
-    the file system cannot lock, nothing is held and nothing is cleared away.
+    the system or the file system cannot lock, nothing is held and nothing is cleared away.
 
     Raises:
         BadInputError: Another process holds it.
     """
     with explain_os_error(folder):
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        handle = _open_to_lock(folder)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        state = try_lock(handle)
+        if state is Lock.TAKEN:
             raise BadInputError(
                 f"another modelwright is working in {folder}", hint="wait until it is done, or choose another --out"
-            ) from error
-        except OSError:
-            pass
-        else:
+            )
+        if state is Lock.HELD:
             _clear_leftovers(folder)
         yield
     finally:
         os.close(handle)
+
+
+def _open_to_lock(folder: Path) -> int:
+    if sys.platform == "win32":  # where a folder cannot be opened
+        return os.open(folder / f"{SCRATCH_PREFIX}lock", os.O_RDWR | os.O_CREAT)
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
 
 
 def _clear_leftovers(folder: Path) -> None:

@@ -170,6 +170,8 @@ def _measured_row(
     measured_s = sum(sum(window) for window in windows_ms) / 1e3
     batch = context.settings.batch
     finished = measured.finished or {}
+    if finished and finished["peak_memory_bytes"] is None:
+        unavailable["peak_memory_bytes"] = "this system has no /proc, which tells it"
     energy = _describe_energy(context, measured, measurements, latency_ms["mean"])
     if energy["per_inference_j"] is not None:
         energy["total_j"] = energy["per_inference_j"] * count

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from modelwright.core.cores import available_cores
 from modelwright.core.errors import BuildFailedError, MeasurementInvalidError
 from modelwright.targets.contract import RunSettings
 from modelwright.targets.graphs.files import is_large, save_model
@@ -36,7 +36,7 @@ def open_session(model: Any, scratch: Path, *, threads: int = 0, entries: Mappin
     """
     ort = require_import("onnxruntime", "ort")
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+    options.intra_op_num_threads = threads or available_cores()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     for key, value in (entries or {}).items():

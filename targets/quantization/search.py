@@ -6,7 +6,6 @@ Runtime, whatever runtime they are for.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from modelwright.core.cores import available_cores
 from modelwright.core.errors import BuildFailedError
 from modelwright.core.outputs.fidelity import compare_outputs
 from modelwright.core.samples.sample_set import SampleSet
@@ -200,7 +200,7 @@ class _Judge:
         if part == "tuning" and request.reference is not None and len(request.reference) >= count:
             reference = [[np.asarray(seen[name]) for name in names] for seen in request.reference[:count]]
         else:
-            settings = RunSettings(threads=len(os.sched_getaffinity(0)))
+            settings = RunSettings(threads=available_cores())
             session = open_file(request.model_path, settings, BuildFailedError)
             reference = [session.run(names, dict(feeds)) for feeds in samples.feeds(count)]
         values = request.model_path.stat().st_size // 4

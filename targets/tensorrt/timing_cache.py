@@ -8,13 +8,13 @@ by then, under a lock. No fault of a cache fails a build.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from modelwright.core.locks import lock_file
 
 _HEADER = re.compile(rb"modelwright timing cache 1 ([0-9a-f]{64})\n")
 _HEADER_BYTES = len(b"modelwright timing cache 1 \n") + 64
@@ -76,7 +76,8 @@ class TimingCache:
         if mine is None:
             return
         try:
-            with _locked(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with lock_file(self.path.with_suffix(".lock"), "this timing cache"):
                 stored = self._load()
                 if stored and stored != self._read:
                     theirs = _make_cache(config, stored)
@@ -121,14 +122,6 @@ def _make_cache(config: Any, data: bytes) -> Any:
         return config.create_timing_cache(data)
     except (RuntimeError, TypeError, ValueError):  # what pybind makes of a null pointer or an exception of C++
         return None
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield  # closing the file frees the lock
 
 
 def _write(path: Path, payload: bytes) -> None:
