@@ -51,7 +51,7 @@ class BareLoop:
 
     def __init__(self, model: Path, reference: Path) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", BARE, str(model), str(reference)],
+            [sys.executable, "-P", "-c", BARE, str(model), str(reference)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 

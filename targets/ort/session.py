@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from modelwright.core.errors import MeasurementInvalidError
+from modelwright.core.errors import MeasurementInvalidError, ModelwrightError
+from modelwright.core.process.child import run_in_child
 from modelwright.core.records.signature import Signature
 from modelwright.targets.contract import Feeds, RunSettings, Session
 from modelwright.targets.graphs.run import blame, open_file, session_options
@@ -22,6 +21,7 @@ from modelwright.targets.readiness import require_import
 
 Array = npt.NDArray[Any]
 
+PROFILE_TIMEOUT_S = 600.0
 _FLOAT_COMPUTE = frozenset(
     {"Attention", "Conv", "ConvTranspose", "FusedConv", "FusedGemm", "FusedMatMul", "GRU", "Gemm", "LSTM", "MatMul"}
     | {"MultiHeadAttention", "NhwcFusedConv", "RNN"}
@@ -63,13 +63,18 @@ class OrtSession(Session):
         with tempfile.TemporaryDirectory() as folder:
             for number, array in enumerate(self._feeds.values()):
                 np.save(Path(folder) / f"{number}.npy", array)
-            request = {"model": str(self._path), "names": list(self._feeds), "threads": self._settings.threads}
-            (Path(folder) / "request.json").write_text(json.dumps(request))
-            command = [sys.executable, "-m", "modelwright.targets.ort.session", folder]
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
-            if done.returncode != 0:
-                return {"precision": None, "source": "profile failed", "reason": done.stderr[-500:]}
-            operators = json.loads(done.stdout.splitlines()[-1])
+            request = {"folder": folder, "model": str(self._path), "names": list(self._feeds)}
+            try:
+                operators = run_in_child(
+                    "modelwright.targets.ort.session:profile_in_child",
+                    {**request, "threads": self._settings.threads},
+                    purpose="profiling an inference",
+                    crash_error=MeasurementInvalidError,
+                    timeout_s=PROFILE_TIMEOUT_S,
+                )
+            except ModelwrightError as error:
+                reason = "\n".join(filter(None, (error.message, error.detail)))
+                return {"precision": None, "source": "profile failed", "reason": reason[-500:]}
         integer = {name: n for name, n in operators.items() if name in _INTEGER_COMPUTE or name.startswith("QLinear")}
         computes = any(name in _INTEGER_COMPUTE for name in integer)
         return {
@@ -87,15 +92,21 @@ class OrtSession(Session):
         self._session = None
 
 
-def _profile_operators(folder: Path) -> dict[str, int]:
-    """Runs one inference under the profiler and counts the nodes that ran, by operator."""
-    request = json.loads((folder / "request.json").read_text())
-    feeds = {name: np.load(folder / f"{number}.npy") for number, name in enumerate(request["names"])}
-    options = session_options(RunSettings(threads=request["threads"]))
+def profile_in_child(folder: str, model: str, names: Sequence[str], threads: int) -> dict[str, int]:
+    """Runs one inference under the profiler and counts the nodes that ran, by operator.
+
+    Args:
+        folder: Holds the inputs, `0.npy` and so on in the order of their names; the profile goes there too.
+        model: The model's file.
+        names: Of the inputs.
+        threads: Intra-operator threads.
+    """
+    feeds = {name: np.load(Path(folder) / f"{number}.npy") for number, name in enumerate(names)}
+    options = session_options(RunSettings(threads=threads))
     options.enable_profiling = True
-    options.profile_file_prefix = str(folder / "profile")
+    options.profile_file_prefix = str(Path(folder) / "profile")
     ort = require_import("onnxruntime", "ort-run")
-    session = ort.InferenceSession(request["model"], options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     session.run(None, feeds)
     events = json.loads(Path(session.end_profiling()).read_text())
     nodes = {
@@ -104,7 +115,3 @@ def _profile_operators(folder: Path) -> dict[str, int]:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
     }
     return dict(Counter(nodes.values()).most_common())
-
-
-if __name__ == "__main__":
-    sys.stdout.write(json.dumps(_profile_operators(Path(sys.argv[1]))) + "\n")

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import tempfile
-from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from modelwright.core.errors import BuildFailedError, ToolchainMissingError
-from modelwright.targets.tflite.environment import ensure_environment, get_environment_folder, get_variables
+from modelwright.core.process.program import run_program
+from modelwright.core.process.transport import Program
+from modelwright.targets.tflite.environment import FOREIGN_VARIABLES, ensure_environment, get_environment_folder
 
 _SCRIPT = Path(__file__).with_name("converter") / "convert.py"
-_TAIL_LINES = 20
+STEP_TIMEOUT_S = 6 * 3600.0
 _PREFIX = "modelwright: "
 """Marks the script's own lines between those of the libraries."""
 
@@ -35,22 +35,25 @@ def run_step(request: Mapping[str, Any], progress: Callable[[str], None]) -> dic
     with tempfile.TemporaryDirectory(prefix="modelwright-tflite-") as folder:
         request_file, result_file = Path(folder, "request.json"), Path(folder, "result.json")
         request_file.write_text(json.dumps(request, default=str), encoding="utf-8")
-        tail: deque[str] = deque(maxlen=_TAIL_LINES)
-        command = [str(python), "-I", str(_SCRIPT), str(request_file), str(result_file)]
-        with subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace", env=get_variables()
-        ) as process:
-            assert process.stderr is not None
-            for line in process.stderr:
-                tail.append(line.rstrip())
-                _report(line.rstrip(), progress)
+        finished = run_program(
+            Program(
+                python=python,
+                isolated=True,
+                arguments=(str(_SCRIPT), str(request_file), str(result_file)),
+                environment=FOREIGN_VARIABLES,
+            ),
+            purpose="the TFLite converter",
+            timeout_s=STEP_TIMEOUT_S,
+            error=BuildFailedError,
+            on_line=lambda line: _report(line, progress),
+        )
         try:
             result: dict[str, Any] = json.loads(result_file.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError) as error:  # it died before or while it wrote
             raise BuildFailedError(
-                f"the TFLite converter died with exit code {process.returncode}",
+                f"the TFLite converter died with exit code {finished.code}",
                 hint="the model may be damaged, too large for this machine's memory, or the temporary folder full",
-                detail="\n".join(tail),
+                detail="\n".join(finished.tail),
             ) from error
     if not result["ok"]:
         raise _make_error(result["error"])

@@ -6,23 +6,27 @@ onnx2tf pins its dependencies hard, so it cannot live in the environment of the 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
-import os
 import shutil
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from modelwright.core.cache import get_cache_folder
 from modelwright.core.errors import ToolchainMissingError
+from modelwright.core.locks import lock_file
+from modelwright.core.process.program import Finished, run_program
+from modelwright.core.process.transport import Program
 
 REQUIREMENTS = Path(__file__).with_name("converter") / "requirements.txt"
+FOREIGN_VARIABLES = dict.fromkeys(
+    ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__", "PIP_TARGET", "PIP_USER", "PIP_PREFIX")
+)
+"""What leads Python or pip to other packages; none of the environment's processes sees them."""
+STEP_TIMEOUT_S = 3600.0
+"""For pip to find and unpack everything, over a slow line."""
 _MARKER = "complete"
 _TAIL_LINES = 12
-_LOCK_POLL_S = 0.2
 
 
 def get_environment_folder() -> Path:
@@ -57,7 +61,7 @@ def ensure_environment(progress: Callable[[str], None]) -> Path:
     folder = get_environment_folder()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(folder.with_suffix(".lock"), progress):
+        with lock_file(folder.with_suffix(".lock"), "the TFLite converter's environment", progress):
             found = find_environment()  # another process may have made it while this one waited
             if found is None:
                 _make_environment(folder, progress)
@@ -75,16 +79,16 @@ def _make_environment(folder: Path, progress: Callable[[str], None]) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     progress(f"making the TFLite converter's environment in {folder} (once; about 170 MB)")
     try:
-        _run([str(_get_base_python()), "-m", "venv", "--without-pip", str(folder)], "venv")
+        _run(_get_base_python(), ("-m", "venv", "--without-pip", str(folder)), "venv")
         # pip of this interpreter installs into that environment: saves unpacking another pip there.
-        install = [
-            *_find_pip(folder), "install", "--no-deps", "--ignore-requires-python", "--no-compile", "--quiet",
+        python, pip = _find_pip(folder)
+        install = (
+            "install", "--no-deps", "--ignore-requires-python", "--no-compile", "--quiet",
             "--disable-pip-version-check", "--no-input", "-r", str(REQUIREMENTS),
-        ]  # fmt: skip
-        _run(install, "pip")
+        )  # fmt: skip
+        _run(python, (*pip, *install), "pip")
         _run(
-            [str(_get_python(folder)), "-c", "import ai_edge_litert.interpreter, onnx2tf.tflite_builder"],
-            "the import check",
+            _get_python(folder), ("-c", "import ai_edge_litert.interpreter, onnx2tf.tflite_builder"), "the import check"
         )
         (folder / _MARKER).write_text("", encoding="utf-8")
     except BaseException:  # Ctrl-C too: nothing half-made is to stay
@@ -92,22 +96,22 @@ def _make_environment(folder: Path, progress: Callable[[str], None]) -> None:
         raise
 
 
-def _find_pip(folder: Path) -> list[str]:
-    """Returns the command of a pip that installs into `folder`."""
-    has_pip = subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, env=get_variables())
-    if has_pip.returncode == 0:
-        return [sys.executable, "-m", "pip", "--python", str(_get_python(folder))]
-    _run([str(_get_python(folder)), "-m", "ensurepip", "--upgrade"], "ensurepip")
-    return [str(_get_python(folder)), "-m", "pip"]
+def _find_pip(folder: Path) -> tuple[Path, tuple[str, ...]]:
+    """Returns a Python and its arguments for a pip that installs into `folder`."""
+    here, there = Path(sys.executable), _get_python(folder)
+    if _try(here, ("-m", "pip", "--version"), "pip").code == 0:
+        return here, ("-m", "pip", "--python", str(there))
+    _run(there, ("-m", "ensurepip", "--upgrade"), "ensurepip")
+    return there, ("-m", "pip")
 
 
-def _run(command: list[str], what: str) -> None:
-    process = subprocess.run(command, capture_output=True, text=True, errors="replace", env=get_variables())
-    if process.returncode == 0:
+def _run(python: Path, arguments: Sequence[str], what: str) -> None:
+    finished = _try(python, arguments, what)
+    if finished.code == 0:
         return
-    lines = [line for line in (process.stdout + process.stderr).splitlines() if line.strip()]
+    lines = [line for line in finished.tail if line.strip()]
     raise ToolchainMissingError(
-        f"the TFLite converter's environment cannot be made: {what} failed with exit code {process.returncode}",
+        f"the TFLite converter's environment cannot be made: {what} failed with exit code {finished.code}",
         hint=(
             "a package index must be reachable (PIP_INDEX_URL and the like are honoured); or make the environment on "
             "a machine that has one, at the same path, and copy $MODELWRIGHT_CACHE/envs"
@@ -116,10 +120,13 @@ def _run(command: list[str], what: str) -> None:
     )
 
 
-def get_variables() -> dict[str, str]:
-    """Returns the variables for the environment's processes: nothing that leads Python to other packages."""
-    dropped = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__", "PIP_TARGET", "PIP_USER", "PIP_PREFIX"}
-    return {name: value for name, value in os.environ.items() if name not in dropped}
+def _try(python: Path, arguments: Sequence[str], what: str) -> Finished:
+    return run_program(
+        Program(python=python, isolated=True, arguments=arguments, environment=FOREIGN_VARIABLES),
+        purpose=what,
+        timeout_s=STEP_TIMEOUT_S,
+        error=ToolchainMissingError,
+    )
 
 
 def _get_base_python() -> Path:
@@ -128,20 +135,4 @@ def _get_base_python() -> Path:
 
 
 def _get_python(folder: Path) -> Path:
-    return folder / "bin" / "python"
-
-
-@contextlib.contextmanager
-def _lock(path: Path, progress: Callable[[str], None]) -> Iterator[None]:
-    """Holds a file lock; says so when another process has it. The system frees it if this process dies."""
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress("waiting for another process that is making the TFLite converter's environment")
-            while True:
-                time.sleep(_LOCK_POLL_S)
-                with contextlib.suppress(BlockingIOError):
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-        yield
+    return folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")

@@ -1,7 +1,7 @@
 """Runs one conversion step: `python convert.py REQUEST.json RESULT.json`, with the converter environment's Python.
 
 It runs where modelwright is not installed, so it makes packages of the project's folders and imports what needs no more
-than this environment has. Progress goes to stderr, one line a step. The result holds `{"ok": true, ...}` or
+than this environment has. Progress goes to standard output, one line a step. The result holds `{"ok": true, ...}` or
 `{"ok": false, "error": {"kind", "message", ...}}`.
 """
 
@@ -35,7 +35,7 @@ def main(request_path: str, result_path: str) -> int:
 
 
 def _print_progress(line: str) -> None:
-    print(f"modelwright: {line}", file=sys.stderr, flush=True)
+    print(f"modelwright: {line}", flush=True)
 
 
 def _import_own(module: str) -> Any:

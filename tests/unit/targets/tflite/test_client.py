@@ -25,7 +25,7 @@ import json, os, pathlib, signal, sys
 request = json.loads(pathlib.Path(sys.argv[1]).read_text())
 result = pathlib.Path(sys.argv[2])
 print("noise of a library", file=sys.stderr)
-print("modelwright: half done", file=sys.stderr)
+print("modelwright: half done", flush=True)
 print("more noise")
 """
 
@@ -100,6 +100,19 @@ def test_half_a_result_is_no_result(converter: Any) -> None:
 def test_libraries_may_print_without_end(converter: Any) -> None:
     result, _ = converter("sys.stdout.write('x' * 10**6); result.write_text('{\"ok\": true}')")
     assert result == {"ok": True}
+
+
+def test_a_step_that_hangs_is_ended(converter: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "STEP_TIMEOUT_S", 0.5)
+    with pytest.raises(BuildFailedError, match=r"the TFLite converter took longer than 0\.5 s"):
+        converter("sys.stdout.flush(); sys.stderr.flush(); signal.pause()")
+
+
+def test_what_lies_about_is_not_run(converter: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('ran what lay beside the script')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert converter("result.write_text('{\"ok\": true}')")[0] == {"ok": True}
 
 
 def test_an_environment_that_cannot_be_made_is_told_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -19,7 +20,6 @@ from modelwright.targets.tflite.environment import (
     ensure_environment,
     find_environment,
     get_environment_folder,
-    get_variables,
 )
 
 FAKE_PYTHON = r"""#!/bin/sh
@@ -35,16 +35,16 @@ install() {  # into the environment of the Python $1
 echo "$*" >> "$here/log"
 env > "$here/environ"
 case "$*" in
-  "-m venv "*)
+  "-I -m venv "*)
     for folder; do :; done
     mkdir -p "$folder/bin" && cp "$0" "$folder/bin/python" ;;
-  "-m pip --version")
+  "-I -m pip --version")
     [ ! -e "$here/no-pip" ] ;;
-  "-m pip --python "*" install "*)
-    install "$4" ;;
-  "-m pip install "*)
+  "-I -m pip --python "*" install "*)
+    install "$5" ;;
+  "-I -m pip install "*)
     install "$0" ;;
-  "-c import "*)
+  "-I -c import "*)
     if [ -e "$here/fail-import" ]; then echo "ImportError: libfoo.so" >&2; exit 1; fi ;;
 esac
 """
@@ -133,13 +133,27 @@ def test_other_requirements_or_another_python_mean_another_folder(
     assert len({first, second, get_environment_folder()}) == 3
 
 
-def test_nothing_leads_the_environment_to_other_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PIP_TARGET", "PIP_USER", "PIP_PREFIX", "PIP_INDEX_URL"):
+def test_nothing_leads_the_environment_to_other_packages(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    leading = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PIP_TARGET", "PIP_USER", "PIP_PREFIX")
+    for name in (*leading, "PIP_INDEX_URL"):
         monkeypatch.setenv(name, "set")
-    variables = get_variables()
-    assert variables["PIP_INDEX_URL"] == "set"
-    assert variables["PATH"] == os.environ["PATH"]
-    assert not {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PIP_TARGET", "PIP_USER", "PIP_PREFIX"} & set(variables)
+    place.ensure()
+    seen = dict(line.split("=", 1) for line in (place.folder / "environ").read_text().splitlines() if "=" in line)
+    assert seen["PIP_INDEX_URL"] == "set"
+    assert seen["PATH"] == os.environ["PATH"]
+    assert not set(leading) & set(seen)
+
+
+def test_what_lies_about_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real interpreter, in a folder with modules of the names that it is told to run."""
+    for name in ("pip", "venv", "ensurepip"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(7)")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert environment._try(Path(sys.executable), ("-m", "pip", "--version"), "pip").code == 0
+    environment._run(Path(sys.executable), ("-m", "venv", "--without-pip", str(tmp_path / "made")), "venv")
+    assert environment._get_python(tmp_path / "made").exists()
+    environment._run(Path(sys.executable), ("-c", "import ensurepip"), "the import check")
 
 
 # Making it
@@ -170,8 +184,8 @@ def test_without_pip_here_the_environment_gets_its_own(place: Place) -> None:
     place.switch("no-pip")
     place.ensure()
     log = (place.folder / "log").read_text()
-    assert "-m ensurepip" in log
-    assert place.installs()[0].startswith("-m pip install")
+    assert "-I -m ensurepip" in log
+    assert place.installs()[0].startswith("-I -m pip install")
     assert place.read_package() == "whole"
 
 
@@ -231,6 +245,15 @@ def is_installing(place: Place) -> bool:
     return package.exists() and package.read_text().strip() == "half"
 
 
+def is_alive(place: Place) -> bool:
+    """Whether a pip is at work: a process whose command line names the scripted Python."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if str(place.python).encode() in path.read_bytes():
+                return True
+    return False
+
+
 def test_two_processes_make_one_environment(place: Place) -> None:
     place.switch("hold")
     with place.start() as first:
@@ -265,8 +288,9 @@ def test_a_process_that_was_killed_leaves_nothing_that_counts(place: Place) -> N
         process.kill()
     assert is_installing(place), "the folder is there, half made"
     assert find_environment() is None
+    place.wait_for(lambda: not is_alive(place))  # its pip dies with it
     place.switch("hold", on=False)
-    place.wait_for(lambda: place.read_package() == "whole")  # its pip lived on; what it left was never checked
+    assert is_installing(place)
     assert find_environment() is None
     assert place.ensure() == find_environment()
     assert len(place.installs()) == 2
