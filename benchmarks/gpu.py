@@ -30,7 +30,7 @@ from modelwright.harness.run.effort import Effort, get_effort
 from modelwright.harness.run.measure_artifacts import Measured, measure_artifacts
 from modelwright.harness.run.runner import MeasureSettings
 from modelwright.profiles import Profile, detect_host
-from modelwright.targets import target_names
+from modelwright.targets.table import suiting_targets
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
@@ -72,7 +72,7 @@ def main() -> None:
 
 def measure_comparison(host: Profile, samples: Path, out: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Prints and returns the comparison."""
-    names = [name for name in target_names() if name in host.targets and name.startswith("torch-")]
+    names = [name for name in suiting_targets(host.machine()) if name.startswith("torch-")]
     progress = open_progress()
     try:
         document = compare(

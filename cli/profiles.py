@@ -21,15 +21,19 @@ def profiles(name: str | None, as_json: bool) -> int:
       modelwright profiles rtx-4090
     """
     from modelwright.cli.printing import print_json
-    from modelwright.profiles import builtin_profiles, detect_host, explain_misfit, load_profile
+    from modelwright.profiles import Profile, builtin_profiles, detect_host, explain_misfit, load_profile
+    from modelwright.targets.table import suiting_targets
+
+    def describe(profile: Profile) -> dict[str, object]:
+        return {**profile.to_dict(), "targets": list(suiting_targets(profile.machine()))}
 
     host = detect_host()
     if name is not None:
-        print_json(load_profile(name).to_dict())
+        print_json(describe(load_profile(name)))
         return 0
     rows = [(profile, explain_misfit(profile, host)) for profile in builtin_profiles()]
     if as_json:
-        print_json([{**profile.to_dict(), "fits": not reasons, "reasons": reasons} for profile, reasons in rows])
+        print_json([{**describe(profile), "fits": not reasons, "reasons": reasons} for profile, reasons in rows])
         return 0
     kind = {True: ", virtual machine", False: ", bare metal", None: ""}[host.virtual_machine]
     click.echo(f"host: {host.board or host.cpu_model or host.architecture}, {host.cores} cores{kind}")

@@ -94,6 +94,34 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
     return value
 
 
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """Reads a TOML file.
+
+    Raises:
+        BadInputError: Missing, not a file, not UTF-8, or not TOML, with the line; names the file and `what` it is.
+    """
+    import tomllib  # only commands that read a file of the user's need it
+
+    if path.exists() and not path.is_file():
+        raise BadInputError(f"{what} {path}: cannot be read: it is not a file", hint="check the path")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInputError(
+            f"{what} {path}: cannot be read: {error.strerror or error}", hint="check the path"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise BadInputError(
+            f"{what} {path}: expected UTF-8 text, found another encoding at byte {error.start}",
+            hint="save the file as UTF-8",
+        ) from error
+    except (RecursionError, ValueError) as error:
+        raise BadInputError(
+            f"{what} {path}: not valid TOML: {error}",
+            hint="texts need quotes, tables look like [power]; see https://toml.io",
+        ) from error
+
+
 def _require_plain(value: object) -> None:
     """Refuses what Python reads as JSON and cannot write again as JSON, or not without ending its recursion."""
     level: list[Any] = [value]

@@ -8,6 +8,7 @@ from typing import Any
 from modelwright.core.errors import BadInputError, BuildFailedError, UsageError
 from modelwright.core.files import explain_os_error, made_folder, scratch_directory
 from modelwright.core.process.child import Progress, run_in_child
+from modelwright.core.records.codec import encode
 from modelwright.core.records.exported import ExportedModel, load_exported, record_path, save_exported
 from modelwright.core.samples.sample_set import SampleRef
 from modelwright.exporters.source import Source, parse_source
@@ -87,7 +88,7 @@ def _run(
             "function": source.function,
             "directory": str(directory),
             "name": name,
-            "samples": None if samples is None else samples.to_dict(),
+            "samples": encode(samples),
             "tolerance": tolerance,
         },
         purpose=f"{'checking' if source.kind == 'onnx' else 'exporting'} {source.text}",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from modelwright.core.errors import BuildFailedError, ModelwrightError, ToolchainMissingError
@@ -26,7 +26,7 @@ from modelwright.profiles.schema import Profile
 from modelwright.targets.building.build import build
 from modelwright.targets.building.choices import BuildChoices, read_choices
 from modelwright.targets.building.evidence import EVALUATION_LIMIT, Evidence, prepare_evidence
-from modelwright.targets.table import get_target, target_names
+from modelwright.targets.table import get_target, suiting_targets
 
 
 @dataclass(kw_only=True)
@@ -78,8 +78,7 @@ def build_targets(
     tell = progress or Silence()
     host = detect_host()
     chosen = host if profile == "host" else load_profile(profile)
-    suiting = [name for name in target_names() if name in chosen.targets]
-    names = list(dict.fromkeys(targets or suiting))
+    names = list(dict.fromkeys(targets or suiting_targets(chosen.machine())))
     for name in names:
         get_target(name)
     choices = read_choices(options, shapes, names)
@@ -225,7 +224,7 @@ def build_all(
                 exported,
                 evidence,
                 folder / name,
-                machine=replace(profile.machine(), name=profile.name),
+                machine=profile.machine(),
                 host=host.machine(),
                 threads=threads,
                 overwrite=overwrite,

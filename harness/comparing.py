@@ -38,7 +38,7 @@ from modelwright.harness.verdict.judge import judge
 from modelwright.profiles import detect_host, find_region, load_profile, require_fit
 from modelwright.targets.building.choices import read_choices
 from modelwright.targets.building.evidence import EVALUATION_LIMIT, Evidence
-from modelwright.targets.table import BASELINE, get_target, target_names
+from modelwright.targets.table import BASELINE, get_target, suiting_targets, target_names
 
 MARKER = ".modelwright.json"
 
@@ -108,8 +108,7 @@ def compare(
     tell = progress or Silence()
     host = detect_host()
     chosen = host if profile == "host" else load_profile(profile)
-    suiting = [name for name in target_names() if name in chosen.targets]
-    names = _choose_targets(targets or suiting, baseline)
+    names = _choose_targets(targets or suiting_targets(chosen.machine()), baseline)
     settings = MeasureSettings(
         effort=get_effort(effort),
         threads=threads,

@@ -9,6 +9,7 @@ from typing import Any
 from modelwright.core.errors import BadInputError, UsageError
 from modelwright.core.process.child import run_in_child
 from modelwright.core.records.artifact import Artifact, open_artifact
+from modelwright.core.records.codec import encode
 from modelwright.core.samples.sample_set import SampleRef
 from modelwright.harness.preconditions import require_gpu_for
 from modelwright.harness.progress import Progress, Silence
@@ -185,7 +186,7 @@ def _choose_baseline(names: Sequence[str], baseline: str | None) -> str:
 def _check_samples(ref: SampleRef, artifact: Artifact) -> None:
     run_in_child(
         "modelwright.harness.run.worker:check_samples_in_child",
-        {"samples": ref.to_dict(), "signature": artifact.manifest.signature.to_dict()},
+        {"samples": encode(ref), "signature": encode(artifact.manifest.signature)},
         purpose=f"reading {ref.path}",
         crash_error=BadInputError,
     )

@@ -8,32 +8,21 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Collection
-from dataclasses import replace
 from pathlib import Path
 
-from modelwright.core.records.machine import normalize_architecture
+from msgspec.structs import replace
+
+from modelwright.core.records.machine import HOST, normalize_architecture
 from modelwright.profiles.cgroups import read_limits
 from modelwright.profiles.cpu import read_cpu
 from modelwright.profiles.gpus import GpuProbe, probe_gpus
 from modelwright.profiles.kernel_files import read_text
 from modelwright.profiles.meters import find_meters
 from modelwright.profiles.power import nominal_power
-from modelwright.profiles.schema import Accelerator, Profile
+from modelwright.profiles.schema import Profile
 from modelwright.profiles.virtualization import is_virtual_machine, read_board
 
 _ROOT = Path("/")
-_ORT = ("ort-fp32", "ort-int8", "ort-int8-dynamic")
-_OPENVINO = ("openvino-fp32", "openvino-int8")
-_TFLITE = ("tflite-fp32", "tflite-fp16", "tflite-int8", "tflite-int8-dynamic")
-_TORCH = ("torch-fp32", "torch-fp16", "torch-compile-fp32", "torch-compile-fp16")
-_TORCH_BF16 = ("torch-bf16", "torch-compile-bf16")
-_ORT_CUDA = ("ort-cuda-fp32", "ort-cuda-fp16")
-_TENSORRT = ("tensorrt-fp32", "tensorrt-fp16", "tensorrt-int8")
-_TENSORRT_RTX = ("tensorrt-rtx-fp32", "tensorrt-rtx-fp16", "tensorrt-rtx-int8")
-# What `ComputeCapability` of TensorRT for RTX 1.7.1 names. Its support matrix, by examples of RTX cards, is the same
-# but for 8.0; data-centre GPUs from 9.0 on are in neither.
-_TENSORRT_RTX_CAPABILITIES = frozenset({"7.5", "8.0", "8.6", "8.9", "12.0", "12.1"})
-_BF16_CAPABILITY = 8.0  # Ampere; older GPUs emulate BF16
 # PF_AVX2_INSTRUCTIONS_AVAILABLE and PF_AVX512F_INSTRUCTIONS_AVAILABLE of winnt.h.
 _WINDOWS_FEATURES = {"avx2": 40, "avx512f": 41}
 
@@ -77,7 +66,7 @@ def detect_host(
     board = read_board(root)
     model = cpu.model or (platform.processor() if is_here else None) or None
     host = Profile(
-        name="host",
+        name=HOST,
         title=board or model or f"this {arch} machine",
         architecture=arch,
         instruction_sets=instruction_sets,
@@ -85,7 +74,6 @@ def detect_host(
         threads=threads,
         memory_bytes=_memory(root, is_here=is_here, limit=limits.memory_bytes),
         accelerators=gpus.accelerators,
-        targets=suiting_targets(arch, instruction_sets, gpus.accelerators),
         virtual_machine=is_virtual_machine(root, instruction_sets=instruction_sets, board=board),
         cpu_model=model,
         board=board,
@@ -94,35 +82,6 @@ def detect_host(
         detected=True,
     )
     return replace(host, power=nominal_power(host))
-
-
-def suiting_targets(
-    architecture: str, instruction_sets: frozenset[str], accelerators: tuple[Accelerator, ...]
-) -> tuple[str, ...]:
-    """Returns the targets that suit a machine; whether they are installed is another question."""
-    targets = [*_ORT]
-    if architecture == "x86_64":
-        targets += _OPENVINO
-        if instruction_sets & {"avx512_bf16", "amx_bf16"}:
-            targets.append("openvino-bf16")
-    targets += _TFLITE
-    if accelerators:
-        targets += _gpu_targets(accelerators[0])
-    elif architecture == "x86_64":
-        # What the user has before any of the others.
-        targets.append("torch-fp32")
-    return tuple(targets)
-
-
-def _gpu_targets(gpu: Accelerator) -> tuple[str, ...]:
-    targets = [*_TORCH]
-    if float(gpu.compute_capability) >= _BF16_CAPABILITY:
-        targets += _TORCH_BF16
-    targets += _ORT_CUDA
-    targets += _TENSORRT
-    if gpu.compute_capability in _TENSORRT_RTX_CAPABILITIES:
-        targets += _TENSORRT_RTX
-    return tuple(targets)
 
 
 def _memory(root: Path, *, is_here: bool, limit: int | None) -> int | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from modelwright.core.errors import MeasurementInvalidError
 from modelwright.profiles.builtin import builtin_profiles
 from modelwright.profiles.schema import Accelerator, Profile
@@ -75,7 +73,7 @@ def _name_reasons(profile: Profile, host: Profile) -> list[str]:
     return [
         f"its {what} is {name or 'not known'}, not {profile.title}"
         for what, pattern, name in pairs
-        if pattern is not None and not re.search(pattern, name or "")
+        if pattern is not None and not pattern.search(name or "")
     ]
 
 
@@ -96,7 +94,7 @@ def _accelerator_reasons(profile: Profile, host: Profile) -> list[str]:
         # The first GPU is the one that runtimes take when not told otherwise.
         reasons += _gpu_reasons(wanted, host.accelerators[0])
     pattern = profile.match.accelerator if profile.match else None
-    if pattern and host.accelerators and not re.search(pattern, host.accelerators[0].name):
+    if pattern and host.accelerators and not pattern.search(host.accelerators[0].name):
         reasons.append(f"its GPU is {host.accelerators[0].name}, not {profile.title}")
     return reasons
 

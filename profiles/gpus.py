@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from modelwright.core.errors import ModelwrightError
 from modelwright.core.nvidia.nvml import LIBRARY, Nvml, NvmlDevice
+from modelwright.core.versions import parse_version
 from modelwright.profiles.schema import Accelerator
 
 CUDA_LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
@@ -79,11 +80,7 @@ def sort_as_cuda(capabilities: Sequence[str | None], order: str | None) -> list[
     indices = list(range(len(capabilities)))
     if order == "PCI_BUS_ID":
         return indices
-    return sorted(indices, key=lambda index: _capability(capabilities[index]), reverse=True)
-
-
-def _capability(text: str | None) -> tuple[int, ...]:
-    return tuple(int(part) for part in (text or "0").split("."))
+    return sorted(indices, key=lambda index: parse_version(capabilities[index] or ""), reverse=True)
 
 
 def _probe_nvml(library: str, visible: str | None) -> GpuProbe | None:

@@ -3,36 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated
 
-from modelwright.core.errors import BadInputError
-from modelwright.profiles.tables import Key, Table, check_table, read_toml, suggest
+from msgspec import Meta
+
+from modelwright.core.errors import BadInputError, suggest
+from modelwright.core.files import read_toml
+from modelwright.core.records.codec import Record, Text, decode
 
 _FILE = Path(__file__).with_name("grid.toml")
 
-_SCHEMA = Table(
-    entries={
-        "regions": Table(
-            required=True,
-            many=True,
-            entries={
-                "name": Key(kind="text", pattern=r"[A-Z][A-Z0-9]*"),
-                "title": Key(kind="text"),
-                "g_per_kwh": Key(kind="number", at_least=0, at_most=2000),
-                "year": Key(kind="integer", at_least=1990, at_most=2100),
-                "source": Key(kind="text"),
-            },
-        )
-    }
-)
 
-
-@dataclass(frozen=True, kw_only=True)
-class GridRegion:
+class GridRegion(Record):
     """A region's yearly average.
 
     Attributes:
@@ -44,29 +29,22 @@ class GridRegion:
         source: Who published it.
     """
 
-    name: str
-    title: str
-    g_per_kwh: float
-    year: int
-    source: str
+    name: Annotated[str, Meta(pattern=r"^[A-Z][A-Z0-9]*$")]
+    title: Text
+    g_per_kwh: Annotated[float, Meta(ge=0, le=2000)]
+    year: Annotated[int, Meta(ge=1990, le=2100)]
+    source: Text
 
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "title": self.title,
-            "g_per_kwh": self.g_per_kwh,
-            "year": self.year,
-            "source": self.source,
-        }
+
+class _GridFile(Record):
+    regions: tuple[GridRegion, ...]
 
 
 @cache
 def load_regions() -> Mapping[str, GridRegion]:
     """Returns the known regions by name, in the order of the file."""
-    data = read_toml(_FILE, what="grid regions")
-    check_table(data, _SCHEMA, where=f"grid regions {_FILE}")
-    regions = (GridRegion(**{**item, "g_per_kwh": float(item["g_per_kwh"])}) for item in data["regions"])
-    return MappingProxyType({region.name: region for region in regions})
+    file = decode(_GridFile, read_toml(_FILE, "grid regions"), where=f"grid regions {_FILE}")
+    return MappingProxyType({region.name: region for region in file.regions})
 
 
 def find_region(code: str) -> GridRegion:

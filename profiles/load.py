@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from modelwright.core.errors import BadInputError
+from modelwright.core.errors import BadInputError, suggest
+from modelwright.core.records.machine import HOST
 from modelwright.profiles.builtin import builtin_names, load_builtin
 from modelwright.profiles.detect import detect_host
 from modelwright.profiles.parse import read_profile
 from modelwright.profiles.schema import Profile
-from modelwright.profiles.tables import suggest
-
-HOST = "host"
 
 
 def load_profile(name_or_path: str | os.PathLike[str]) -> Profile:

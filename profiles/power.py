@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from modelwright.profiles.builtin import builtin_profiles
 from modelwright.profiles.fit import explain_misfit

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Literal
 
+from modelwright.core.records.codec import Record, encode
 from modelwright.core.records.machine import Gpu, Machine
 
 PowerScope = Literal["CPU package", "GPU board", "module", "board"]
-POWER_SCOPES: tuple[PowerScope, ...] = ("CPU package", "GPU board", "module", "board")
-
 _ARITHMETIC = ("amx", "asimd", "avx", "bf16", "f16c", "fma", "fp", "i8mm", "neon", "sme", "sse4", "sve")
 """How the names of instruction sets for arithmetic begin, on x86 and Arm."""
 
 DEFAULT_GRID_REGION = "DE"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Accelerator:
+class Accelerator(Record):
     """A device beside the CPU.
 
     Attributes:
@@ -38,9 +35,6 @@ class Accelerator:
     driver_version: str | None = None
     cuda_version: str | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        return {"kind": self.kind, **self.gpu().to_dict()}
-
     def gpu(self) -> Gpu:
         """Returns the facts that targets care about."""
         return Gpu(
@@ -52,8 +46,7 @@ class Accelerator:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Power:
+class Power(Record):
     """A nominal power model, for machines without a meter.
 
     Attributes:
@@ -76,19 +69,8 @@ class Power:
         """Power while inferring, idle share included."""
         return self.tdp_w * self.inference_share
 
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "tdp_w": self.tdp_w,
-            "inference_share": self.inference_share,
-            "inference_power_w": self.inference_power_w,
-            "idle_w": self.idle_w,
-            "scope": self.scope,
-            "source": self.source,
-        }
 
-
-@dataclass(frozen=True, kw_only=True)
-class Match:
+class Match(Record):
     """Regular expressions that a host must meet to be the named machine; None means any.
 
     Attributes:
@@ -97,20 +79,12 @@ class Match:
         accelerator: Searched in the accelerators' names.
     """
 
-    cpu_model: str | None = None
-    device_tree: str | None = None
-    accelerator: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "cpu_model": self.cpu_model,
-            "device_tree": self.device_tree,
-            "accelerator": self.accelerator,
-        }
+    cpu_model: re.Pattern[str] | None = None
+    device_tree: re.Pattern[str] | None = None
+    accelerator: re.Pattern[str] | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Profile:
+class Profile(Record):
     """A machine, or a class of machines, that artifacts are built for and measured on.
 
     Attributes:
@@ -125,7 +99,6 @@ class Profile:
         memory_bytes: Main memory, at least; None where it could not be detected.
         power: None where no figure with a source exists.
         grid_region: Code of a region in `grid.toml`.
-        targets: Targets that suit the machine, in no order of merit.
         match: What makes a host this very machine; None for a class or a detected host.
         sources: From the dotted key of a table or figure to where it comes from.
         virtual_machine: None when unknown.
@@ -147,9 +120,8 @@ class Profile:
     accelerators: tuple[Accelerator, ...] = ()
     power: Power | None = None
     grid_region: str = DEFAULT_GRID_REGION
-    targets: tuple[str, ...] = ()
     match: Match | None = None
-    sources: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    sources: Mapping[str, str] = {}
     virtual_machine: bool | None = None
     cpu_model: str | None = None
     board: str | None = None
@@ -181,26 +153,8 @@ class Profile:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns a JSON form, for results and manifests."""
-        return {
-            "name": self.name,
-            "title": self.title,
-            "architecture": self.architecture,
-            "instruction_sets": sorted(self.instruction_sets),
-            "without_instruction_sets": sorted(self.without_instruction_sets),
-            "cores": self.cores,
-            "threads": self.threads,
-            "memory_bytes": self.memory_bytes,
-            "accelerators": [accelerator.to_dict() for accelerator in self.accelerators],
-            "power": self.power.to_dict() if self.power else None,
-            "grid_region": self.grid_region,
-            "targets": list(self.targets),
-            "match": self.match.to_dict() if self.match else None,
-            "sources": dict(self.sources),
-            "virtual_machine": self.virtual_machine,
-            "cpu_model": self.cpu_model,
-            "board": self.board,
-            "meters": list(self.meters),
-            "meters_denied": list(self.meters_denied),
-            "detected": self.detected,
-        }
+        """Returns a JSON form for people and programs."""
+        data: dict[str, Any] = encode(self)
+        if self.power is not None:
+            data["power"]["inference_power_w"] = self.power.inference_power_w
+        return data

@@ -1,8 +1,8 @@
 """The contract of a target: what a backend's author writes, and what the tool hands to it.
 
-A target is one class with four operations. `check_*` say whether this machine can build and run it, `build` turns
-a verified ONNX model into the runtime's files, `load` yields a session. Everything that is the same for all
-targets (child processes, fidelity, manifests, atomic writing) is in `building.py`.
+A target is one class with few operations. `suits` says which machines it is for, `check_*` whether this machine can
+build and run it, `build` turns a verified ONNX model into the runtime's files, `load` yields a session. Everything
+that is the same for all targets (child processes, fidelity, manifests, atomic writing) is in `building.py`.
 """
 
 from __future__ import annotations
@@ -245,6 +245,13 @@ class Target(ABC):
     """One runtime at one precision. Instances hold no state."""
 
     record: ClassVar[TargetRecord]
+
+    def suits(self, machine: Machine) -> bool:
+        """Whether it is worth building for a machine that nobody named a target for; what is installed does not count.
+
+        By default wherever it can run: a target for GPUs alone suits machines that have one.
+        """
+        return "cpu" in self.record.devices or machine.gpu is not None
 
     def check_build(self, machine: Machine) -> Readiness:
         """Says whether this host can build the target for `machine`. Cheap: loads no vendor package."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 
-from modelwright.core.errors import UsageError
+from modelwright.core.errors import UsageError, suggest
+from modelwright.core.records.machine import Machine
 from modelwright.targets.contract import Target
 
 TABLE = {
@@ -44,6 +44,11 @@ def target_names() -> tuple[str, ...]:
     return tuple(TABLE)
 
 
+def suiting_targets(machine: Machine) -> tuple[str, ...]:
+    """Returns the names of the targets that suit a machine, in the order of the table."""
+    return tuple(name for name in TABLE if get_target(name).suits(machine))
+
+
 def get_target(name: str) -> Target:
     """Returns a target by name; imports its module, which loads no vendor package.
 
@@ -51,11 +56,7 @@ def get_target(name: str) -> Target:
         UsageError: There is no such target; names the closest ones.
     """
     if name not in TABLE:
-        close = difflib.get_close_matches(name, TABLE, n=3, cutoff=0.5)
-        raise UsageError(
-            f"there is no target {name!r}",
-            hint=f"did you mean {' or '.join(close)}?" if close else f"targets: {', '.join(TABLE)}",
-        )
+        raise UsageError(f"there is no target {name!r}", hint=suggest(name, TABLE) or f"targets: {', '.join(TABLE)}")
     module, _, attribute = TABLE[name].partition(":")
     target = getattr(importlib.import_module(module), attribute)()
     assert isinstance(target, Target)

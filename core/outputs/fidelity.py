@@ -6,11 +6,9 @@ devices run it too.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +16,7 @@ import numpy.typing as npt
 
 from modelwright.core.errors import BadInputError
 from modelwright.core.outputs.output_meter import OutputFidelity, OutputMeter, is_float
+from modelwright.core.records.codec import Amount, Count, Number, Record
 
 Array = npt.NDArray[Any]
 Outputs = Mapping[str, Array]
@@ -29,8 +28,7 @@ MIN_EQUAL_SHARE = 0.5
 """Integer outputs (class numbers, mostly) that differ in more than half of their elements are not following."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Fidelity:
+class Fidelity(Record):
     """How a candidate follows its reference.
 
     Attributes:
@@ -44,24 +42,12 @@ class Fidelity:
         agreement_reason: Why there is no agreement.
     """
 
-    samples: int
+    samples: Count
     outputs: tuple[OutputFidelity, ...]
     worst_output: str | None
-    cosine: float | None
-    agreement: float | None
+    cosine: Number | None
+    agreement: Amount | None
     agreement_reason: str | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns JSON values, none of them NaN or infinite."""
-        return dataclasses.asdict(self) | {"outputs": [dataclasses.asdict(output) for output in self.outputs]}
-
-    @staticmethod
-    def from_dict(data: Mapping[str, Any]) -> Fidelity:
-        outputs = tuple(
-            OutputFidelity(**{**output, "layout": None if output["layout"] is None else tuple(output["layout"])})
-            for output in data["outputs"]
-        )
-        return Fidelity(**{**data, "outputs": outputs})
 
 
 class FidelityMeter:

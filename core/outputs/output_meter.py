@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from modelwright.core.records.codec import Amount, Count, Number, Record
 
 Array = npt.NDArray[Any]
 
@@ -21,8 +22,7 @@ _LAYOUT_TRIES = 8
 """Samples on which permuted layouts are tried: enough to tell, and large outputs stay cheap."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class OutputFidelity:
+class OutputFidelity(Record):
     """How one output follows its reference, over all samples.
 
     Attributes:
@@ -49,17 +49,17 @@ class OutputFidelity:
 
     name: str
     is_float: bool
-    cosine_mean: float | None
-    cosine_min: float | None
-    max_abs_error: float | None
-    relative_l2_error: float | None
-    r_squared: float | None
+    cosine_mean: Number | None
+    cosine_min: Number | None
+    max_abs_error: Amount | None
+    relative_l2_error: Amount | None
+    r_squared: Number | None
     is_constant: bool
-    equal_share: float | None
-    nonfinite: int
-    reference_nonfinite: int
+    equal_share: Amount | None
+    nonfinite: Count
+    reference_nonfinite: Count
     shape_fault: str | None
-    layout: tuple[int, ...] | None
+    layout: tuple[Count, ...] | None
 
 
 class OutputMeter:

@@ -14,6 +14,7 @@ from typing import Any
 
 from modelwright.core.errors import BadInputError
 from modelwright.core.files import hash_file, read_json, write_json
+from modelwright.core.records.codec import decode, encode
 from modelwright.core.records.signature import Signature
 
 MANIFEST = "artifact.json"
@@ -113,7 +114,7 @@ class Manifest:
 
     def to_dict(self) -> dict[str, Any]:
         data = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        data["signature"] = self.signature.to_dict()
+        data["signature"] = encode(self.signature)
         return {"schema": data.pop("schema"), **data}
 
 
@@ -223,8 +224,8 @@ def _parse_manifest(path: Path, data: dict[str, Any]) -> Manifest:
     if data["model_file"] not in data["files"]:
         raise BadInputError(f"{path}: model_file {data['model_file']!r} has no hash", hint="build the artifact again")
     try:
-        signature = Signature.from_dict(data["signature"])
-    except (AttributeError, KeyError, TypeError) as error:
+        signature = decode(Signature, data["signature"])
+    except BadInputError as error:
         raise BadInputError(f"{path}: signature cannot be read: {error}", hint="build the artifact again") from error
     return Manifest(**{**data, "signature": signature})
 

@@ -55,7 +55,6 @@ _WORDS: Mapping[Any, str] = {
     int: "a whole number",
     float: "a number",
     bool: "true or false",
-    type(None): "null",
     re.Pattern: "a regular expression",
     Path: "a path",
 }
@@ -66,8 +65,15 @@ _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
 
 
+class _KeywordsOnly(msgspec.StructMeta):
+    """Makes all fields of a class keyword-only: msgspec takes the option for the fields of one class, not of heirs."""
+
+    def __new__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> Any:
+        return super().__new__(cls, name, bases, namespace, **{"kw_only": True, **options})
+
+
 @dataclass_transform(kw_only_default=True, frozen_default=True)
-class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Record(msgspec.Struct, metaclass=_KeywordsOnly, frozen=True, forbid_unknown_fields=True):
     """What is written to a file or crosses a process border."""
 
 
@@ -82,16 +88,18 @@ def encode(value: Any) -> Any:
         return sorted(value)
     if isinstance(value, list | tuple):
         return [encode(item) for item in value]
+    if isinstance(value, re.Pattern):
+        return value.pattern
     return str(value) if isinstance(value, Path) else value
 
 
-def decode(kind: type[T], data: object, *, where: str, hint: str | None = None) -> T:
+def decode(kind: type[T], data: object, *, where: str = "", hint: str | None = None) -> T:
     """Returns JSON or TOML values as the record that they are.
 
     Args:
         kind: A `Record`, or a type made of records.
         data: What a parser returned.
-        where: Begins the messages: the file, or what else the data is.
+        where: Begins the messages: the file, if not the record's name.
         hint: What to do, where the type of the faulty key does not say (`Meta(extra={"hint": ...})`).
 
     Raises:
@@ -100,7 +108,7 @@ def decode(kind: type[T], data: object, *, where: str, hint: str | None = None) 
     try:
         return msgspec.convert(data, kind, dec_hook=_make_foreign)
     except _FAULTS as error:
-        raise _explain(kind, data, where=where, key="", hint=hint) from error
+        raise _explain(kind, data, where=where or kind.__name__, key="", hint=hint) from error
 
 
 def read_record(kind: type[T], path: Path, *, what: str, hint: str | None = None) -> T:
@@ -120,10 +128,11 @@ def read_record(kind: type[T], path: Path, *, what: str, hint: str | None = None
 
 def describe_kind(kind: Any) -> str:
     """Says in words what a value must be."""
+    kind = _drop_null(kind)
     metas = _find_metas(kind)
     described = [meta.description for meta in metas if meta.description]
     limits = [
-        f"{phrase} {getattr(meta, bound):g}"
+        f"{phrase} {getattr(meta, bound):,}"
         for meta in metas
         for bound, phrase in _BOUNDS.items()
         if getattr(meta, bound) is not None
@@ -152,7 +161,7 @@ def _explain(kind: Any, data: object, *, where: str, key: str, hint: str | None)
             msgspec.convert(part, part_kind, dec_hook=_make_foreign)
         except _FAULTS:
             return _explain(part_kind, part, where=where, key=dotted, hint=hint)
-    record = _find_arm(kind, Record)
+    record, kind = _find_arm(kind, Record), _drop_null(kind)
     fault = f"expected {describe_kind(kind)}, found {_show(data)}"
     if record is not None and isinstance(data, dict):
         fields = {field.encode_name: field for field in msgspec.structs.fields(record)}
@@ -162,7 +171,7 @@ def _explain(kind: Any, data: object, *, where: str, key: str, hint: str | None)
             key, fault = _join(key, unknown[0]), "unknown key"
             hint = hint or suggest(str(unknown[0]), fields) or f"known here: {', '.join(fields)}"
         elif missing:
-            key, kind = _join(key, missing[0]), _find_types(record)[fields[missing[0]].name]
+            key, kind = _join(key, missing[0]), _drop_null(_find_types(record)[fields[missing[0]].name])
             fault, hint = f"missing; expected {describe_kind(kind)}", hint or f"add {missing[0]}"
     hints = [meta.extra["hint"] for meta in _find_metas(kind) if meta.extra]
     return BadInputError(": ".join(filter(None, (where, key, fault))), hint=hints[-1] if hints else hint)
@@ -214,6 +223,13 @@ def _name_kind(kind: Any) -> str:
 
 def _find_metas(kind: Any) -> list[Meta]:
     return [item for item in getattr(kind, "__metadata__", ()) if isinstance(item, Meta)]
+
+
+def _drop_null(kind: Any) -> Any:
+    """Returns the one arm of a union that is not null: what a value must be, if there is one."""
+    arms = [arm for arm in typing.get_args(kind) if arm is not type(None)]
+    is_union = typing.get_origin(kind) in (typing.Union, types.UnionType)
+    return arms[0] if is_union and len(arms) == 1 else kind
 
 
 def _strip(kind: Any) -> Any:

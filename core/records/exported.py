@@ -13,6 +13,7 @@ from typing import Any
 
 from modelwright.core.errors import BadInputError
 from modelwright.core.files import hash_file, hash_json, read_json, write_json
+from modelwright.core.records.codec import decode, encode
 from modelwright.core.records.signature import Signature
 
 SCHEMA = 2
@@ -71,7 +72,7 @@ class ExportedModel:
     def to_dict(self) -> dict[str, Any]:
         """Returns JSON values; `from_dict` turns them back."""
         data = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        data |= {"model_path": str(self.model_path), "signature": self.signature.to_dict(), "notes": list(self.notes)}
+        data |= {"model_path": str(self.model_path), "signature": encode(self.signature), "notes": list(self.notes)}
         return {"schema": data.pop("schema"), **data}
 
     @staticmethod
@@ -80,7 +81,7 @@ class ExportedModel:
             **{
                 **data,
                 "model_path": Path(data["model_path"]),
-                "signature": Signature.from_dict(data["signature"]),
+                "signature": decode(Signature, data["signature"]),
                 "notes": tuple(data["notes"]),
             }
         )

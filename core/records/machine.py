@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import platform
-from dataclasses import dataclass
-from typing import Any
+
+from modelwright.core.records.codec import Count, Line, Record
+
+HOST = "host"
+"""The name of the profile of this very machine, as detected; no other profile has it."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Gpu:
+class Gpu(Record):
     """The facts about an NVIDIA GPU that decide what is built for it and what runs on it.
 
     Attributes:
@@ -20,22 +21,18 @@ class Gpu:
         cuda_version: The newest CUDA that the driver supports, such as `13.0`; None likewise.
     """
 
-    name: str
-    compute_capability: str
-    memory_bytes: int | None = None
-    driver_version: str | None = None
-    cuda_version: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+    name: Line
+    compute_capability: Line
+    memory_bytes: Count | None = None
+    driver_version: Line | None = None
+    cuda_version: Line | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Machine:
+class Machine(Record):
     """The machine an artifact is for, as far as a target's recipe cares.
 
     Attributes:
-        name: The profile it comes from, `host` for a detected one.
+        name: The profile it comes from, `HOST` for a detected one.
         architecture: `x86_64` or `aarch64`, as `platform.machine()` says on Linux.
         instruction_sets: CPU features in Linux' spelling: `avx2`, `avx512_vnni`, `avx_vnni`, `avx512_bf16`,
             `amx_int8`, `amx_bf16`, `asimd`, `asimddp`, `i8mm`, `bf16`.
@@ -43,10 +40,10 @@ class Machine:
         gpu: The first NVIDIA GPU; None without one.
     """
 
-    name: str
-    architecture: str
-    instruction_sets: frozenset[str]
-    cores: int
+    name: Line
+    architecture: Line
+    instruction_sets: frozenset[Line]
+    cores: Count
     gpu: Gpu | None = None
 
     @property
@@ -63,25 +60,6 @@ class Machine:
     def is_here(self) -> bool:
         """Whether this Python could load code built for the machine's architecture."""
         return self.architecture == normalize_architecture(platform.machine())
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "architecture": self.architecture,
-            "instruction_sets": sorted(self.instruction_sets),
-            "cores": self.cores,
-            "gpu": None if self.gpu is None else self.gpu.to_dict(),
-        }
-
-    @staticmethod
-    def from_dict(data: dict[str, Any]) -> Machine:
-        return Machine(
-            name=data["name"],
-            architecture=data["architecture"],
-            instruction_sets=frozenset(data["instruction_sets"]),
-            cores=int(data["cores"]),
-            gpu=Gpu(**data["gpu"]) if data.get("gpu") else None,
-        )
 
 
 def normalize_architecture(name: str) -> str:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from modelwright.core.errors import UsageError
+from modelwright.core.records.codec import Count, Record
 from modelwright.core.records.signature import Signature, TensorSpec
 
 DEFAULT_LARGEST_BATCH = 32
@@ -16,8 +15,7 @@ LARGEST_SIZE = 2**31 - 1
 _SHAPE = re.compile(r"\d+(x\d+)*")
 
 
-@dataclass(frozen=True, kw_only=True)
-class ShapeRange:
+class ShapeRange(Record):
     """The shapes that one input may have, batch dimension included; equal where a dimension is fixed.
 
     Attributes:
@@ -26,9 +24,9 @@ class ShapeRange:
         maximum: The largest; memory is reserved for it.
     """
 
-    minimum: tuple[int, ...]
-    optimum: tuple[int, ...]
-    maximum: tuple[int, ...]
+    minimum: tuple[Count, ...]
+    optimum: tuple[Count, ...]
+    maximum: tuple[Count, ...]
 
     def admits(self, shape: Sequence[int]) -> bool:
         """Whether a shape lies in the range."""
@@ -39,13 +37,6 @@ class ShapeRange:
     def describe(self) -> str:
         """Returns for instance `1x3x224x224:8x3x224x224:32x3x224x224`."""
         return ":".join("x".join(map(str, shape)) for shape in (self.minimum, self.optimum, self.maximum))
-
-    def to_dict(self) -> dict[str, list[int]]:
-        return {"minimum": list(self.minimum), "optimum": list(self.optimum), "maximum": list(self.maximum)}
-
-    @staticmethod
-    def from_dict(data: Mapping[str, Any]) -> ShapeRange:
-        return ShapeRange(**{name: tuple(map(int, data[name])) for name in ("minimum", "optimum", "maximum")})
 
 
 def parse_shapes(texts: Sequence[str]) -> dict[str, ShapeRange]:

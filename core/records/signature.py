@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
 
-Dimension = int | str
+from msgspec import Meta
+
+from modelwright.core.records.codec import Count, Record
+
+Dimension = Count | str
 """A fixed size, or the name of a dynamic dimension (`batch`)."""
-_DTYPES = (
-    "bool", "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
-)  # fmt: skip
+Dtype = Annotated[
+    str,
+    Meta(max_length=7, pattern=r"^(bool|float(16|32|64)|u?int(8|16|32|64))$", description="a dtype of numpy"),
+]
 
 
-@dataclass(frozen=True, kw_only=True)
-class TensorSpec:
+class TensorSpec(Record):
     """One input or output.
 
     Attributes:
@@ -24,7 +27,7 @@ class TensorSpec:
     """
 
     name: str
-    dtype: str
+    dtype: Dtype
     shape: tuple[Dimension, ...] | None
 
     @property
@@ -36,31 +39,8 @@ class TensorSpec:
         shape = "unknown shape" if self.shape is None else "[" + ", ".join(str(d) for d in self.shape) + "]"
         return f"{self.name} {self.dtype} {shape}"
 
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "dtype": self.dtype,
-            "shape": None if self.shape is None else list(self.shape),
-        }
 
-    @staticmethod
-    def from_dict(data: dict[str, Any]) -> TensorSpec:
-        """Rebuilds what `to_dict` wrote.
-
-        Raises:
-            KeyError: A key is missing.
-            TypeError: A value is not of its type; the data may come from a foreign file.
-        """
-        name, dtype, shape = data["name"], data["dtype"], data["shape"]
-        if not isinstance(name, str) or dtype not in _DTYPES:
-            raise TypeError(f"{name!r} of dtype {dtype!r} is no tensor")
-        if shape is not None and not all(isinstance(size, int | str) for size in shape):
-            raise TypeError(f"{shape!r} is no shape")
-        return TensorSpec(name=name, dtype=dtype, shape=None if shape is None else tuple(shape))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Signature:
+class Signature(Record):
     """Inputs and outputs, in the graph's order."""
 
     inputs: tuple[TensorSpec, ...]
@@ -81,13 +61,3 @@ class Signature:
         """Whether every input's first dimension is dynamic, and the same one."""
         firsts = {spec.shape[0] if spec.shape else None for spec in self.inputs}
         return len(firsts) == 1 and isinstance(next(iter(firsts)), str)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"inputs": [s.to_dict() for s in self.inputs], "outputs": [s.to_dict() for s in self.outputs]}
-
-    @staticmethod
-    def from_dict(data: dict[str, Any]) -> Signature:
-        return Signature(
-            inputs=tuple(TensorSpec.from_dict(d) for d in data["inputs"]),
-            outputs=tuple(TensorSpec.from_dict(d) for d in data["outputs"]),
-        )

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from modelwright.core.errors import BadInputError
+from modelwright.core.records.codec import Count, Record
 from modelwright.core.records.signature import Signature, TensorSpec
 from modelwright.core.samples.archives import array_file_name, read_arrays
 from modelwright.core.samples.npy import NpyWriter
@@ -33,8 +33,7 @@ TUNING_LIMIT = 64
 _BLOCK_BYTES = 16 * 2**20
 
 
-@dataclass(frozen=True, kw_only=True)
-class SampleRef:
+class SampleRef(Record):
     """Names a part of a sample file, in a form that crosses a process border.
 
     Attributes:
@@ -47,25 +46,8 @@ class SampleRef:
 
     path: Path
     part: Part = "all"
-    limit: int | None = None
+    limit: Count | None = None
     holds_evaluation: bool = True
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "path": str(self.path),
-            "part": self.part,
-            "limit": self.limit,
-            "holds_evaluation": self.holds_evaluation,
-        }
-
-    @staticmethod
-    def from_dict(data: Mapping[str, Any]) -> SampleRef:
-        return SampleRef(
-            path=Path(data["path"]),
-            part=cast(Part, data["part"]),
-            limit=data["limit"],
-            holds_evaluation=data["holds_evaluation"],
-        )
 
 
 class SampleSet:

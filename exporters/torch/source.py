@@ -23,12 +23,13 @@ from modelwright.core.files import hash_file
 from modelwright.core.samples.archives import read_arrays
 from modelwright.core.samples.python_source import load_function, shorten_traceback
 from modelwright.core.samples.sample_set import LABELS, SampleRef
+from modelwright.core.versions import is_at_least
 
 Array = npt.NDArray[Any]
 
 _EXAMPLE_ROWS = 2
 """torch.export specialises a batch of 1, and so makes a dynamic batch of it impossible."""
-_LEAST_TORCH = (2, 10)
+_LEAST_TORCH = "2.10"
 """Earlier versions could be made to run code by a crafted file."""
 
 
@@ -128,10 +129,9 @@ def load_program(path: Path, samples: SampleRef | None) -> TorchSource:
         ToolchainMissingError: torch is too old to read untrusted files.
     """
     torch = import_torch()
-    found = tuple(int(part) for part in torch.__version__.split(".")[:2])
-    if found < _LEAST_TORCH:
+    if not is_at_least(torch.__version__, _LEAST_TORCH):
         raise ToolchainMissingError(
-            f"torch {torch.__version__} reads saved programs unsafely", hint="pip install 'torch>=2.10'"
+            f"torch {torch.__version__} reads saved programs unsafely", hint=f"pip install 'torch>={_LEAST_TORCH}'"
         )
     try:
         program = torch.export.load(str(path))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from modelwright.core.errors import BadInputError, ModelwrightError
 from modelwright.core.files import explain_os_error, hash_file, hash_json
 from modelwright.core.onnx.external_data import copy_external_files, find_external_files
+from modelwright.core.records.codec import decode, encode
 from modelwright.core.records.exported import PROGRAM_SUFFIX, combine_hashes, record_path
 from modelwright.core.samples.sample_set import SampleRef
 from modelwright.exporters.onnx.file import read_graph
@@ -54,7 +55,7 @@ def convert(
         BuildFailedError: It cannot be converted, or its ONNX form does not follow it.
     """
     out = Path(directory) / name
-    ref = None if samples is None else SampleRef.from_dict(samples)
+    ref = None if samples is None else decode(SampleRef, samples)
     with explain_os_error(out):
         if kind == "onnx":
             result = _pass_through(Path(path), out, progress)
@@ -193,7 +194,7 @@ def _assemble(
         except importlib.metadata.PackageNotFoundError:
             continue
     return {
-        "signature": checked.signature.to_dict(),
+        "signature": encode(checked.signature),
         "source": source,
         "num_parameters": checked.num_parameters,
         "opset": checked.opset,

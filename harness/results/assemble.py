@@ -14,6 +14,7 @@ from typing import Any
 
 from modelwright.core.errors import ModelwrightError
 from modelwright.core.records.artifact import Artifact
+from modelwright.core.records.codec import encode
 from modelwright.harness.meters.host_energy import describe_measured
 from modelwright.harness.meters.power_model import estimate_carbon, estimate_energy
 from modelwright.harness.results.device_figures import describe_computation
@@ -115,7 +116,7 @@ def describe_environment(host: Profile) -> dict[str, Any]:
         "cores": host.cores,
         "memory_bytes": host.memory_bytes,
         "instruction_sets": sorted(host.machine().instruction_sets),
-        "accelerators": [accelerator.to_dict() for accelerator in host.accelerators],
+        "accelerators": encode(host.accelerators),
         "virtual_machine": host.virtual_machine,
         "meters": list(host.meters),
         "meters_denied": list(host.meters_denied),

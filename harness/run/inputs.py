@@ -10,6 +10,7 @@ import numpy as np
 
 from modelwright.core.errors import BadInputError, MeasurementInvalidError
 from modelwright.core.records.artifact import Artifact
+from modelwright.core.records.codec import decode
 from modelwright.core.samples.sample_set import Array, SampleRef, open_samples
 
 ROTATED_INPUTS = 8
@@ -31,7 +32,7 @@ def read_inputs(artifact: Artifact, samples: dict[str, Any] | None, batch: int) 
     signature = artifact.manifest.signature
     if samples is None:
         return _read_packed_inputs(artifact, batch)
-    opened = open_samples(SampleRef.from_dict(samples), signature, checked=True)
+    opened = open_samples(decode(SampleRef, samples), signature, checked=True)
     if batch == 1:
         return list(opened.feeds(limit=ROTATED_INPUTS))
     return [

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, cast
+
+from msgspec.structs import replace
 
 from modelwright.core.errors import (
     BadInputError,
@@ -19,6 +21,7 @@ from modelwright.core.errors import (
 )
 from modelwright.core.outputs.fidelity import Fidelity, explain_divergence
 from modelwright.core.records.artifact import Artifact, verify_files
+from modelwright.core.records.codec import decode
 from modelwright.core.samples.sample_set import SampleRef
 from modelwright.harness.meters.gpu_bench import GpuBench, OnGpu, open_bench
 from modelwright.harness.meters.host_energy import Meter, find_meter, measure_idle_power_w
@@ -239,7 +242,7 @@ def _require_proved(proof: Mapping[str, Any] | None, runner: ArtifactRunner) -> 
     packed = None if proof is None else proof["packed"]
     if packed is None:
         return
-    fault = explain_divergence(Fidelity.from_dict(packed["fidelity"]), min_cosine=runner.min_cosine)
+    fault = explain_divergence(decode(Fidelity, packed["fidelity"]), min_cosine=runner.min_cosine)
     if fault is not None:
         raise MeasurementInvalidError(
             f"{runner.name} runs, but its outputs on this machine do not follow FP32: {fault}",

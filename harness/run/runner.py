@@ -9,6 +9,7 @@ from typing import Any, Self
 from modelwright.core.errors import MeasurementInvalidError
 from modelwright.core.process.child import Child
 from modelwright.core.records.artifact import Artifact
+from modelwright.core.records.codec import encode
 from modelwright.core.samples.sample_set import SampleRef
 from modelwright.harness.meters.gpu_bench import GpuBench, OnGpu
 from modelwright.harness.meters.gpu_watch import WindowOnGpu
@@ -105,7 +106,7 @@ class ArtifactRunner:
                 "directory": str(self._artifact.directory.resolve()),
                 "threads": self._settings.threads,
                 "batch": self._settings.batch,
-                "samples": None if samples is None else samples.to_dict(),
+                "samples": encode(samples),
                 "device": self.device,
                 "cuda_graph": self._settings.cuda_graph,
                 "spin": self._settings.spin,
@@ -168,7 +169,7 @@ class ArtifactRunner:
         if labelled is not None:
             counted = self._child.call(
                 "modelwright.harness.run.worker:count_correct_in_child",
-                {"samples": labelled.to_dict()},
+                {"samples": encode(labelled)},
                 timeout_s=LOAD_TIMEOUT_S,
             )
         if packed is None and counted is None:

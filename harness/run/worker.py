@@ -20,6 +20,7 @@ from modelwright.core.errors import MeasurementInvalidError, ModelwrightError, T
 from modelwright.core.nvidia.cuda import CudaDevice, explain_out_of_memory
 from modelwright.core.outputs.fidelity import FidelityMeter, count_correct
 from modelwright.core.records.artifact import Artifact, open_artifact
+from modelwright.core.records.codec import decode, encode
 from modelwright.core.records.signature import Signature
 from modelwright.core.samples.sample_set import Array, SampleRef, open_samples
 from modelwright.harness.run.device_timing import Lane, time_computations
@@ -357,19 +358,19 @@ def prove_on_reference() -> dict[str, Any] | None:
     for index in range(count):
         feeds, expected = take_reference_row(arrays, index)
         meter.add(expected, _state.session.run(feeds))
-    return {"fidelity": meter.result().to_dict(), "count": count, "correct": None, "correct_fp32": None}
+    return {"fidelity": encode(meter.result()), "count": count, "correct": None, "correct_fp32": None}
 
 
 def check_samples_in_child(samples: dict[str, Any], signature: dict[str, Any]) -> None:
     """Reads all samples once and refuses those that do not fit, before anything is measured on them."""
-    open_samples(SampleRef.from_dict(samples), Signature.from_dict(signature))
+    open_samples(decode(SampleRef, samples), decode(Signature, signature))
 
 
 def count_correct_in_child(samples: dict[str, Any]) -> dict[str, Any] | None:
     """Counts right answers of the loaded artifact on labelled samples; None without labels."""
     assert _state.artifact is not None
     assert _state.session is not None
-    opened = open_samples(SampleRef.from_dict(samples), _state.artifact.manifest.signature, checked=True)
+    opened = open_samples(decode(SampleRef, samples), _state.artifact.manifest.signature, checked=True)
     if opened.labels is None:
         return None
     correct = sum(

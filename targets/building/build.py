@@ -30,6 +30,7 @@ from modelwright.core.records.artifact import (
     verify_files,
     write_manifest,
 )
+from modelwright.core.records.codec import decode, encode
 from modelwright.core.records.exported import ExportedModel
 from modelwright.core.records.machine import Machine
 from modelwright.core.records.shapes import ShapeRange, require_shapes_admit, require_shapes_fit, resolve_shapes
@@ -126,7 +127,7 @@ def build(
                 signature=exported.signature,
                 source=exported.describe_source(),
                 samples=dict(evidence.described) | {"random": evidence.random},
-                machine=machine.to_dict(),
+                machine=encode(machine),
                 requires=built["requires"],
                 recipe=built["recipe"],
                 versions=built["versions"] | package_versions("modelwright"),
@@ -186,10 +187,10 @@ def _artifact_key(
             "model": exported.sha256,
             "program": exported.program_sha256 if record.uses_program else None,
             "samples": samples,
-            "machine": {k: v for k, v in machine.to_dict().items() if k not in ("name", "gpu")},
+            "machine": {k: v for k, v in encode(machine).items() if k not in ("name", "gpu")},
             "gpu": [machine.gpu.name, machine.gpu.compute_capability] if record.uses_gpu and machine.gpu else None,
             "options": dict(choice.options),
-            "shapes": {name: shapes.to_dict() for name, shapes in choice.shapes.items()} if record.uses_shapes else {},
+            "shapes": encode(choice.shapes) if record.uses_shapes else {},
             "packages": package_versions("modelwright", *find_distributions(record.build_packages)),
         }
     )
@@ -222,14 +223,14 @@ def _build_in_staging(
             "target": target.record.name,
             "model_path": str(exported.model_path),
             "program_path": str(exported.program_path) if target.record.uses_program else None,
-            "signature": exported.signature.to_dict(),
+            "signature": encode(exported.signature),
             "directory": str(staging),
-            "machine": machine.to_dict(),
-            "calibration": evidence.calibration.to_dict() if evidence.calibration else None,
-            "tuning": evidence.tuning.to_dict() if evidence.tuning else None,
+            "machine": encode(machine),
+            "calibration": encode(evidence.calibration),
+            "tuning": encode(evidence.tuning),
             "reference": str(evidence.reference / "tuning"),
             "options": dict(choice.options),
-            "shapes": {name: shapes.to_dict() for name, shapes in choice.shapes.items()},
+            "shapes": encode(choice.shapes),
             "scratch": scratch,
             "shared": str(evidence.shared),
         },
@@ -261,13 +262,13 @@ def build_in_child(
 ) -> dict[str, Any]:
     """Child side of a build: runs the target's own code; returns its `BuildResult` as JSON values."""
     backend = get_target(target)
-    parsed = Signature.from_dict(signature)
+    parsed = decode(Signature, signature)
     uses_samples = backend.record.uses_samples
     request = BuildRequest(
         model_path=Path(model_path),
         signature=parsed,
         directory=Path(directory),
-        machine=Machine.from_dict(machine),
+        machine=decode(Machine, machine),
         calibration=_open_part(calibration, parsed) if uses_samples else None,
         tuning=_open_part(tuning, parsed) if uses_samples else None,
         reference=read_reference(Path(reference)) if tuning and uses_samples else None,
@@ -275,7 +276,7 @@ def build_in_child(
         shared=Path(shared),
         progress=progress,
         options=options,
-        shapes={name: ShapeRange.from_dict(data) for name, data in shapes.items()},
+        shapes=decode(dict[str, ShapeRange], shapes),
         program_path=None if program_path is None else Path(program_path),
     )
     result = backend.build(request)
@@ -291,7 +292,7 @@ def build_in_child(
 
 def _open_part(ref: Mapping[str, Any] | None, signature: Signature) -> SampleSet | None:
     """Opens samples whose values were checked when the evidence was prepared."""
-    return None if ref is None else open_samples(SampleRef.from_dict(ref), signature, checked=True)
+    return None if ref is None else open_samples(decode(SampleRef, ref), signature, checked=True)
 
 
 def _prove_again(

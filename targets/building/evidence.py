@@ -7,12 +7,15 @@ does so on the tuning part, and the evaluation part only judges.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from modelwright.core.errors import BadInputError
 from modelwright.core.process.child import Progress, run_in_child
+from modelwright.core.records.codec import decode, encode
 from modelwright.core.records.exported import ExportedModel
 from modelwright.core.records.signature import Signature
 from modelwright.core.samples.sample_set import SampleRef, open_samples
@@ -98,8 +101,8 @@ def prepare_evidence(
         "modelwright.targets.building.evidence:describe_in_child",
         {
             "model_path": str(exported.model_path),
-            "signature": exported.signature.to_dict(),
-            "parts": {name: ref.to_dict() for name, ref in parts.items()},
+            "signature": encode(exported.signature),
+            "parts": encode(parts),
             "reference": str(scratch),
         },
         purpose=f"reading the samples and running {exported.model_path.name} in FP32",
@@ -126,10 +129,10 @@ def describe_in_child(
     """Child side of `prepare_evidence`: returns part -> path, count, SHA-256, labelled; None for an empty part."""
     from modelwright.core.outputs.reference import write_reference
 
-    parsed = Signature.from_dict(signature)
+    parsed = decode(Signature, signature)
     described: dict[str, Any] = {}
     for name, data in parts.items():
-        ref = SampleRef.from_dict(data)
+        ref = decode(SampleRef, data)
         progress(f"reading the {name} samples")
         samples = open_samples(ref, parsed)
         if samples.count == 0:

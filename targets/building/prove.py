@@ -16,6 +16,7 @@ from modelwright.core.errors import BuildFailedError
 from modelwright.core.outputs.fidelity import Fidelity, FidelityMeter, count_correct, explain_divergence
 from modelwright.core.outputs.reference import ReferenceModel, read_reference
 from modelwright.core.process.child import Progress, run_in_child
+from modelwright.core.records.codec import decode, encode
 from modelwright.core.records.exported import ExportedModel
 from modelwright.core.records.machine import Machine
 from modelwright.core.records.signature import Signature
@@ -70,8 +71,8 @@ def prove(
     if not readiness.ok and emulation is None:
         return None, f"not proved: {readiness.reason}; `modelwright measure` proves it on the device"
     shared = {
-        "signature": exported.signature.to_dict(),
-        "evaluation": evidence.evaluation.to_dict(),
+        "signature": encode(exported.signature),
+        "evaluation": encode(evidence.evaluation),
         "reference": str(evidence.reference / "evaluation"),
         "threads": threads,
     }
@@ -99,7 +100,7 @@ def prove(
             timeout_s=PROOF_TIMEOUT_S,
         )
     assert isinstance(proof, dict)
-    fault = explain_divergence(Fidelity.from_dict(proof["fidelity"]), min_cosine=target.record.min_cosine)
+    fault = explain_divergence(decode(Fidelity, proof["fidelity"]), min_cosine=target.record.min_cosine)
     if fault is not None:
         raise BuildFailedError(
             f"{name} was built, but its outputs do not follow FP32: {fault}",
@@ -117,7 +118,7 @@ def describe_conditions(evidence: Evidence, host: Machine, threads: int) -> dict
     """Returns what a proof holds for."""
     return {
         "samples_sha256": evidence.described["evaluation"]["sha256"],
-        "host": host.to_dict(),
+        "host": encode(host),
         "threads": threads,
     }
 
@@ -134,7 +135,7 @@ def prove_in_child(
     threads: int,
 ) -> dict[str, Any]:
     """Child side of a proof: fidelity, and accuracy where there are labels, on consecutive evaluation samples."""
-    parsed = Signature.from_dict(signature)
+    parsed = decode(Signature, signature)
     settings = RunSettings(threads=threads, device=device)
     with get_target(target).load(Path(directory), model_file, recipe, parsed, settings) as session:
         proof = _compare(session.run, parsed, evaluation, reference)
@@ -146,13 +147,13 @@ def prove_emulation_in_child(
 ) -> dict[str, Any]:
     """Child side of a proof by emulation: ONNX Runtime evaluates the graph on the CPU."""
     with ReferenceModel(path, threads=threads, config=_AS_WRITTEN) as model:
-        proof = _compare(model.run, Signature.from_dict(signature), evaluation, reference)
+        proof = _compare(model.run, decode(Signature, signature), evaluation, reference)
     version = package_versions("onnxruntime").get("onnxruntime", "of unknown version")
     return proof | {"emulated": f"onnxruntime {version} on the CPU", "device": "cpu"}
 
 
 def _compare(run: _Run, signature: Signature, evaluation: Mapping[str, Any], reference: str) -> dict[str, Any]:
-    samples = open_samples(SampleRef.from_dict(evaluation), signature, checked=True)
+    samples = open_samples(decode(SampleRef, evaluation), signature, checked=True)
     expected = read_reference(Path(reference))
     meter = FidelityMeter()
     correct = {"artifact": 0, "fp32": 0}
@@ -164,7 +165,7 @@ def _compare(run: _Run, signature: Signature, evaluation: Mapping[str, Any], ref
             correct["fp32"] += count_correct(expected[index], samples.labels[index])
     labelled = samples.labels is not None
     return {
-        "fidelity": meter.result().to_dict(),
+        "fidelity": encode(meter.result()),
         "count": samples.count,
         "correct": correct["artifact"] if labelled else None,
         "correct_fp32": correct["fp32"] if labelled else None,

@@ -33,6 +33,10 @@ class OpenvinoTarget(Target):
 
     precision_hint: ClassVar[str]
 
+    def suits(self, machine: Machine) -> bool:
+        """On x86; on Arm only who names it gets it. See `Target.suits`."""
+        return machine.architecture == "x86_64"
+
     def build(self, request: BuildRequest) -> BuildResult:
         request.progress("converting to OpenVINO IR")
         with silence_vendor():
@@ -128,6 +132,9 @@ class OpenvinoBf16(OpenvinoTarget):
         # operation) to 0.995, which is no fault of the artifact; a wrong graph falls far below.
         min_cosine=0.99,
     )
+
+    def suits(self, machine: Machine) -> bool:
+        return super().suits(machine) and bool(machine.instruction_sets & BF16_INSTRUCTION_SETS)
 
     def check_build(self, machine: Machine) -> Readiness:
         return _check_bf16(machine) or super().check_build(machine)

@@ -17,6 +17,7 @@ import numpy as np
 from modelwright.core.errors import MeasurementInvalidError, ModelwrightError, ToolchainMissingError
 from modelwright.core.nvidia.cuda import CudaDevice, DeviceBuffer, PinnedBuffer, Stream
 from modelwright.core.records.signature import Signature
+from modelwright.core.versions import is_at_least
 from modelwright.targets.contract import Array, Computation, Feeds, RunSettings, Session
 from modelwright.targets.graphs.run import blame, session_options
 from modelwright.targets.ort.cuda_placement import (
@@ -31,7 +32,7 @@ from modelwright.targets.ort.cuda_placement import (
 )
 from modelwright.targets.readiness import require_import
 
-LEAST_ORT = (1, 24)
+LEAST_ORT = "1.24"
 """The first that tells which node it assigned to which provider."""
 _COLOR = re.compile(r"\x1b\[[\d;]*m")
 _PRINTED_LINES = 10
@@ -249,10 +250,10 @@ def import_ort() -> Any:
             f"the onnxruntime {ort.__version__} that is installed has no CUDA provider: it is the CPU package",
             hint=INSTALL_HINT,
         )
-    if tuple(int(part) for part in ort.__version__.split(".")[:2]) < LEAST_ORT:
+    if not is_at_least(ort.__version__, LEAST_ORT):
         raise ToolchainMissingError(
             f"onnxruntime-gpu {ort.__version__} does not tell where nodes run",
-            hint="pip install 'onnxruntime-gpu>=1.24'",
+            hint=f"pip install 'onnxruntime-gpu>={LEAST_ORT}'",
         )
     ort.preload_dlls()
     return ort

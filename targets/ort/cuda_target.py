@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from modelwright.core.nvidia.cuda import CudaDevice, probe_driver
 from modelwright.core.records.machine import Machine
 from modelwright.core.records.signature import Signature
+from modelwright.core.versions import parse_version
 from modelwright.targets.contract import (
     BuildRequest,
     BuildResult,
@@ -101,11 +102,13 @@ def check_driver() -> Readiness:
         return Readiness.no(status.reason or "there is no NVIDIA driver", status.hint)
     installed = find_installed()
     built_for = None if installed is None else installed.cuda_version
-    if built_for and status.cuda_version and _major(status.cuda_version) < _major(built_for):
-        return Readiness.no(
-            f"onnxruntime-gpu was built for CUDA {built_for}, and the driver supports CUDA {status.cuda_version}",
-            f"update the NVIDIA driver, or install an onnxruntime-gpu for CUDA {_major(status.cuda_version)}",
-        )
+    if built_for and status.cuda_version:
+        supported = parse_version(status.cuda_version).major
+        if supported < parse_version(built_for).major:
+            return Readiness.no(
+                f"onnxruntime-gpu was built for CUDA {built_for}, and the driver supports CUDA {status.cuda_version}",
+                f"update the NVIDIA driver, or install an onnxruntime-gpu for CUDA {supported}",
+            )
     return Readiness.yes()
 
 
@@ -210,7 +213,3 @@ class OrtCudaFp16(_OrtCudaTarget):
         graph = make_fp16(request, target_name=self.record.name)
         file = copy_model(graph.path, request.directory, MODEL_FILE)
         return self._finish(request, file, graph.recipe, graph)
-
-
-def _major(version: str) -> int:
-    return int(version.split(".")[0])

@@ -14,10 +14,11 @@ from typing import Any
 from modelwright.core.errors import BuildFailedError, MeasurementInvalidError, ToolchainMissingError
 from modelwright.core.records.exported import PROGRAM_CALL_FILE
 from modelwright.core.records.signature import Signature
+from modelwright.core.versions import is_at_least
 from modelwright.targets.pytorch.precision import LoweredCall, drop_assertions, make_functional
 from modelwright.targets.readiness import require_import
 
-LEAST_TORCH = (2, 10)
+LEAST_TORCH = "2.10"
 """Earlier versions could be made to run code by a crafted file."""
 _EXAMPLE_SIZE = 2
 """Of a dynamic dimension while capturing: torch takes a 1 for a constant."""
@@ -31,9 +32,9 @@ def import_torch() -> Any:
     """
     torch = require_import("torch", "torch")
     require_import("torch.export", "torch")
-    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < LEAST_TORCH:
+    if not is_at_least(torch.__version__, LEAST_TORCH):
         raise ToolchainMissingError(
-            f"torch {torch.__version__} reads saved programs unsafely", hint="pip install 'torch>=2.10'"
+            f"torch {torch.__version__} reads saved programs unsafely", hint=f"pip install 'torch>={LEAST_TORCH}'"
         )
     return torch
 

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 from modelwright.core.errors import BuildFailedError
 from modelwright.core.records.machine import Machine
 from modelwright.core.records.signature import Signature
+from modelwright.core.versions import is_at_least, parse_version
 from modelwright.targets.contract import BuildRequest, BuildResult, Device, RunSettings, Session, Target, TargetRecord
 from modelwright.targets.pytorch.eager import make_examples, restore_eager_speed
 from modelwright.targets.pytorch.precision import count_bytes, count_compute, name_operator
@@ -42,13 +43,21 @@ _FAST_INSTRUCTION_SETS = {
     "bf16": frozenset({"avx512_bf16", "amx_bf16", "bf16"}),
 }
 """Without one of them, a CPU converts each value to FP32 and back."""
-_PACKAGES = {"torch": "torch>=2.10"}
+_BF16_CAPABILITY = "8.0"
+"""Of Ampere; older GPUs emulate BF16."""
+_PACKAGES = {"torch": f"torch>={LEAST_TORCH}"}
 
 
 class _TorchTarget(Target):
     """What the six have in common."""
 
     compiled: ClassVar[bool] = False
+
+    def suits(self, machine: Machine) -> bool:
+        """On GPUs, BF16 where it is not emulated; eager FP32 on PCs too: what the user has before any other target."""
+        if machine.gpu is None:
+            return machine.architecture == "x86_64" and self.record.precision == "fp32" and not self.compiled
+        return self.record.precision != "bf16" or is_at_least(machine.gpu.compute_capability, _BF16_CAPABILITY)
 
     def check_build(self, machine: Machine) -> Readiness:
         readiness = super().check_build(machine)
@@ -72,7 +81,7 @@ class _TorchTarget(Target):
             return readiness
         made = str(requires.get("packages", {}).get("torch", "")).removeprefix(">=")
         found = package_versions("torch").get("torch", "")
-        if made and found and _parse_version(found) < _parse_version(made):
+        if made and found and parse_version(found).release[:2] < parse_version(made).release[:2]:
             return Readiness.no(
                 f"it was built by torch {made}, and torch {found} here may not read its program",
                 f"pip install 'torch>={made}', or build it again with the torch that is here",
@@ -99,7 +108,7 @@ class _TorchTarget(Target):
                 hint=f"use {record.runtime}-fp32",
             )
         save_program(torch, program, request.directory / MODEL_FILE)
-        version = ".".join(str(torch.__version__).split("+")[0].split(".")[:2])
+        version = parse_version(str(torch.__version__))
         return BuildResult(
             model_file=MODEL_FILE,
             recipe={
@@ -112,7 +121,7 @@ class _TorchTarget(Target):
                 "float32_operators": _list_float32(torch, program) if dtype is not None else None,
                 "example_shapes": list_example_shapes(torch, program, request.signature),
             },
-            requires={"packages": {"torch": f">={version}"}},
+            requires={"packages": {"torch": f">={version.major}.{version.minor}"}},
             versions=package_versions("torch", "triton"),
             notes=_note_speed(record.precision, request.machine),
         )
@@ -148,8 +157,8 @@ class _TorchTarget(Target):
 def check_version() -> Readiness:
     """Says whether the installed torch reads saved programs safely."""
     found = package_versions("torch").get("torch")
-    if found is not None and _parse_version(found) < LEAST_TORCH:
-        return Readiness.no(f"torch {found} reads saved programs unsafely", "pip install 'torch>=2.10'")
+    if found is not None and not is_at_least(found, LEAST_TORCH):
+        return Readiness.no(f"torch {found} reads saved programs unsafely", f"pip install 'torch>={LEAST_TORCH}'")
     return Readiness.yes()
 
 
@@ -183,10 +192,6 @@ def find_cuda_build() -> str | None:
     except OSError:
         return None
     return found[1] if found else None
-
-
-def _parse_version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", text.split("+")[0])[:2])
 
 
 def _list_float32(torch: Any, program: Any) -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.core.errors import BuildFailedError, ModelwrightError
+from modelwright.core.records.codec import encode
 from modelwright.core.records.shapes import ShapeRange
 from modelwright.core.records.signature import Signature
 from modelwright.targets.tensorrt.flavours import Flavour
@@ -66,7 +67,7 @@ class EngineSettings:
         """Returns a JSON form, for the recipe."""
         return {
             "compute_capabilities": list(self.compute_capabilities),
-            "shapes": {name: shapes.to_dict() for name, shapes in self.shapes.items()},
+            "shapes": encode(self.shapes),
             "workspace_mb": self.workspace_mb,
             "optimization_level": self.optimization_level,
             "tf32": self.tf32,

@@ -7,16 +7,17 @@ AOT and TensorRT-RTX Engines", "Engine Compatibility" and "Timing Cache Migratio
 from __future__ import annotations
 
 import importlib.metadata
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from packaging.specifiers import InvalidSpecifier, Specifier, SpecifierSet
+from packaging.version import InvalidVersion, Version
+
 from modelwright.core.errors import ToolchainMissingError
+from modelwright.core.versions import is_at_least, parse_version
 from modelwright.targets.contract import TargetOption
 from modelwright.targets.readiness import Readiness, check_packages, require_import
-
-Version = tuple[int, ...]
 
 _WORKSPACE = TargetOption(
     name="workspace-mb",
@@ -215,19 +216,13 @@ def import_flavour(flavour: Flavour) -> Any:
 
 
 def _explain_version(flavour: Flavour, version: str) -> tuple[str, str] | None:
-    if parse_version(version) >= parse_version(flavour.minimum_version):
+    if is_at_least(version, flavour.minimum_version):
         return None
     wanted = " ".join(f"'{requirement}'" for requirement in flavour.packages.values())
     return (
         f"{flavour.title} {version} is too old: {flavour.minimum_version} or later is needed",
         f"pip install {wanted}",
     )
-
-
-def parse_version(text: str) -> Version:
-    """Returns the leading numbers of a version: `10.13.0.35` -> (10, 13, 0, 35)."""
-    match = re.match(r"\d+(\.\d+)*", text)
-    return tuple(int(part) for part in match.group().split(".")) if match else ()
 
 
 def make_version_rule(flavour: Flavour, version: str, *, version_compatible: bool) -> str:
@@ -237,28 +232,28 @@ def make_version_rule(flavour: Flavour, version: str, *, version_compatible: boo
     """
     if not (flavour.outlives_version and version_compatible):
         return f"=={version}"
-    major = parse_version(version)[0]
-    return f">={version},<{major + 2 if major == 10 else major + 1}"
+    built = parse_version(version)
+    return f">={built.public},<{built.major + (2 if built.major == 10 else 1)}"
 
 
 def fits_version(rule: str, version: str) -> bool:
     """Whether a version is what a rule of `make_version_rule` asks for.
 
     Where one of two versions is shorter (a distribution's `10.13.0`, the module's `10.13.0.35`), their common part
-    decides whether they are equal.
+    decides.
     """
-    found = parse_version(version)
-    for clause in rule.split(","):
-        match = re.fullmatch(r"\s*(==|>=|<)\s*([\d.]+)\s*", clause)
-        if match is None:
-            return False
-        wanted = parse_version(match.group(2))
-        length = min(len(wanted), len(found))
-        equal = found[:length] == wanted[:length]
-        holds = {"==": equal, ">=": equal or found >= wanted, "<": found < wanted}
-        if not holds[match.group(1)]:
-            return False
-    return True
+    try:
+        clauses, found = SpecifierSet(rule), Version(version)
+        return len(clauses) > 0 and all(_fits(clause, found) for clause in clauses)
+    except (InvalidSpecifier, InvalidVersion):
+        return False
+
+
+def _fits(clause: Specifier, found: Version) -> bool:
+    wanted = Version(clause.version).release
+    length = min(len(wanted), len(found.release))
+    least, cut = (".".join(map(str, release[:length])) for release in (wanted, found.release))
+    return Specifier(f"{clause.operator}{least}").contains(cut)
 
 
 def find_runnable_capabilities(flavour: Flavour, hardware_compatible: str, built_for: str) -> tuple[str, ...] | str:
@@ -269,7 +264,7 @@ def find_runnable_capabilities(flavour: Flavour, hardware_compatible: str, built
 def fits_capability(rule: tuple[str, ...] | str, capability: str) -> bool:
     """Whether a GPU's compute capability is what a rule of `find_runnable_capabilities` asks for."""
     if isinstance(rule, str):
-        return parse_version(capability) >= parse_version(rule.removeprefix(">="))
+        return is_at_least(capability, rule.removeprefix(">="))
     return capability in rule
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from modelwright.core.records.machine import Gpu, Machine
+from modelwright.core.versions import parse_version
 from modelwright.targets.readiness import Readiness
 from modelwright.targets.tensorrt.flavours import (
     Flavour,
@@ -17,7 +18,6 @@ from modelwright.targets.tensorrt.flavours import (
     fits_capability,
     fits_version,
     make_version_rule,
-    parse_version,
 )
 
 
@@ -153,11 +153,11 @@ def check_driver(flavour: Flavour, cuda_version: str | None) -> Readiness:
         cuda_version: The newest that the driver supports; None when it does not tell.
     """
     wanted = _find_cuda_major(flavour)
-    if wanted is None or cuda_version is None or parse_version(cuda_version)[0] >= wanted:
+    if wanted is None or cuda_version is None or parse_version(cuda_version).major >= wanted:
         return Readiness.yes()
     return Readiness.no(
         f"the NVIDIA driver supports CUDA {cuda_version}, and the installed {flavour.title} is made for CUDA {wanted}",
-        f"update the NVIDIA driver, or install the packages whose name ends in -cu{parse_version(cuda_version)[0]}",
+        f"update the NVIDIA driver, or install the packages whose name ends in -cu{parse_version(cuda_version).major}",
     )
 
 

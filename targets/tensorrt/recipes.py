@@ -6,12 +6,12 @@ comes from AutoCast, INT8 from symmetric Q/DQ pairs in a graph whose other nodes
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from typing import Any
 
 from modelwright.core.errors import BuildFailedError
 from modelwright.core.onnx.facts import find_opset
+from modelwright.core.versions import is_at_least
 from modelwright.targets.contract import BuildRequest
 from modelwright.targets.graphs.classify import GraphKind, classify_graph
 from modelwright.targets.graphs.dtypes import find_float_types, infer_tensor_types
@@ -38,7 +38,7 @@ from modelwright.targets.tensorrt.quantize import SYMMETRIC_RANGES, PairBuilder,
 HALF_SCALES_OPSET = 19
 """The first opset whose QuantizeLinear and DequantizeLinear work on float16."""
 _ALPHAS = (None, 0.7, 0.5, 0.8)
-_HALF_PAIRS_RUNTIME = (1, 30)
+_HALF_PAIRS_RUNTIME = "1.30"
 """The first ONNX Runtime that evaluates float16 pairs right on a CPU: 1.24 was off by 20 times the error."""
 
 
@@ -132,7 +132,7 @@ def _finish(
     }
     notes = [*result.notes, *cast.notes]
     runtime = package_versions("onnxruntime").get("onnxruntime", "0.0")
-    if tuple(int(part) for part in re.findall(r"\d+", runtime)[:2]) < _HALF_PAIRS_RUNTIME:
+    if not is_at_least(runtime, _HALF_PAIRS_RUNTIME):
         notes.append(
             f"onnxruntime {runtime} evaluates float16 pairs inexactly: the engine follows FP32 closer than told"
         )

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
+
+from msgspec.structs import replace
 
 from modelwright.core.cache import get_cache_folder
 from modelwright.core.errors import ToolchainMissingError, UsageError
@@ -67,6 +68,11 @@ class _Tensorrt(Target):
     """What the six have in common: all but the record and the flavour."""
 
     flavour: ClassVar[Flavour]
+
+    def suits(self, machine: Machine) -> bool:
+        """On GPUs that the flavour can build for; see `Target.suits`."""
+        known = self.flavour.compute_capabilities
+        return machine.gpu is not None and (not known or machine.gpu.compute_capability in known)
 
     def check_build(self, machine: Machine) -> Readiness:
         """Says whether this host can build an engine for `machine`; see `Target.check_build`."""

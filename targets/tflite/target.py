@@ -16,6 +16,7 @@ import numpy as np
 
 from modelwright.core.errors import BuildFailedError, ToolchainMissingError
 from modelwright.core.files import write_json
+from modelwright.core.records.machine import HOST
 from modelwright.core.records.signature import Signature
 from modelwright.core.samples.sample_set import SampleSet
 from modelwright.targets.contract import (
@@ -47,6 +48,13 @@ _INT8_GOAL = 0.998
 
 class _Tflite(Target):
     """What the four precisions share."""
+
+    def suits(self, machine: Machine) -> bool:
+        """On boards and desktops; beside a GPU only on this very machine, where all that runs is tried.
+
+        The profile of a card leaves the CPU beside it open. See `Target.suits`.
+        """
+        return machine.gpu is None or machine.architecture == "aarch64" or machine.name == HOST
 
     def check_build(self, machine: Machine) -> Readiness:
         from modelwright.targets.tflite.environment import find_environment

@@ -9,7 +9,6 @@ import pytest
 from modelwright.core.errors import BadInputError
 from modelwright.profiles import builtin_names, builtin_profiles, load_profile
 from modelwright.profiles.builtin import load_builtin
-from modelwright.profiles.detect import suiting_targets
 
 REQUIRED = {
     "x86-avx2",
@@ -35,7 +34,6 @@ def test_each_loads_and_gives_a_source_for_every_figure(name: str) -> None:
     profile = load_profile(name)
 
     assert profile.name == name
-    assert profile.targets
     assert profile.power is not None
     figures = ["cpu", "memory", "power.tdp_w", "power.inference_share"]
     figures += ["power.idle_w"] if profile.power.idle_w is not None else []
@@ -78,28 +76,6 @@ def test_the_desktop_is_as_required() -> None:
 def test_dot_products_are_where_the_silicon_has_them() -> None:
     having = {profile.name for profile in builtin_profiles() if profile.machine().has_int8_dot_product}
     assert having == {"x86-avx512-vnni", "x86-amx", "raspberry-pi-5", "jetson-orin-nano"}
-
-
-def test_targets_suit() -> None:
-    for profile in builtin_profiles():
-        has_bf16 = bool(profile.instruction_sets & {"avx512_bf16", "amx_bf16"})
-        assert ("openvino-bf16" in profile.targets) == has_bf16, profile.name
-        tensorrt = any(target.startswith("tensorrt-") for target in profile.targets)
-        assert tensorrt == bool(profile.accelerators), profile.name
-        if profile.name.startswith("raspberry"):
-            assert {target.split("-")[0] for target in profile.targets} == {"ort", "tflite"}
-    assert "tensorrt-rtx-int8" in load_profile("rtx-4090").targets
-    assert "tensorrt-rtx-int8" not in load_profile("nvidia-h200").targets
-
-
-@pytest.mark.parametrize("name", sorted(REQUIRED))
-def test_a_profile_lists_what_its_machine_would_be_found_to_suit(name: str) -> None:
-    """The GPU profiles leave out TFLite, whose place is on the edge; all else is what detection says."""
-    profile = load_profile(name)
-    found = suiting_targets(profile.architecture, profile.instruction_sets, profile.accelerators)
-    edge = not profile.accelerators or profile.architecture == "aarch64"
-    assert set(profile.targets) == {target for target in found if edge or not target.startswith("tflite")}
-    assert len(set(profile.targets)) == len(profile.targets)
 
 
 def test_an_unknown_name_lists_what_is_close_and_all_names() -> None:

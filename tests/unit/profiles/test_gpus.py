@@ -7,7 +7,6 @@ import os
 import pytest
 from fake_driver.build import build_fake_driver
 
-from modelwright.profiles.detect import suiting_targets
 from modelwright.profiles.gpus import GpuProbe, probe_gpus, select_visible, sort_as_cuda
 from modelwright.profiles.schema import Accelerator
 
@@ -123,22 +122,3 @@ def test_visible_gpus(visible: str | None, expected: list[int]) -> None:
 def test_capabilities_are_ordered_as_numbers() -> None:
     assert sort_as_cuda(["8.6", "12.0", "9.0", "8.6", None], None) == [1, 2, 0, 3, 4]
     assert sort_as_cuda(["8.6", "12.0"], "PCI_BUS_ID") == [0, 1]
-
-
-@pytest.mark.parametrize(
-    ("capability", "bf16", "rtx"),
-    [("7.5", False, True), ("8.0", True, True), ("8.7", True, False), ("9.0", True, False), ("12.0", True, True)],
-)
-def test_targets_of_a_card_go_by_its_capability(capability: str, bf16: bool, rtx: bool) -> None:
-    card = Accelerator(kind="cuda", name="NVIDIA", compute_capability=capability, memory_bytes=None)
-    targets = suiting_targets("x86_64", frozenset({"avx2"}), (card,))
-    assert {"torch-fp32", "torch-compile-fp16", "ort-cuda-fp16", "tensorrt-fp32", "tensorrt-int8"} <= set(targets)
-    assert ("torch-bf16" in targets, "torch-compile-bf16" in targets) == (bf16, bf16)
-    assert {f"tensorrt-rtx-{precision}" in targets for precision in ("fp32", "fp16", "int8")} == {rtx}
-    assert len(set(targets)) == len(targets)
-
-
-def test_without_a_card_a_pc_has_what_the_user_has_today() -> None:
-    assert "torch-fp32" in suiting_targets("x86_64", frozenset({"avx2"}), ())
-    assert not [name for name in suiting_targets("x86_64", frozenset(), ()) if "cuda" in name or "tensorrt" in name]
-    assert not [name for name in suiting_targets("aarch64", frozenset({"asimd"}), ()) if name.startswith("torch")]

@@ -17,6 +17,7 @@ from modelwright.core.outputs.fidelity import (
     explain_divergence,
     find_scores,
 )
+from modelwright.core.records.codec import decode, encode
 
 
 def row(*values: float) -> dict[str, np.ndarray]:
@@ -89,7 +90,7 @@ def test_non_finite_candidate_does_not_follow(bad: float) -> None:
     output = only(fidelity)
     assert (output.nonfinite, output.cosine_mean, output.cosine_min, fidelity.agreement) == (1, 0.0, 0.0, 0.0)
     assert "NaN or infinite" in (explain_divergence(fidelity, 0.5) or "")
-    json.dumps(fidelity.to_dict(), allow_nan=False)
+    json.dumps(encode(fidelity), allow_nan=False)
 
 
 def test_elements_where_the_reference_is_infinite_do_not_count() -> None:
@@ -130,7 +131,7 @@ def test_swapped_layout_is_recognised(shape: tuple[int, ...]) -> None:
     fidelity = compare_outputs(reference, candidate)
     assert fidelity.outputs[0].layout == (0, 3, 1, 2)
     assert "NHWC" in (explain_divergence(fidelity, 0.99) or "")
-    assert Fidelity.from_dict(json.loads(json.dumps(fidelity.to_dict()))) == fidelity
+    assert decode(Fidelity, json.loads(json.dumps(encode(fidelity)))) == fidelity
     noise = [{"y": rng.standard_normal(shape).astype(np.float32)} for _ in range(3)]
     other = compare_outputs(reference, noise)
     assert other.outputs[0].layout is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from modelwright.core.errors import UsageError
+from modelwright.core.records.codec import decode, encode
 from modelwright.core.records.shapes import (
     ShapeRange,
     parse_shapes,
@@ -28,7 +29,7 @@ def test_min_opt_max_are_read_in_that_order() -> None:
     found = parse_shapes(["x=1x3x224x224:8x3x224x224:32x3x224x224"])
     assert found == {"x": ShapeRange(minimum=(1, 3, 224, 224), optimum=(8, 3, 224, 224), maximum=(32, 3, 224, 224))}
     assert found["x"].describe() == "1x3x224x224:8x3x224x224:32x3x224x224"
-    assert ShapeRange.from_dict(found["x"].to_dict()) == found["x"]
+    assert decode(ShapeRange, encode(found["x"])) == found["x"]
 
 
 def test_one_shape_is_all_three_and_commas_and_repetition_separate_inputs() -> None:
