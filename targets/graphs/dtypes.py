@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from modelwright.core.errors import BuildFailedError
 from modelwright.targets.readiness import require_import
@@ -17,8 +14,6 @@ COMPUTE_OPERATORS = frozenset(
 )
 """Operators that a network spends its time in: their types are the network's precision."""
 PAIR_OPERATORS = ("QuantizeLinear", "DequantizeLinear")
-_SMALL_VALUES = 1024
-"""Initializers up to this size may be shapes, which shape inference reads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +25,7 @@ class FloatTypes:
             (both operands come out of DequantizeLinear), `unknown`. Only of `COMPUTE_OPERATORS`.
         float32_nodes: Names of all nodes that read or write float32 tensors, conversions between types left out.
         half_nodes: How many nodes of any kind work on float16 tensors.
-        nodes: Name (`name_node`) of the main graph's nodes among `COMPUTE_OPERATORS` -> type.
+        nodes: Name (`name_layer`) of the main graph's nodes among `COMPUTE_OPERATORS` -> type.
     """
 
     compute: Mapping[str, Mapping[str, int]]
@@ -45,33 +40,30 @@ class FloatTypes:
 
 def find_float_types(model: Any) -> FloatTypes:
     """Reads the types that a graph's layers compute in from its tensors: declared, inferred, and by its Cast nodes."""
-    types = infer_tensor_types(model)
     compute: dict[str, dict[str, int]] = {}
     single: list[str] = []
     nodes: dict[str, str] = {}
     half = 0
-    for graph, prefix in walk_graphs(model.graph, ""):
-        producers = {name: node for node in graph.node for name in node.output}
-        for node in graph.node:
-            if node.op_type in ("Cast", "Constant", *PAIR_OPERATORS):
-                continue
-            seen = {types.get(name) for name in (*node.input, *node.output) if name}
-            if "float16" in seen:
-                half += 1
-            if "float32" in seen and "float16" not in seen:
-                single.append(prefix + (node.name or node.output[0]))
-            if node.op_type in COMPUTE_OPERATORS:
-                kind = _find_compute_type(node, types, producers)
-                per_type = compute.setdefault(node.op_type, {})
-                per_type[kind] = per_type.get(kind, 0) + 1
-                if not prefix:
-                    nodes[name_node(node)] = kind
+    for node, prefix in walk_nodes(infer_types(model).graph):
+        if node.op_type in ("Cast", "Constant", *PAIR_OPERATORS):
+            continue
+        seen = {name_type(value.dtype) for value in (*node.inputs, *node.outputs) if value is not None}
+        if "float16" in seen:
+            half += 1
+        if "float32" in seen and "float16" not in seen:
+            single.append(prefix + (node.name or node.outputs[0].name))
+        if node.op_type in COMPUTE_OPERATORS:
+            kind = _find_compute_type(node)
+            per_type = compute.setdefault(node.op_type, {})
+            per_type[kind] = per_type.get(kind, 0) + 1
+            if not prefix:
+                nodes[name_layer(node.name, node.outputs[0].name)] = kind
     return FloatTypes(compute=compute, float32_nodes=tuple(single), half_nodes=half, nodes=nodes)
 
 
-def name_node(node: Any) -> str:
+def name_layer(name: str, first_output: str) -> str:
     """Returns a node's name, or what TensorRT's parser calls one without."""
-    return str(node.name or f"node_of_{node.output[0]}")
+    return name or f"node_of_{first_output}"
 
 
 def require_half(model: Any, target_name: str) -> FloatTypes:
@@ -107,82 +99,77 @@ class TensorFacts:
 
 
 def infer_tensors(model: Any) -> dict[str, TensorFacts]:
-    """Returns what is declared and can be inferred of the tensors of all graphs of a model.
+    """Returns what is declared and can be inferred of the tensors of a model's main graph, where the type is known."""
+    require_import("onnx_ir", "modelopt")
+    from onnx_ir.convenience import create_value_mapping
 
-    Weights are not copied: shape inference sees large initializers as inputs.
-    """
-    onnx = require_import("onnx", "onnx")
-    light = _copy_without_weights(model, onnx)
-    with contextlib.suppress(Exception):  # bare C++ exceptions; what is declared is there without the inference
-        light = onnx.shape_inference.infer_shapes(light)
     facts: dict[str, TensorFacts] = {}
-    for graph, _ in walk_graphs(light.graph, ""):
-        for value in (*graph.input, *graph.output, *graph.value_info):
-            found = value.type.tensor_type
-            if found.elem_type:
-                sizes = [
-                    dim.dim_param or (dim.dim_value if dim.HasField("dim_value") else None) for dim in found.shape.dim
-                ]
-                facts[value.name] = TensorFacts(
-                    dtype=name_type(found.elem_type), shape=tuple(sizes) if found.HasField("shape") else None
-                )
-        for tensor in graph.initializer:
-            facts[tensor.name] = TensorFacts(dtype=name_type(tensor.data_type), shape=tuple(tensor.dims))
+    for name, value in create_value_mapping(infer_types(model).graph, include_subgraphs=False).items():
+        dtype = name_type(value.dtype)
+        if dtype is not None:
+            sizes = None if value.shape is None else tuple(getattr(size, "value", size) for size in value.shape)
+            facts[name] = TensorFacts(dtype=dtype, shape=sizes)
     return facts
 
 
 def infer_tensor_types(model: Any) -> dict[str, str]:
-    """Returns tensor name -> numpy's name of its type, for all graphs of a model; unknown ones are left out."""
+    """Returns tensor name -> numpy's name of its type, for the main graph of a model; unknown ones are left out."""
     return {name: facts.dtype for name, facts in infer_tensors(model).items()}
 
 
-def _copy_without_weights(model: Any, onnx: Any) -> Any:
-    light = onnx.ModelProto(ir_version=model.ir_version)
-    light.opset_import.extend(model.opset_import)
-    light.functions.extend(model.functions)
-    light.graph.name = model.graph.name or "graph"
-    for name in ("node", "input", "output", "value_info"):
-        getattr(light.graph, name).extend(getattr(model.graph, name))
-    fed = {value.name for value in model.graph.input}
-    for tensor in model.graph.initializer:
-        if int(np.prod(tensor.dims)) <= _SMALL_VALUES and not tensor.external_data:
-            light.graph.initializer.append(tensor)
-        elif tensor.name not in fed:
-            light.graph.input.append(
-                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
-            )
-    return light
+def infer_types(model: Any) -> Any:
+    """Returns a model as onnx-ir sees it, with what can be inferred of its tensors.
+
+    Each tensor is an object there: one name that means several things in several graphs is no matter. Weights are not
+    copied, and what is declared is there even where the inference fails.
+    """
+    ir, passes = (require_import(name, "modelopt") for name in ("onnx_ir", "onnx_ir.passes.common"))
+    typed = read_ir(model)
+    for value in typed.graph.initializers.values():
+        if isinstance(value.const_value, ir.ExternalTensor):
+            value.const_value = None  # onnx's inference gives up on values that were not loaded
+    return passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(typed).model
 
 
-def _find_compute_type(node: Any, types: Mapping[str, str], producers: Mapping[str, Any]) -> str:
-    operands = [name for name in node.input[:2] if name]
-    pairs = [producers[name].op_type for name in operands if name in producers]
-    if len(operands) == 2 and pairs == ["DequantizeLinear"] * 2:
-        return "int8"
-    found = [types[name] for name in (*operands, *node.output) if name in types]
-    return found[0] if found else "unknown"
+def read_ir(model: Any) -> Any:
+    """Returns a model as onnx-ir sees it; weights are not copied.
 
-
-def walk_graphs(graph: Any, prefix: str) -> Iterator[tuple[Any, str]]:
-    """Yields a graph and those inside its nodes, each with what stands before its nodes' names."""
-    yield graph, prefix
-    for node in graph.node:
-        for inner in find_subgraphs(node):
-            yield from walk_graphs(inner, f"{prefix}{node.name or node.op_type}/")
-
-
-def find_subgraphs(node: Any) -> Iterable[Any]:
-    """Yields the graphs in a node's attributes."""
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
-
-
-def name_type(elem_type: int) -> str:
-    """Returns numpy's name of a type in ONNX's numbering."""
-    onnx = require_import("onnx", "onnx")
+    Raises:
+        BuildFailedError: The graph is none, as where two nodes make one tensor.
+    """
+    ir = require_import("onnx_ir", "modelopt")
     try:
-        return str(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(elem_type)).name)
-    except (KeyError, ValueError, TypeError):
-        return f"ONNX type {elem_type}"
+        return ir.from_proto(model)
+    except ir.serde.SerdeError as error:
+        reason: BaseException = error
+        while reason.__cause__ is not None:
+            reason = reason.__cause__
+        raise BuildFailedError("onnx-ir cannot read this graph", detail=str(reason)) from error
+
+
+def walk_nodes(graph: Any, prefix: str = "") -> Iterator[tuple[Any, str]]:
+    """Yields the nodes of an onnx-ir graph and of those inside its nodes, each with what stands before its name."""
+    for node in graph:
+        yield node, prefix
+        for attribute in node.attributes.values():
+            if attribute.is_ref() or attribute.type.name not in ("GRAPH", "GRAPHS"):
+                continue
+            for inner in [attribute.value] if attribute.type.name == "GRAPH" else attribute.value:
+                yield from walk_nodes(inner, f"{prefix}{node.name or node.op_type}/")
+
+
+def name_type(dtype: Any | None) -> str | None:
+    """Returns numpy's name of one of onnx-ir's types; None for an unknown one."""
+    try:
+        return None if dtype is None else str(dtype.numpy().name)
+    except TypeError:  # a type that numpy lacks
+        return f"ONNX type {dtype}"
+
+
+def _find_compute_type(node: Any) -> str:
+    operands = [value for value in node.inputs[:2] if value is not None]
+    makers = [value.producer() for value in operands]
+    if [maker and maker.op_type for maker in makers] == ["DequantizeLinear"] * 2:
+        return "int8"
+    found = [name_type(value.dtype) for value in (*operands, *node.outputs)]
+    return next((name for name in found if name is not None), "unknown")

@@ -6,12 +6,9 @@ An overflow, which is what float16 fails by, would stay unseen.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
-from modelwright.targets.graphs.dtypes import infer_tensor_types
+from modelwright.targets.graphs.dtypes import infer_types, read_ir
 from modelwright.targets.readiness import require_import
 
 _EXACT_OPERATORS = frozenset(
@@ -33,41 +30,26 @@ def round_half_results(model: Any) -> Any:
     Args:
         model: A graph in mixed precision at opset 13 or later.
     """
-    onnx = require_import("onnx", "onnx")
-    types = infer_tensor_types(model)
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    for graph in _walk(copy.graph):
-        rounded = [part for node in graph.node for part in _round_node(node, types, onnx)]
-        del graph.node[:]
-        graph.node.extend(rounded)
-    copy.graph.initializer.append(onnx.numpy_helper.from_array(np.array([0], np.int64), _AXES))
-    return copy
+    ir = require_import("onnx_ir", "modelopt")
+    rounded = read_ir(model)
+    axes = ir.Value(name="rounding_axes", const_value=ir.tensor([0], dtype=ir.DataType.INT64, name="rounding_axes"))
+    rounded.graph.register_initializer(axes)
+    for node, typed in zip(list(rounded.graph.all_nodes()), infer_types(model).graph.all_nodes(), strict=True):
+        for value, seen in zip(node.outputs, typed.outputs, strict=True):
+            if seen.dtype == ir.DataType.FLOAT16 and node.op_type not in _EXACT_OPERATORS:
+                _round_value(value, axes, ir)
+    return ir.to_proto(rounded)
 
 
-_AXES = "rounding_axes"
-
-
-def _round_node(node: Any, types: dict[str, str], onnx: Any) -> Iterator[Any]:
-    if node.op_type in _EXACT_OPERATORS or not any(types.get(name) == "float16" for name in node.output):
-        yield node
-        return
-    made = onnx.NodeProto()
-    made.CopyFrom(node)
-    parts = [made]
-    for position, name in enumerate(node.output):
-        if name and types.get(name) == "float16":
-            made.output[position] = f"{name}_exact"
-            parts += [
-                onnx.helper.make_node("Unsqueeze", [f"{name}_exact", _AXES], [f"{name}_half"]),
-                onnx.helper.make_node("Squeeze", [f"{name}_half", _AXES], [name]),
-            ]
-    yield from parts
-
-
-def _walk(graph: Any) -> Iterator[Any]:
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _walk(inner)
-    yield graph
+def _round_value(value: Any, axes: Any, ir: Any) -> None:
+    """Puts the two operators behind a tensor; what they make takes its name, type, shape and readers."""
+    unsqueeze = ir.node("Unsqueeze", [value, axes])
+    squeeze = ir.node("Squeeze", [unsqueeze.outputs[0], axes])
+    rounded = squeeze.outputs[0]
+    rounded.type, rounded.shape = value.type, value.shape
+    ir.convenience.replace_all_uses_with(value, rounded, replace_graph_outputs=True)
+    unsqueeze.replace_input_with(0, value)
+    name = value.name
+    value.name, unsqueeze.outputs[0].name, rounded.name = f"{name}_exact", f"{name}_half", name
+    maker = value.producer()
+    maker.graph.insert_after(maker, [unsqueeze, squeeze])

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from modelwright.core.onnx.facts import ONNX_DOMAINS, read_attribute
 from modelwright.targets.contract import Feeds
-from modelwright.targets.graphs.dtypes import name_node
+from modelwright.targets.graphs.dtypes import name_layer
 from modelwright.targets.graphs.run import extra_outputs, open_session
 from modelwright.targets.readiness import require_import
 
@@ -50,7 +50,10 @@ def measure_work(model: Any, feeds: Feeds, scratch: Path) -> dict[str, float]:
     with extra_outputs(model, outputs, readers, onnx.TensorProto.INT64):
         session = open_session(model, scratch)
     shapes = dict(zip(names, session.run(outputs, dict(feeds)), strict=True))
-    return {name_node(node): _count(node, [shapes[name] for name in needed[node.output[0]]]) for node in nodes}
+    return {
+        name_layer(node.name, node.output[0]): _count(node, [shapes[name] for name in needed[node.output[0]]])
+        for node in nodes
+    }
 
 
 def _name_tensor(node: Any, where: int | str) -> str:

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from modelwright.core.errors import BuildFailedError, ToolchainMissingError
-from modelwright.core.onnx.facts import find_opset
+from modelwright.core.onnx.facts import INITIALIZERS_APART_IR, find_inputs, find_opset
+from modelwright.core.onnx.walk import iterate_graphs
 from modelwright.core.samples.sample_set import SampleSet
 from modelwright.targets.graphs.dtypes import infer_tensor_types
 from modelwright.targets.graphs.files import is_large, load_model, save_model
@@ -90,7 +91,7 @@ def cast_to_half(
         with _captured_logs() as log:
             try:
                 model = method(source, maxima, max(opset, LOWEST_OPSET))
-                _forget_shapes(model.graph)
+                _forget_shapes(model)
                 _require_valid(model, scratch)
             except Exception as error:  # AutoCast raises bare exceptions, the checker C++ ones
                 logged = log.getvalue()[-_LOG_CHARACTERS:]
@@ -133,8 +134,7 @@ def explain_single(cast: CastResult, names: Sequence[str]) -> list[dict[str, str
 def _modernize(path: Path, scratch: Path) -> Path:
     """Returns the model in a form that AutoCast takes: constants are no inputs, functions are written out."""
     model = load_model(path, weights=False)
-    names = {value.name for value in model.graph.input}
-    listed = model.ir_version < _CONSTANTS_APART_IR and any(t.name in names for t in model.graph.initializer)
+    listed = model.ir_version < INITIALIZERS_APART_IR and len(find_inputs(model.graph)) < len(model.graph.input)
     if not listed and not model.functions:
         return path
     model = load_model(path)
@@ -146,22 +146,15 @@ def _modernize(path: Path, scratch: Path) -> Path:
     return source
 
 
-_CONSTANTS_APART_IR = 4
-
-
-def _forget_shapes(graph: Any) -> None:
+def _forget_shapes(model: Any) -> None:
     """Drops the shapes of inner tensors, types stay.
 
     AutoCast's own inference calls every size that it does not know `unk`: ONNX Runtime takes sizes of one name for
     equal and lets tensors share memory that do not fit.
     """
-    for value in graph.value_info:
+    for value in (value for graph in iterate_graphs(model) for value in graph.value_info):
         if value.type.HasField("tensor_type"):
             value.type.tensor_type.ClearField("shape")
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                _forget_shapes(inner)
 
 
 def _measure_maxima(path: Path, samples: SampleSet | None, scratch: Path) -> tuple[dict[str, float], list[str]]:
@@ -170,8 +163,7 @@ def _measure_maxima(path: Path, samples: SampleSet | None, scratch: Path) -> tup
         return {}, ["no samples: AutoCast could look at the weights only, not at how large activations get"]
     model = load_model(path)
     types = infer_tensor_types(model)
-    constants = {tensor.name for tensor in model.graph.initializer}
-    names = [value.name for value in model.graph.input if value.name not in constants]
+    names = [value.name for value in find_inputs(model.graph)]
     names += [name for node in model.graph.node if node.op_type != "Constant" for name in node.output if name]
     names = [name for name in names if types.get(name) == "float32"]
     return _reduce_in_graph(model, names, samples, scratch), []

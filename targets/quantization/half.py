@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from modelwright.core.errors import BuildFailedError
+from modelwright.core.onnx.walk import iterate_graphs
 from modelwright.core.outputs.fidelity import compare_outputs
 from modelwright.core.samples.sample_set import SampleSet
 from modelwright.targets.contract import BuildRequest
@@ -90,7 +91,7 @@ def make_fp16(request: BuildRequest, *, target_name: str = "TensorRT FP16") -> P
 def require_float(request: BuildRequest, target_name: str) -> None:
     """Refuses a model that is quantized already."""
     model = load_model(request.model_path, weights=False)
-    for node in model.graph.node:
+    for node in (node for graph in iterate_graphs(model) for node in graph.node):
         if node.op_type in _QUANTIZED_OPERATORS:
             raise BuildFailedError(
                 f"{target_name}: the model is quantized already: node {node.name or node.output[0]} ({node.op_type})",

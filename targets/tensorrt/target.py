@@ -38,7 +38,7 @@ from modelwright.targets.tensorrt.recipes import make_fp32, make_int8
 from modelwright.targets.tensorrt.timing_cache import TimingCache, find_cache_file
 
 MODEL_FILE = "model.engine"
-_ONNX = {"onnx": "onnx>=1.21", "onnxruntime": "onnxruntime>=1.22"}
+_ONNX = {"onnx": "onnx>=1.21", "onnx_ir": "onnx-ir>=1.0", "onnxruntime": "onnxruntime>=1.22"}
 _MODELOPT = {"modelopt": "nvidia-modelopt>=0.47"}
 
 

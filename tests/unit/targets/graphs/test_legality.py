@@ -184,6 +184,50 @@ def test_subgraphs_are_searched_and_see_the_constants_around_them() -> None:
     assert [fault.node for fault in check_graph(model)] == ["choice/inner_q"] * 2, "one in each branch"
 
 
+def test_a_name_that_a_branch_hides_is_not_the_constant_around_it() -> None:
+    model = make_conv()
+    nodes = [
+        helper.make_node("Identity", ["y"], ["weight"], "hides"),
+        helper.make_node("QuantizeLinear", ["weight", "weight_scale", "weight_zero"], ["i"], "inner_q", axis=0),
+        helper.make_node("DequantizeLinear", ["i", "weight_scale", "weight_zero"], ["z"], "inner_dq", axis=0),
+    ]
+    branch = helper.make_graph(nodes, "b", [], [helper.make_tensor_value_info("z", TensorProto.FLOAT16, None)])
+    model.graph.node.append(helper.make_node("If", ["flag"], ["w"], "choice", then_branch=branch, else_branch=branch))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "flag"))
+    assert {fault.problem for fault in check_graph(model)} == {"an activation with a scale of shape [16]"}
+
+
+def test_functions_are_searched_and_see_nothing_around_them() -> None:
+    model = make_conv()
+    nodes = [
+        helper.make_node("QuantizeLinear", ["a", "scale", "lopsided"], ["i"], "unknown"),
+        helper.make_node("Constant", [], ["three"], value=numpy_helper.from_array(np.int8(3))),
+        helper.make_node("Identity", ["three"], ["same"]),
+        helper.make_node("QuantizeLinear", ["a", "scale", "same"], ["b"], "known"),
+    ]
+    imports = [helper.make_opsetid("", 19)]
+    model.functions.append(helper.make_function("my", "Pair", ["a", "scale"], ["b"], nodes, imports))
+    model.graph.initializer.append(numpy_helper.from_array(np.int8(7), "lopsided"))
+    assert [fault.node for fault in check_graph(model)] == ["Pair/known"]
+
+
+def test_a_graph_that_makes_a_name_twice_is_refused_as_what_it_is() -> None:
+    model = make_conv()
+    find_node(model, "relu").output[0] = "c"
+    with pytest.raises(BuildFailedError, match="onnx-ir cannot read this graph") as caught:
+        check_graph(model)
+    assert "'c'" in (caught.value.detail or "")
+
+
+def test_what_lies_in_a_file_is_not_asked_for() -> None:
+    model = make_conv()
+    for tensor in model.graph.initializer:
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value="no/such/file")
+    assert check_graph(model) == []
+
+
 def test_all_faults_are_listed_under_the_first() -> None:
     model = make_conv(zero=np.int8(3))
     quantize_bias(model)
