@@ -18,12 +18,13 @@ from modelwright import examples
 from modelwright.core.records.artifact import open_artifact
 from modelwright.harness.building import build_targets
 from modelwright.harness.results.statistics import estimate_ratio, round_log_ratios
-from modelwright.harness.run.effort import get_effort
+from modelwright.harness.run.effort import Effort, get_effort
 from modelwright.harness.run.interleave import Window, interleave
 from modelwright.harness.run.measure_artifacts import measure_artifacts
 from modelwright.harness.run.runner import ArtifactRunner, MeasureSettings
 from modelwright.profiles import detect_host
 
+RESULTS = Path(__file__).resolve().parent / "results"
 BARE = """
 import json, sys, time
 import numpy as np, onnxruntime
@@ -71,9 +72,10 @@ class BareLoop:
 
 
 def main() -> None:
-    """Prints both figures and writes them to `benchmarks/results/`."""
+    """Prints both figures and writes them to a file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--effort", default="standard")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for harness.json")
     arguments = parser.parse_args()
     effort = get_effort(arguments.effort)
     digits = Path(next(iter(examples.__path__))) / "digits"
@@ -97,12 +99,11 @@ def main() -> None:
             figures[f"two identical {name}"] = estimate_ratio(round_log_ratios(*rounds))
     for name, value in figures.items():
         print(f"{name}: {value}")
-    results = Path(__file__).resolve().parent / "results" / "harness.json"
-    results.parent.mkdir(exist_ok=True)
-    results.write_text(json.dumps(figures, indent=1) + "\n")
+    arguments.results.mkdir(parents=True, exist_ok=True)
+    (arguments.results / "harness.json").write_text(json.dumps(figures, indent=1) + "\n")
 
 
-def against_bare_loop(directory: Path, effort) -> dict[str, object]:
+def against_bare_loop(directory: Path, effort: Effort) -> dict[str, object]:
     """Returns the ratio harness / bare loop with its interval, and both medians in milliseconds."""
     artifact = open_artifact(directory)
     assert artifact.reference_path is not None

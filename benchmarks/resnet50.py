@@ -9,7 +9,9 @@ import argparse
 import json
 import re
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +27,7 @@ def main() -> None:
     parser.add_argument("--effort", default="standard")
     parser.add_argument("--target", action="append")
     parser.add_argument("--out", type=Path, help="keep the artifacts here")
+    parser.add_argument("--results", type=Path, default=HERE / "results", help="folder for resnet50-MACHINE.json")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         samples = Path(folder) / "images.npz"
@@ -43,10 +46,10 @@ def main() -> None:
             close_progress(progress)
     print_document(document, as_json=False)
     device = re.sub(r"[^a-z0-9]+", "-", document["environment"]["device"].lower()).strip("-")
-    results = HERE / "results" / f"resnet50-{device}.json"
-    results.parent.mkdir(exist_ok=True)
-    results.write_text(json.dumps(shorten(document), indent=1) + "\n")
-    print(results.relative_to(HERE.parent))
+    path = arguments.results / f"resnet50-{device}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(shorten(document), indent=1) + "\n")
+    print(path)
 
 
 def write_images(path: Path, count: int) -> None:
@@ -59,7 +62,7 @@ def write_images(path: Path, count: int) -> None:
     np.savez(path, image=image)
 
 
-def shorten(document: dict) -> dict:
+def shorten(document: Mapping[str, Any]) -> dict[str, Any]:
     """Drops what is long or of one machine, and says nothing about speed."""
     long = ("window_median_ms", "recipe", "fidelity", "rounds")
     rows = [{k: v for k, v in row.items() if k not in long} for row in document["measurements"]]

@@ -2,7 +2,7 @@
 
 A target is one class with few operations. `suits` says which machines it is for, `check_*` whether this machine can
 build and run it, `build` turns a verified ONNX model into the runtime's files, `load` yields a session. Everything
-that is the same for all targets (child processes, fidelity, manifests, atomic writing) is in `building.py`.
+that is the same for all targets (child processes, fidelity, manifests, atomic writing) is in `building/`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which target to ship, and why: the rules. Their wording is in `report/wording.py`.
+"""Which target to ship, and why: the rules. Their wording is in `wording.py`.
 
 Everything is derived from a results document, so that a verdict can be given again from results.json at any time.
 Differences within noise are ties everywhere: in speed by the interval over rounds, in accuracy and agreement by

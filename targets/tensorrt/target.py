@@ -1,7 +1,7 @@
 """TensorRT and TensorRT for RTX: FP32, FP16 and INT8 engines for NVIDIA GPUs.
 
 One code path; what the two do differently is in `flavours.py`. Precision lies in the ONNX graph alone
-(`precision.py`): networks are strongly typed, and what the engine's layers compute in is read back.
+(`recipes.py`): networks are strongly typed, and what the engine's layers compute in is read back.
 """
 
 from __future__ import annotations

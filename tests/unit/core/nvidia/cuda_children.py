@@ -1,4 +1,4 @@
-"""What the tests of `core.cuda` do in a child process, which finds the fake driver."""
+"""What the tests of `core.nvidia.cuda` do in a child process, which finds the fake driver."""
 
 from __future__ import annotations
 

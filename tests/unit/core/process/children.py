@@ -1,4 +1,4 @@
-"""Functions that the tests of `core.child` call in a child process."""
+"""Functions that the tests of `core.process.child` call in a child process."""
 
 from __future__ import annotations
 
