@@ -1,38 +1,35 @@
 """ONNX Runtime on the CPU: FP32 (the baseline), static INT8 and dynamic INT8.
 
-The INT8 recipes try a few candidates on the tuning samples and keep the fastest that follows FP32 closely enough; if
-none does, the layers that cost most are put back to float one after the other.
+How a model is quantized is searched on the tuning samples; see `quantization.search`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
-
-import numpy as np
 
 from modelwright.core.errors import BuildFailedError
 from modelwright.core.onnx.facts import find_opset
 from modelwright.core.records.signature import Signature
 from modelwright.targets.contract import BuildRequest, BuildResult, RunSettings, Session, Target, TargetRecord
-from modelwright.targets.graphs.classify import GraphKind, classify_graph
+from modelwright.targets.graphs.classify import classify_graph
 from modelwright.targets.graphs.files import copy_model, save_model
 from modelwright.targets.graphs.index import index_graph
 from modelwright.targets.graphs.rewrite import PER_AXIS_OPSET, pool_spatial_means
 from modelwright.targets.graphs.run import open_file
 from modelwright.targets.ort import plan as ort_plan
-from modelwright.targets.ort.recipes import RANGE_METHODS, DynamicBuilder, StaticBuilder
+from modelwright.targets.ort.recipes import DynamicQuantizer, StaticQuantizer
 from modelwright.targets.ort.session import OrtSession
 from modelwright.targets.quantization.formats import Scheme, choose_scheme
+from modelwright.targets.quantization.judge import Judge
+from modelwright.targets.quantization.onnx_quantizer import OnnxQuantizer
 from modelwright.targets.quantization.prepare import prepare_model
-from modelwright.targets.quantization.search import Candidate, SearchResult, search
+from modelwright.targets.quantization.search import search
 from modelwright.targets.readiness import package_versions
 
 MODEL_FILE = "model.onnx"
-_ALPHAS = (None, 0.7, 0.5, 0.8)
-"""In the order of trying: the cheapest first, then what did best on a sentence classifier."""
 _FLOAT16 = 10
 """`onnx.TensorProto.FLOAT16`."""
 _STATIC_OPSET, _DYNAMIC_OPSET = 10, 11
@@ -100,6 +97,7 @@ class OrtInt8(_OrtTarget):
         is_float=False,
         needs_calibration=True,
         uses_samples=True,
+        recipe_version=2,
         build_packages={"onnx": "onnx", "onnxruntime": "onnxruntime"},
         run_packages={"onnxruntime": "onnxruntime"},
         build_extra="ort",
@@ -123,17 +121,14 @@ class OrtInt8(_OrtTarget):
         if find_opset(model) < _STATIC_OPSET:
             raise _old_opset(_STATIC_OPSET, model, prepared)
         scheme = choose_scheme(request.machine, static=True)
-        builder = StaticBuilder(request, model, kind, scheme)
-        ranges = list(RANGE_METHODS) if kind != "transformer" else list(RANGE_METHODS)[:2]
-        alphas = _ALPHAS if kind == "transformer" else _ALPHAS[:1]
-        candidates = [Candidate(alpha=alpha, ranges=method) for alpha in alphas for method in ranges]
-        result = search(request, candidates, builder.build, builder.costs)
-        if not prepared.get("opset_note"):
-            result.recipe["opset"] = find_opset(model)
-        result.recipe.update(method="static Q/DQ", calibration_samples=builder.sample_count, **prepared)
+        quantizer = StaticQuantizer(request, model, kind, scheme)
+        notes = []
         if kind == "rnn":
-            result.notes.append("recurrent layers stay in float: ONNX Runtime quantizes LSTM only dynamically")
-        return _finish(request, result, kind, scheme)
+            notes.append("recurrent layers stay in float: ONNX Runtime quantizes LSTM only dynamically")
+        recipe = {"method": "static Q/DQ", "calibration_samples": quantizer.sample_count, **prepared}
+        if not prepared.get("opset_note"):
+            recipe["opset"] = find_opset(model)
+        return _search_and_save(request, quantizer, scheme, {"graph": kind, **recipe}, notes)
 
 
 class OrtInt8Dynamic(_OrtTarget):
@@ -147,6 +142,7 @@ class OrtInt8Dynamic(_OrtTarget):
         is_float=False,
         needs_calibration=False,
         uses_samples=True,
+        recipe_version=2,
         build_packages={"onnx": "onnx", "onnxruntime": "onnxruntime"},
         run_packages={"onnxruntime": "onnxruntime"},
         build_extra="ort",
@@ -158,8 +154,7 @@ class OrtInt8Dynamic(_OrtTarget):
         """Quantizes the weights of MatMul, Gemm and LSTM; see `Target.build`."""
         model, prepared = prepare_model(request)
         kind = classify_graph(model)
-        layers = ort_plan.find_dynamic(model, index_graph(model))
-        if not layers:
+        if not ort_plan.find_dynamic(model, index_graph(model)):
             raise BuildFailedError(
                 "the model has no MatMul, Gemm or LSTM with constant float32 weights: nothing for ort-int8-dynamic",
                 hint=_explain_weights(model)
@@ -167,20 +162,14 @@ class OrtInt8Dynamic(_OrtTarget):
             )
         if find_opset(model) < _DYNAMIC_OPSET:
             raise _old_opset(_DYNAMIC_OPSET, model, prepared)
-        scheme = choose_scheme(request.machine, static=False)
-        builder = DynamicBuilder(request, model, scheme)
-        alphas = _ALPHAS if kind == "transformer" and request.calibration is not None else _ALPHAS[:1]
-        weights = {node.name: node.input[1] for node in model.graph.node if node.name in layers}
-        sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in model.graph.initializer}
-        costs = {name: float(sizes[weights[name]]) for name in layers}
-        candidates = [Candidate(alpha=alpha, ranges=None) for alpha in alphas]
-        result = search(request, candidates, builder.build, lambda: costs)
-        result.recipe.update(method="dynamic", **prepared)
+        notes = []
         if any(node.op_type == "Conv" for node in model.graph.node):
-            result.notes.append("convolutions stay in float: their dynamic kernel is slower; ort-int8 quantizes them")
+            notes.append("convolutions stay in float: their dynamic kernel is slower; ort-int8 quantizes them")
         if any(node.op_type in ("GRU", "RNN") for node in model.graph.node):
-            result.notes.append("GRU and RNN layers stay in float: ONNX Runtime has no integer kernel for them")
-        return _finish(request, result, kind, scheme)
+            notes.append("GRU and RNN layers stay in float: ONNX Runtime has no integer kernel for them")
+        scheme = choose_scheme(request.machine, static=False)
+        quantizer = DynamicQuantizer(request, model, kind, scheme)
+        return _search_and_save(request, quantizer, scheme, {"graph": kind, "method": "dynamic", **prepared}, notes)
 
 
 def _explain_weights(model: Any) -> str | None:
@@ -200,10 +189,13 @@ def _old_opset(needed: int, model: Any, prepared: Mapping[str, Any]) -> BuildFai
     )
 
 
-def _finish(request: BuildRequest, result: SearchResult, kind: GraphKind, scheme: Scheme) -> BuildResult:
-    """Saves the model, loads it once, and writes down what was done."""
+def _search_and_save(
+    request: BuildRequest, quantizer: OnnxQuantizer, scheme: Scheme, recipe: Mapping[str, Any], notes: Sequence[str]
+) -> BuildResult:
+    """Chooses how to quantize, saves the model, loads it once, and writes down what was done."""
+    found = search(quantizer, Judge.of_request(request), request.progress)
     path = request.directory / MODEL_FILE
-    save_model(result.model, path)
+    save_model(found.model, path)
     open_file(path, RunSettings(), BuildFailedError)
     needed: list[str] = []
     if request.machine.architecture == "x86_64" and scheme.weight_limit == 127:
@@ -212,8 +204,8 @@ def _finish(request: BuildRequest, result: SearchResult, kind: GraphKind, scheme
         needed = list(order) if request.machine.instruction_sets & set(order) else []
     return BuildResult(
         model_file=MODEL_FILE,
-        recipe={"graph": kind, "formats": scheme.to_dict(), **result.recipe},
+        recipe={**recipe, "formats": scheme.to_dict(), "search": found.describe()},
         requires={"any_instruction_set": needed, "packages": {"onnxruntime": ">=1.22"}},
         versions=package_versions("onnx", "onnxruntime", "numpy"),
-        notes=result.notes,
+        notes=[*found.notes(), *notes],
     )

@@ -1,243 +1,278 @@
-"""Chooses among INT8 recipes: the first candidate that follows FP32 closely enough on the tuning samples.
+"""Chooses how to quantize: the first candidates that follow FP32 closely enough, else the best, with layers in float.
 
-If none does, the layers that cost most are put back to float one after the other. Candidates are evaluated by ONNX
-Runtime, whatever runtime they are for.
+The same for every runtime. What a runtime can do is its `Quantizer`, what is close enough is `goal`, what it is judged
+on is `Judge`; here is only the order of trying, and when to stop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic
 
-import numpy as np
-import numpy.typing as npt
-
-from modelwright.core.cores import available_cores
 from modelwright.core.errors import BuildFailedError
-from modelwright.core.outputs.fidelity import compare_outputs
-from modelwright.core.samples.sample_set import SampleSet
-from modelwright.targets.contract import BuildRequest, RunSettings
-from modelwright.targets.graphs.run import open_file, open_session
+from modelwright.targets.quantization.goal import Figures, Level, describe_goal, explain_miss
+from modelwright.targets.quantization.judge import Judge
+from modelwright.targets.quantization.quantizer import (
+    CandidateT,
+    ModelT,
+    Quantizer,
+    Trial,
+    describe_candidate,
+)
+from modelwright.targets.quantization.sensitivity import list_worst, rank_layers
 
-Array = npt.NDArray[Any]
-
-GOAL_COSINE = 0.999
-"""Mean cosine with FP32 from which a candidate is good enough: about 4.5 % error in norm, 0.2 % in energy."""
-GOAL_FLIPS = 0.02
-"""Share of labelled tuning samples whose top class may change: one near-tie in 64 is no reason to give up speed."""
-RANKING_SAMPLES = 16
-"""Tuning samples that rank layers by sensitivity."""
-TRIES_SMALL, TRIES_LARGE = 32, 12
-"""Models tried in the sensitivity analysis, for networks below and above `LARGE_VALUES` weights."""
-LARGE_VALUES = 5_000_000
-MOST_FLOAT = 0.2
-"""Share of the layers' work that may go back to float: beyond it the speed is gone too."""
-POOR_COSINE = 0.98
-"""Below it, layers go back to float for half the error even if the goal stays out of reach; above, speed wins."""
+BUDGET_S = 120.0
+"""Nothing is tried any more that would probably end after this."""
+_FEW, _MANY = 0.2, 0.5
+"""Share of the work that may go back to float to make a candidate good, as beyond it the speed is gone too; and to save
+one that is poor, which nobody can use at any speed."""
+_NAMED = 8
+"""Layers named in a note."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figures:
-    """How closely a candidate follows FP32 on the tuning samples.
+class Found(Generic[CandidateT, ModelT]):
+    """What a search found.
 
     Attributes:
-        cosine: Mean cosine of the float outputs, as `core.fidelity` measures it; of several outputs the worst.
-        error: Energy of the difference as a share of the energy of FP32's outputs; of several the worst.
-        agreement: Share of samples with FP32's top class; None without labels or for other outputs than [n, classes].
-    """
-
-    cosine: float
-    error: float
-    agreement: float | None
-
-    @property
-    def is_good(self) -> bool:
-        return self.cosine >= GOAL_COSINE and (self.agreement is None or self.agreement >= 1 - GOAL_FLIPS)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """One way to quantize: SmoothQuant's alpha or None, and how ranges are chosen (None: as it runs)."""
-
-    alpha: float | None
-    ranges: str | None
-
-
-@dataclass(kw_only=True)
-class SearchResult:
-    """What the search chose.
-
-    Attributes:
+        candidate: The way to quantize.
+        kept: Layers that stay in float.
         model: The quantized model.
-        recipe: For the manifest.
-        notes: For the user.
+        figures: How it does on the samples that judge; None without samples.
+        trials: All that was tried, in order.
+        judge: What it was judged by; None without samples.
+        ended_by: `goal` (it was reached), `time` (the budget) or `candidates` (nothing was left to try).
     """
 
-    model: Any
-    recipe: dict[str, Any] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    candidate: CandidateT
+    kept: tuple[str, ...]
+    model: ModelT
+    figures: Figures | None
+    trials: tuple[Trial[CandidateT], ...] = ()
+    judge: Judge | None = None
+    ended_by: str = "candidates"
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the `search` of the recipe, for the manifest."""
+        return {
+            "goal": describe_goal(),
+            "judged_on": None if self.judge is None else self.judge.to_dict(),
+            "chosen": describe_candidate(self.candidate),
+            "figures": None if self.figures is None else self.figures.to_dict(),
+            "float_layers": [{"layer": name, "reason": "sensitivity analysis"} for name in self.kept],
+            "candidates": [trial.to_dict() for trial in self.trials],
+            "ended_by": self.ended_by,
+        }
+
+    def notes(self) -> list[str]:
+        """Returns what the user has to know of the result."""
+        if self.figures is None:
+            return ["there were no samples to choose a way of quantizing on: the usual one was taken, unchecked"]
+        notes = []
+        if self.kept:
+            named = ", ".join(self.kept[:_NAMED]) + (", ..." if len(self.kept) > _NAMED else "")
+            count = f"{len(self.kept)} layer{'s' if len(self.kept) > 1 else ''}"
+            notes.append(f"{count} left in float, because quantizing them loses too much: {named}")
+        miss = explain_miss(self.figures)
+        return notes if miss is None else [*notes, miss]
 
 
 def search(
-    request: BuildRequest,
-    candidates: Sequence[Candidate],
-    build: Callable[[Candidate, Collection[str]], Any],
-    find_costs: Callable[[], Mapping[str, float]],
+    quantizer: Quantizer[CandidateT, ModelT],
+    judge: Judge | None,
+    progress: Callable[[str], None],
     *,
-    session_entries: Mapping[str, str] | None = None,
-) -> SearchResult:
-    """Takes the first candidate that is good enough, else the best one, and then puts layers back to float.
+    budget_s: float = BUDGET_S,
+    clock: Callable[[], float] = time.monotonic,
+) -> Found[CandidateT, ModelT]:
+    """Tries candidates group by group until one is good; if none is, puts the layers that cost most back to float.
 
     Args:
-        request: Whose samples judge the candidates.
-        candidates: In the order of trying.
-        build: Builds a candidate with the named layers left in float.
-        find_costs: Returns the quantizable layers -> their work; called after the first build.
-        session_entries: Configuration entries of the ONNX Runtime sessions that evaluate the candidates.
+        quantizer: The runtime's side.
+        judge: What decides; None takes the usual candidate unchecked.
+        progress: Takes a line about what is going on.
+        budget_s: No try begins that would probably end later. The first one always does.
+        clock: Seconds.
+
+    Raises:
+        BuildFailedError: No candidate builds, runs and gives numbers; says why the first does not.
     """
-    judge = _Judge.create(request, session_entries or {})
-    result = SearchResult(model=None)
     if judge is None:
-        chosen = next((c for c in candidates if c.alpha == 0.7), candidates[0])
-        result.model = build(chosen, ())
-        result.recipe = {"chosen": asdict(chosen), "candidates": [], "float_nodes": []}
-        result.notes.append("no samples to choose among recipes on: the usual one was taken, unchecked")
+        candidate = quantizer.unchecked()
+        return Found(candidate=candidate, kept=(), model=quantizer.build(candidate, ()), figures=None)
+    return _Search(quantizer, judge, progress, budget_s, clock).run()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Made(Generic[CandidateT, ModelT]):
+    """A trial and its model, which is None where it did not build."""
+
+    trial: Trial[CandidateT]
+    model: ModelT | None
+
+    @property
+    def figures(self) -> Figures:
+        return self.trial.figures
+
+
+class _Search(Generic[CandidateT, ModelT]):
+    def __init__(
+        self,
+        quantizer: Quantizer[CandidateT, ModelT],
+        judge: Judge,
+        progress: Callable[[str], None],
+        budget_s: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._quantizer, self._judge, self._progress = quantizer, judge, progress
+        self._clock, self._deadline, self._ran_out = clock, clock() + budget_s, False
+        self._trials: list[Trial[CandidateT]] = []
+        self._errors: list[BuildFailedError] = []
+
+    def run(self) -> Found[CandidateT, ModelT]:
+        best = self._try_candidates()
+        if best.figures.level < Level.GOOD:
+            best = self._put_layers_back(best)
+        if best.model is None or best.figures.level is Level.BROKEN:
+            raise self._explain_failure(best)
+        missed = "time" if self._ran_out else "candidates"
+        return Found(
+            candidate=best.trial.candidate,
+            kept=best.trial.kept,
+            model=best.model,
+            figures=best.figures,
+            trials=tuple(self._trials),
+            judge=self._judge,
+            ended_by="goal" if best.figures.level is Level.GOOD else missed,
+        )
+
+    def _try_candidates(self) -> _Made[CandidateT, ModelT]:
+        """Returns the candidate to take of the first group that has a good one, else the best of all."""
+        best: _Made[CandidateT, ModelT] | None = None
+        for group in self._quantizer.candidates():
+            good = []
+            for candidate in group:
+                if best is not None and not self._has_time(self._trials[0], self._quantizer.effort(candidate)):
+                    break
+                made = self._attempt(candidate)
+                if made.figures.level is Level.GOOD:
+                    good.append(made.trial)
+                if best is None or made.figures.rank > best.figures.rank:
+                    best = made
+            assert best is not None
+            if good:
+                chosen = self._quantizer.choose(good)
+                return best if chosen is best.trial else self._make_again(chosen)
+        assert best is not None, "a quantizer has candidates"
+        return best
+
+    def _put_layers_back(self, best: _Made[CandidateT, ModelT]) -> _Made[CandidateT, ModelT]:
+        """Returns the best candidate with the fewest layers in float that make it good, or a poor one fair."""
+        whole = self._find_base(best)
+        if whole.model is None or not self._has_time(whole.trial):
+            return best
+        groups = rank_layers(
+            self._quantizer,
+            self._judge,
+            whole.trial.candidate,
+            whole.model,
+            self._progress,
+            lambda: self._has_time(whole.trial, 2.0),  # and for a try with what was found
+        )
+        result = best
+        for level, share in ((Level.GOOD, _FEW), (Level.FAIR, _MANY)):
+            is_usable = result.figures.level >= Level.FAIR
+            if is_usable and level is Level.FAIR:
+                break
+            made = self._keep_fewest(whole, list_worst(groups, share), level)
+            if made is not None and (made.figures.level >= level or not is_usable):
+                result = made if made.figures.is_clearly_better(result.figures) else result
         return result
-    tried: list[tuple[Candidate, Figures]] = []
-    best: tuple[Candidate, Figures, Any] | None = None
-    for candidate in candidates:
-        model = build(candidate, ())
-        figures = judge.judge(model)
-        tried.append((candidate, figures))
-        request.progress(f"{_describe(candidate)}: cosine {figures.cosine:.5f}, agreement {figures.agreement}")
-        if best is None or (figures.is_good, -figures.error) > (best[1].is_good, -best[1].error):
-            best = (candidate, figures, model)
-        # Smoothing costs a multiplication per layer: it is not tried when the plain candidates suffice.
-        following = candidates[len(tried)] if len(tried) < len(candidates) else None
-        if best[1].is_good and (following is None or following.alpha != candidate.alpha):
-            break
-    assert best is not None
-    chosen, figures, result.model = best
-    kept: list[str] = []
-    if not figures.is_good:
-        kept, figures, result.model = _restore_layers(request, best, build, find_costs(), judge)
-    if not figures.is_good:
-        result.notes.append(
-            f"the goal on tuning samples (cosine {GOAL_COSINE}) was not reached: cosine {figures.cosine:.4f}"
+
+    def _keep_fewest(
+        self, whole: _Made[CandidateT, ModelT], choices: Sequence[tuple[str, ...]], level: Level
+    ) -> _Made[CandidateT, ModelT] | None:
+        """Tries a candidate with the most layers in float first, then halves its way to the fewest that suffice.
+
+        Args:
+            whole: The candidate without layers in float, which is below the level.
+            choices: Layers to keep, fewer first, each with those of the ones before.
+            level: To reach.
+
+        Returns:
+            The trial with the fewest layers that reaches the level; the one with the most where none does; None where
+            there was no time for any.
+        """
+        found = None
+        short, enough, tried = -1, len(choices), len(choices) - 1
+        while short < tried < enough and self._has_time(whole.trial):
+            made = self._attempt(whole.trial.candidate, choices[tried])
+            if made.figures.level >= level:
+                found, enough = made, tried
+            elif found is None:
+                return made
+            else:
+                short = tried
+            tried = (short + enough) // 2
+        return found
+
+    def _find_base(self, best: _Made[CandidateT, ModelT]) -> _Made[CandidateT, ModelT]:
+        """Returns the candidate to put layers back in, without any in float."""
+        candidate = self._quantizer.base(best.trial.candidate)
+        if candidate == best.trial.candidate:
+            return best
+        known = next((trial for trial in self._trials if trial.candidate == candidate), None)
+        return self._attempt(candidate) if known is None else self._make_again(known)
+
+    def _attempt(self, candidate: CandidateT, kept: tuple[str, ...] = ()) -> _Made[CandidateT, ModelT]:
+        started = self._clock()
+        name = candidate.name + (f", {len(kept)} layers in float" if kept else "")
+        self._progress(f"quantizing: {name}")
+        model, figures = self._build_and_judge(candidate, kept)
+        seconds = self._clock() - started
+        trial = Trial(candidate=candidate, kept=kept, figures=figures, seconds=seconds)
+        self._trials.append(trial)
+        self._progress(f"{name}: {figures.describe()}")
+        return _Made(trial=trial, model=model)
+
+    def _build_and_judge(self, candidate: CandidateT, kept: tuple[str, ...]) -> tuple[ModelT | None, Figures]:
+        try:
+            model = self._quantizer.build(candidate, kept)
+        except BuildFailedError as error:
+            self._errors.append(error)
+            return None, Figures.broken(error.message)
+        figures = self._run(model)
+        if figures.level < Level.GOOD:
+            for other in self._quantizer.other_ways(model):
+                seen = self._run(other)
+                if seen.is_clearly_better(figures):
+                    model, figures = other, seen
+        return model, figures
+
+    def _run(self, model: ModelT) -> Figures:
+        try:
+            return self._judge.judge(lambda feeds: self._quantizer.run(model, feeds))
+        except BuildFailedError as error:
+            self._errors.append(error)
+            return Figures.broken(error.message)
+
+    def _make_again(self, trial: Trial[CandidateT]) -> _Made[CandidateT, ModelT]:
+        """Returns an earlier trial with its model, which is not kept for all of them: models are large."""
+        return _Made(trial=trial, model=self._quantizer.build(trial.candidate, trial.kept))
+
+    def _has_time(self, like: Trial[CandidateT], effort: float = 1.0) -> bool:
+        """Whether a try would probably end within the budget, going by one that was made."""
+        if self._clock() + like.seconds * effort <= self._deadline:
+            return True
+        self._ran_out = True
+        return False
+
+    def _explain_failure(self, best: _Made[CandidateT, ModelT]) -> BuildFailedError:
+        if self._errors:
+            return self._errors[0]
+        return BuildFailedError(
+            f"no way of quantizing gives usable numbers: {best.figures.describe()}",
+            hint="the float targets of this runtime need no quantization",
         )
-    result.recipe = {
-        "chosen": asdict(chosen),
-        "figures": asdict(figures),
-        "goal": {"cosine": GOAL_COSINE, "agreement": 1 - GOAL_FLIPS},
-        "judged_on": {"part": judge.part, "samples": judge.count},
-        "candidates": [{**asdict(candidate), **asdict(seen)} for candidate, seen in tried],
-        "float_nodes": [{"node": name, "reason": "sensitivity analysis"} for name in kept],
-    }
-    return result
-
-
-def _restore_layers(
-    request: BuildRequest,
-    best: tuple[Candidate, Figures, Any],
-    build: Callable[[Candidate, Collection[str]], Any],
-    costs: Mapping[str, float],
-    judge: _Judge,
-) -> tuple[list[str], Figures, Any]:
-    """Ranks groups of layers by what the error loses when they run in float, and restores the worst until it is good.
-
-    Returns:
-        The layers left in float, and figures and model without them quantized.
-    """
-    candidate, whole, _ = best
-    tries = TRIES_SMALL if judge.weight_values < LARGE_VALUES else TRIES_LARGE
-    layers = np.array(list(costs), object)
-    groups = [list(group) for group in np.array_split(layers, min(tries, len(layers)))]
-    request.progress(f"sensitivity analysis of {len(groups)} groups of layers")
-    before = judge.judge(best[2], RANKING_SAMPLES).error
-    gains = [before - judge.judge(build(candidate, group), RANKING_SAMPLES).error for group in groups]
-    work = [sum(costs[name] for name in group) / max(sum(costs.values()), 1.0) for group in groups]
-    kept: list[str] = []
-    spent = 0.0
-    outcome: tuple[list[str], Figures, Any] = ([], whole, best[2])
-    for position in np.argsort([-gain / (share + 1e-3) for gain, share in zip(gains, work, strict=True)]):
-        if gains[position] <= 0 or spent + work[position] > MOST_FLOAT:
-            continue
-        kept = [*kept, *groups[position]]
-        spent += work[position]
-        model = build(candidate, kept)
-        figures = judge.judge(model)
-        if figures.is_good:
-            outcome = (kept, figures, model)
-            break
-        if whole.cosine < POOR_COSINE and figures.error < outcome[1].error / 2:
-            outcome = (kept, figures, model)
-    request.progress(f"{len(outcome[0])} layers stay in float: cosine {outcome[1].cosine:.5f}")
-    return outcome
-
-
-@dataclass(kw_only=True)
-class _Judge:
-    """Compares candidates with FP32 on the tuning samples (the calibration samples where there are none)."""
-
-    samples: SampleSet
-    part: str
-    count: int
-    reference: list[list[Array]]
-    weight_values: int
-    scratch: Path
-    session_entries: Mapping[str, str]
-
-    @staticmethod
-    def create(request: BuildRequest, session_entries: Mapping[str, str]) -> _Judge | None:
-        part = "tuning" if request.tuning is not None and request.tuning.count else "calibration"
-        samples = request.tuning if part == "tuning" else request.calibration
-        if samples is None or samples.count == 0:
-            return None
-        count = min(samples.count, 64)
-        names = [spec.name for spec in request.signature.outputs]
-        if part == "tuning" and request.reference is not None and len(request.reference) >= count:
-            reference = [[np.asarray(seen[name]) for name in names] for seen in request.reference[:count]]
-        else:
-            settings = RunSettings(threads=available_cores())
-            session = open_file(request.model_path, settings, BuildFailedError)
-            reference = [session.run(names, dict(feeds)) for feeds in samples.feeds(count)]
-        values = request.model_path.stat().st_size // 4
-        return _Judge(
-            samples=samples,
-            part=part,
-            count=count,
-            reference=reference,
-            weight_values=values,
-            scratch=request.scratch,
-            session_entries=session_entries,
-        )
-
-    def judge(self, model: Any, limit: int | None = None) -> Figures:
-        session = open_session(model, self.scratch, entries=self.session_entries)
-        got = [session.run(None, dict(feeds)) for feeds in self.samples.feeds(min(limit or self.count, self.count))]
-        errors, agreement = [], None
-        for number, first in enumerate(got[0]):
-            if first.dtype.kind != "f":
-                continue
-            pairs = [(self.reference[s][number].ravel(), got[s][number].ravel()) for s in range(len(got))]
-            pairs = [(a.astype(np.float64), b.astype(np.float64)) for a, b in pairs if a.shape == b.shape]
-            energy = sum(float(a @ a) for a, _ in pairs)
-            errors.append(sum(float((a - b) @ (a - b)) for a, b in pairs) / energy if energy else 0.0)
-            if self.samples.labels is not None and agreement is None and first.ndim == 2 and first.shape[1] > 1:
-                same = [self.reference[s][number].argmax(-1) == got[s][number].argmax(-1) for s in range(len(got))]
-                agreement = float(np.mean(same))
-        named = [_number_outputs(outputs) for outputs in (*self.reference[: len(got)], *got)]
-        fidelity = compare_outputs(named[: len(got)], named[len(got) :])
-        cosine = 1.0 if fidelity.cosine is None else fidelity.cosine
-        return Figures(cosine=cosine, error=max(errors, default=0.0), agreement=agreement)
-
-
-def _number_outputs(outputs: Sequence[Array]) -> dict[str, Array]:
-    return {str(number): value for number, value in enumerate(outputs)}
-
-
-def _describe(candidate: Candidate) -> str:
-    smoothed = "no smoothing" if candidate.alpha is None else f"SmoothQuant {candidate.alpha}"
-    return f"{smoothed}, ranges {candidate.ranges or 'dynamic'}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +11,14 @@ import numpy.typing as npt
 from modelwright.core.onnx.facts import read_attribute
 from modelwright.core.onnx.walk import read_names
 from modelwright.targets.contract import BuildRequest
+from modelwright.targets.graphs.classify import GraphKind
 from modelwright.targets.graphs.index import index_graph
 from modelwright.targets.graphs.rewrite import rebuild_model
-from modelwright.targets.quantization import statistics as smoothing
 from modelwright.targets.quantization.formats import round_weight
-from modelwright.targets.quantization.search import Candidate
-from modelwright.targets.quantization.smoothquant import CALIBRATION_SAMPLES, measure_maxima, smooth_copy
+from modelwright.targets.quantization.half import FLOAT_ARITHMETIC
+from modelwright.targets.quantization.onnx_quantizer import OnnxCandidate, OnnxQuantizer
+from modelwright.targets.quantization.quantizer import share_work
+from modelwright.targets.quantization.statistics import TensorStatistics
 from modelwright.targets.readiness import require_import
 from modelwright.targets.tensorrt.pair_plan import PairPlan, channel_axis, find_vectors, plan_pairs
 
@@ -28,7 +30,7 @@ _CLIP_STEPS = 80
 _LARGEST_CLIP = 0.8
 _HALF_LIMIT = float(np.finfo(np.float16).max)
 
-SYMMETRIC_RANGES: Mapping[str, Callable[[smoothing.TensorStatistics], float]] = {
+SYMMETRIC_RANGES: Mapping[str, Callable[[TensorStatistics], float]] = {
     "minmax": lambda seen: max(-seen.low, seen.high),
     "percentile-99.999": lambda seen: _largest_end(seen.percentile_range(0.99999)),
     "percentile-99.99": lambda seen: _largest_end(seen.percentile_range(0.9999)),
@@ -41,7 +43,7 @@ def _largest_end(ends: tuple[float, float]) -> float:
     return max(-ends[0], ends[1])
 
 
-def find_least_error(seen: smoothing.TensorStatistics) -> float:
+def find_least_error(seen: TensorStatistics) -> float:
     """Returns the cut-off with the least squared error of rounding and clipping together, for a symmetric scale."""
     largest = max(-seen.low, seen.high)
     total = int(seen.counts.sum())
@@ -182,47 +184,32 @@ def _drop_unread(nodes: list[Any], graph: Any) -> list[Any]:
     return alive[::-1]
 
 
-class PairBuilder:
+class PairQuantizer(OnnxQuantizer):
     """Builds INT8 candidates in float32 for the search; statistics are kept between those that share them."""
 
-    def __init__(self, request: BuildRequest, model: Any, kind: str, float_operators: Collection[str]) -> None:
-        assert request.calibration is not None
-        self._samples = request.calibration
-        self._request = request
-        self._model = model
+    session_entries: ClassVar[Mapping[str, str]] = FLOAT_ARITHMETIC
+
+    def __init__(self, request: BuildRequest, model: Any, kind: GraphKind, float_operators: Collection[str]) -> None:
+        super().__init__(request, model, kind, list(SYMMETRIC_RANGES))
         self._residuals = kind == "cnn"
         self._float_operators = float_operators
         self._vectors = find_vectors(model, request.shapes)
         if not plan_pairs(model, residuals=False, float_operators=float_operators, vectors=self._vectors).layers:
             self._vectors = set()  # a small gain is what there is to gain
-        self._alpha: float | None = None
         self._weights: dict[str, Any] = {}
-        self._statistics: dict[str, smoothing.TensorStatistics] = {}
-        self._maxima: dict[str, npt.NDArray[np.float32]] | None = None
-        self.smoothed = model
-        self.sample_count = min(self._samples.count, CALIBRATION_SAMPLES)
 
-    def build(self, candidate: Candidate, kept_float: Collection[str]) -> Any:
-        """Returns the float32 graph with pairs; see `quantization_search.search`."""
-        plan, limits = self.prepare(candidate, kept_float)
+    def build(self, candidate: OnnxCandidate, kept: Collection[str]) -> Any:
+        plan, limits = self.prepare(candidate, kept)
         return write_pairs(self.smoothed, plan, self.smoothed, limits, weights=self._weights)
 
-    def prepare(self, candidate: Candidate, kept_float: Collection[str]) -> tuple[PairPlan, dict[str, float]]:
+    def prepare(self, candidate: OnnxCandidate, kept: Collection[str]) -> tuple[PairPlan, dict[str, float]]:
         """Returns plan and cut-offs of a candidate; `smoothed` is the model that they are for."""
-        if candidate.alpha != self._alpha:
-            self._alpha, self._weights, self._statistics = candidate.alpha, {}, {}
-            if candidate.alpha is not None and self._maxima is None:
-                self._maxima = measure_maxima(self._request, self._model)
-            self.smoothed = smooth_copy(self._model, self._maxima, candidate.alpha)
-        plan = self.plan(kept_float)
-        missing = [name for name in plan.entries if name not in self._statistics]
-        if missing:
-            self._request.progress(f"calibrating on {self.sample_count} samples")
-            self._statistics |= smoothing.collect_statistics(
-                self.smoothed, missing, lambda: self._samples.feeds(CALIBRATION_SAMPLES), self._request.scratch
-            )
+        if self.smooth(candidate.alpha):
+            self._weights = {}
+        plan = self.plan(kept)
+        statistics = self.measure(plan.entries)
         find = SYMMETRIC_RANGES[candidate.ranges or "minmax"]
-        return plan, {name: find(self._statistics[name]) for name in plan.entries}
+        return plan, {name: find(statistics[name]) for name in plan.entries}
 
     def plan(self, kept_float: Collection[str] = ()) -> PairPlan:
         return plan_pairs(
@@ -233,22 +220,22 @@ class PairBuilder:
             vectors=self._vectors,
         )
 
-    def costs(self) -> dict[str, float]:
-        """Returns the INT8 layers -> their work in multiplications; call it after the first build."""
+    def costs(self) -> Mapping[str, float]:
         index = index_graph(self.smoothed)
-        layers = set(self.plan().layers)
-        costs = {}
+        plan = self.plan()
+        layers, statistics = set(plan.layers), self.measure(plan.entries)
+        work = {}
         for node in self.smoothed.graph.node:
             if node.name in layers:
                 dims = list(index.constants[node.input[1]].dims)
-                seen = self._statistics[node.input[0]].size
+                seen = statistics[node.input[0]].size
                 if node.op_type == "Conv":
                     strides = int(np.prod(read_attribute(node, "strides", [1])))
                     # Values read, times what each contributes to; reading counts as some ten multiplications.
                     per_value = dims[0] * float(np.prod(dims[2:])) / read_attribute(node, "group", 1) / strides
-                    costs[node.name] = seen * (per_value + 10)
+                    work[node.name] = seen * (per_value + 10)
                 elif node.op_type == "ConvTranspose":
-                    costs[node.name] = seen * float(np.prod(dims[1:]))
+                    work[node.name] = seen * float(np.prod(dims[1:]))
                 else:
-                    costs[node.name] = float(seen * dims[channel_axis(node)])
-        return costs
+                    work[node.name] = float(seen * dims[channel_axis(node)])
+        return share_work(work)

@@ -20,7 +20,6 @@ from modelwright.targets.graphs.legality import require_legal
 from modelwright.targets.graphs.rewrite import normalize_graph, raise_opset
 from modelwright.targets.quantization.autocast import cast_to_half
 from modelwright.targets.quantization.half import (
-    FLOAT_ARITHMETIC,
     LISTED_NODES,
     PACKAGES,
     PrecisionGraph,
@@ -29,15 +28,16 @@ from modelwright.targets.quantization.half import (
     measure_request_work,
     require_float,
 )
+from modelwright.targets.quantization.judge import Judge
+from modelwright.targets.quantization.onnx_quantizer import OnnxCandidate
 from modelwright.targets.quantization.prepare import prepare_model
-from modelwright.targets.quantization.search import Candidate, SearchResult, search
+from modelwright.targets.quantization.search import Found, search
 from modelwright.targets.readiness import package_versions
 from modelwright.targets.tensorrt.pair_plan import PairPlan
-from modelwright.targets.tensorrt.quantize import SYMMETRIC_RANGES, PairBuilder, write_pairs
+from modelwright.targets.tensorrt.quantize import PairQuantizer, write_pairs
 
 HALF_SCALES_OPSET = 19
 """The first opset whose QuantizeLinear and DequantizeLinear work on float16."""
-_ALPHAS = (None, 0.7, 0.5, 0.8)
 _HALF_PAIRS_RUNTIME = "1.30"
 """The first ONNX Runtime that evaluates float16 pairs right on a CPU: 1.24 was off by 20 times the error."""
 
@@ -79,30 +79,28 @@ def make_int8(request: BuildRequest, *, float_operators: Collection[str] = ()) -
     model, prepared = prepare_model(request)
     model = _raise_for_half_scales(model, prepared)
     kind = classify_graph(model)
-    builder = PairBuilder(request, model, kind, float_operators)
-    plan = builder.plan()
-    _require_layers(model, plan)
-    ranges = list(SYMMETRIC_RANGES) if kind != "transformer" else list(SYMMETRIC_RANGES)[:2]
-    alphas = _ALPHAS if kind == "transformer" else _ALPHAS[:1]
-    candidates = [Candidate(alpha=alpha, ranges=method) for alpha in alphas for method in ranges]
-    result = search(request, candidates, builder.build, builder.costs, session_entries=FLOAT_ARITHMETIC)
-    return _finish(request, builder, result, kind, prepared)
+    quantizer = PairQuantizer(request, model, kind, float_operators)
+    _require_layers(model, quantizer.plan())
+    found = search(quantizer, Judge.of_request(request), request.progress)
+    return _finish(request, quantizer, found, kind, prepared)
 
 
 def _finish(
-    request: BuildRequest, builder: PairBuilder, result: SearchResult, kind: GraphKind, prepared: dict[str, Any]
+    request: BuildRequest,
+    quantizer: PairQuantizer,
+    chosen: Found[OnnxCandidate, Any],
+    kind: GraphKind,
+    prepared: dict[str, Any],
 ) -> PrecisionGraph:
     """Writes the pairs of the chosen candidate into the cast graph, checks it, and writes down what was done."""
-    chosen = Candidate(**result.recipe["chosen"])
-    kept = [entry["node"] for entry in result.recipe["float_nodes"]]
-    plan, limits = builder.prepare(chosen, kept)
+    plan, limits = quantizer.prepare(chosen.candidate, chosen.kept)
     source = request.scratch / "float.onnx"
-    save_model(builder.smoothed, source)
+    save_model(quantizer.smoothed, source)
     request.progress("casting what stays float to FP16 with AutoCast")
     cast = cast_to_half(source, request.calibration, request.scratch, "TensorRT INT8", opset=HALF_SCALES_OPSET)
     types = infer_tensor_types(cast.model)
     _require_same_layers(cast.model, plan)
-    model = write_pairs(cast.model, plan, builder.smoothed, limits, types)
+    model = write_pairs(cast.model, plan, quantizer.smoothed, limits, types)
     require_legal(model, "TensorRT INT8")
     found = find_float_types(model)
     if not found.count("int8"):
@@ -123,14 +121,14 @@ def _finish(
         "int8_layers": plan.layers[:LISTED_NODES],
         "int8_layer_count": len(plan.layers),
         "int8_residuals": len(plan.residuals),
-        "float_layers": [{"node": name, "reason": reason} for name, reason in plan.left.items()][:LISTED_NODES],
-        "calibration_samples": builder.sample_count,
-        **result.recipe,
+        "float_layers": [{"layer": name, "reason": reason} for name, reason in plan.left.items()][:LISTED_NODES],
+        "calibration_samples": quantizer.sample_count,
+        "search": chosen.describe(),
         **prepared,
         "rest": {**cast.recipe, **describe_types(found, cast)},
         "checked": seen,
     }
-    notes = [*result.notes, *cast.notes]
+    notes = [*chosen.notes(), *cast.notes]
     runtime = package_versions("onnxruntime").get("onnxruntime", "0.0")
     if not is_at_least(runtime, _HALF_PAIRS_RUNTIME):
         notes.append(

@@ -51,6 +51,7 @@ def _make_record(flavour: Flavour, precision: str, min_cosine: float) -> TargetR
         is_float=precision != "int8",
         needs_calibration=precision == "int8",
         uses_samples=precision != "fp32",
+        recipe_version=2 if precision == "int8" else 1,
         build_packages={**flavour.packages, **_ONNX, **({} if precision == "fp32" else _MODELOPT)},
         run_packages=flavour.packages,
         build_extra=flavour.build_extra,

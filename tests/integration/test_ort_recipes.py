@@ -198,7 +198,7 @@ def test_fp32_gives_the_same_bits(tmp_path: Path, external: bool) -> None:
 def test_a_cnn_runs_in_integers_from_end_to_end(tmp_path: Path, opset: int, external: bool) -> None:
     bench = Bench(tmp_path, make_cnn(opset), external=external)
     result = bench.build(ort.OrtInt8())
-    assert result.recipe["float_nodes"] == []
+    assert result.recipe["search"]["float_layers"] == []
     with bench.load(ort.OrtInt8(), result) as session:
         assert bench.cosine(session) > 0.998
         seen = session.describe_execution()
@@ -237,9 +237,10 @@ def test_an_opset_that_does_not_convert_is_kept(tmp_path: Path, monkeypatch: pyt
 def test_smoothing_saves_a_transformer_with_an_outlier_channel(tmp_path: Path, target: Target) -> None:
     bench = Bench(tmp_path, make_attention())
     result = bench.build(target)
-    plain = [seen for seen in result.recipe["candidates"] if seen["alpha"] is None]
-    assert result.recipe["chosen"]["alpha"] is not None
-    assert result.recipe["figures"]["error"] < plain[0]["error"] / 2
+    found = result.recipe["search"]
+    plain = [seen for seen in found["candidates"] if seen["alpha"] is None]
+    assert found["chosen"]["alpha"] is not None
+    assert found["figures"]["error"] < plain[0]["error"] / 2
     with bench.load(target, result) as session:
         assert bench.cosine(session) > 0.995  # with 7-bit weights
         seen = session.describe_execution()
@@ -274,7 +275,7 @@ def test_the_worst_layer_goes_back_to_float(tmp_path: Path) -> None:
     constants = {"spread": spread, "w0": first, **{f"w{n}": rotate(64) for n in range(1, 8)}}
     bench = Bench(tmp_path, make_model(nodes, constants, ("n", 64), ("n", 64)))
     result = bench.build(ort.OrtInt8())
-    assert [entry["node"] for entry in result.recipe["float_nodes"]] == ["fragile"]
+    assert [entry["layer"] for entry in result.recipe["search"]["float_layers"]] == ["fragile"]
     with bench.load(ort.OrtInt8(), result) as session:
         assert bench.cosine(session) > 0.99
         assert session.describe_execution()["float_compute_nodes"] == 1
@@ -353,4 +354,4 @@ def test_dynamic_without_samples_says_that_nothing_was_checked(tmp_path: Path) -
     bench = Bench(tmp_path, make_cnn())
     result = bench.build(ort.OrtInt8Dynamic(), calibration=None, tuning=None)
     assert any("unchecked" in note for note in result.notes)
-    assert result.recipe["candidates"] == []
+    assert result.recipe["search"]["candidates"] == []

@@ -243,7 +243,7 @@ def test_a_transformer_is_smoothed_and_its_sums_stay_in_float16(tmp_path: Path) 
     bench = Bench(tmp_path, make_attention())
     graph = make_int8(bench.request)
     assert graph.recipe["graph"] == "transformer"
-    assert graph.recipe["chosen"]["alpha"] is not None, "one channel is sixty times larger than the others"
+    assert graph.recipe["search"]["chosen"]["alpha"] is not None, "one channel is sixty times larger than the others"
     assert graph.recipe["int8_residuals"] == 0
     dense = find_float_types(load(graph)).compute
     assert sum(kinds.get("int8", 0) for kinds in dense.values()) == 4
@@ -268,11 +268,12 @@ def make_lopsided_chain() -> Any:
 def test_a_layer_that_int8_ruins_goes_back_to_float(tmp_path: Path) -> None:
     bench = Bench(tmp_path, make_lopsided_chain())
     graph = make_int8(bench.request)
-    assert graph.recipe["float_nodes"] == [{"node": "layer5", "reason": "sensitivity analysis"}]
-    assert graph.recipe["float_layers"] == graph.recipe["float_nodes"]
+    found = graph.recipe["search"]
+    assert found["float_layers"] == [{"layer": "layer5", "reason": "sensitivity analysis"}]
+    assert graph.recipe["float_layers"] == found["float_layers"]
     assert find_float_types(load(graph)).count("int8") == 7
     assert bench.cosine(graph) > 0.998
-    worst = min(candidate["cosine"] for candidate in graph.recipe["candidates"])
+    worst = min(candidate["cosine"] for candidate in found["candidates"])
     assert worst < 0.9, "with it in INT8"
 
 

@@ -1,0 +1,106 @@
+"""Candidates that are ONNX graphs, calibrated and run in ONNX Runtime, whatever runtime they are for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from modelwright.core.errors import BuildFailedError
+from modelwright.targets.contract import BuildRequest, Feeds
+from modelwright.targets.graphs.classify import GraphKind
+from modelwright.targets.graphs.run import open_session
+from modelwright.targets.quantization.judge import Outputs
+from modelwright.targets.quantization.quantizer import Quantizer
+from modelwright.targets.quantization.smoothquant import CALIBRATION_SAMPLES, measure_maxima, smooth_copy
+from modelwright.targets.quantization.statistics import TensorStatistics, collect_statistics
+
+_ALPHAS = (None, 0.7, 0.5, 0.8)
+"""In the order of trying: the cheapest first, then what did best on a sentence classifier."""
+_USUAL_ALPHA = 0.7
+_TRANSFORMER_RANGES = 2
+"""Ways to choose ranges that are tried in a transformer, where smoothing matters more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnnxCandidate:
+    """One way to quantize: SmoothQuant's alpha or None, and how ranges are chosen (None: as it runs)."""
+
+    alpha: float | None
+    ranges: str | None
+
+    @property
+    def name(self) -> str:
+        smoothed = "no smoothing" if self.alpha is None else f"SmoothQuant {self.alpha}"
+        return f"{smoothed}, ranges {self.ranges or 'dynamic'}"
+
+
+class OnnxQuantizer(Quantizer[OnnxCandidate, Any]):
+    """What quantizers of ONNX graphs share: SmoothQuant, statistics of tensors, and how a candidate is run.
+
+    Args:
+        request: Whose samples calibrate.
+        model: The normalized float model.
+        kind: Of its graph: smoothing is for transformers.
+        ranges: Names of the ways to choose ranges, in the order of trying; none for ranges that are taken as it runs.
+
+    Attributes:
+        smoothed: The float model of the candidate that was built last.
+        sample_count: How many samples calibrate.
+    """
+
+    session_entries: ClassVar[Mapping[str, str]] = {}
+    """Configuration of the ONNX Runtime sessions that evaluate the candidates."""
+
+    def __init__(self, request: BuildRequest, model: Any, kind: GraphKind, ranges: Sequence[str] = ()) -> None:
+        self._request = request
+        self._model = model
+        self._smooths = kind == "transformer" and request.calibration is not None
+        self._ranges: Sequence[str | None] = ranges[: _TRANSFORMER_RANGES if self._smooths else None] or (None,)
+        self._alpha: float | None = None
+        self._statistics: dict[str, TensorStatistics] = {}
+        self._maxima: dict[str, npt.NDArray[np.float32]] | None = None
+        self.smoothed = model
+        self.sample_count = min(request.calibration.count if request.calibration else 0, CALIBRATION_SAMPLES)
+
+    def candidates(self) -> Sequence[Sequence[OnnxCandidate]]:
+        # Smoothing costs a multiplication per layer: it is not tried where a plain candidate is good.
+        alphas = _ALPHAS if self._smooths else _ALPHAS[:1]
+        return [[OnnxCandidate(alpha=alpha, ranges=ranges) for ranges in self._ranges] for alpha in alphas]
+
+    def unchecked(self) -> OnnxCandidate:
+        return OnnxCandidate(alpha=_USUAL_ALPHA if self._smooths else None, ranges=self._ranges[0])
+
+    def run(self, model: Any, feeds: Iterable[Feeds]) -> Iterator[Outputs]:
+        session = open_session(model, self._request.scratch, entries=self.session_entries)
+        names = [spec.name for spec in self._request.signature.outputs]
+        for inputs in feeds:
+            try:
+                outputs = session.run(names, dict(inputs))
+            except Exception as error:  # onnxruntime raises a class of its own for every status code
+                raise BuildFailedError("ONNX Runtime cannot run a candidate", detail=str(error)) from error
+            yield dict(zip(names, outputs, strict=True))
+
+    def smooth(self, alpha: float | None) -> bool:
+        """Makes `smoothed` the float model of an alpha; says whether it was another one before."""
+        if alpha == self._alpha:
+            return False
+        self._alpha, self._statistics = alpha, {}
+        if alpha is not None and self._maxima is None:
+            self._maxima = measure_maxima(self._request, self._model)
+        self.smoothed = smooth_copy(self._model, self._maxima, alpha)
+        return True
+
+    def measure(self, names: Iterable[str]) -> Mapping[str, TensorStatistics]:
+        """Returns statistics of tensors of the smoothed model, on the calibration samples."""
+        missing = [name for name in names if name not in self._statistics]
+        samples = self._request.calibration
+        if missing and samples is not None:
+            self._request.progress(f"calibrating on {self.sample_count} samples")
+            self._statistics |= collect_statistics(
+                self.smoothed, missing, lambda: samples.feeds(CALIBRATION_SAMPLES), self._request.scratch
+            )
+        return self._statistics

@@ -1,0 +1,123 @@
+"""What a runtime gives to the search: its candidates, how one is built and run, what layers in float cost."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+from modelwright.targets.contract import Feeds
+from modelwright.targets.quantization.goal import Figures
+from modelwright.targets.quantization.judge import Outputs
+
+
+class Candidate(Protocol):
+    """One way to quantize: a frozen dataclass of settings."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def name(self) -> str:
+        """For people, and unique among a runtime's candidates."""
+
+
+CandidateT = TypeVar("CandidateT", bound=Candidate)
+ModelT = TypeVar("ModelT")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial(Generic[CandidateT]):
+    """A candidate that was tried, and how it did.
+
+    Attributes:
+        candidate: The way to quantize.
+        kept: Layers that were left in float.
+        figures: On the samples that judge.
+        seconds: What building and judging took.
+    """
+
+    candidate: CandidateT
+    kept: tuple[str, ...]
+    figures: Figures
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            **describe_candidate(self.candidate),
+            "float_layers": len(self.kept),
+            **self.figures.to_dict(),
+            "seconds": round(self.seconds, 2),
+        }
+
+
+def describe_candidate(candidate: Candidate) -> dict[str, Any]:
+    """Returns name and settings, in JSON values."""
+    return {"name": candidate.name, **asdict(candidate)}
+
+
+class Quantizer(ABC, Generic[CandidateT, ModelT]):
+    """A runtime's side of the search.
+
+    Four operations; the others have an answer that suits most runtimes. Whatever cannot be done with one candidate is
+    a `BuildFailedError`, and the search goes on with the next.
+    """
+
+    @abstractmethod
+    def candidates(self) -> Sequence[Sequence[CandidateT]]:
+        """Returns groups of candidates, the fastest first: the next is tried where none of a group was good."""
+
+    @abstractmethod
+    def build(self, candidate: CandidateT, kept: Collection[str]) -> ModelT:
+        """Builds a candidate with the named layers left in float."""
+
+    @abstractmethod
+    def run(self, model: ModelT, feeds: Iterable[Feeds]) -> Iterator[Outputs]:
+        """Runs one sample after the other."""
+
+    @abstractmethod
+    def costs(self) -> Mapping[str, float]:
+        """Returns the layers that can go back to float -> the share of the model's work that moves with each.
+
+        Called after a build. In the order of the graph; empty where none can.
+        """
+
+    def unchecked(self) -> CandidateT:
+        """Returns what to take where no samples can judge."""
+        return self.candidates()[0][0]
+
+    def effort(self, candidate: CandidateT) -> float:  # noqa: ARG002 - for those that differ
+        """Returns how long building a candidate takes, compared with the first one."""
+        return 1.0
+
+    def choose(self, good: Sequence[Trial[CandidateT]]) -> Trial[CandidateT]:
+        """Returns which of a group's good candidates to take: the one closest to FP32."""
+        return max(good, key=lambda trial: trial.figures.rank)
+
+    def other_ways(self, model: ModelT) -> Iterable[ModelT]:  # noqa: ARG002 - for those that have one
+        """Returns other ways to run a model that does less than well: the runtime itself may be at fault."""
+        return ()
+
+    def base(self, best: CandidateT) -> CandidateT:
+        """Returns the candidate whose layers go back to float where `best` does not do."""
+        return best
+
+    def estimate_gains(self) -> Mapping[str, float] | None:
+        """Returns layer -> what its quantization harms, in any unit, where that is known without building anything."""
+        return None
+
+    def build_for_ranking(self, candidate: CandidateT, model: ModelT, layers: Collection[str]) -> ModelT:  # noqa: ARG002
+        """Returns a candidate with some layers in float, as exactly as ranking layers needs.
+
+        Args:
+            candidate: The way to quantize.
+            model: The same candidate with all layers quantized. Not to be changed.
+            layers: Those that are to compute in float.
+        """
+        return self.build(candidate, layers)
+
+
+def share_work(work: Mapping[str, float]) -> dict[str, float]:
+    """Returns layer -> its share of the work of all of them."""
+    total = sum(work.values()) or 1.0
+    return {name: value / total for name, value in work.items()}

@@ -1,0 +1,361 @@
+"""The search on a made-up runtime: every layer adds an error of known energy while it is quantized."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from modelwright.core.errors import BuildFailedError
+from modelwright.core.records.machine import Machine
+from modelwright.core.records.signature import Signature, TensorSpec
+from modelwright.core.samples.sample_set import SampleRef, open_samples
+from modelwright.targets.contract import BuildRequest, Feeds
+from modelwright.targets.quantization.goal import Level
+from modelwright.targets.quantization.judge import Judge, Outputs
+from modelwright.targets.quantization.quantizer import Quantizer, Trial
+from modelwright.targets.quantization.search import Found, search
+from modelwright.targets.quantization.sensitivity import Group, list_worst
+
+SIGNATURE = Signature(
+    inputs=(TensorSpec(name="x", dtype="float32", shape=("n", 2)),),
+    outputs=(TensorSpec(name="y", dtype="float32", shape=("n", 2)),),
+)
+GOOD, FAIR, POOR = 0.001, 0.01, 0.1
+"""Energies of an error (of FP32's 1) that make a candidate good, fair and poor: cosines of 0.9995, 0.995 and 0.95."""
+
+
+@dataclass(frozen=True)
+class Way:
+    name: str
+    error: float = 0.0
+
+
+@dataclass
+class Model:
+    """The energy of the error that it answers with, or another fault."""
+
+    error: float
+    faults: set[str] = field(default_factory=set)
+
+
+@dataclass
+class FakeQuantizer(Quantizer[Way, Model]):
+    """Adds up errors: the candidate's own, and that of each quantized layer.
+
+    Attributes:
+        groups: Candidates.
+        layers: Layer -> error while it is quantized.
+        shares: Layer -> share of the work; equal ones where none are given.
+        faults: Candidate or layer -> `build` or `run` (raises there) or `nan`.
+        made: What was built: candidate's name, layers in float.
+    """
+
+    groups: Sequence[Sequence[Way]]
+    layers: Mapping[str, float] = field(default_factory=dict)
+    shares: Mapping[str, float] | None = None
+    faults: Mapping[str, str] = field(default_factory=dict)
+    made: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+    after: Callable[[], object] = lambda: None
+
+    def candidates(self) -> Sequence[Sequence[Way]]:
+        return self.groups
+
+    def build(self, candidate: Way, kept: Collection[str]) -> Model:
+        self.made.append((candidate.name, tuple(kept)))
+        self.after()
+        quantized = [name for name in self.layers if name not in kept]
+        faults = {self.faults[name] for name in (candidate.name, *quantized) if name in self.faults}
+        if "build" in faults:
+            raise BuildFailedError(f"{candidate.name} does not build", hint="another one")
+        return Model(max(0.0, candidate.error + sum(self.layers[name] for name in quantized)), faults)
+
+    def run(self, model: Model, feeds: Iterable[Feeds]) -> Iterator[Outputs]:
+        for inputs in feeds:
+            if "run" in model.faults:
+                raise BuildFailedError("it does not run", hint="another runtime")
+            x = inputs["x"]
+            # At right angles to FP32's answer, which is the input: energies then add up and give the cosine.
+            answer = x + np.sqrt(model.error) * np.stack([-x[:, 1], x[:, 0]], axis=1)
+            yield {"y": answer * np.nan if "nan" in model.faults else answer}
+
+    def costs(self) -> Mapping[str, float]:
+        return self.shares or dict.fromkeys(self.layers, 1 / max(len(self.layers), 1))
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def judge(tmp_path: Path) -> Judge:
+    rows = np.random.default_rng(0).standard_normal((40, 2)).astype(np.float32)
+    np.savez(tmp_path / "s.npz", x=rows)
+    samples = open_samples(SampleRef(path=tmp_path / "s.npz", part="all"), SIGNATURE)
+    return Judge(samples=samples, part="tuning", reference=[{"y": feeds["x"]} for feeds in samples.feeds()])
+
+
+def run(quantizer: Quantizer[Way, Model], judge: Judge | None, **changes: Any) -> Found[Way, Model]:
+    return search(quantizer, judge, lambda line: None, **changes)
+
+
+def names(found: Found[Way, Model]) -> list[str]:
+    return [trial.candidate.name for trial in found.trials]
+
+
+def test_the_first_group_with_a_good_one_ends_the_search_and_its_best_is_taken(judge: Judge) -> None:
+    groups = [[Way("a", FAIR)], [Way("b", GOOD), Way("c", GOOD / 2), Way("d", POOR)], [Way("e", 0.0)]]
+    found = run(FakeQuantizer(groups), judge)
+    assert names(found) == ["a", "b", "c", "d"]
+    assert (found.candidate.name, found.kept, found.ended_by) == ("c", (), "goal")
+    assert found.figures is not None
+    assert found.figures.error == pytest.approx(GOOD / 2, rel=1e-4)
+    assert found.figures.cosine == pytest.approx((1 + GOOD / 2) ** -0.5, rel=1e-6)
+    assert found.notes() == []
+
+
+def test_of_equals_the_first_is_taken(judge: Judge) -> None:
+    for error in (GOOD, FAIR, POOR):
+        found = run(FakeQuantizer([[Way("a", error), Way("b", error)], [Way("c", error)]]), judge)
+        assert found.candidate.name == "a"
+
+
+def test_a_runtime_may_choose_among_the_good_ones_of_a_group(judge: Judge) -> None:
+    class Choosy(FakeQuantizer):
+        def choose(self, good: Sequence[Trial[Way]]) -> Trial[Way]:
+            assert [trial.candidate.name for trial in good] == ["a", "c"]
+            return good[0]
+
+    found = run(Choosy([[Way("a", GOOD), Way("b", FAIR), Way("c", 0.0)]]), judge)
+    assert found.candidate.name == "a"
+    assert found.model.error == GOOD
+
+
+def test_a_fair_candidate_gets_layers_back_only_where_few_make_it_good(judge: Judge) -> None:
+    layers = dict.fromkeys("abcdefghij", GOOD / 100)
+    found = run(FakeQuantizer([[Way("w")]], {**layers, "c": FAIR / 2, "h": FAIR / 2}), judge)
+    assert (set(found.kept), found.ended_by) == ({"c", "h"}, "goal")
+    assert "2 layers left in float" in found.notes()[0]
+    spread = run(FakeQuantizer([[Way("w")]], dict.fromkeys("abcdefghij", FAIR / 10)), judge)
+    assert (spread.kept, spread.ended_by) == ((), "candidates")
+    assert "less closely than wanted" in spread.notes()[0]
+
+
+def test_a_poor_one_gets_as_many_as_make_it_fair_up_to_half_the_work(judge: Judge) -> None:
+    layers = {**dict.fromkeys("abcdef", GOOD / 10), "g": POOR, "h": POOR, "i": POOR, "j": POOR}
+    found = run(FakeQuantizer([[Way("w")]], layers), judge)
+    assert set(found.kept) == set("ghij")
+    assert found.figures is not None
+    assert found.figures.level is Level.GOOD
+    lost = run(FakeQuantizer([[Way("w")]], dict.fromkeys("abcdefghij", POOR)), judge)
+    assert (lost.kept, lost.ended_by) == ((), "candidates")
+    assert "compare its accuracy before shipping it" in lost.notes()[0]
+
+
+def test_a_poor_one_that_loses_half_its_error_is_worth_it(judge: Judge) -> None:
+    layers = {**dict.fromkeys("abcdefghi", POOR / 9), "j": POOR * 5}
+    found = run(FakeQuantizer([[Way("w")]], layers), judge)
+    assert found.kept == ("j", "a"), "the worst, and what a fifth of the work has room for"
+    assert len(found.notes()) == 2
+
+
+def test_the_fewest_layers_that_suffice_are_kept(judge: Judge) -> None:
+    layers = {f"l{number}": (FAIR / 6 if number in (7, 20, 31) else 0.0) for number in range(40)}
+    quantizer = FakeQuantizer([[Way("w")]], layers)
+    found = run(quantizer, judge)
+    # 40 layers are ranked in 32 groups of one or two; of the three that harm, two have to go.
+    assert {name for name in found.kept if layers[name]} < {"l7", "l20", "l31"}
+    assert len([name for name in found.kept if layers[name]]) == 2
+    tries = [kept for _, kept in quantizer.made[1:]]
+    assert len(tries) <= 32 + 3, "one a group, then all that harm and two halvings"
+
+
+def test_work_decides_between_layers_that_harm_alike(judge: Judge) -> None:
+    layers = {"dear": FAIR, "cheap": FAIR, "rest": 0.0}
+    found = run(FakeQuantizer([[Way("w", -FAIR)]], layers, {"dear": 0.19, "cheap": 0.01, "rest": 0.8}), judge)
+    assert found.kept == ("cheap",)
+
+
+def test_layers_beyond_the_share_are_passed_over() -> None:
+    groups = [Group(layers=(name,), share=share, gain=1.0) for name, share in (("a", 0.1), ("b", 0.3), ("c", 0.1))]
+    assert list_worst(groups, 0.2) == [("a",), ("a", "c")]
+    assert list_worst(groups, 0.05) == []
+
+
+def test_gains_that_are_known_spare_building(judge: Judge) -> None:
+    class Knowing(FakeQuantizer):
+        def estimate_gains(self) -> Mapping[str, float]:
+            return self.layers
+
+    quantizer = Knowing([[Way("w")]], {**dict.fromkeys("abcdefghi", GOOD / 10), "j": POOR})
+    assert run(quantizer, judge).kept == ("j",)
+    assert quantizer.made == [("w", ()), ("w", ("j", "a")), ("w", ("j",))]
+
+
+def test_a_cheaper_model_may_rank_layers(judge: Judge) -> None:
+    class Bypassing(FakeQuantizer):
+        def build_for_ranking(self, candidate: Way, model: Model, layers: Collection[str]) -> Model:
+            return Model(model.error - sum(self.layers[name] for name in layers))
+
+    quantizer = Bypassing([[Way("w")]], {**dict.fromkeys("abcdefghi", 0.0), "j": POOR})
+    assert run(quantizer, judge).kept == ("j",)
+    assert quantizer.made == [("w", ()), ("w", ("j",))]
+
+
+def test_layers_go_back_in_the_candidate_that_the_runtime_names(judge: Judge) -> None:
+    class Based(FakeQuantizer):
+        def base(self, best: Way) -> Way:
+            return self.groups[0][1]
+
+    quantizer = Based([[Way("best", -0.01), Way("base")]], {**dict.fromkeys("abcdefghi", 0.0), "j": POOR})
+    found = run(quantizer, judge)
+    assert (found.candidate.name, found.kept) == ("base", ("j",))
+    assert names(found) == ["best", "base", "base"]
+
+
+def test_another_way_to_run_is_looked_at_where_a_candidate_is_not_good(judge: Judge) -> None:
+    class TwoWays(FakeQuantizer):
+        def other_ways(self, model: Model) -> Iterable[Model]:
+            return [Model(model.error / 100)]
+
+    found = run(TwoWays([[Way("a", POOR), Way("b", GOOD)]]), judge)
+    assert names(found) == ["a", "b"]
+    assert (found.candidate.name, found.model.error) == ("a", GOOD)
+    broken = run(TwoWays([[Way("a", POOR)]], faults={"a": "run"}), judge)
+    assert broken.model.error == GOOD, "the way that runs is taken"
+
+
+@pytest.mark.parametrize("fault", ["build", "run", "nan"])
+def test_a_candidate_that_fails_is_told_and_passed_over(judge: Judge, fault: str) -> None:
+    found = run(FakeQuantizer([[Way("a")], [Way("b", GOOD)]], faults={"a": fault}), judge)
+    assert (found.candidate.name, found.ended_by) == ("b", "goal")
+    told = found.describe()["candidates"][0]
+    assert (told["name"], told["level"]) == ("a", "broken")
+    assert told["fault"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"), [("build", "a does not build"), ("run", "it does not run"), ("nan", "no way of .* NaN")]
+)
+def test_nothing_that_works_is_an_error_with_its_first_reason(judge: Judge, fault: str, words: str) -> None:
+    quantizer = FakeQuantizer([[Way("a"), Way("b")], [Way("c")]], {"l": 0.0}, faults=dict.fromkeys("abc", fault))
+    with pytest.raises(BuildFailedError, match=words) as caught:
+        run(quantizer, judge)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("fault", ["run", "nan"])
+def test_a_layer_that_breaks_the_model_goes_back(judge: Judge, fault: str) -> None:
+    quantizer = FakeQuantizer([[Way("w")]], dict.fromkeys("abcdefgh", GOOD / 10), faults={"f": fault})
+    found = run(quantizer, judge)
+    assert (found.kept, found.ended_by) == (("f",), "goal")
+
+
+def test_without_samples_the_usual_one_is_taken_unchecked() -> None:
+    quantizer = FakeQuantizer([[Way("a"), Way("b")]])
+    found = run(quantizer, None)
+    assert quantizer.made == [("a", ())]
+    described = found.describe()
+    assert (described["judged_on"], described["figures"], described["candidates"]) == (None, None, [])
+    assert "unchecked" in found.notes()[0]
+
+
+def test_the_budget_ends_the_search_but_never_before_a_first_try(judge: Judge) -> None:
+    clock = Clock()
+    quantizer = FakeQuantizer([[Way("a", POOR), Way("b", GOOD)]], {"l": 0.0}, after=lambda: clock.advance(10))
+    found = run(quantizer, judge, budget_s=0.0, clock=clock)
+    assert (names(found), found.candidate.name, found.ended_by) == (["a"], "a", "time")
+
+
+def test_no_try_begins_that_would_end_after_the_budget(judge: Judge) -> None:
+    clock = Clock()
+
+    class Slow(FakeQuantizer):
+        def effort(self, candidate: Way) -> float:
+            return 3.0 if candidate.name == "slow" else 1.0
+
+    groups = [[Way("a", POOR)], [Way("b", POOR)], [Way("slow", GOOD)], [Way("c", GOOD)]]
+    found = run(Slow(groups, after=lambda: clock.advance(10)), judge, budget_s=45.0, clock=clock)
+    assert names(found) == ["a", "b", "c"]
+    assert found.ended_by == "goal"
+
+
+def test_ranking_stops_with_the_budget_and_what_is_known_is_used(judge: Judge) -> None:
+    clock = Clock()
+    layers = {**dict.fromkeys("abcdefghij", 0.0), "b": POOR, "i": FAIR / 2}
+    quantizer = FakeQuantizer([[Way("w")]], layers, after=lambda: clock.advance(10))
+    # One try, five groups, and one more with what they showed.
+    found = run(quantizer, judge, budget_s=70.0, clock=clock)
+    assert (found.kept, found.ended_by) == (("b",), "time")
+    assert quantizer.made[-1] == ("w", ("b",))
+
+
+def test_one_layer_is_not_taken_for_a_quantized_model(judge: Judge) -> None:
+    found = run(FakeQuantizer([[Way("w")]], {"only": POOR}), judge)
+    assert found.kept == ()
+
+
+def test_five_hundred_layers_take_some_forty_builds_and_two_runs_agree(judge: Judge) -> None:
+    rng = np.random.default_rng(5)
+    layers = {f"l{number}": float(error) for number, error in enumerate(rng.exponential(FAIR / 5000, 500))}
+    layers |= {"l17": FAIR, "l333": POOR}
+    found = []
+    for _ in range(2):
+        quantizer = FakeQuantizer([[Way("w"), Way("v", GOOD)]], layers)
+        found.append(run(quantizer, judge))
+        assert len(quantizer.made) <= 2 + 32 + 6
+    assert found[0].kept == found[1].kept
+    assert {"l17", "l333"} < set(found[0].kept)
+    assert len(found[0].kept) <= 0.2 * 500
+
+
+def make_request(tmp_path: Path, tuning: str | None, calibration: str | None) -> BuildRequest:
+    import onnx
+    from onnx import helper
+
+    value, result = (helper.make_tensor_value_info(name, 1, ["n", 2]) for name in ("x", "y"))
+    graph = helper.make_graph([helper.make_node("Mul", ["x", "x"], ["y"])], "g", [value], [result])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
+
+    def open_part(part: Any) -> Any:
+        return None if part is None else open_samples(SampleRef(path=tmp_path / "s.npz", part=part), SIGNATURE)
+
+    np.savez(tmp_path / "s.npz", x=np.random.default_rng(0).standard_normal((40, 2)).astype(np.float32))
+    return BuildRequest(
+        model_path=tmp_path / "m.onnx",
+        signature=SIGNATURE,
+        directory=tmp_path,
+        machine=Machine(name="box", architecture="x86_64", instruction_sets=frozenset(), cores=2),
+        calibration=open_part(calibration),
+        tuning=open_part(tuning),
+        reference=None,
+        scratch=tmp_path,
+        shared=tmp_path,
+        progress=lambda line: None,
+    )
+
+
+@pytest.mark.parametrize(("tuning", "part", "count"), [("tuning", "tuning", 5), (None, "calibration", 15)])
+def test_the_judge_asks_fp32_itself_where_nobody_did(tmp_path: Path, tuning: str | None, part: str, count: int) -> None:
+    pytest.importorskip("onnxruntime")
+    judge = Judge.of_request(make_request(tmp_path, tuning, "calibration"))
+    assert judge is not None
+    assert judge.to_dict() == {"part": part, "samples": count}
+    figures = judge.judge(lambda feeds: ({"y": inputs["x"] ** 2} for inputs in feeds))
+    assert figures.error == pytest.approx(0.0, abs=1e-12)
+    assert figures.samples == count
+
+
+def test_without_samples_there_is_no_judge(tmp_path: Path) -> None:
+    assert Judge.of_request(make_request(tmp_path, None, None)) is None
