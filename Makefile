@@ -21,6 +21,7 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/python tests/link_typing.py
 	$(BIN)/mypy -p modelwright
+	$(BIN)/mypy benchmarks
 
 wheel-check: $(STAMP)  ## Build sdist and wheel, install the wheel elsewhere, run the command line from there
 	$(BIN)/python tests/check_wheel.py

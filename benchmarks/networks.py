@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(nn.Module):  # type: ignore[misc]
     """1x1, 3x3, 1x1 convolutions with a shortcut (He et al. 2015, with the stride in the 3x3)."""
 
     def __init__(self, width_in: int, width: int, stride: int) -> None:
@@ -29,7 +29,7 @@ class Bottleneck(nn.Module):
         return torch.relu(y)
 
 
-class ResNet50(nn.Module):
+class ResNet50(nn.Module):  # type: ignore[misc]
     """25.6 M parameters; [batch, 3, 224, 224] -> [batch, 1000]."""
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ def create_resnet50() -> tuple[nn.Module, tuple[Tensor]]:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         if isinstance(module, Bottleneck):
-            nn.init.constant_(module.body[-1].weight, 0.5)  # type: ignore[union-attr, arg-type]
+            nn.init.constant_(module.body[-1].weight, 0.5)
     model.train()
     with torch.no_grad():
         for _ in range(3):
