@@ -22,6 +22,7 @@ from modelwright.cli.printing import close_progress, open_progress, print_json, 
 @options.profile_option
 @click.option("-o", "--out", required=True, type=click.Path(), help="Folder; each artifact goes into OUT/TARGET.")
 @options.overwrite_option
+@options.fresh_option
 @options.json_option
 def build(targets: tuple[str, ...], as_json: bool, **settings: Any) -> int:
     """Build artifacts of SOURCE for one or more targets, each proved against FP32 on the samples.
@@ -48,6 +49,7 @@ def build(targets: tuple[str, ...], as_json: bool, **settings: Any) -> int:
     if as_json:
         print_json(
             {
+                "export": None if built.export is None else built.export.describe(),
                 "artifacts": {name: str(artifact.directory) for name, artifact in built.artifacts.items()},
                 "absent": [
                     {"target": absent.target, "status": absent.status, **absent.error.to_dict()}

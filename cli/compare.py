@@ -31,6 +31,7 @@ _BASELINE = "ort-fp32"
 @options.profile_option
 @click.option("-o", "--out", required=True, type=click.Path(), help="Folder for artifacts, results and report.html.")
 @options.overwrite_option
+@options.fresh_option
 @options.json_option
 @options.measuring_options
 def compare(source: str, targets: tuple[str, ...], out: str, as_json: bool, **settings: Any) -> int:

@@ -20,14 +20,21 @@ from modelwright.cli.printing import close_progress, open_progress, print_json, 
     help="Real inputs to compare the ONNX model with its source on. Default: the factory's example inputs.",
 )
 @options.overwrite_option
+@click.option("--fresh", is_flag=True, help="Export again although nothing that can be seen has changed.")
 @options.json_option
-def export(source: str, out: str, samples: str | None, overwrite: bool, as_json: bool) -> int:
+def export(source: str, out: str, samples: str | None, overwrite: bool, fresh: bool, as_json: bool) -> int:
     """Turn SOURCE into a verified ONNX model.
 
     SOURCE is model.onnx (checked and passed through), model.pt2, or file.py:factory. The result is compared with its
     source on the samples; beyond the tolerance the export fails and names the worst output. Beside the model lie its
     record, NAME.export.json (signature, opset, hashes, errors, versions), and of a PyTorch source the captured program,
     NAME.program.pt2, which the torch-* targets run.
+
+    An export is not made again while all that it was seen to depend on has the same content: code, files, folders,
+    variables, packages, samples. Not seen are time, chance, hardware, and what native code reads on its own; a source
+    that starts programs or asks the network is exported each time, and any with --fresh. NAME.made-from.json lists what
+    was seen. Exports of PyTorch sources are kept in the cache folder too, in at most 10 GB (MODELWRIGHT_EXPORTS_GB) and
+    a tenth of the free disk.
 
     \b
     Examples:
@@ -36,7 +43,7 @@ def export(source: str, out: str, samples: str | None, overwrite: bool, as_json:
     from modelwright.core.files import scratch_directory
     from modelwright.core.samples.materialize import materialize_samples
     from modelwright.core.samples.sample_set import SampleRef
-    from modelwright.exporters import export as run
+    from modelwright.exporters.exporting import find_or_export
 
     progress = open_progress()
     try:
@@ -45,18 +52,20 @@ def export(source: str, out: str, samples: str | None, overwrite: bool, as_json:
             ref = None
             if samples is not None:
                 ref = SampleRef(path=materialize_samples(samples, None, Path(scratch) / "samples"))
-            exported = run(
+            found = find_or_export(
                 source,
                 Path(out),
                 samples=ref,
                 overwrite=overwrite,
+                fresh=fresh,
                 progress=lambda text: progress.say("export", text),
             )
-        progress.finish("export", exported.summarize())
+        progress.finish("export", found.summarize())
     finally:
         close_progress(progress)
+    exported = found.model
     if as_json:
-        print_json(exported.to_dict())
+        print_json(exported.to_dict() | found.describe())
         return 0
     click.echo(f"{exported.model_path}")
     for spec in exported.signature.inputs:

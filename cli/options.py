@@ -107,6 +107,9 @@ build_option_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines instead of text.")
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what is there.")
+fresh_option = click.option(
+    "--fresh", is_flag=True, help="Export again although nothing that can be seen has changed; see `export --help`."
+)
 
 
 def measuring_options(command: Callable[..., Any]) -> Callable[..., Any]:

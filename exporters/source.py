@@ -45,6 +45,11 @@ class Source:
     path: Path
     function: str | None = None
 
+    @property
+    def folder(self) -> Path:
+        """Where its other files lie: Python resolves links to a module, ONNX looks beside the link."""
+        return self.path.resolve().parent if self.kind == "factory" else self.path.parent.resolve()
+
 
 def parse_source(source: str | Path) -> Source:
     """Tells what a source is and checks that it is there.

@@ -17,7 +17,7 @@ from modelwright.core.records.exported import ExportedModel, record_path
 from modelwright.core.records.shapes import require_shapes_fit
 from modelwright.core.samples.materialize import is_random, materialize_samples
 from modelwright.core.samples.sample_set import SampleRef
-from modelwright.exporters import export
+from modelwright.exporters.exporting import Export, find_or_export
 from modelwright.harness.preconditions import find_hindrance, require_one_buildable
 from modelwright.harness.progress import Progress, Silence
 from modelwright.harness.results.assemble import Absent
@@ -36,6 +36,7 @@ class Built:
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     reused: dict[str, bool] = field(default_factory=dict)
     absent: list[Absent] = field(default_factory=list)
+    export: Export | None = None
 
 
 def build_targets(
@@ -50,6 +51,7 @@ def build_targets(
     options: Sequence[str] = (),
     shapes: Sequence[str] = (),
     overwrite: bool = False,
+    fresh: bool = False,
     progress: Progress | None = None,
 ) -> Built:
     """Builds artifacts into `out/TARGET`, and the verified model into `out/model`.
@@ -65,6 +67,7 @@ def build_targets(
         options: `NAME=VALUE`, or `TARGET:NAME=VALUE` for one target.
         shapes: `INPUT=MIN:OPT:MAX` ranges of dynamic inputs, for engines.
         overwrite: Replace artifacts that were built from other inputs.
+        fresh: Export again although nothing that can be seen has changed.
         progress: Told what is going on.
 
     Returns:
@@ -85,7 +88,7 @@ def build_targets(
     require_one_buildable(names, chosen.machine())
     folder = Path(out)
     with made_folder(folder), locked_folder(folder), scratch_directory(folder) as scratch:
-        exported, evidence = prepare(
+        export, evidence = prepare(
             source,
             model_path=folder / "model" / "model.onnx",
             samples=samples,
@@ -93,8 +96,10 @@ def build_targets(
             limit=evaluation_limit,
             scratch=Path(scratch),
             overwrite=overwrite,
+            fresh=fresh,
             progress=tell,
         )
+        exported = export.model
         require_shapes_fit(choices.shapes, exported.signature)
         built = build_all(
             names,
@@ -109,6 +114,7 @@ def build_targets(
             run=False,
             choices=choices,
         )
+        built.export = export
     if not built.artifacts:
         raise explain_nothing_built(built)
     return built
@@ -123,8 +129,9 @@ def prepare(
     limit: int,
     scratch: Path,
     overwrite: bool,
+    fresh: bool,
     progress: Progress,
-) -> tuple[ExportedModel, Evidence]:
+) -> tuple[Export, Evidence]:
     """Exports a source and prepares the samples that its artifacts are built from and judged by."""
     progress.start("export", f"exporting {source}")
     random = is_random(str(samples))
@@ -135,20 +142,22 @@ def prepare(
         )
     origins = {str(calibration_path): str(samples)}
     with _in_the_users_words(origins):
-        exported = export(
+        export = find_or_export(
             source,
             model_path,
             samples=None if calibration_path is None else SampleRef(path=calibration_path),
             # The record beside it says that the model is ours; another file of that name is the user's.
             overwrite=overwrite or record_path(model_path).is_file(),
+            fresh=fresh,
             progress=lambda text: progress.say("export", text),
         )
+    exported = export.model
     if calibration_path is None:
         calibration_path = materialize_samples(str(samples), exported.signature, scratch / "samples")
     evaluation_path = None
     if evaluation is not None:
         evaluation_path = materialize_samples(str(evaluation), exported.signature, scratch / "evaluation")
-    progress.finish("export", exported.summarize())
+    progress.finish("export", export.summarize())
     progress.start("samples", "reading the samples")
     origins = {str(calibration_path): str(samples)}
     if evaluation_path is not None:
@@ -165,7 +174,7 @@ def prepare(
             progress=lambda text: progress.say("samples", text),
         )
     progress.finish("samples", _summarize_samples(evidence))
-    return exported, evidence
+    return export, evidence
 
 
 @contextlib.contextmanager

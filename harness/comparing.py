@@ -66,6 +66,7 @@ def compare(
     limits: Limits | None = None,
     seed: int = 0,
     overwrite: bool = False,
+    fresh: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Builds targets of one source, measures them side by side and writes the comparison.
@@ -93,6 +94,7 @@ def compare(
         limits: What a target must meet to be shipped.
         seed: Of the order of turns.
         overwrite: Use `out` even though it holds a comparison of another source.
+        fresh: Export again although nothing that can be seen has changed.
         progress: Told what is going on.
 
     Returns:
@@ -129,7 +131,7 @@ def compare(
     with _claimed_folder(folder, source, overwrite=overwrite):
         with scratch_directory(folder) as scratch_name:
             scratch = Path(scratch_name)
-            exported, evidence = prepare(
+            export, evidence = prepare(
                 source,
                 model_path=folder / "model" / "model.onnx",
                 samples=samples,
@@ -137,8 +139,10 @@ def compare(
                 limit=evaluation_limit,
                 scratch=scratch,
                 overwrite=overwrite,
+                fresh=fresh,
                 progress=tell,
             )
+            exported = export.model
             _check_batch(exported, batch)
             require_shapes_fit(choices.shapes, exported.signature)
             if baseline != BASELINE:
@@ -169,7 +173,7 @@ def compare(
             )
         document = assemble_document(
             Context(settings=settings, profile=chosen, host=host, region=grid_region, baseline=baseline),
-            source=exported.describe_source(),
+            source=exported.describe_source() | export.describe(),
             samples=_describe_samples(evidence),
             artifacts=built.artifacts,
             reused=built.reused,

@@ -8,9 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import inspect
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from modelwright.core.samples.archives import read_arrays
 from modelwright.core.samples.python_source import load_function, shorten_traceback
 from modelwright.core.samples.sample_set import LABELS, SampleRef
 from modelwright.core.versions import is_at_least
+from modelwright.exporters.trace import Trace
 
 Array = npt.NDArray[Any]
 
@@ -62,7 +61,7 @@ class TorchSource:
     notes: list[str] = field(default_factory=list)
 
 
-def load_factory(path: Path, function: str, samples: SampleRef | None) -> TorchSource:
+def load_factory(path: Path, function: str, samples: SampleRef | None, trace: Trace) -> TorchSource:
     """Calls the user's factory.
 
     Args:
@@ -70,6 +69,7 @@ def load_factory(path: Path, function: str, samples: SampleRef | None) -> TorchS
         function: Returns an `nn.Module`, or it and its example inputs: a tensor, a tuple, or a dict by name. A module
             of that name serves too.
         samples: Where example inputs come from when the factory gives none.
+        trace: Watches this process, and knows what the factory read.
 
     Raises:
         BadInputError: The factory failed or returned something else, or there are no example inputs.
@@ -77,20 +77,19 @@ def load_factory(path: Path, function: str, samples: SampleRef | None) -> TorchS
     if importlib.util.find_spec("torch") is None:
         import_torch()  # says what is missing better than the user's own import does
     name = f"{path.name}:{function}"
-    with _record_files(path.resolve().parent) as files:
-        factory = load_function(path, function)
-        try:
-            made = factory if _is_module(factory) else factory()
-        except (Exception, SystemExit) as error:
-            raise BadInputError(
-                f"{name} failed: {type(error).__name__}: {error}",
-                hint=(
-                    "the function is called without arguments"
-                    if isinstance(error, TypeError)
-                    else f"make {name} run by itself first; it is called in the folder that you are in"
-                ),
-                detail=shorten_traceback(error),
-            ) from error
+    factory = load_function(path, function)
+    try:
+        made = factory if _is_module(factory) else factory()
+    except (Exception, SystemExit) as error:
+        raise BadInputError(
+            f"{name} failed: {type(error).__name__}: {error}",
+            hint=(
+                "the function is called without arguments"
+                if isinstance(error, TypeError)
+                else f"make {name} run by itself first; it is called in the folder that you are in"
+            ),
+            detail=shorten_traceback(error),
+        ) from error
     torch = import_torch()
     module, examples = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(module, torch.nn.Module):
@@ -103,7 +102,7 @@ def load_factory(path: Path, function: str, samples: SampleRef | None) -> TorchS
             f"{name} gives a TorchScript module, whose Python code is gone: torch.export cannot capture it",
             hint="give the nn.Module that it was scripted or traced from",
         )
-    source = TorchSource(name=name, module=module, args=(), kwargs={}, files=files)
+    source = TorchSource(name=name, module=module, args=(), kwargs={}, files=trace.list_read())
     _make_fp32(torch, source)
     names = getattr(module, "output_names", None)
     if names is not None:
@@ -267,33 +266,6 @@ def _to_tensor(torch: Any, value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(_to_tensor(torch, item) for item in value)
     return value
-
-
-@contextmanager
-def _record_files(folder: Path) -> Iterator[dict[str, str]]:
-    """Yields a dict that afterwards holds the hash of every file of a folder that was read in the block.
-
-    Code that comes as a module, and data opened from Python; files opened by native libraries are not seen, but the
-    weights that they hold are hashed as the state dict.
-    """
-    opened: set[str] = set()
-    recording = True
-
-    def note(event: str, arguments: tuple[Any, ...]) -> None:
-        if recording and event == "open" and isinstance(arguments[0], str) and "w" not in str(arguments[1] or ""):
-            opened.add(arguments[0])
-
-    sys.addaudithook(note)
-    files: dict[str, str] = {}
-    try:
-        yield files
-    finally:
-        recording = False
-    opened |= {str(getattr(module, "__file__", None) or "") for module in list(sys.modules.values())}
-    for path in sorted({Path(name).resolve() for name in opened if name}):
-        is_code_cache = path.suffix == ".pyc" or "site-packages" in path.parts
-        if path.is_relative_to(folder) and path.is_file() and not is_code_cache:
-            files[path.relative_to(folder).as_posix()] = hash_file(path)
 
 
 def _first_line(error: BaseException) -> str:

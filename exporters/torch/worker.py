@@ -15,8 +15,10 @@ from modelwright.core.onnx.external_data import copy_external_files, find_extern
 from modelwright.core.records.codec import decode, encode
 from modelwright.core.records.exported import PROGRAM_SUFFIX, combine_hashes, record_path
 from modelwright.core.samples.sample_set import SampleRef
+from modelwright.exporters.cache import origin_path
 from modelwright.exporters.onnx.file import read_graph
 from modelwright.exporters.onnx.validate import ValidatedModel, validate_model
+from modelwright.exporters.trace import Trace, watch
 
 if TYPE_CHECKING:
     from modelwright.exporters.torch.export import Captured
@@ -28,6 +30,7 @@ Progress = Callable[[str], None]
 def convert(
     kind: str,
     path: str,
+    folder: str,
     function: str | None,
     directory: str,
     name: str,
@@ -40,6 +43,7 @@ def convert(
     Args:
         kind: `onnx`, `pt2` or `factory`.
         path: The source's file.
+        folder: Where its other files lie.
         function: Of a factory.
         directory: Staging folder; for a model that is passed through in its place, its own folder.
         name: File name of the ONNX model.
@@ -48,7 +52,8 @@ def convert(
         progress: Takes the phase that begins.
 
     Returns:
-        The fields of `ExportedModel` but for `model_path`, and of `source` all but its kind and path.
+        `model`: the fields of `ExportedModel` but for `model_path`, and of `source` all but its kind and path.
+        `inputs`: what was looked at, as `Inputs`; None with `opaque`, the reason why that cannot be known.
 
     Raises:
         BadInputError: The source cannot be used.
@@ -56,21 +61,28 @@ def convert(
     """
     out = Path(directory) / name
     ref = None if samples is None else decode(SampleRef, samples)
-    with explain_os_error(out):
+    trace = Trace(Path(folder), [out.parent, *([] if ref is None else [ref.path])])
+    if kind != "factory":
+        trace.note_file(str(Path(folder) / Path(path).name))
+    with explain_os_error(out), watch(trace):
         if kind == "onnx":
-            result = _pass_through(Path(path), out, progress)
+            model = _pass_through(Path(path), out, trace, progress)
         else:
-            result = _convert_torch(kind, Path(path), function, out, ref, tolerance, progress)
-    return result
+            model = _convert_torch(kind, Path(path), function, out, ref, tolerance, trace, progress)
+    inputs = trace.finish(is_code=kind == "factory")
+    return {"model": model, "inputs": None if inputs is None else encode(inputs), "opaque": trace.opaque}
 
 
-def _pass_through(path: Path, out: Path, progress: Progress) -> dict[str, Any]:
+def _pass_through(path: Path, out: Path, trace: Trace, progress: Progress) -> dict[str, Any]:
     """Copies a model and its data, unless it is in its place already, and checks the copy."""
     progress("reading the ONNX file")
     names = find_external_files(path, read_graph(path))
-    taken = {out.name, record_path(out).name}.intersection(PurePosixPath(name).parts[0] for name in names)
+    ours = {out.name, record_path(out).name, origin_path(out).name}
+    taken = ours.intersection(PurePosixPath(name).parts[0] for name in names)
     if taken:
         raise BadInputError(f"{path} has a data file of the name {taken.pop()}", hint="choose another --out")
+    for name in names:
+        trace.note_file(str(trace.folder / name))
     if not (out.exists() and out.samefile(path)):
         progress("copying the model")
         copy_external_files(path, names, out.parent)
@@ -89,6 +101,7 @@ def _convert_torch(
     out: Path,
     samples: SampleRef | None,
     tolerance: float,
+    trace: Trace,
     progress: Progress,
 ) -> dict[str, Any]:
     """Exports with a dynamic batch, and with a fixed one where that fails."""
@@ -105,7 +118,7 @@ def _convert_torch(
     else:
         assert function is not None
         progress(f"running {path.name}:{function}")
-        source = load_factory(path, function, samples)
+        source = load_factory(path, function, samples, trace)
         try:
             checked, captured, comparison = _export_once(source, out, samples, tolerance, progress, dynamic=True)
         except ModelwrightError as error:

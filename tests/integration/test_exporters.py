@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import models
 import numpy as np
@@ -16,12 +18,15 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from modelwright import examples, harness
 from modelwright.core.errors import BadInputError, BuildFailedError
 from modelwright.core.outputs.reference import ReferenceModel
 from modelwright.core.records.exported import load_exported
 from modelwright.core.samples.materialize import materialize_samples
 from modelwright.core.samples.sample_set import SampleRef
-from modelwright.exporters import export
+from modelwright.exporters import export, exporting
+from modelwright.exporters.exporting import find_or_export
+from modelwright.harness.building import build_targets
 
 FACTORIES = """
 import torch
@@ -130,7 +135,7 @@ def test_two_inputs_two_outputs_and_named_outputs(factories: Path, tmp_path: Pat
     assert set(exported.source["files"]) == {"net.py", "neighbour.py"}
     assert "converting to ONNX" in phases
     assert load_exported(out) == exported
-    names = ["net.export.json", "net.onnx", "net.program.pt2"]
+    names = ["net.export.json", "net.made-from.json", "net.onnx", "net.program.pt2"]
     assert sorted(path.name for path in out.parent.iterdir()) == names
     assert set(exported.files) == {"net.onnx"}
     assert exported.program_path == out.resolve().parent / "net.program.pt2"
@@ -141,7 +146,8 @@ def test_two_inputs_two_outputs_and_named_outputs(factories: Path, tmp_path: Pat
     # Once more from a process of its own, whose size and modules can be seen.
     code = f"""
         import json, sys
-        from modelwright.exporters import export
+        from modelwright import examples, harness
+from modelwright.exporters import export, exporting
         again = export({str(factories) + ":two_inputs"!r}, {str(tmp_path / "again.onnx")!r})
         peak = [l for l in open("/proc/self/status") if l.startswith("VmHWM")][0]
         hashes = [again.sha256, again.source["sha256"], again.program_sha256]
@@ -249,7 +255,7 @@ def test_program_is_checked_and_replaced_with_its_model(factories: Path, tmp_pat
     (tmp_path / "m.onnx").write_bytes(model)
     replaced = export(models.make_cnn(tmp_path / "cnn.onnx"), tmp_path / "m.onnx", overwrite=True)
     assert (replaced.program, replaced.program_path) == (None, None)
-    names = ["cnn.onnx", "m.export.json", "m.onnx"]
+    names = ["cnn.onnx", "m.export.json", "m.made-from.json", "m.onnx"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     data = json.loads((tmp_path / "m.export.json").read_text())
     (tmp_path / "m.export.json").write_text(json.dumps(data | {"program": "../m.program.pt2"}))
@@ -325,13 +331,14 @@ def test_onnx_is_passed_through_unchanged(tmp_path: Path) -> None:
     assert exported.signature.inputs[0].describe() == "x float32 [batch, 3, 12, 12]"
     assert exported.comparison is None
     assert exported.comparison_reason
+    assert find_or_export(source, tmp_path / "out" / "m.onnx").reused
     with pytest.raises(BadInputError, match="exists"):
-        export(source, tmp_path / "out" / "m.onnx")
+        export(models.make_cnn(tmp_path / "cnn2.onnx"), tmp_path / "out" / "m.onnx")
     export(source, tmp_path / "out" / "m.onnx", overwrite=True)
     before = source.read_bytes()
     in_place = export(source, source)
     assert (source.read_bytes(), in_place.sha256) == (before, exported.sha256)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cnn.export.json", "cnn.onnx", "out"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cnn.export.json", "cnn.onnx", "cnn2.onnx", "out"]
 
 
 def save_external(folder: Path, location: str = "weights.bin") -> Path:
@@ -359,7 +366,8 @@ def test_external_data_stay_external(tmp_path: Path) -> None:
     assert moved.sha256 == exported.sha256
     # Replaced by a model without data files: the old ones go.
     export(models.make_cnn(tmp_path / "c.onnx"), exported.model_path, overwrite=True)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["net.export.json", "net.onnx"]
+    names = ["net.export.json", "net.made-from.json", "net.onnx"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
     (tmp_path / "elsewhere" / "weights.bin").write_bytes(b"changed")
     with pytest.raises(BadInputError, match="was changed"):
         load_exported(moved.model_path)
@@ -489,3 +497,98 @@ def test_a_sample_function_may_yield_whole_inputs(tmp_path: Path) -> None:
     path = materialize_samples(f"{tmp_path / 'tagger.py'}:samples", None, tmp_path / "samples")
     exported = export(f"{tmp_path / 'tagger.py'}:create", tmp_path / "m.onnx", samples=SampleRef(path=path))
     assert [spec.describe() for spec in exported.signature.inputs] == ["tokens int64 [batch, 6]"]
+
+
+def test_a_second_comparison_exports_nothing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digits = Path(next(iter(examples.__path__))) / "digits"
+    (tmp_path / "digits").mkdir()
+    for name in ("model.py", "weights.safetensors", "samples.npz"):
+        shutil.copy(digits / name, tmp_path / "digits" / name)
+    monkeypatch.setenv("MODELWRIGHT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MODELWRIGHT_EXPORTS_GB", "1")
+    source = f"{tmp_path / 'digits' / 'model.py'}:create_model"
+    chosen: dict[str, Any] = {"samples": tmp_path / "digits" / "samples.npz", "targets": ["ort-fp32"]}
+    first = harness.compare(source, out=tmp_path / "first", effort="quick", **chosen)
+    assert first["source"]["reused"] is False
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("an exporting process was started")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(exporting, "run_in_child", refuse)
+        again = harness.compare(source, out=tmp_path / "first", effort="quick", **chosen)
+        assert again["source"] == first["source"] | {"reused": True}
+        built = build_targets(source, out=tmp_path / "second", **chosen)
+        assert built.export is not None
+        assert built.export.reused
+        assert load_exported(tmp_path / "second" / "model" / "model.onnx").sha256 == first["source"]["onnx_sha256"]
+        with pytest.raises(AssertionError, match="was started"):
+            build_targets(source, out=tmp_path / "second", **chosen, fresh=True)
+    # Weights that a native library reads decide as all else does.
+    weights = tmp_path / "digits" / "weights.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    built = build_targets(source, out=tmp_path / "second", **chosen, overwrite=True)
+    assert built.export is not None
+    assert not built.export.reused
+    assert built.export.model.sha256 != first["source"]["onnx_sha256"]
+
+
+READERS = """
+import torch
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+class Lazy(torch.nn.Module):
+    def forward(self, x):
+        return x * float((HERE / "scale.txt").read_text())
+
+def lazy():
+    return Lazy(), torch.ones(2, 4)
+
+def loads():
+    net = torch.nn.Linear(4, 4)
+    net.load_state_dict(torch.load(HERE / "w.pt", weights_only=True))
+    return net, torch.ones(2, 4)
+
+def maps():
+    net = torch.nn.Linear(4, 4)
+    net.load_state_dict(torch.load(HERE / "w.pt", weights_only=True, mmap=True))
+    return net, torch.ones(2, 4)
+
+def program():
+    net = torch.nn.Linear(4, 4)
+    net.load_state_dict(torch.export.load(HERE / "net.pt2").state_dict)
+    return net, torch.ones(2, 4)
+
+def tensors():
+    from safetensors.torch import load_model
+    net = torch.nn.Linear(4, 4)
+    load_model(net, HERE / "w.safetensors")
+    return net, torch.ones(2, 4)
+"""
+
+
+def test_files_that_torch_reads_decide(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    (tmp_path / "net.py").write_text(READERS)
+    (tmp_path / "scale.txt").write_text("2.0")
+
+    def save(seed: int) -> None:
+        torch.manual_seed(seed)
+        net = torch.nn.Linear(4, 4)
+        torch.save(net.state_dict(), tmp_path / "w.pt")
+        save_file(net.state_dict(), tmp_path / "w.safetensors")
+        torch.export.save(torch.export.export(net, (torch.ones(2, 4),)), tmp_path / "net.pt2")
+
+    files = {"lazy": "scale.txt", "loads": "w.pt", "maps": "w.pt", "program": "net.pt2", "tensors": "w.safetensors"}
+    save(0)
+    for function, name in files.items():
+        out = tmp_path / f"{function}.onnx"
+        assert not find_or_export(f"{tmp_path / 'net.py'}:{function}", out).reused
+        assert find_or_export(f"{tmp_path / 'net.py'}:{function}", out).reused, "nothing has changed"
+        assert f"source:{name}" in json.loads(out.with_suffix(".made-from.json").read_text())["inputs"]["files"]
