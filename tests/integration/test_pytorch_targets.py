@@ -19,8 +19,8 @@ from torch import nn  # noqa: E402
 from modelwright.core.errors import BuildFailedError, MeasurementInvalidError, ToolchainMissingError  # noqa: E402
 from modelwright.core.records.machine import Machine  # noqa: E402
 from modelwright.core.records.signature import Signature, TensorSpec  # noqa: E402
-from modelwright.targets import pytorch  # noqa: E402
 from modelwright.targets.contract import BuildRequest, BuildResult, RunSettings  # noqa: E402
+from modelwright.targets.pytorch import target as pytorch  # noqa: E402
 from modelwright.targets.pytorch.program import move_program  # noqa: E402
 
 MACHINE = Machine(name="box", architecture="x86_64", instruction_sets=frozenset({"avx512_bf16"}), cores=2)
@@ -385,6 +385,7 @@ def test_damaged_program_and_absent_cuda_are_explained(programs: Callable[[str],
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [pytorch.TorchCompileFp32, pytorch.TorchCompileBf16])
 def test_compiled_program_runs_at_every_batch_and_tells_of_its_compilation(
     programs: Callable[[str], Saved], tmp_path: Path, target: Any
