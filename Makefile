@@ -1,38 +1,43 @@
-# Everything runs in .venv, which is made on first use and renewed when its inputs change.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
-VENV := .venv
+# Everything runs in .venv, made on first use of the first Python that fits (3.11 to 3.13), renewed when its inputs change.
+# `make PYTHON=python3.12 ...` makes it of that one; VENV=FOLDER leaves .venv alone.
+PYTHON ?=
+VENV ?= .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+PYTEST := $(BIN)/pytest -n 2 --dist loadscope
 DEMO_EFFORT ?= standard
 DEMO_OUT ?= demo
 
-.PHONY: demo test lint types wheel-check benchmark clean
+.PHONY: environment demo test test-slow test-unit lint types wheel-check benchmark clean
 
-demo: $(STAMP)  ## The embedded example, end to end: export, build, prove, measure, compare
+demo: environment  ## The embedded example, end to end: export, build, prove, measure, compare
 	$(BIN)/modelwright demo --out $(DEMO_OUT) --effort $(DEMO_EFFORT)
 
-test: $(STAMP)  ## All tests
-	$(BIN)/pytest -n 2 --dist loadscope
+test: environment  ## All tests but the slow ones
+	$(PYTEST) -m 'not slow'
 
-lint: $(STAMP)
+test-slow: environment  ## The slow ones: whole networks through whole toolchains
+	$(PYTEST) -m slow
+
+test-unit: environment  ## Those of single modules
+	$(PYTEST) tests/unit
+
+lint: environment
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(STAMP)
+types: environment
 	$(BIN)/python tests/link_typing.py
 	$(BIN)/mypy -p modelwright
 	$(BIN)/mypy benchmarks
 
-wheel-check: $(STAMP)  ## Build sdist and wheel, install the wheel elsewhere, run the command line from there
+wheel-check: environment  ## Build sdist and wheel, install the wheel elsewhere, run the command line from there
 	$(BIN)/python tests/check_wheel.py
 
-benchmark: $(STAMP)  ## Speed against ONNX Runtime FP32, and the harness against a bare loop
+benchmark: environment  ## Speed against ONNX Runtime FP32, and the harness against a bare loop
 	$(BIN)/python benchmarks/resnet50.py
 
-$(STAMP): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "needs Python 3.11 with venv: apt install python3.11-venv" >&2; rm -rf $(VENV); exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
-	touch $(STAMP)
+environment:
+	@.ci/make-environment $(VENV) $(PYTHON)
 
 clean:
-	rm -rf $(VENV) .typing build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-* .typing build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

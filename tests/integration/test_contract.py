@@ -77,7 +77,12 @@ def explain_unready(name: str) -> str | None:
     return f"{name}: {unready[0].reason}" if unready else None
 
 
-@pytest.fixture(scope="module", params=target_names())
+def mark_slow(name: str) -> Any:
+    """Marks a target whose artifacts are compiled anew by every process that loads them."""
+    return pytest.param(name, marks=[pytest.mark.slow] if name.startswith("torch-compile-") else [])
+
+
+@pytest.fixture(scope="module", params=[mark_slow(name) for name in target_names()])
 def built(request: pytest.FixtureRequest, workplace: Workplace) -> tuple[str, Artifact, Workplace]:
     name = request.param
     reason = explain_unready(name)

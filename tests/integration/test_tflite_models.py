@@ -21,6 +21,8 @@ from modelwright.targets.contract import BuildRequest, BuildResult, RunSettings,
 from modelwright.targets.tflite.environment import ensure_environment
 from modelwright.targets.tflite.target import TfliteFp16, TfliteFp32, TfliteInt8, TfliteInt8Dynamic
 
+pytestmark = pytest.mark.slow
+
 REQUIRED = os.environ.get("CI") == "true"
 MACHINE = Machine(name="host", architecture="x86_64", instruction_sets=frozenset(), cores=2)
 TARGETS = {"fp32": TfliteFp32(), "fp16": TfliteFp16(), "int8": TfliteInt8(), "int8-dynamic": TfliteInt8Dynamic()}
