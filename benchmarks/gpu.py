@@ -21,10 +21,12 @@ from typing import Any
 
 from resnet50 import shorten, write_images
 
-from modelwright.cli.printing import close_progress, open_progress, print_document
+from modelwright.cli.printing import close_progress, open_progress, print_comparison
 from modelwright.core.records.artifact import open_artifact
+from modelwright.core.records.codec import encode
 from modelwright.harness import compare
 from modelwright.harness.building import build_targets
+from modelwright.harness.results.file import encode_results
 from modelwright.harness.results.statistics import estimate_ratio, round_log_ratios
 from modelwright.harness.run.effort import Effort, get_effort
 from modelwright.harness.run.measure_artifacts import Measured, measure_artifacts
@@ -75,7 +77,7 @@ def measure_comparison(host: Profile, samples: Path, out: Path, arguments: argpa
     names = [name for name in suiting_targets(host.machine()) if name.startswith("torch-")]
     progress = open_progress()
     try:
-        document = compare(
+        comparison = compare(
             f"{HERE / 'networks.py'}:create_resnet50",
             samples=samples,
             out=out,
@@ -88,8 +90,8 @@ def measure_comparison(host: Profile, samples: Path, out: Path, arguments: argpa
         )
     finally:
         close_progress(progress)
-    print_document(document, as_json=False)
-    return document
+    print_comparison(comparison, as_json=False)
+    return encode_results(comparison)
 
 
 def measure_all_twins(host: Profile, samples: Path, out: Path, batch: int) -> list[dict[str, Any]]:
@@ -123,7 +125,7 @@ def measure_twins(host: Profile, directory: Path, *, batch: int, cuda_graph: boo
         "batch": batch,
         "end to end": compare_figure(first, second, "latencies_ms"),
         "computation": compare_figure(first, second, "compute_latencies_ms"),
-        "gpu": [dict(result.on_gpu.observed) for result in (first, second) if result.on_gpu is not None],
+        "gpu": [encode(result.on_gpu.observed) for result in (first, second) if result.on_gpu is not None],
     }
 
 
@@ -131,7 +133,7 @@ def compare_figure(first: Measured, second: Measured, figure: str) -> dict[str, 
     """Returns the ratio of the second to the first with its interval, and whether it is 1 within the tolerance."""
     rounds = [{i: getattr(w, figure) for i, w in result.windows.items()} for result in (first, second)]
     ratio = estimate_ratio(round_log_ratios(*rounds))
-    return None if ratio is None else {**ratio, "within 1 %": abs(ratio["ratio"] - 1) <= TOLERANCE}
+    return None if ratio is None else {**encode(ratio), "within 1 %": abs(ratio.ratio - 1) <= TOLERANCE}
 
 
 def name_result(host: Profile, arguments: argparse.Namespace) -> str:

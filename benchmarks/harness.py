@@ -16,6 +16,7 @@ from pathlib import Path
 
 from modelwright import examples
 from modelwright.core.records.artifact import open_artifact
+from modelwright.core.records.codec import encode
 from modelwright.harness.building import build_targets
 from modelwright.harness.results.statistics import estimate_ratio, round_log_ratios
 from modelwright.harness.run.effort import Effort, get_effort
@@ -96,7 +97,7 @@ def main() -> None:
             both = {"a": open_artifact(first), "b": open_artifact(second)}
             result = measure_artifacts(both, MeasureSettings(effort=effort), host, host, samples=None).by_name
             rounds = [{i: w.latencies_ms for i, w in result[key].windows.items()} for key in "ab"]
-            figures[f"two identical {name}"] = estimate_ratio(round_log_ratios(*rounds))
+            figures[f"two identical {name}"] = encode(estimate_ratio(round_log_ratios(*rounds)))
     for name, value in figures.items():
         print(f"{name}: {value}")
     arguments.results.mkdir(parents=True, exist_ok=True)
@@ -117,7 +118,10 @@ def against_bare_loop(directory: Path, effort: Effort) -> dict[str, object]:
         bare.close()
     rounds = {name: {i: w.latencies_ms for i, w in own.windows.items()} for name, own in series.items()}
     medians = {name: statistics.median(v for w in own.values() for v in w) for name, own in rounds.items()}
-    return {"ratio": estimate_ratio(round_log_ratios(rounds["harness"], rounds["bare loop"])), "p50_ms": medians}
+    return {
+        "ratio": encode(estimate_ratio(round_log_ratios(rounds["harness"], rounds["bare loop"]))),
+        "p50_ms": medians,
+    }
 
 
 if __name__ == "__main__":

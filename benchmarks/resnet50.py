@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from modelwright.cli.printing import close_progress, open_progress, print_document
+from modelwright.cli.printing import close_progress, open_progress, print_comparison
 from modelwright.harness import compare
+from modelwright.harness.results.file import encode_results
 
 HERE = Path(__file__).resolve().parent
 
@@ -34,7 +35,7 @@ def main() -> None:
         write_images(samples, 48)
         progress = open_progress()
         try:
-            document = compare(
+            comparison = compare(
                 f"{HERE / 'networks.py'}:create_resnet50",
                 samples=samples,
                 out=arguments.out or Path(folder) / "out",
@@ -44,11 +45,11 @@ def main() -> None:
             )
         finally:
             close_progress(progress)
-    print_document(document, as_json=False)
-    device = re.sub(r"[^a-z0-9]+", "-", document["environment"]["device"].lower()).strip("-")
+    print_comparison(comparison, as_json=False)
+    device = re.sub(r"[^a-z0-9]+", "-", comparison.environment.device.lower()).strip("-")
     path = arguments.results / f"resnet50-{device}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(shorten(document), indent=1) + "\n")
+    path.write_text(json.dumps(shorten(encode_results(comparison)), indent=1) + "\n")
     print(path)
 
 

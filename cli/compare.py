@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from modelwright.cli import options
+
+if TYPE_CHECKING:
+    from modelwright.harness import Comparison
 
 _BASELINE = "ort-fp32"
 
@@ -51,22 +54,20 @@ def compare(source: str, targets: tuple[str, ...], out: str, as_json: bool, **se
     has changed. One target that fails does not stop the others; a target asked for by name that could not be built
     or measured makes the exit code that of its reason, 3 to 6.
     """
-    from modelwright.cli.printing import close_progress, open_progress, print_document, require_limits
+    from modelwright.cli.printing import close_progress, open_progress, print_comparison, require_limits
     from modelwright.harness import compare as run
 
     progress = open_progress()
     try:
-        document = run(source, out=out, targets=targets or None, progress=progress, **settings)
+        comparison = run(source, out=out, targets=targets or None, progress=progress, **settings)
     finally:
         close_progress(progress)
-    print_document(document, as_json=as_json, folder=out)
-    require_limits(document)
-    return _exit_code(document, {*targets, *({settings["baseline"]} - {_BASELINE})})
+    print_comparison(comparison, as_json=as_json, folder=out)
+    require_limits(comparison)
+    return _exit_code(comparison, {*targets, *({settings["baseline"]} - {_BASELINE})})
 
 
-def _exit_code(document: dict[str, Any], asked: set[str]) -> int:
+def _exit_code(comparison: Comparison, asked: set[str]) -> int:
     """Returns 0, or what tells a script that something asked for by name is missing."""
-    missing = [row for row in document["measurements"] if row["target"] in asked and row["status"] != "measured"]
-    if not missing:
-        return 0
-    return max(int(row.get("exit_code") or 5) for row in missing)
+    missing = [row for row in comparison.measurements if row.target in asked and not row.measured]
+    return max((row.exit_code or 5 for row in missing), default=0)

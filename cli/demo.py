@@ -21,14 +21,14 @@ def demo(out: str, effort: str, as_json: bool) -> int:
     network, but for the first build of a TFLite target.
     """
     from modelwright import examples
-    from modelwright.cli.printing import close_progress, open_progress, print_document
+    from modelwright.cli.printing import close_progress, open_progress, print_comparison
     from modelwright.harness import compare
 
     folder = Path(next(iter(examples.__path__))) / "digits"
     click.echo("digits: a residual CNN for 32x32 images in 10 classes, and real images to judge by", err=True)
     progress = open_progress()
     try:
-        document = compare(
+        comparison = compare(
             f"{folder / 'model.py'}:create_model",
             samples=folder / "samples.npz",
             out=out,
@@ -37,5 +37,5 @@ def demo(out: str, effort: str, as_json: bool) -> int:
         )
     finally:
         close_progress(progress)
-    print_document(document, as_json=as_json, folder=out)
+    print_comparison(comparison, as_json=as_json, folder=out)
     return 0

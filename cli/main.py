@@ -28,6 +28,7 @@ _COMMANDS = {
     "compare": "Build every target of a model, measure them side by side, say which to ship.",
     "inspect": "Show what an artifact is and how it was made.",
     "verify": "Check an artifact's hashes and whether this machine can run it.",
+    "schema": "Print the JSON Schema of a file that other programs read.",
 }
 
 _SIGPIPE = 13

@@ -34,21 +34,21 @@ def measure(artifacts: tuple[str, ...], out: str | None, overwrite: bool, as_jso
       modelwright measure comparison/artifacts/*
       modelwright measure digits-tflite-int8 --threads 4 --out pi5.json
     """
-    from modelwright.cli.printing import close_progress, open_progress, print_document, require_limits
-    from modelwright.core.files import write_json
+    from modelwright.cli.printing import close_progress, open_progress, print_comparison, require_limits
     from modelwright.harness import measure as run
+    from modelwright.harness.results.file import write_results
 
     if out is not None:
         _check_out(Path(out), overwrite=overwrite)
     progress = open_progress()
     try:
-        document = run(artifacts, progress=progress, **settings)
+        comparison = run(artifacts, progress=progress, **settings)
     finally:
         close_progress(progress)
-    print_document(document, as_json=as_json)
+    print_comparison(comparison, as_json=as_json)
     if out is not None:
-        write_json(Path(out), document)
-    require_limits(document)
+        write_results(Path(out), comparison)
+    require_limits(comparison)
     return 0
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from modelwright.harness.results.metrics import LIMITS
+
 EFFORT_NAMES = ("quick", "standard", "strict")
 
 
@@ -16,7 +18,7 @@ _SECTIONS = {
     "Building": ("shapes", "options"),
     "Measuring": ("effort", "threads", "batch", "region", "seed"),
     "On a GPU": ("device", "cuda_graph", "spin", "streams"),
-    "Limits; exit code 7 when nothing meets them": ("max_p50_ms", "min_accuracy", "min_agreement", "max_size_mb"),
+    "Limits; exit code 7 when nothing meets them": tuple(LIMITS),
 }
 
 
@@ -119,9 +121,8 @@ def measuring_options(command: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(**options: Any) -> Any:
         from modelwright.harness.results.limits import Limits
 
-        names = ("max_p50_ms", "min_accuracy", "min_agreement", "max_size_mb")
-        limits = Limits(**{name: options.pop(name) for name in names})
-        return command(limits=limits if limits.any_set else None, **options)
+        limits = Limits(**{name: options.pop(name) for name in LIMITS})
+        return command(limits=limits, **options)
 
     for option in reversed(
         (
@@ -175,15 +176,15 @@ def measuring_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 show_default=True,
                 help="Seed of the order of turns.",
             ),
-            click.option("--max-p50-ms", type=POSITIVE, metavar="MS", help="Ship nothing slower."),
-            click.option("--min-accuracy", type=SHARE, metavar="SHARE", help="Ship nothing worse."),
-            click.option(
-                "--min-agreement",
-                type=SHARE,
-                metavar="SHARE",
-                help="Ship nothing that agrees less with FP32.",
+            *(
+                click.option(
+                    f"--{name.replace('_', '-')}",
+                    type=POSITIVE if metric.unit else SHARE,
+                    metavar=limit.metavar,
+                    help=limit.help,
+                )
+                for name, (metric, limit) in LIMITS.items()
             ),
-            click.option("--max-size-mb", type=POSITIVE, metavar="MB", help="Ship nothing larger (10^6 bytes)."),
         )
     ):
         wrapped = option(wrapped)

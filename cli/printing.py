@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from modelwright.core.errors import LimitNotMetError
 from modelwright.harness.formatting import clean_text
 from modelwright.harness.progress import Progress
+
+if TYPE_CHECKING:
+    from modelwright.harness import Comparison
 
 json_printed = False
 _MARKS = {True: click.style("ok", fg="green"), False: click.style("--", fg="yellow")}
@@ -133,30 +135,29 @@ def close_progress(progress: Progress) -> None:
         progress.close()
 
 
-def print_document(document: Mapping[str, Any], *, as_json: bool, folder: str | None = None) -> None:
+def print_comparison(comparison: Comparison, *, as_json: bool, folder: str | None = None) -> None:
     """Prints a comparison, and where its files lie."""
     if as_json:
-        print_json(document)
+        from modelwright.harness.results.file import encode_results
+
+        print_json(encode_results(comparison))
         return
     from rich.console import Console
 
     from modelwright.harness.report import render_comparison
 
-    render_comparison(document, Console())
+    render_comparison(comparison, Console())
     if folder is not None:
         click.echo(f"\n{Path(folder) / 'report.html'}  results.json  results.csv  artifacts/")
 
 
-def require_limits(document: Mapping[str, Any]) -> None:
+def require_limits(comparison: Comparison) -> None:
     """Ends with exit code 7 when the user set limits and nothing measured meets them all.
 
     Raises:
         LimitNotMetError: Names the closest misses.
     """
-    if not document.get("limits"):
+    if not comparison.limits or any(not row.limits_missed for row in comparison.measured):
         return
-    rows = [row for row in document["measurements"] if row["status"] == "measured"]
-    if any(not row["limits_missed"] for row in rows):
-        return
-    misses = "; ".join(f"{row['target']}: {', '.join(row['limits_missed'])}" for row in rows)
+    misses = "; ".join(f"{row.target}: {', '.join(row.limits_missed)}" for row in comparison.measured)
     raise LimitNotMetError(f"no target meets the limits you set: {misses}", hint="relax a limit, or change the model")

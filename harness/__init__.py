@@ -7,11 +7,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from modelwright.harness.comparing import compare
     from modelwright.harness.measuring import measure
+    from modelwright.harness.results.file import read_results
     from modelwright.harness.results.limits import Limits
+    from modelwright.harness.results.record import Comparison
 
-__all__ = ["Limits", "compare", "measure"]
+__all__ = ["Comparison", "Limits", "compare", "measure", "read_results"]
 
-_HOMES = {"compare": "comparing", "measure": "measuring", "Limits": "results.limits"}
+_HOMES = {
+    "compare": "comparing",
+    "measure": "measuring",
+    "read_results": "results.file",
+    "Comparison": "results.record",
+    "Limits": "results.limits",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from modelwright.core.errors import BadInputError, MeasurementInvalidError
 from modelwright.core.files import (
@@ -22,6 +21,7 @@ from modelwright.core.files import (
     write_json,
     write_text,
 )
+from modelwright.core.records.codec import decode
 from modelwright.core.records.exported import ExportedModel
 from modelwright.core.records.shapes import require_shapes_fit
 from modelwright.exporters.source import parse_source
@@ -29,15 +29,17 @@ from modelwright.harness.building import build_all, explain_nothing_built, prepa
 from modelwright.harness.preconditions import require_baseline, require_gpu_for
 from modelwright.harness.progress import Progress, Silence
 from modelwright.harness.report import render_html, write_csv
-from modelwright.harness.results.assemble import Context, assemble_document
+from modelwright.harness.results.assemble import Context, assemble_comparison
+from modelwright.harness.results.file import write_results
 from modelwright.harness.results.limits import Limits
+from modelwright.harness.results.record import Comparison, Samples, Source
 from modelwright.harness.run.effort import get_effort
 from modelwright.harness.run.measure_artifacts import measure_artifacts, require_threads
 from modelwright.harness.run.runner import MeasureSettings
-from modelwright.harness.verdict.judge import judge
+from modelwright.harness.verdict.judge import finish_comparison
 from modelwright.profiles import detect_host, find_region, load_profile, require_fit
 from modelwright.targets.building.choices import read_choices
-from modelwright.targets.building.evidence import EVALUATION_LIMIT, Evidence
+from modelwright.targets.building.evidence import EVALUATION_LIMIT
 from modelwright.targets.table import BASELINE, get_target, suiting_targets, target_names
 
 MARKER = ".modelwright.json"
@@ -68,7 +70,7 @@ def compare(
     overwrite: bool = False,
     fresh: bool = False,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> Comparison:
     """Builds targets of one source, measures them side by side and writes the comparison.
 
     Args:
@@ -98,7 +100,7 @@ def compare(
         progress: Told what is going on.
 
     Returns:
-        The document that `results.json` holds.
+        What `results.json` holds.
 
     Raises:
         UsageError: Unknown target or effort.
@@ -171,36 +173,27 @@ def compare(
                 on_round=lambda done, total: tell.advance("measure", done, total),
                 on_event=lambda text: tell.say("measure", text),
             )
-        document = assemble_document(
+        comparison = assemble_comparison(
             Context(settings=settings, profile=chosen, host=host, region=grid_region, baseline=baseline),
-            source=exported.describe_source() | export.describe(),
-            samples=_describe_samples(evidence),
+            source=Source(**exported.describe_source(), **export.describe()),
+            samples=decode(Samples, {**evidence.described, "random": evidence.random}, where="the samples"),
             artifacts=built.artifacts,
             reused=built.reused,
             measurements=measurements,
             absent=built.absent,
             warnings=list(exported.notes),
         )
-        measured = sum(row["status"] == "measured" for row in document["measurements"])
+        measured = len(comparison.measured)
         tell.finish("measure", f"{measured} artifacts measured", ok=measured > 0)
-        finish_document(document, folder, limits)
+        comparison = finish_comparison(comparison, limits)
+        with explain_os_error(folder):
+            write_results(folder / "results.json", comparison)
+            write_csv(comparison, folder / "results.csv")
+            write_text(folder / "report.html", render_html(comparison))
     if not measured:
-        reasons = "; ".join(f"{row['target']}: {row['reason']}" for row in document["measurements"])
+        reasons = "; ".join(f"{row.target}: {row.reason}" for row in comparison.measurements)
         raise MeasurementInvalidError(f"nothing could be measured: {reasons}", hint=f"see {folder / 'results.json'}")
-    return document
-
-
-def finish_document(document: dict[str, Any], folder: Path | None, limits: Limits | None) -> None:
-    """Judges a document and, given a folder, writes `results.json`, `results.csv` and `report.html` into it."""
-    if limits is not None:
-        limits.apply(document)
-    document["verdict"] = judge(document)
-    if folder is None:
-        return
-    with explain_os_error(folder):
-        write_json(folder / "results.json", document)
-        write_csv(document, folder / "results.csv")
-        write_text(folder / "report.html", render_html(document))
+    return comparison
 
 
 def _choose_targets(targets: Sequence[str], baseline: str) -> list[str]:
@@ -257,7 +250,3 @@ def _check_batch(exported: ExportedModel, batch: int) -> None:
             + "; ".join(spec.describe() for spec in exported.signature.inputs),
             hint="export it with a dynamic first dimension, or measure with --batch 1",
         )
-
-
-def _describe_samples(evidence: Evidence) -> Mapping[str, Any]:
-    return {**evidence.described, "random": evidence.random}

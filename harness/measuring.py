@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+
+from msgspec.structs import replace
 
 from modelwright.core.errors import BadInputError, UsageError
 from modelwright.core.process.child import run_in_child
-from modelwright.core.records.artifact import Artifact, open_artifact
-from modelwright.core.records.codec import encode
+from modelwright.core.records.artifact import MANIFEST, Artifact, open_artifact
+from modelwright.core.records.codec import decode, encode
 from modelwright.core.samples.sample_set import SampleRef
 from modelwright.harness.preconditions import require_gpu_for
 from modelwright.harness.progress import Progress, Silence
-from modelwright.harness.results.assemble import Context, assemble_document
+from modelwright.harness.results.assemble import Context, assemble_comparison
 from modelwright.harness.results.limits import Limits
+from modelwright.harness.results.record import Comparison, Samples, Source
 from modelwright.harness.run.effort import get_effort
 from modelwright.harness.run.measure_artifacts import (
     Measured,
@@ -24,7 +26,7 @@ from modelwright.harness.run.measure_artifacts import (
     require_threads,
 )
 from modelwright.harness.run.runner import MeasureSettings
-from modelwright.harness.verdict.judge import judge
+from modelwright.harness.verdict.judge import finish_comparison
 from modelwright.profiles import detect_host, find_region, load_profile, require_fit
 from modelwright.profiles.schema import Profile
 from modelwright.targets.table import BASELINE
@@ -47,7 +49,7 @@ def measure(
     limits: Limits | None = None,
     seed: int = 0,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> Comparison:
     """Measures artifacts of one source side by side.
 
     Each is compared with the FP32 outputs packed with it before its numbers count.
@@ -71,7 +73,7 @@ def measure(
         progress: Told what is going on.
 
     Returns:
-        A document like that of `compare`.
+        A comparison like that of `compare`.
 
     Raises:
         UsageError: The baseline is not among the artifacts, or more threads than this machine has.
@@ -122,7 +124,7 @@ def measure(
         assert first is not None
         raise first
     tell.finish("measure", f"{len(artifacts) - len(failures)} artifacts measured")
-    document = assemble_document(
+    comparison = assemble_comparison(
         Context(
             settings=settings,
             profile=chosen,
@@ -130,18 +132,24 @@ def measure(
             region=grid_region,
             baseline=_replace_failed(chosen_baseline, names, failures) if baseline is None else chosen_baseline,
         ),
-        source=dict(opened[0].manifest.source),
-        samples=dict(opened[0].manifest.samples) | ({"measured_on": str(samples)} if samples else {}),
+        source=_read_source(opened[0]),
+        samples=_read_samples(opened[0], samples),
         artifacts=artifacts,
         reused={},
         measurements=measurements,
         absent=[],
         warnings=_warn_of_other_machines(artifacts, host),
     )
-    if limits is not None:
-        limits.apply(document)
-    document["verdict"] = judge(document)
-    return document
+    return finish_comparison(comparison, limits)
+
+
+def _read_source(artifact: Artifact) -> Source:
+    return decode(Source, dict(artifact.manifest.source), where=f"{artifact.directory / MANIFEST}: source")
+
+
+def _read_samples(artifact: Artifact, measured_on: str | Path | None) -> Samples:
+    found = decode(Samples, dict(artifact.manifest.samples), where=f"{artifact.directory / MANIFEST}: samples")
+    return replace(found, measured_on=None if measured_on is None else str(measured_on))
 
 
 def _require_one_source(artifacts: Sequence[Artifact]) -> None:

@@ -1,8 +1,14 @@
-"""Results documents with known answers, for the tests of the verdict and of the reports."""
+"""Results with known answers, as the JSON values of results.json: for the tests of the verdict and of the reports."""
 
 import math
 import random
 from typing import Any
+
+from msgspec.structs import replace
+
+from modelwright.harness.results.file import decode_results
+from modelwright.harness.results.record import SCHEMA, Comparison, Verdict, tell_devices_apart
+from modelwright.harness.verdict.judge import judge as judge_comparison
 
 HOSTILE = "\"><script>alert('x')</script>&[red]\x1b[31m\u202eevil"
 FORMULA = '=HYPERLINK("http://evil","x")'
@@ -52,7 +58,6 @@ def make_row(
             "p95": latency_ms * 1.08,
             "p99": latency_ms * 1.2,
         },
-        "latency_notes": {},
         "num_inferences": 1200,
         "throughput_per_s": 1000 / latency_ms,
         "peak_memory_bytes": 142_000_000,
@@ -61,7 +66,6 @@ def make_row(
         "accuracy_ci95": None if accuracy is None else [max(0, accuracy - 0.011), min(1, accuracy + 0.011)],
         "agreement": agreement,
         "cosine": cosine,
-        "fidelity": {"cosine_mean": cosine},
         "energy": {
             "per_inference_j": joules,
             "total_j": None if joules is None else joules * 1200,
@@ -73,7 +77,7 @@ def make_row(
             "region": "DE",
             "g_per_kwh": 420,
         },
-        "speedup": {"ratio": ratio, "ci95": None if ratio is None else [ratio * 0.99, ratio * 1.01]},
+        "speedup": None if ratio is None else {"ratio": ratio, "ci95": [ratio * 0.99, ratio * 1.01]},
         "round_log_ratios": logs,
         "precision_executed": {"precision": precision.removesuffix("-dynamic"), "source": "compiled model"},
         "settings": {"threads": 1},
@@ -99,7 +103,7 @@ def make_unmeasured(target: str, title: str, status: str, reason: str, hint: str
 
 def make_document(rows: list[dict[str, Any]], *, count: int = 360, labels: bool = False, **more: Any) -> dict[str, Any]:
     document: dict[str, Any] = {
-        "schema": 1,
+        "schema": SCHEMA,
         "run_id": "20261121-101500-3f2a",
         "timestamp": "2026-11-21T10:15:00+00:00",
         "source": {
@@ -285,8 +289,11 @@ def transformer() -> dict[str, Any]:
     )
     for row in document["measurements"][:4]:
         row["latency_ms"]["p99"] = None
-        row["latency_notes"] = {"p99": "needs 662 inferences, 410 were timed"}
-        row["unavailable"] = {"accuracy": "the evaluation samples have no labels", "energy": "no meter"}
+        row["unavailable"] = {
+            "accuracy": "the evaluation samples have no labels",
+            "energy": "no meter",
+            "latency_ms.p99": "needs 662 inferences, 410 were timed",
+        }
         row["peak_memory_bytes"] = None
         row["memory"] = None
     document["environment"]["instruction_sets"] = ["avx512_vnni", "amx_int8", "amx_bf16"]
@@ -299,14 +306,13 @@ def single() -> dict[str, Any]:
 
 
 def hostile() -> dict[str, Any]:
-    """Names that attack HTML, the terminal and a spreadsheet; fields of the wrong kind; nothing but nulls."""
+    """Names that attack HTML, the terminal and a spreadsheet; nothing but nulls."""
     document = make_document(
         [
             make_row("ort-fp32", HOSTILE, latency_ms=1.0, agreement=1.0, notes=[HOSTILE], energy="measured:" + HOSTILE),
             make_row(FORMULA, FORMULA, latency_ms=0.5, ratio=2.0, agreement=1.0, unavailable={HOSTILE: HOSTILE}),
             make_unmeasured("@SUM(1)", HOSTILE * 4, "failed", HOSTILE, HOSTILE),
-            {"target": "empty-fp32", "status": "measured"},
-            {"target": "odd-fp32", "status": "measured", "latency_ms": "fast", "size_bytes": math.nan, "energy": 3},
+            make_unmeasured("empty-fp32", "Empty", "measured", "nothing") | {"reason": None},
         ],
         warnings=[HOSTILE],
         run_id=HOSTILE,
@@ -339,6 +345,7 @@ def make_gpu_row(target: str, title: str, *, latency_ms: float, compute_ms: floa
         "gpu": make_observed(),
         "energy": {
             "per_inference_j": compute_ms * 0.31,
+            "total_j": compute_ms * 0.31 * 1200,
             "source": "measured:nvml",
             "scope": "GPU board",
             "reason": None,
@@ -440,6 +447,16 @@ def gpu() -> dict[str, Any]:
     ]
     document["environment"]["virtual_machine"] = False
     return document
+
+
+def read(document: dict[str, Any]) -> Comparison:
+    """Returns the comparison as `assemble_comparison` would have made it."""
+    comparison = decode_results(document, where="document")
+    return replace(comparison, measurements=tell_devices_apart(comparison.measurements))
+
+
+def judge(document: dict[str, Any]) -> Verdict:
+    return judge_comparison(read(document))
 
 
 ALL = {"images": images, "transformer": transformer, "single": single, "hostile": hostile, "gpu": gpu}

@@ -6,17 +6,26 @@ Everything here happens in the parent, between the calls to the artifacts' proce
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
+
+from msgspec.structs import replace
 
 from modelwright.core.errors import ModelwrightError, ToolchainMissingError
 from modelwright.core.nvidia.nvml import Nvml
 from modelwright.core.process.child import run_in_child
+from modelwright.harness.meters.energy import Energy
 from modelwright.harness.meters.gpu_energy import NvmlMeter, describe_gpu_energy, measure_idle, meter_energy
-from modelwright.harness.meters.gpu_watch import GpuWatch, Observation, WindowOnGpu, read_own_bytes, summarize
-from modelwright.harness.meters.power_model import no_energy
+from modelwright.harness.meters.gpu_watch import (
+    CardObservations,
+    GpuWatch,
+    Observation,
+    WindowOnGpu,
+    read_own_bytes,
+    summarize,
+)
 
 PROBE_TIMEOUT_S = 120.0
 
@@ -26,14 +35,14 @@ class OnGpu:
     """What was seen of the card for one artifact.
 
     Attributes:
-        energy: Its energy record, metered in a window of its own.
-        observed: What the card did during its windows: clocks, throttling, others; see `gpu_watch.summarize`.
+        energy: Metered in a window of its own.
+        observed: What the card did during its windows: clocks, throttling, others.
         memory_bytes: That its process held on the card; None with `memory_reason`.
         memory_reason: Why it is not known.
     """
 
-    energy: Mapping[str, Any]
-    observed: Mapping[str, Any]
+    energy: Energy
+    observed: CardObservations
     memory_bytes: int | None
     memory_reason: str | None
 
@@ -113,13 +122,13 @@ class GpuBench:
         """
         memory_bytes, memory_reason = read_own_bytes(looks[-1].after, pid) if looks else (None, self._blind)
         if self._meter is None:
-            energy = no_energy(f"the card's energy was not metered: {self._unmetered}")
+            energy = Energy(reason=f"the card's energy was not metered: {self._unmetered}")
         else:
             energy = describe_gpu_energy(meter_energy(self._meter, run_for), self._idle_w, self._loaded_idle_w)
-        observed = summarize(looks) if looks else {"unavailable": {"card": self._blind}}
+        observed = summarize(looks) if looks else CardObservations(unavailable={"card": self._blind})
         return OnGpu(
             energy=energy,
-            observed={**observed, "unavailable": {**observed["unavailable"], **self._unavailable}},
+            observed=replace(observed, unavailable={**observed.unavailable, **self._unavailable}),
             memory_bytes=memory_bytes,
             memory_reason=memory_reason,
         )

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol, Self, TypeVar
+from typing import NamedTuple, Protocol, Self, TypeVar
 
 from modelwright.core.errors import MeasurementInvalidError, ToolchainMissingError
 from modelwright.core.nvidia.nvml import LIBRARY, Nvml, NvmlDevice
-from modelwright.harness.meters.power_model import no_energy
+from modelwright.harness.meters.energy import Energy
 
 MIN_WINDOW_S = 10.0
 MIN_STEPS = 100
@@ -263,8 +263,8 @@ def measure_idle(
 
 def describe_gpu_energy(
     window: EnergyWindow | str, idle_power_w: float | None, loaded_idle_power_w: float | None = None
-) -> dict[str, Any]:
-    """Returns the energy record of an artifact on a GPU; the idle share is told apart, not taken away.
+) -> Energy:
+    """Returns the energy of an artifact on a GPU; the idle share is told apart, not taken away.
 
     Args:
         window: What was metered, or why nothing was.
@@ -272,23 +272,22 @@ def describe_gpu_energy(
         loaded_idle_power_w: Of the board with all artifacts loaded and none running.
     """
     if isinstance(window, str):
-        return no_energy(window)
+        return Energy(reason=window)
     above_idle_j = None
     if idle_power_w is not None:
         above_idle_w = max(0.0, window.mean_power_w - idle_power_w)
         above_idle_j = above_idle_w * window.elapsed_s / window.inferences
-    return {
-        "per_inference_j": window.per_inference_j,
-        "above_idle_per_inference_j": above_idle_j,
-        "idle_power_w": idle_power_w,
-        "loaded_idle_power_w": loaded_idle_power_w,
-        "mean_power_w": window.mean_power_w,
-        "source": window.source,
-        "scope": window.scope,
-        "reason": None,
-        "metered_s": window.metered_s,
-        "counter_steps": window.steps,
-    }
+    return Energy(
+        per_inference_j=window.per_inference_j,
+        above_idle_per_inference_j=above_idle_j,
+        idle_power_w=idle_power_w,
+        loaded_idle_power_w=loaded_idle_power_w,
+        mean_power_w=window.mean_power_w,
+        source=window.source,
+        scope=window.scope,
+        metered_s=window.metered_s,
+        counter_steps=window.steps,
+    )
 
 
 class _Piece(NamedTuple):

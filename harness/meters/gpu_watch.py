@@ -11,9 +11,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
+
+import msgspec
 
 from modelwright.core.nvidia.nvml import THROTTLING, Process
+from modelwright.core.records.codec import Record
+from modelwright.harness.kinds import Count, Figure, Number, Share
 
 THROTTLED_SHARE = 0.01
 """Of a window; what the driver's counters hold beyond it is throttling, less of it is not felt."""
@@ -22,6 +26,64 @@ HIDDEN_PIDS = (
     "the driver lists no process id of ours: in a container it tells the host's ids or none "
     "(docker run --pid=host shows them)"
 )
+
+
+class Spread(Record, kw_only=True):
+    """What a reading of the card was over an artifact's windows: lowest, middle and highest.
+
+    Attributes:
+        min: The lowest.
+        median: The middle one.
+        max: The highest.
+    """
+
+    min: Number
+    median: Number
+    max: Number
+
+
+class OtherProcess(Record, kw_only=True):
+    """A stranger on the card.
+
+    Attributes:
+        pid: Its process id.
+        used_bytes: The most GPU memory that was seen; null where the driver does not tell.
+    """
+
+    pid: Count
+    used_bytes: Count | None = None
+
+
+class CardObservations(Record, kw_only=True):
+    """What was observed of the card around an artifact's windows; null what could not be read.
+
+    Attributes:
+        windows: How many were observed.
+        sm_clock_mhz: After a window.
+        memory_clock_mhz: After a window.
+        temperature_c: Before and after a window.
+        power_w: After a window, by the driver's own average.
+        throttled_share: Share of the windows under throttling, of those of which it is known.
+        throttle_reasons: NVML's name -> windows under it.
+        clock_settings: What else held the clocks, such as clocks that somebody set; NVML's names.
+        flagged: The windows under throttling, counted from 0.
+        other_processes: All that were ever seen; null where they cannot be told from ours.
+        look_ms: What a look cost, between two windows.
+        unavailable: Why what is null could not be read.
+    """
+
+    windows: Count = 0
+    sm_clock_mhz: Spread | None = None
+    memory_clock_mhz: Spread | None = None
+    temperature_c: Spread | None = None
+    power_w: Spread | None = None
+    throttled_share: Share | None = None
+    throttle_reasons: dict[str, Count] = msgspec.field(default_factory=dict)
+    clock_settings: tuple[str, ...] = ()
+    flagged: tuple[Count, ...] = ()
+    other_processes: tuple[OtherProcess, ...] | None = None
+    look_ms: Figure | None = None
+    unavailable: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class Card(Protocol):
@@ -159,8 +221,8 @@ def find_throttling(window: WindowOnGpu) -> tuple[str, ...]:
     return tuple(name for name in THROTTLING if name in counted or (name in found and name not in after))
 
 
-def summarize(windows: Sequence[WindowOnGpu]) -> dict[str, Any]:
-    """Returns the record of an artifact's windows on the card, for a row of the results under `gpu`.
+def summarize(windows: Sequence[WindowOnGpu]) -> CardObservations:
+    """Sums up an artifact's windows on the card.
 
     Args:
         windows: In the order of the artifact's windows; `flagged` counts them from 0.
@@ -174,31 +236,31 @@ def summarize(windows: Sequence[WindowOnGpu]) -> dict[str, Any]:
     unavailable: dict[str, str] = {}
     for look in looks:
         unavailable |= look.unavailable
-    return {
-        "windows": len(windows),
+    return CardObservations(
+        windows=len(windows),
         # Right after the last inference: before the first, the card may still be idle.
-        "sm_clock_mhz": _spread([window.after.sm_clock_mhz for window in windows]),
-        "memory_clock_mhz": _spread([window.after.memory_clock_mhz for window in windows]),
-        "temperature_c": _spread([look.temperature_c for look in looks]),
-        "power_w": _spread([window.after.power_w for window in windows]),
-        "throttled_share": len(flagged) / len(known) if known else None,
-        "throttle_reasons": {name: counted[name] for name in THROTTLING if name in counted},
-        "clock_settings": sorted(settings),
-        "flagged": flagged,
-        "other_processes": _list_others(looks),
-        "look_ms": statistics.median(look.took_s * 1e3 for look in looks) if looks else None,
-        "unavailable": unavailable,
-    }
+        sm_clock_mhz=_spread([window.after.sm_clock_mhz for window in windows]),
+        memory_clock_mhz=_spread([window.after.memory_clock_mhz for window in windows]),
+        temperature_c=_spread([look.temperature_c for look in looks]),
+        power_w=_spread([window.after.power_w for window in windows]),
+        throttled_share=len(flagged) / len(known) if known else None,
+        throttle_reasons={name: counted[name] for name in THROTTLING if name in counted},
+        clock_settings=tuple(sorted(settings)),
+        flagged=tuple(flagged),
+        other_processes=_list_others(looks),
+        look_ms=statistics.median(look.took_s * 1e3 for look in looks) if looks else None,
+        unavailable=unavailable,
+    )
 
 
-def _spread(values: Sequence[float | None]) -> dict[str, float] | None:
+def _spread(values: Sequence[float | None]) -> Spread | None:
     known = [value for value in values if value is not None]
     if not known:
         return None
-    return {"min": min(known), "median": statistics.median(known), "max": max(known)}
+    return Spread(min=min(known), median=statistics.median(known), max=max(known))
 
 
-def _list_others(looks: Sequence[Observation]) -> list[dict[str, Any]] | None:
+def _list_others(looks: Sequence[Observation]) -> tuple[OtherProcess, ...] | None:
     """Returns the strangers that were ever on the card, with the most memory seen; None when nobody could tell."""
     if all(look.other_processes is None for look in looks):
         return None
@@ -206,4 +268,4 @@ def _list_others(looks: Sequence[Observation]) -> list[dict[str, Any]] | None:
     for process in (process for look in looks for process in look.other_processes or ()):
         sizes = [size for size in (found.get(process.pid), process.used_bytes) if size is not None]
         found[process.pid] = max(sizes, default=None)
-    return [{"pid": pid, "used_bytes": used} for pid, used in sorted(found.items())]
+    return tuple(OtherProcess(pid=pid, used_bytes=used) for pid, used in sorted(found.items()))

@@ -10,9 +10,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
-from modelwright.harness.meters.power_model import no_energy
+from modelwright.harness.meters.energy import Energy
 from modelwright.profiles.meters import hwmon_sensors, rapl_counters, why_unreadable
 
 IDLE_S = 2.0
@@ -161,19 +161,18 @@ def measure_idle_power_w(meter: Meter, duration_s: float = IDLE_S) -> float:
 
 def describe_measured(
     meter: Meter, energy_j: float, inferences: int, elapsed_s: float, idle_power_w: float | None
-) -> dict[str, Any]:
-    """Returns the energy record of metered windows; the idle share is told apart, not taken away."""
+) -> Energy:
+    """Returns the energy of metered windows; the idle share is told apart, not taken away."""
     if inferences == 0 or energy_j <= 0:
-        return no_energy(f"the meter {meter.name} did not move")
+        return Energy(reason=f"the meter {meter.name} did not move")
     above_idle_j = None
     if idle_power_w is not None:
         above_idle_j = max(0.0, energy_j - idle_power_w * elapsed_s) / inferences
-    return {
-        "per_inference_j": energy_j / inferences,
-        "above_idle_per_inference_j": above_idle_j,
-        "idle_power_w": idle_power_w,
-        "mean_power_w": energy_j / elapsed_s,
-        "source": f"measured:{meter.name}",
-        "scope": meter.scope,
-        "reason": None,
-    }
+    return Energy(
+        per_inference_j=energy_j / inferences,
+        above_idle_per_inference_j=above_idle_j,
+        idle_power_w=idle_power_w,
+        mean_power_w=energy_j / elapsed_s,
+        source=f"measured:{meter.name}",
+        scope=meter.scope,
+    )

@@ -1,4 +1,4 @@
-"""Shows a results document: on the terminal, as one HTML file, as CSV. Renders results.json again at any time."""
+"""Shows a comparison: on the terminal, as one HTML file, as CSV."""
 
 from modelwright.harness.report.page import render_html
 from modelwright.harness.report.table import render_csv, write_csv

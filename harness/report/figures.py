@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from markupsafe import Markup
 
 from modelwright.harness.formatting import (
+    clean_text,
     energy_unit,
-    format_bytes,
     format_cosine,
     format_ms,
     format_percent,
     format_significant,
 )
 from modelwright.harness.report.charts import Bar, Point, draw_bars, draw_scatter
-from modelwright.harness.results.record import Comparison, Row
+from modelwright.harness.results.metrics import METRICS, Chart, Metric
+from modelwright.harness.results.record import Comparison, Measurement, Verdict
+from modelwright.harness.results.statistics import Latency
 
 _COLORS = 6
 _QUALITY_NAMES = {"accuracy": "accuracy", "agreement": "agreement with FP32", "cosine": "cosine with FP32"}
@@ -54,30 +55,30 @@ class ScatterFigure:
     narrow: Markup
 
 
-def draw_bar_figures(comparison: Comparison, measured: Sequence[Row], verdict: Mapping[str, Any]) -> list[Figure]:
+def draw_bar_figures(comparison: Comparison, measured: Sequence[Measurement], verdict: Verdict) -> list[Figure]:
     """Returns the bar charts, target by target, in the order to show."""
     if not measured:
         return []
-    bars = _Bars(colors=_choose_colors(comparison), ship=verdict["ship"])
+    bars = _Bars(colors=_choose_colors(comparison), ship=verdict.ship)
     on_gpu = [row for row in measured if row.on_gpu]
     figures = [
         _latency_figure(measured, bars),
         *_computation_figures(on_gpu, bars),
         *_energy_figures(comparison, measured, bars),
-        _bytes_figure(measured, bars, "size_bytes", "Size", "of the artifact's files"),
-        _bytes_figure(measured, bars, "peak_memory_bytes", "Peak memory", "of the process that runs it"),
     ]
-    if on_gpu:
-        figures.append(_bytes_figure(on_gpu, bars, "gpu_memory_bytes", "GPU memory", "of the process that runs it"))
+    for metric in METRICS:
+        rows = on_gpu if metric.chart is not None and metric.chart.on_device else measured
+        if metric.chart is not None and rows:
+            figures.append(_plain_figure(rows, bars, metric, metric.chart))
     return figures
 
 
 def draw_scatter_figure(
-    comparison: Comparison, measured: Sequence[Row], verdict: Mapping[str, Any]
+    comparison: Comparison, measured: Sequence[Measurement], verdict: Verdict
 ) -> ScatterFigure | None:
     """Returns latency against quality, None where there is no quality or fewer than two targets have it."""
-    axis = str(verdict.get("quality") or "")
-    if axis not in _QUALITY_NAMES:
+    axis = verdict.quality
+    if axis is None:
         return None
     colors = _choose_colors(comparison)
     points = []
@@ -86,20 +87,20 @@ def draw_scatter_figure(
         if quality is None and row.target == comparison.baseline and axis != "accuracy":
             quality = 1.0
         latency = row.typical_ms
-        if quality is None or not latency or latency < 0:
+        if quality is None or not latency:
             continue
         shown = format_cosine(quality) if axis == "cosine" else format_percent(quality)
         points.append(
             Point(
-                label=row.title,
+                label=clean_text(row.title),
                 x=latency,
                 y=quality,
                 whisker=row.accuracy_ci95 if axis == "accuracy" else None,
                 color=colors[row.runtime],
                 is_float=row.is_float,
-                on_front=row.target in verdict["pareto"],
-                is_ship=row.target == verdict["ship"],
-                tooltip=f"{row.title}: {format_ms(latency)}, {axis} {shown}",
+                on_front=row.target in verdict.pareto,
+                is_ship=row.target == verdict.ship,
+                tooltip=f"{clean_text(row.title)}: {format_ms(latency)}, {axis} {shown}",
             )
         )
     if len(points) < 2:
@@ -128,11 +129,11 @@ class _Bars:
     ship: str | None
 
     def make(
-        self, row: Row, value: float | None, text: str, *, upper: float | None = None, estimated: bool = False
+        self, row: Measurement, value: float | None, text: str, *, upper: float | None = None, estimated: bool = False
     ) -> Bar:
         """Returns a row's bar."""
         return Bar(
-            label=row.title,
+            label=clean_text(row.title),
             value=value,
             text=text,
             color=self.colors[row.runtime],
@@ -142,63 +143,52 @@ class _Bars:
         )
 
 
-def _latency_figure(measured: Sequence[Row], bars: _Bars) -> Figure:
+def _latency_figure(measured: Sequence[Measurement], bars: _Bars) -> Figure:
     note = "p50, the whisker reaches to p99"
     if any(row.on_gpu for row in measured):
         note += "; from and to host memory"
-    drawn = [
-        bars.make(row, row.typical_ms, _latency_text(row.p50_ms, row.mean_ms, row.p99_ms), upper=row.p99_ms)
-        for row in measured
-    ]
+    drawn = [_make_latency_bar(bars, row, row.latency_ms) for row in measured]
     return Figure(title="Latency", note=note, chart=draw_bars(drawn, title="Latency", hatch_id="hatch-l"))
 
 
-def _computation_figures(on_gpu: Sequence[Row], bars: _Bars) -> list[Figure]:
+def _computation_figures(on_gpu: Sequence[Measurement], bars: _Bars) -> list[Figure]:
     """Returns the computation's own latency, in a chart of its own: it is not comparable with a latency on a CPU."""
-    if all(row.compute_p50_ms is None and row.compute_mean_ms is None for row in on_gpu):
+    if all(row.compute_latency_ms is None or row.compute_latency_ms.typical is None for row in on_gpu):
         return []
-    drawn = [
-        bars.make(
-            row,
-            row.compute_p50_ms if row.compute_p50_ms is not None else row.compute_mean_ms,
-            _latency_text(row.compute_p50_ms, row.compute_mean_ms, row.compute_p99_ms),
-            upper=row.compute_p99_ms,
-        )
-        for row in on_gpu
-    ]
+    drawn = [_make_latency_bar(bars, row, row.compute_latency_ms) for row in on_gpu]
     chart = draw_bars(drawn, title="Computation alone", hatch_id="hatch-c")
     return [Figure(title="Computation alone", note="p50 to p99, inputs and outputs on the GPU", chart=chart)]
 
 
-def _latency_text(p50_ms: float | None, mean_ms: float | None, p99_ms: float | None) -> str:
-    typical_ms = p50_ms if p50_ms is not None else mean_ms
-    if typical_ms is None:
-        return "not measured"
-    mean = "" if p50_ms is not None else " (mean)"
-    p99 = "" if p99_ms is None else f" / {format_significant(p99_ms)}"
-    return f"{format_significant(typical_ms)}{p99} ms{mean}"
+def _make_latency_bar(bars: _Bars, row: Measurement, latency_ms: Latency | None) -> Bar:
+    if latency_ms is None or latency_ms.typical is None:
+        return bars.make(row, None, "not measured")
+    mean = "" if latency_ms.p50 is not None else " (mean)"
+    p99 = "" if latency_ms.p99 is None else f" / {format_significant(latency_ms.p99)}"
+    text = f"{format_significant(latency_ms.typical)}{p99} ms{mean}"
+    return bars.make(row, latency_ms.typical, text, upper=latency_ms.p99)
 
 
-def _energy_figures(comparison: Comparison, measured: Sequence[Row], bars: _Bars) -> list[Figure]:
+def _energy_figures(comparison: Comparison, measured: Sequence[Measurement], bars: _Bars) -> list[Figure]:
     """Returns one chart, or one for each scope: bars side by side would compare a board with a processor."""
     scopes = comparison.energy_scopes
     if len(scopes) < 2:
         return [_energy_figure(measured, bars, "Energy", "hatch-e")]
     figures = []
     for index, scope in enumerate(scopes):
-        rows = [row for row in measured if row.energy_j is not None and (row.energy_scope or "") == scope]
+        rows = [row for row in measured if row.energy_j is not None and row.energy_scope == scope]
         figures.append(_energy_figure(rows, bars, f"Energy, {scope or 'unknown'}", f"hatch-e{index}"))
     return figures
 
 
-def _energy_figure(rows: Sequence[Row], bars: _Bars, title: str, hatch_id: str) -> Figure:
+def _energy_figure(rows: Sequence[Measurement], bars: _Bars, title: str, hatch_id: str) -> Figure:
     if all(row.energy_j is None for row in rows):
-        reason = next((row.energy_reason for row in rows if row.energy_reason), None) or "no meter"
+        reason = next((row.energy.reason for row in rows if row.energy and row.energy.reason), None) or "no meter"
         return Figure(title=title, note=f"Not measured: {reason}.", chart=None)
     unit, factor = energy_unit(row.energy_j for row in rows)
     drawn = []
     for row in rows:
-        text = row.energy_reason or "no meter"
+        text = clean_text((row.energy and row.energy.reason) or "no meter")
         if row.energy_j is not None:
             text = f"{format_significant(row.energy_j * factor)} {unit}{' (estimate)' if row.energy_estimated else ''}"
         drawn.append(bars.make(row, row.energy_j, text, estimated=row.energy_estimated))
@@ -206,12 +196,13 @@ def _energy_figure(rows: Sequence[Row], bars: _Bars, title: str, hatch_id: str) 
     return Figure(title=title, note=note, chart=draw_bars(drawn, title="Energy for one inference", hatch_id=hatch_id))
 
 
-def _bytes_figure(rows: Sequence[Row], bars: _Bars, field: str, title: str, note: str) -> Figure:
-    values: list[float | None] = [getattr(row, field) for row in rows]
+def _plain_figure(rows: Sequence[Measurement], bars: _Bars, metric: Metric, chart: Chart) -> Figure:
+    values: list[float | None] = [metric.read(row) for row in rows]
     if all(value is None for value in values):
-        return Figure(title=title, note="Not measured.", chart=None)
+        return Figure(title=chart.title, note="Not measured.", chart=None)
     drawn = [
-        bars.make(row, value, "not measured" if value is None else format_bytes(value))
+        bars.make(row, value, "not measured" if value is None else chart.show(value))
         for row, value in zip(rows, values, strict=True)
     ]
-    return Figure(title=title, note=note, chart=draw_bars(drawn, title=title, hatch_id=f"hatch-{field}"))
+    drawing = draw_bars(drawn, title=chart.title, hatch_id=f"hatch-{metric.key}")
+    return Figure(title=chart.title, note=chart.note, chart=drawing)

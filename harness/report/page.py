@@ -3,40 +3,29 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
+from msgspec.structs import asdict
 
 from modelwright.harness.formatting import (
     MISSING,
     clean_text,
-    energy_unit,
     format_bytes,
-    format_cosine,
     format_count,
     format_interval,
-    format_megabytes,
-    format_ms,
     format_number,
-    format_percent,
-    format_percent_number,
-    format_ratio,
-    format_significant,
 )
+from modelwright.harness.report.columns import ShownColumn, choose_page_columns
 from modelwright.harness.report.figures import draw_bar_figures, draw_scatter_figure
-from modelwright.harness.report.terminal import (
-    detail_lines,
-    format_speedup_interval,
-    gpu_lines,
-    missing_lines,
-)
-from modelwright.harness.results.record import Comparison, Row, read_comparison
-from modelwright.harness.results.values import mapping_of, sequence_of, text_of
+from modelwright.harness.report.terminal import detail_lines, gpu_lines, missing_lines
+from modelwright.harness.results.metrics import BY_KEY, METRICS, Metric, Tile, list_estimated
+from modelwright.harness.results.record import Accelerator, Comparison, Measurement, SamplePart
 from modelwright.harness.verdict.judge import verdict_of
 
 if TYPE_CHECKING:
@@ -53,28 +42,23 @@ _MANY_COLUMNS = 10
 """With more, the table needs its columns narrower to show the last ones beside the first."""
 
 
-def render_html(document: Mapping[str, Any]) -> str:
-    """Returns the report as one HTML page with inline style, script and SVG.
-
-    Args:
-        document: A results document as in results.json.
-    """
-    comparison = read_comparison(document)
-    verdict = verdict_of(document)
-    rows = [row for target in verdict["order"] if (row := comparison.find(target)) is not None]
+def render_html(comparison: Comparison) -> str:
+    """Returns the report as one HTML page with inline style, script and SVG."""
+    verdict = verdict_of(comparison)
+    rows = [row for target in verdict.order if (row := comparison.find(target)) is not None]
     measured = [row for row in rows if row.measured]
-    ship = comparison.find(verdict["ship"])
-    columns = _choose_columns(comparison, measured)
+    ship = comparison.find(verdict.ship)
+    columns = choose_page_columns(comparison, measured)
     return _load_template().render(
         title=f"{comparison.model_name}: which target to ship",
         subtitle=_describe_run(comparison),
         verdict=verdict,
         ship=ship,
         tiles=_choose_tiles(ship, comparison) if ship else [],
-        warnings=list(dict.fromkeys(map(clean_text, [*document.get("warnings", ()), *verdict["warnings"]]))),
-        columns=columns,
+        warnings=list(dict.fromkeys(map(clean_text, [*comparison.warnings, *verdict.warnings]))),
+        columns=[_Column(name=one.column.name, unit=_describe_unit(one, comparison)) for one in columns],
         many_columns=_MANY_COLUMNS,
-        table=[(row, [column.cell(row) for column in columns]) for row in measured],
+        table=[(row, [_make_cell(one, row, comparison) for one in columns]) for row in measured],
         notes=_table_notes(comparison, measured),
         scatter=draw_scatter_figure(comparison, measured, verdict),
         figures=draw_bar_figures(comparison, measured, verdict),
@@ -82,7 +66,7 @@ def render_html(document: Mapping[str, Any]) -> str:
         measuring=_known(_measuring_facts(comparison)),
         environment=_known(_environment_facts(comparison)),
         details=[(row.title, detail_lines(row, comparison.baseline)) for row in measured],
-        run_id=document.get("run_id"),
+        run_id=comparison.run_id,
     )
 
 
@@ -118,48 +102,44 @@ def _source_hash(content: str) -> str:
 
 def _describe_run(comparison: Comparison) -> list[str]:
     """Returns where and when it was measured, in parts."""
-    raw = comparison.raw
-    environment = mapping_of(raw.get("environment"))
-    gpus = sequence_of(environment.get("accelerators"))
-    parts = [f"on {text_of(environment.get('device')) or MISSING}"]
-    if gpus and any(row.on_gpu for row in comparison.rows):
-        parts.append(text_of(mapping_of(gpus[0]).get("name")) or MISSING)
-    parts.append(f"profile {text_of(raw.get('profile')) or MISSING}")
-    if raw.get("timestamp"):
-        parts.append(f"{str(raw['timestamp'])[:19].replace('T', ' ')} UTC")
-    return parts
+    environment = comparison.environment
+    used = environment.accelerators[:1] if comparison.on_gpu else ()
+    return [
+        f"on {environment.device}",
+        *(gpu.name for gpu in used),
+        f"profile {comparison.profile}",
+        f"{comparison.timestamp[:19].replace('T', ' ')} UTC",
+    ]
 
 
-def _choose_tiles(row: Row, comparison: Comparison) -> list[tuple[str, str, str]]:
+def _choose_tiles(row: Measurement, comparison: Comparison) -> list[tuple[str, str, str]]:
     """Returns the figures of the recommended target that were measured: label, figure, what it compares with."""
     base = comparison.find(comparison.baseline)
     base = None if base is row else base
-
-    def beside(value: float | None, render: Callable[[float | None], str]) -> str:
-        return "" if base is None or value is None else f"{render(value)} for {base.title}"
-
-    tiles = []
-    if base is not None and row.speedup is not None:
-        interval = "" if row.speedup_ci95 is None else format_interval(*row.speedup_ci95, separator=" to ")
-        tiles.append(("speed-up", format_ratio(row.speedup), f"95 % interval {interval}" if interval else ""))
-    if row.p50_ms is not None:
-        tiles.append(("median latency", format_ms(row.p50_ms), beside(base.p50_ms if base else None, format_ms)))
-    if row.accuracy is not None:
-        tiles.append(
-            ("accuracy", format_percent(row.accuracy), beside(base.accuracy if base else None, format_percent))
-        )
-    if row.agreement is not None and base is not None:
-        count = comparison.evaluation_count
-        note = f"on {count} samples" if count else ""
-        tiles.append(("agreement with FP32", format_percent(row.agreement), note))
-    if row.size_bytes is not None:
-        tiles.append(("size", format_bytes(row.size_bytes), beside(base.size_bytes if base else None, format_bytes)))
-    return tiles
+    tiles = [(metric, metric.tile) for metric in METRICS if metric.tile is not None]
+    shown = []
+    for metric, tile in sorted(tiles, key=lambda pair: pair[1].place):
+        value = metric.read(row)
+        if value is not None and (base is not None or tile.note == "baseline"):
+            shown.append((tile.label, tile.show(value), _write_tile_note(metric, tile, row, base, comparison)))
+    return shown
 
 
-def _table_notes(comparison: Comparison, measured: Sequence[Row]) -> list[str]:
+def _write_tile_note(
+    metric: Metric, tile: Tile, row: Measurement, base: Measurement | None, comparison: Comparison
+) -> str:
+    if tile.note == "interval":
+        ends = row.speedup.ci95 if row.speedup else None
+        return "" if ends is None else f"95 % interval {format_interval(*ends, separator=' to ')}"
+    if tile.note == "samples":
+        return f"on {comparison.evaluation_count} samples" if comparison.evaluation_count else ""
+    value = None if base is None else metric.read(base)
+    return "" if base is None or value is None else f"{tile.show(value)} for {base.title}"
+
+
+def _table_notes(comparison: Comparison, measured: Sequence[Measurement]) -> list[str]:
     """Returns what stands under the table: how to read its figures, and why some are missing."""
-    estimated = ["~ estimated, not measured"] if any(row.energy_estimated for row in measured) else []
+    estimated = ["~ estimated, not measured"] if list_estimated(measured) else []
     return [*estimated, *gpu_lines(comparison), *missing_lines(list(measured))]
 
 
@@ -180,7 +160,7 @@ class _Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class _Column:
-    """A column of numbers.
+    """The head of a column of numbers.
 
     Attributes:
         unit: The unit, or what the numbers compare with.
@@ -188,65 +168,22 @@ class _Column:
 
     name: str
     unit: str
-    cell: Callable[[Row], _Cell]
 
 
-def _choose_columns(comparison: Comparison, measured: Sequence[Row]) -> list[_Column]:
-    """Returns the columns behind the name; those of a GPU and the cosine only where a row has them."""
-    gpu = any(row.on_gpu for row in measured)
-
-    def plain(name: str, unit: str, field: str, render: Callable[[float | None], str]) -> _Column:
-        def cell(row: Row) -> _Cell:
-            value = getattr(row, field)
-            return _Cell(key=format_number(value), text=render(value))
-
-        return _Column(name=name, unit=unit, cell=cell)
-
-    return [
-        plain("size", "MB", "size_bytes", format_megabytes),
-        plain("p50", "ms", "p50_ms", format_significant),
-        plain("p99", "ms", "p99_ms", format_significant),
-        *([plain("compute p50", "ms", "compute_p50_ms", format_significant)] if gpu else []),
-        plain("throughput", "per s", "throughput_per_s", format_significant),
-        plain("peak memory", "MB", "peak_memory_bytes", format_megabytes),
-        *([plain("GPU memory", "MB", "gpu_memory_bytes", format_megabytes)] if gpu else []),
-        *_energy_columns(comparison, measured),
-        plain("accuracy", "%", "accuracy", format_percent_number),
-        plain("agreement", "%", "agreement", format_percent_number),
-        *(
-            [plain("cosine", "with FP32", "cosine", format_cosine)]
-            if any(row.cosine is not None for row in measured)
-            else []
-        ),
-        _Column(
-            name="speed-up",
-            unit=f"of {comparison.baseline}",
-            cell=lambda row: _Cell(
-                key=format_number(row.speedup),
-                text=format_ratio(row.speedup),
-                note=format_speedup_interval(row, comparison.baseline),
-            ),
-        ),
-    ]
+def _describe_unit(shown: ShownColumn, comparison: Comparison) -> str:
+    if shown.scope is not None:
+        return f"{shown.unit}, {shown.scope or 'unknown'}"
+    # The baseline's name comes from the user and may hold braces of its own.
+    return shown.column.unit.replace("{unit}", shown.unit).replace("{baseline}", comparison.baseline)
 
 
-def _energy_columns(comparison: Comparison, measured: Sequence[Row]) -> list[_Column]:
-    """Returns a column for each scope of the energies: a column can be sorted, and scopes must not be ranked."""
-    unit, factor = energy_unit(row.energy_j for row in measured)
-    scopes = comparison.energy_scopes
-
-    def render(row: Row, scope: str | None) -> _Cell:
-        if row.energy_j is None or (scope is not None and (row.energy_scope or "") != scope):
-            return _Cell(key="", text=MISSING)
-        joules = format_significant(row.energy_j * factor)
-        return _Cell(key=format_number(row.energy_j), text=f"~{joules}" if row.energy_estimated else joules)
-
-    if len(scopes) < 2:
-        return [_Column(name="energy", unit=f"{unit} each", cell=partial(render, scope=None))]
-    return [
-        _Column(name="energy", unit=f"{unit}, {scope or 'unknown'}", cell=partial(render, scope=scope))
-        for scope in scopes
-    ]
+def _make_cell(shown: ShownColumn, row: Measurement, comparison: Comparison) -> _Cell:
+    note = ""
+    if shown.column.note is not None:
+        beside = BY_KEY[shown.column.note]
+        assert beside.column is not None
+        note = ShownColumn(metric=beside, column=beside.column).show(row, comparison)
+    return _Cell(key=format_number(shown.read(row)), text=shown.show(row, comparison), note=note)
 
 
 def _known(facts: Iterable[tuple[str, object]]) -> list[tuple[str, object]]:
@@ -255,71 +192,61 @@ def _known(facts: Iterable[tuple[str, object]]) -> list[tuple[str, object]]:
 
 
 def _measuring_facts(comparison: Comparison) -> list[tuple[str, object]]:
-    raw, settings = comparison.raw, mapping_of(comparison.raw.get("settings"))
-    effort = str(raw.get("effort") or "")
-    samples = mapping_of(raw.get("samples"))
-    facts: list[tuple[str, object]] = [
-        ("effort", _EFFORTS.get(effort, effort) or None),
-        ("baseline", raw.get("baseline")),
-        *((f"limit, {name.replace('_', ' ')}", value) for name, value in mapping_of(raw.get("limits")).items()),
-        *_settings_facts(settings, on_gpu=any(row.on_gpu for row in comparison.measured)),
-        ("calibration", _describe_samples(mapping_of(samples.get("calibration")))),
-        ("evaluation", _describe_samples(mapping_of(samples.get("evaluation")))),
+    samples = comparison.samples
+    return [
+        ("effort", _EFFORTS.get(comparison.effort, comparison.effort)),
+        ("baseline", comparison.baseline),
+        *((f"limit, {name.replace('_', ' ')}", value) for name, value in comparison.limits.items()),
+        *_settings_facts(comparison),
+        ("calibration", _describe_samples(samples.calibration)),
+        ("evaluation", _describe_samples(samples.evaluation)),
     ]
-    return facts
 
 
-def _settings_facts(settings: Mapping[str, Any], *, on_gpu: bool) -> Iterator[tuple[str, object]]:
+def _settings_facts(comparison: Comparison) -> Iterator[tuple[str, object]]:
     """Yields the settings that had a say: those of a GPU only where something ran on one."""
-    for key, value in settings.items():
-        if key == "effort" or (key in _GPU_SETTINGS and not on_gpu):
+    for key, value in asdict(comparison.settings).items():
+        if key == "effort" or (key in _GPU_SETTINGS and not comparison.on_gpu):
             continue
         shown = ("yes" if value else "no") if isinstance(value, bool) else value
         yield _SETTING_NAMES.get(key, key.replace("_", " ")), shown
 
 
-def _describe_samples(samples: Mapping[str, Any]) -> str | None:
-    if not samples:
+def _describe_samples(samples: SamplePart | None) -> str | None:
+    if samples is None:
         return None
-    digest = str(samples.get("sha256") or "")[:12]
-    labels = ", with labels" if samples.get("labels") else ""
-    hashed = f" (SHA-256 {digest}...)" if digest else ""
-    return f"{samples.get('count')} samples{labels}, {samples.get('path')}{hashed}"
+    labels = ", with labels" if samples.labels else ""
+    hashed = f" (SHA-256 {samples.sha256[:12]}...)" if samples.sha256 else ""
+    return f"{samples.count} samples{labels}, {samples.path}{hashed}"
 
 
 def _environment_facts(comparison: Comparison) -> list[tuple[str, object]]:
-    environment, source = mapping_of(comparison.raw.get("environment")), mapping_of(comparison.raw.get("source"))
-    memory, parameters = environment.get("memory_bytes"), source.get("num_parameters")
-    sets, meters = environment.get("instruction_sets"), environment.get("meters")
-    gpus = [mapping_of(item) for item in sequence_of(environment.get("accelerators"))]
-    virtual = {True: "yes", False: "no"}.get(bool(environment.get("virtual_machine")))
-    facts: list[tuple[str, object]] = [
-        ("device", environment.get("device")),
-        ("processor", environment.get("cpu_model")),
-        ("cores", environment.get("cores")),
-        *(("GPU", _describe_gpu(gpu)) for gpu in gpus),
-        ("memory", format_bytes(memory) if isinstance(memory, int | float) else None),
-        ("instruction sets", ", ".join(map(str, sets)) if isinstance(sets, list) else None),
-        ("virtual machine", None if environment.get("virtual_machine") is None else virtual),
-        ("energy meters", (", ".join(map(str, meters)) or "none") if isinstance(meters, list) else None),
-        ("system", environment.get("os")),
-        ("Python", environment.get("python")),
-        *((name, version) for name, version in mapping_of(environment.get("versions")).items()),
-        ("model", source.get("path")),
-        ("parameters", format_count(parameters) if isinstance(parameters, int | float) else None),
-        ("opset", source.get("opset")),
-        ("model SHA-256", source.get("sha256")),
+    environment, source = comparison.environment, comparison.source
+    virtual = environment.virtual_machine
+    return [
+        ("device", environment.device),
+        ("processor", environment.cpu_model),
+        ("cores", environment.cores),
+        *(("GPU", _describe_gpu(gpu)) for gpu in environment.accelerators),
+        ("memory", None if environment.memory_bytes is None else format_bytes(environment.memory_bytes)),
+        ("instruction sets", ", ".join(environment.instruction_sets)),
+        ("virtual machine", None if virtual is None else "yes" if virtual else "no"),
+        ("energy meters", ", ".join(environment.meters) or "none"),
+        ("system", environment.os),
+        ("Python", environment.python),
+        *environment.versions.items(),
+        ("model", source.path),
+        ("parameters", None if source.num_parameters is None else format_count(source.num_parameters)),
+        ("opset", source.opset),
+        ("model SHA-256", source.sha256),
     ]
-    return facts
 
 
-def _describe_gpu(gpu: Mapping[str, Any]) -> str:
-    memory = gpu.get("memory_bytes")
+def _describe_gpu(gpu: Accelerator) -> str:
     facts = (
-        ("compute capability", gpu.get("compute_capability")),
-        ("memory", format_bytes(memory) if isinstance(memory, int | float) else None),
-        ("driver", gpu.get("driver_version")),
-        ("CUDA", gpu.get("cuda_version")),
+        ("compute capability", gpu.compute_capability),
+        ("memory", None if gpu.memory_bytes is None else format_bytes(gpu.memory_bytes)),
+        ("driver", gpu.driver_version),
+        ("CUDA", gpu.cuda_version),
     )
-    known = ", ".join(f"{name} {value}" for name, value in facts if value is not None)
-    return f"{gpu.get('name')}{', ' + known if known else ''}"
+    return ", ".join([gpu.name, *(f"{name} {value}" for name, value in facts if value is not None)])

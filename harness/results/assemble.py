@@ -1,4 +1,4 @@
-"""The results document: what `results.json` holds, assembled from manifests, windows and meters.
+"""The comparison, assembled from manifests, windows and meters.
 
 A number that was not measured is None, with the reason beside it under `unavailable`.
 """
@@ -10,15 +10,31 @@ import platform
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
-from modelwright.core.errors import ModelwrightError
-from modelwright.core.records.artifact import Artifact
-from modelwright.core.records.codec import encode
+from msgspec.structs import replace
+
+from modelwright.core.errors import MeasurementInvalidError, ModelwrightError
+from modelwright.core.outputs.fidelity import Fidelity
+from modelwright.core.records.artifact import MANIFEST, Artifact
+from modelwright.core.records.codec import decode
+from modelwright.harness.meters.energy import Energy, estimate_carbon
 from modelwright.harness.meters.host_energy import describe_measured
-from modelwright.harness.meters.power_model import estimate_carbon, estimate_energy
+from modelwright.harness.meters.power_model import estimate_energy
 from modelwright.harness.results.device_figures import describe_computation
+from modelwright.harness.results.record import (
+    SCHEMA,
+    Comparison,
+    Environment,
+    Measurement,
+    Memory,
+    Samples,
+    Settings,
+    Source,
+    tell_devices_apart,
+)
 from modelwright.harness.results.statistics import (
+    SpeedRatio,
     count_effective,
     estimate_ratio,
     round_log_ratios,
@@ -33,8 +49,6 @@ from modelwright.profiles.power import power_on
 from modelwright.profiles.schema import Profile
 from modelwright.targets.readiness import find_distributions, package_versions
 from modelwright.targets.table import get_target, target_names
-
-SCHEMA = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,160 +81,171 @@ class Absent:
     """
 
     target: str
-    status: str
+    status: Literal["skipped", "failed"]
     error: ModelwrightError
 
 
-def assemble_document(
+def assemble_comparison(
     context: Context,
     *,
-    source: Mapping[str, Any],
-    samples: Mapping[str, Any],
+    source: Source,
+    samples: Samples,
     artifacts: Mapping[str, Artifact],
     reused: Mapping[str, bool],
     measurements: Measurements,
     absent: Sequence[Absent],
     warnings: Sequence[str] = (),
-) -> dict[str, Any]:
-    """Returns the document; JSON values only, no NaN."""
+) -> Comparison:
+    """Returns the comparison, not yet judged."""
     rows = [
-        _measured_row(context, name, artifacts[name], measurements, reused=reused.get(name, False))
+        _describe_row(context, name, artifacts[name], measurements, reused=reused.get(name, False))
         for name in artifacts
     ]
-    rows += [_absent_row(item) for item in absent]
-    return {
-        "schema": SCHEMA,
-        "run_id": uuid.uuid4().hex[:12],
-        "timestamp": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        "source": dict(source),
-        "samples": dict(samples),
-        "environment": describe_environment(context.host),
-        "profile": context.profile.name,
-        "baseline": context.baseline,
-        "effort": context.settings.effort.name,
-        "settings": context.settings.to_dict(),
-        "warnings": list(warnings),
-        "measurements": rows,
-    }
+    rows += [_describe_absent(item.target, item.target, item.status, item.error) for item in absent]
+    effort = context.settings.effort
+    return Comparison(
+        schema=SCHEMA,
+        run_id=uuid.uuid4().hex[:12],
+        timestamp=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        source=source,
+        samples=samples,
+        environment=describe_environment(context.host),
+        profile=context.profile.name,
+        baseline=context.baseline,
+        effort=effort.name,
+        settings=Settings(
+            threads=context.settings.threads,
+            batch=context.settings.batch,
+            seed=context.settings.seed,
+            device=context.settings.device,
+            cuda_graph=context.settings.cuda_graph,
+            spin=context.settings.spin,
+            streams=context.settings.streams,
+            effort=effort.name,
+            rounds=effort.rounds,
+            window_s=effort.window_s,
+        ),
+        warnings=tuple(warnings),
+        measurements=tell_devices_apart(rows),
+    )
 
 
-def describe_environment(host: Profile) -> dict[str, Any]:
+def describe_environment(host: Profile) -> Environment:
     """Returns what the machine is and what is installed on it."""
     records = [get_target(name).record for name in target_names()]
     imports = [name for record in records for name in (*record.build_packages, *record.run_packages)]
-    versions = package_versions("modelwright", "numpy", *find_distributions(imports))
-    return {
-        "device": f"{host.board or host.cpu_model or host.architecture}, {host.cores} cores",
-        "cpu_model": host.cpu_model,
-        "architecture": host.architecture,
-        "cores": host.cores,
-        "memory_bytes": host.memory_bytes,
-        "instruction_sets": sorted(host.machine().instruction_sets),
-        "accelerators": encode(host.accelerators),
-        "virtual_machine": host.virtual_machine,
-        "meters": list(host.meters),
-        "meters_denied": list(host.meters_denied),
-        "os": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        "versions": versions,
-    }
+    return Environment(
+        device=f"{host.board or host.cpu_model or host.architecture}, {host.cores} cores",
+        cpu_model=host.cpu_model,
+        architecture=host.architecture,
+        cores=host.cores,
+        memory_bytes=host.memory_bytes,
+        instruction_sets=tuple(sorted(host.machine().instruction_sets)),
+        accelerators=host.accelerators,
+        virtual_machine=host.virtual_machine,
+        meters=tuple(host.meters),
+        meters_denied=tuple(host.meters_denied),
+        os=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+        versions=package_versions("modelwright", "numpy", *find_distributions(imports)),
+    )
 
 
-def _head(target_name: str) -> dict[str, Any]:
-    record = get_target(target_name).record
-    return {
-        "target": target_name,
-        "title": record.title,
-        "runtime": record.runtime,
-        "precision": record.precision,
-        "is_float": record.is_float,
-    }
+def _describe_absent(
+    name: str, target: str, status: Literal["skipped", "failed"], error: ModelwrightError
+) -> Measurement:
+    """Returns the row of what has no figures, and why."""
+    record = get_target(target).record
+    return Measurement(
+        target=name,
+        title=record.title,
+        runtime=record.runtime,
+        precision=record.precision,
+        is_float=record.is_float,
+        status=status,
+        reason=error.message,
+        hint=error.hint,
+        detail=error.detail,
+        exit_code=error.exit_code,
+    )
 
 
-def _absent_row(absent: Absent) -> dict[str, Any]:
-    return {
-        **_head(absent.target),
-        "status": absent.status,
-        "reason": absent.error.message,
-        "hint": absent.error.hint,
-        "detail": absent.error.detail,
-        "exit_code": absent.error.exit_code,
-    }
-
-
-def _measured_row(
+def _describe_row(
     context: Context, name: str, artifact: Artifact, measurements: Measurements, *, reused: bool
-) -> dict[str, Any]:
+) -> Measurement:
     measured = measurements.by_name[name]
     manifest = artifact.manifest
-    head = {**_head(manifest.target), "target": name}
     if measured.failure is not None or measured.opened is None:
-        error = measured.failure
-        return {
-            **head,
-            "status": "failed",
-            "reason": error.message if error else "it was not loaded",
-            "hint": error.hint if error else None,
-            "detail": error.detail if error else None,
-            "exit_code": error.exit_code if error else 6,
-        }
+        failure = measured.failure or MeasurementInvalidError("it was not loaded")
+        return _describe_absent(name, manifest.target, "failed", failure)
+    record, opened, finished = get_target(manifest.target).record, measured.opened, measured.finished
     windows_ms = [window.latencies_ms for _, window in sorted(measured.windows.items())]
-    latency_ms, unavailable = summarize_latencies(windows_ms)
-    unavailable = {f"latency_ms.{key}": reason for key, reason in unavailable.items()}
+    latency_ms, reasons = summarize_latencies(windows_ms)
+    unavailable = {f"latency_ms.{key}": reason for key, reason in reasons.items()}
     count = sum(len(window) for window in windows_ms)
     measured_s = sum(sum(window) for window in windows_ms) / 1e3
-    batch = context.settings.batch
-    finished = measured.finished or {}
-    if finished and finished["peak_memory_bytes"] is None:
+    if finished is not None and finished.peak_memory_bytes is None:
         unavailable["peak_memory_bytes"] = "this system has no /proc, which tells it"
-    energy = _describe_energy(context, measured, measurements, latency_ms["mean"])
-    if energy["per_inference_j"] is not None:
-        energy["total_j"] = energy["per_inference_j"] * count
+    energy = _describe_energy(context, measured, measurements, latency_ms.mean)
+    if energy.per_inference_j is None:
+        unavailable["energy"] = str(energy.reason)
     else:
-        energy["total_j"] = None
-        unavailable["energy"] = str(energy["reason"])
-    quality, quality_reasons = _describe_quality(artifact, measured)
-    unavailable |= quality_reasons
+        energy = replace(energy, total_j=energy.per_inference_j * count)
+    quality = _describe_quality(artifact, measured)
+    unavailable |= quality.reasons
     ratios = round_log_ratios(_by_round(measurements.by_name.get(context.baseline)), _by_round(measured))
-    speedup = {"ratio": 1.0, "ci95": [1.0, 1.0]} if name == context.baseline else estimate_ratio(ratios)
+    speedup = SpeedRatio(ratio=1.0, ci95=(1.0, 1.0)) if name == context.baseline else estimate_ratio(ratios)
     if speedup is None:
         unavailable["speedup"] = _explain_no_speedup(context.baseline, name, measurements)
-    on_device, device_reasons = describe_computation(
-        name, measured, context.baseline, measurements.by_name.get(context.baseline)
+    on_device = describe_computation(name, measured, context.baseline, measurements.by_name.get(context.baseline))
+    unavailable |= on_device.reasons
+    return Measurement(
+        target=name,
+        title=record.title,
+        runtime=record.runtime,
+        precision=record.precision,
+        is_float=record.is_float,
+        status="measured",
+        size_bytes=manifest.size_bytes,
+        build_s=manifest.build_s,
+        reused=reused,
+        import_ms=opened.import_ms,
+        load_ms=opened.load_ms,
+        first_inference_ms=opened.first_inference_ms,
+        latency_ms=latency_ms,
+        num_inferences=count,
+        effective_inferences=round(count_effective(windows_ms), 1),
+        throughput_per_s=count * context.settings.batch / measured_s if measured_s > 0 else None,
+        peak_memory_bytes=finished.peak_memory_bytes if finished else None,
+        memory=_describe_memory(opened.runtime_bytes, finished.steady_memory_bytes if finished else None),
+        accuracy=quality.accuracy,
+        accuracy_ci95=quality.accuracy_ci95,
+        accuracy_fp32=quality.accuracy_fp32,
+        evaluated=quality.evaluated,
+        agreement=quality.fidelity.agreement if quality.fidelity else None,
+        cosine=quality.fidelity.cosine if quality.fidelity else None,
+        fidelity=quality.fidelity,
+        emulated=quality.emulated,
+        energy=energy,
+        carbon=estimate_carbon(energy, context.region),
+        speedup=speedup,
+        device=opened.settings.device,
+        compute_latency_ms=on_device.latency_ms,
+        compute_throughput_per_s=on_device.throughput_per_s,
+        compute_enqueue_ms=on_device.enqueue_ms,
+        compute_speedup=on_device.speedup,
+        gpu_memory_bytes=on_device.memory_bytes,
+        gpu=on_device.gpu,
+        round_log_ratios=tuple(float(value) for value in ratios),
+        rounds=tuple(sorted(measured.windows)),
+        window_median_ms=tuple(_median(window) for window in windows_ms),
+        compute_window_median_ms=tuple(_median(window.compute_latencies_ms) for window in _ordered(measured)),
+        precision_executed=dict(finished.precision_executed) if finished else {},
+        settings=opened.settings,
+        recipe=dict(manifest.recipe),
+        notes=tuple(manifest.notes),
+        unavailable=unavailable,
     )
-    unavailable |= device_reasons
-    return {
-        **head,
-        "status": "measured",
-        "reason": None,
-        "hint": None,
-        "size_bytes": manifest.size_bytes,
-        "build_s": manifest.build_s,
-        "reused": reused,
-        "import_ms": measured.opened["import_ms"],
-        "load_ms": measured.opened["load_ms"],
-        "first_inference_ms": measured.opened["first_inference_ms"],
-        "latency_ms": latency_ms,
-        "num_inferences": count,
-        "effective_inferences": round(count_effective(windows_ms), 1),
-        "throughput_per_s": count * batch / measured_s if measured_s > 0 else None,
-        "peak_memory_bytes": finished.get("peak_memory_bytes"),
-        "memory": _describe_memory(measured.opened, finished),
-        **quality,
-        "energy": energy,
-        "carbon": estimate_carbon(energy, context.region),
-        "speedup": speedup,
-        **on_device,
-        "round_log_ratios": [float(value) for value in ratios],
-        "rounds": sorted(measured.windows),
-        "window_median_ms": [_median(window) for window in windows_ms],
-        "compute_window_median_ms": [_median(window.compute_latencies_ms) for window in _ordered(measured)],
-        "precision_executed": finished.get("precision_executed") or {},
-        "settings": dict(measured.opened["settings"]),
-        "recipe": dict(manifest.recipe),
-        "notes": list(manifest.notes),
-        "unavailable": unavailable,
-    }
 
 
 def _explain_no_speedup(baseline: str, name: str, measurements: Measurements) -> str:
@@ -246,21 +271,18 @@ def _median(window: Sequence[float]) -> float:
     return ordered[len(ordered) // 2]
 
 
-def _describe_memory(opened: Mapping[str, Any], finished: Mapping[str, Any]) -> dict[str, Any]:
+def _describe_memory(runtime_bytes: int | None, steady_bytes: int | None) -> Memory:
     """Tells the runtime's own share from what the model adds to it."""
-    runtime_bytes, steady_bytes = opened.get("runtime_bytes"), finished.get("steady_memory_bytes")
     model_bytes = None
     if runtime_bytes is not None and steady_bytes is not None:
         model_bytes = max(0, steady_bytes - runtime_bytes)
-    return {"runtime_bytes": runtime_bytes, "steady_bytes": steady_bytes, "model_bytes": model_bytes}
+    return Memory(runtime_bytes=runtime_bytes, steady_bytes=steady_bytes, model_bytes=model_bytes)
 
 
-def _describe_energy(
-    context: Context, measured: Measured, measurements: Measurements, mean_ms: float | None
-) -> dict[str, Any]:
-    if measured.on_gpu is not None and measured.on_gpu.energy["per_inference_j"] is not None:
-        return dict(measured.on_gpu.energy)
-    device = "cpu" if measured.opened is None else measured.opened["settings"].get("device", "cpu")
+def _describe_energy(context: Context, measured: Measured, measurements: Measurements, mean_ms: float | None) -> Energy:
+    if measured.on_gpu is not None and measured.on_gpu.energy.per_inference_j is not None:
+        return measured.on_gpu.energy
+    device = "cpu" if measured.opened is None else measured.opened.settings.device
     meter = measurements.meter
     if meter is not None and device == "cpu":
         metered = [window for window in measured.windows.values() if window.energy_j is not None]
@@ -272,51 +294,64 @@ def _describe_energy(
             measurements.idle_power_w,
         )
     estimate = estimate_energy(power_on(context.profile, context.host), mean_ms, context.profile, device)
-    if measured.on_gpu is not None and estimate["per_inference_j"] is None:
-        return dict(measured.on_gpu.energy)  # why the card could not be metered says more
+    if measured.on_gpu is not None and estimate.per_inference_j is None:
+        return measured.on_gpu.energy  # why the card could not be metered says more
     return estimate
 
 
-def _describe_quality(artifact: Artifact, measured: Measured) -> tuple[dict[str, Any], dict[str, str]]:
-    """Returns accuracy, agreement and cosine, from the proof in the manifest or from the one just taken."""
-    reasons: dict[str, str] = {}
-    proof = artifact.manifest.proof
+@dataclass(frozen=True, kw_only=True)
+class _Quality:
+    """Accuracy and fidelity of an artifact, and why some of it is missing."""
+
+    accuracy: float | None = None
+    accuracy_ci95: tuple[float, float] | None = None
+    accuracy_fp32: float | None = None
+    evaluated: int | None = None
+    fidelity: Fidelity | None = None
+    emulated: bool = False
+    reasons: Mapping[str, str]
+
+
+def _describe_quality(artifact: Artifact, measured: Measured) -> _Quality:
+    """Returns what was found of the quality: in this run where it was asked for, else by the proof in the manifest."""
+    manifest = artifact.manifest
     if measured.proof is not None:
-        proof = _merge_proofs(measured.proof)
+        packed, counted = measured.proof.packed, measured.proof.counted
+        return _count_quality(
+            fidelity=packed.fidelity if packed else None,
+            correct=counted.correct if counted else None,
+            count=counted.count if counted else packed.count if packed else 0,
+        )
+    proof = manifest.proof
     if proof is None:
-        reason = artifact.manifest.proof_reason or "the artifact was not compared with FP32"
-        reasons |= dict.fromkeys(("accuracy", "agreement", "cosine"), reason)
-        return {
-            "accuracy": None,
-            "accuracy_ci95": None,
-            "agreement": None,
-            "cosine": None,
-            "fidelity": None,
-            "emulated": False,
-        }, reasons
-    fidelity = proof["fidelity"] or {}
-    correct, count = proof["correct"], proof.get("labelled_count") or proof["count"]
-    if correct is None:
-        reasons["accuracy"] = "the samples have no labels"
-    if fidelity.get("agreement") is None:
-        reasons["agreement"] = fidelity.get("agreement_reason") or "no output reads as class scores"
-    return {
-        "accuracy": None if correct is None else correct / count,
-        "accuracy_ci95": None if correct is None else wilson_interval(correct, count),
-        "accuracy_fp32": None if proof.get("correct_fp32") is None else proof["correct_fp32"] / count,
-        "evaluated": count,
-        "agreement": fidelity.get("agreement"),
-        "cosine": fidelity.get("cosine"),
-        "fidelity": fidelity,
-        "emulated": bool(proof.get("emulated")),
-    }, reasons
+        reason = manifest.proof_reason or "the artifact was not compared with FP32"
+        return _Quality(reasons=dict.fromkeys(("accuracy", "agreement", "cosine"), reason))
+    return _count_quality(
+        fidelity=decode(Fidelity, proof["fidelity"], where=f"{artifact.directory / MANIFEST}: proof.fidelity"),
+        correct=proof["correct"],
+        count=proof["count"],
+        correct_fp32=proof["correct_fp32"],
+        emulated=bool(proof.get("emulated")),
+    )
 
 
-def _merge_proofs(taken: Mapping[str, Any]) -> dict[str, Any]:
-    packed, counted = taken.get("packed"), taken.get("counted")
-    return {
-        "fidelity": None if packed is None else packed["fidelity"],
-        "count": 0 if packed is None else packed["count"],
-        "correct": None if counted is None else counted["correct"],
-        "labelled_count": None if counted is None else counted["count"],
-    }
+def _count_quality(
+    *,
+    fidelity: Fidelity | None,
+    correct: int | None,
+    count: int,
+    correct_fp32: int | None = None,
+    emulated: bool = False,
+) -> _Quality:
+    reasons = {} if correct is not None else {"accuracy": "the samples have no labels"}
+    if fidelity is None or fidelity.agreement is None:
+        reasons["agreement"] = (fidelity and fidelity.agreement_reason) or "no output reads as class scores"
+    return _Quality(
+        accuracy=None if correct is None else correct / count,
+        accuracy_ci95=None if correct is None else wilson_interval(correct, count),
+        accuracy_fp32=None if correct_fp32 is None else correct_fp32 / count,
+        evaluated=count,
+        fidelity=fidelity,
+        emulated=emulated,
+        reasons=reasons,
+    )

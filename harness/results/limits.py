@@ -3,54 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+
+from msgspec.structs import replace
+
+from modelwright.core.errors import UsageError, suggest
+from modelwright.harness.results.metrics import LIMITS
+from modelwright.harness.results.record import Comparison, Measurement
 
 
-@dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a target must meet; None asks for nothing.
+    """What every target must meet.
 
-    Attributes:
-        max_p50_ms: Median latency in milliseconds.
-        min_accuracy: Share of right answers, 0 to 1; needs labels.
-        min_agreement: Share of top-1 agreement with FP32, 0 to 1.
-        max_size_mb: Size of the artifact in 10^6 bytes.
+    Args:
+        asked: Limits of the table of metrics, such as `max_p50_ms=5` or `min_accuracy=0.9`; None asks for nothing.
+
+    Raises:
+        UsageError: There is no such limit.
     """
 
-    max_p50_ms: float | None = None
-    min_accuracy: float | None = None
-    min_agreement: float | None = None
-    max_size_mb: float | None = None
+    def __init__(self, **asked: float | None) -> None:
+        for name in asked.keys() - LIMITS.keys():
+            raise UsageError(
+                f"there is no limit {name!r}", hint=suggest(name, LIMITS) or f"limits: {', '.join(LIMITS)}"
+            )
+        self.asked: Mapping[str, float] = {name: value for name, value in asked.items() if value is not None}
 
-    def explain_misses(self, row: Mapping[str, Any]) -> list[str]:
+    def explain_misses(self, row: Measurement) -> tuple[str, ...]:
         """Returns what a measured row misses; a figure that is not there misses its limit."""
-        size = row.get("size_bytes")
-        checks = (
-            ("p50", (row.get("latency_ms") or {}).get("p50"), self.max_p50_ms, "ms", -1),
-            ("accuracy", row.get("accuracy"), self.min_accuracy, "", 1),
-            ("agreement", row.get("agreement"), self.min_agreement, "", 1),
-            ("size", None if size is None else size / 1e6, self.max_size_mb, "MB", -1),
-        )
         misses = []
-        for what, value, limit, unit, sign in checks:
-            if limit is None:
-                continue
-            if value is None:
-                misses.append(f"{what} is not known")
-            elif (value - limit) * sign < 0:
-                word = "over" if sign < 0 else "under"
-                misses.append(f"{what} {value:.4g} {unit}".rstrip() + f" is {word} {limit:g}")
-        return misses
+        for name, (metric, limit) in LIMITS.items():
+            if name in self.asked:
+                misses.append(limit.explain_miss(metric.read(row), self.asked[name]))
+        return tuple(miss for miss in misses if miss is not None)
 
-    def apply(self, document: dict[str, Any]) -> None:
-        """Writes into every measured row what it misses, as `limits_missed`."""
-        document["limits"] = {name: value for name, value in vars(self).items() if value is not None}
-        for row in document["measurements"]:
-            if row["status"] == "measured":
-                row["limits_missed"] = self.explain_misses(row)
-
-    @property
-    def any_set(self) -> bool:
-        """Whether any limit is asked for."""
-        return any(value is not None for value in vars(self).values())
+    def apply(self, comparison: Comparison) -> Comparison:
+        """Returns the comparison with what was asked, and in every measured row what it misses."""
+        rows = tuple(
+            replace(row, limits_missed=self.explain_misses(row)) if row.measured else row
+            for row in comparison.measurements
+        )
+        return replace(comparison, limits=dict(self.asked), measurements=rows)

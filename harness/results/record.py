@@ -1,57 +1,217 @@
-"""Reads a results document (results.json) into typed rows. Lenient: what is absent or not a number is None.
+"""The one typed result: what `results.json` holds, from measuring to judging and reporting.
 
-The reports are rendered again from files that older or newer versions wrote, so nothing here refuses a document;
-a field that cannot be read shows as not measured.
+The fields are the keys of the file, and the docstrings what the published JSON Schema says of them. Null is what was
+not measured or does not apply; a row's `unavailable` says why.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
+from msgspec.structs import replace
+
+from modelwright.core.outputs.fidelity import Fidelity
+from modelwright.core.records.codec import Record
 from modelwright.harness.formatting import clean_text
-from modelwright.harness.results.gpu_facts import GpuFacts, read_gpu
-from modelwright.harness.results.values import (
-    count_of,
-    flag_of,
-    interval_of,
-    mapping_of,
-    number,
-    number_or_nan,
-    positive,
-    positive_interval_of,
-    sequence_of,
-    text_of,
-)
+from modelwright.harness.kinds import Cosine, Count, Figure, LogRatio, Share
+from modelwright.harness.meters.energy import Carbon, Energy
+from modelwright.harness.meters.gpu_watch import CardObservations as CardObservations
+from modelwright.harness.meters.gpu_watch import OtherProcess as OtherProcess
+from modelwright.harness.results.statistics import Latency, SpeedRatio
+from modelwright.harness.run.told import RanWith as RanWith
+from modelwright.profiles.schema import Accelerator as Accelerator
+
+SCHEMA = 2
+
+Axis = Literal["accuracy", "agreement", "cosine"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One target of a comparison. Units as in the names; shares are 0..1; None is "not known".
+class Source(Record, kw_only=True):
+    """The FP32 model that everything was built from.
 
     Attributes:
-        target: The key, exactly as in the document.
-        title: For people, cleaned.
-        reason: Why it was skipped or failed, cleaned.
-        log_ratios: Per round, log(baseline latency / this latency); NaN for a round that this target missed.
-        rounds: The rounds in which this target had a turn; empty when the document does not say.
-        limits_missed: What it misses of the limits that the user set.
+        kind: How it was given: `onnx`, `pt2` or `factory`.
+        path: Where it lay.
+        sha256: Of the source.
+        num_parameters: Elements of its weights.
+        opset: Of the ONNX model.
+        onnx_sha256: Of the ONNX model.
+        onnx_size_bytes: Of the ONNX model with its external data.
+        comparison: How the ONNX model follows its source, in the exporter's words; null for a source that is ONNX.
+        reused: Whether the export was there from an earlier run.
+        exported: When it was made, ISO 8601, UTC.
+    """
+
+    kind: str | None = None
+    path: str
+    sha256: str | None = None
+    num_parameters: Count | None = None
+    opset: Count | None = None
+    onnx_sha256: str | None = None
+    onnx_size_bytes: Count | None = None
+    comparison: dict[str, Any] | None = None
+    reused: bool = False
+    exported: str | None = None
+
+
+class SamplePart(Record, kw_only=True):
+    """Samples of one purpose.
+
+    Attributes:
+        path: Where they lay.
+        count: How many there are.
+        sha256: Of their contents.
+        labels: Whether they are labelled.
+        shapes: Input -> shape of the first sample.
+    """
+
+    path: str
+    count: Count
+    sha256: str | None = None
+    labels: bool = False
+    shapes: dict[str, tuple[Count, ...]] = msgspec.field(default_factory=dict)
+
+
+class Samples(Record, kw_only=True):
+    """The samples that calibrated and judged.
+
+    Attributes:
+        calibration: That quantized artifacts were calibrated on.
+        tuning: That chose between candidates.
+        evaluation: That accuracy and agreement were taken on.
+        random: Whether they are random numbers.
+        measured_on: Samples that `measure` was given to run on.
+    """
+
+    calibration: SamplePart | None = None
+    tuning: SamplePart | None = None
+    evaluation: SamplePart | None = None
+    random: bool = False
+    measured_on: str | None = None
+
+
+class Environment(Record, kw_only=True):
+    """The machine that was measured on, and what is installed on it.
+
+    Attributes:
+        device: The board or processor, and its cores.
+        cpu_model: The processor's name.
+        architecture: `x86_64` or `aarch64`.
+        cores: Physical ones.
+        memory_bytes: Main memory.
+        instruction_sets: For arithmetic, in the spelling of `/proc/cpuinfo`.
+        accelerators: The first one is used.
+        virtual_machine: Null when unknown.
+        meters: Of energy, that can be read.
+        meters_denied: That are there but cannot be read, each with the reason.
+        os: Its name and version.
+        python: Its version.
+        versions: Package -> version.
+    """
+
+    device: str
+    cpu_model: str | None = None
+    architecture: str | None = None
+    cores: Count | None = None
+    memory_bytes: Count | None = None
+    instruction_sets: tuple[str, ...] = ()
+    accelerators: tuple[Accelerator, ...] = ()
+    virtual_machine: bool | None = None
+    meters: tuple[str, ...] = ()
+    meters_denied: tuple[str, ...] = ()
+    os: str | None = None
+    python: str | None = None
+    versions: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class Settings(Record, kw_only=True):
+    """How it was measured, as asked for; what each artifact really ran with stands in its row.
+
+    Attributes:
+        threads: Intra-operator threads of every runtime.
+        batch: Samples an inference.
+        seed: Of the order of turns.
+        device: `auto`, `cpu` or `cuda`: where targets were to run that can do both.
+        cuda_graph: Whether computations on the GPU were to be launched as CUDA graphs.
+        spin: Whether results were to be polled for.
+        streams: Inferences in flight on the GPU where the computation alone is timed.
+        effort: `quick`, `standard` or `strict`.
+        rounds: Turns of every artifact.
+        window_s: Seconds of a turn.
+    """
+
+    threads: Count = 1
+    batch: Count = 1
+    seed: Count = 0
+    device: str = "auto"
+    cuda_graph: bool = False
+    spin: bool = False
+    streams: Count = 1
+    effort: str | None = None
+    rounds: Count | None = None
+    window_s: Figure | None = None
+
+
+class Memory(Record, kw_only=True):
+    """Proportional set sizes of an artifact's process, in bytes.
+
+    Attributes:
+        runtime_bytes: With the runtime imported and nothing loaded.
+        steady_bytes: After the last window.
+        model_bytes: What the model added.
+    """
+
+    runtime_bytes: Count | None = None
+    steady_bytes: Count | None = None
+    model_bytes: Count | None = None
+
+
+class Measurement(Record, kw_only=True):
+    """One target of a comparison.
+
+    Attributes:
+        target: Its name, unique here: `ort-int8`, or `ort-int8 #2` for a second artifact of a target.
+        title: For people; tells the device where a title ran on two.
+        runtime: Such as `ort`.
+        precision: As declared, such as `int8-dynamic`.
+        is_float: Whether it computes in floating point.
+        status: `skipped` when it cannot be built here, `failed` when it should have been; of both, most is null.
+        reason: Why it was skipped or failed.
+        hint: What to do about it.
+        detail: What the vendor said.
+        exit_code: That the reason stands for.
+        reused: Whether the artifact was there from an earlier run.
+        import_ms: Time to import the runtime.
+        latency_ms: From inputs to outputs in the host's memory.
+        effective_inferences: What the measured ones are worth, as successive latencies are correlated.
+        memory: What the peak consists of.
+        accuracy_ci95: Both ends of the accuracy's 95 % interval.
         accuracy_fp32: Of the FP32 source on the same samples.
-        evaluated: Samples that its quality was taken on.
-        fidelity_ok: False when the artifact was found not to follow FP32.
-        executed: The precision that the runtime says it ran, such as `bf16`.
-        energy_scope: What the energy covers, such as `GPU board`; figures of two scopes are not comparable.
-        device: Where it ran: `cpu` or `cuda`. Latencies are from host memory to host memory on both.
-        compute_p50_ms: Of the computation alone, its inputs and outputs on the device; so all `compute_` figures.
-        gpu_memory_bytes: That its process held on the GPU.
+        evaluated: Samples that the quality was taken on.
+        fidelity: How each output follows FP32.
+        emulated: Whether the quality is that of the graph it was built from, evaluated by ONNX Runtime.
+        energy: Of an inference.
+        carbon: That the energy stands for.
+        speedup: Over the baseline, end to end.
+        device: Where it ran: `cpu` or `cuda`.
+        compute_latency_ms: Of the computation alone, its inputs and outputs on the device; null on a CPU.
+        compute_enqueue_ms: What the host takes to queue a computation.
+        compute_speedup: Over the baseline's computation, where the two ran alike.
         gpu: What was observed of the card meanwhile.
-        cuda_graph: Whether the computation was launched as a CUDA graph.
-        spin: Whether results were polled for.
-        streams: Inferences in flight on the device.
-        emulated: Whether its quality is that of the graph it was built from, evaluated by ONNX Runtime.
+        round_log_ratios: Per shared round, log(baseline's median latency / this one's).
+        rounds: The rounds in which it had a turn.
+        window_median_ms: Median latency of each turn.
+        compute_window_median_ms: Likewise, of the computation alone.
+        precision_executed: What the runtime says it ran, in its own words; `precision` and `source` are in all.
+        settings: How it really ran.
+        recipe: How it was made, in the target's own words.
+        notes: What the target says of it.
+        limits_missed: What it misses of the limits that the user set.
+        unavailable: Key of this row -> why it is null.
     """
 
     target: str
@@ -59,60 +219,51 @@ class Row:
     runtime: str
     precision: str
     is_float: bool
-    status: str
+    status: Literal["measured", "skipped", "failed"]
     reason: str | None = None
     hint: str | None = None
-    size_bytes: float | None = None
-    build_s: float | None = None
+    detail: str | None = None
+    exit_code: Count | None = None
+    size_bytes: Count | None = None
+    build_s: Figure | None = None
     reused: bool = False
-    load_ms: float | None = None
-    first_inference_ms: float | None = None
-    mean_ms: float | None = None
-    p50_ms: float | None = None
-    p90_ms: float | None = None
-    p95_ms: float | None = None
-    p99_ms: float | None = None
-    num_inferences: int | None = None
-    throughput_per_s: float | None = None
-    peak_memory_bytes: float | None = None
-    model_memory_bytes: float | None = None
-    accuracy: float | None = None
-    accuracy_ci95: tuple[float, float] | None = None
-    accuracy_fp32: float | None = None
-    evaluated: int | None = None
-    agreement: float | None = None
-    cosine: float | None = None
-    fidelity_ok: bool | None = None
-    energy_j: float | None = None
-    energy_source: str | None = None
-    energy_reason: str | None = None
-    carbon_g: float | None = None
-    speedup: float | None = None
-    speedup_ci95: tuple[float, float] | None = None
-    log_ratios: tuple[float, ...] = ()
-    rounds: tuple[int, ...] = ()
-    limits_missed: tuple[str, ...] = ()
-    executed: str | None = None
-    notes: tuple[str, ...] = ()
-    unavailable: tuple[tuple[str, str], ...] = ()
-    energy_scope: str | None = None
-    device: str = "cpu"
-    compute_mean_ms: float | None = None
-    compute_p50_ms: float | None = None
-    compute_p90_ms: float | None = None
-    compute_p95_ms: float | None = None
-    compute_p99_ms: float | None = None
-    compute_throughput_per_s: float | None = None
-    compute_enqueue_ms: float | None = None
-    compute_speedup: float | None = None
-    compute_speedup_ci95: tuple[float, float] | None = None
-    gpu_memory_bytes: float | None = None
-    gpu: GpuFacts | None = None
-    cuda_graph: bool | None = None
-    spin: bool | None = None
-    streams: int | None = None
-    batch: int | None = None
+    import_ms: Figure | None = None
+    load_ms: Figure | None = None
+    first_inference_ms: Figure | None = None
+    latency_ms: Latency | None = None
+    num_inferences: Count | None = None
+    effective_inferences: Figure | None = None
+    throughput_per_s: Figure | None = None
+    peak_memory_bytes: Count | None = None
+    memory: Memory | None = None
+    accuracy: Share | None = None
+    accuracy_ci95: tuple[Share, Share] | None = None
+    accuracy_fp32: Share | None = None
+    evaluated: Count | None = None
+    agreement: Share | None = None
+    cosine: Cosine | None = None
+    fidelity: Fidelity | None = None
     emulated: bool = False
+    energy: Energy | None = None
+    carbon: Carbon | None = None
+    speedup: SpeedRatio | None = None
+    device: str = "cpu"
+    compute_latency_ms: Latency | None = None
+    compute_throughput_per_s: Figure | None = None
+    compute_enqueue_ms: Figure | None = None
+    compute_speedup: SpeedRatio | None = None
+    gpu_memory_bytes: Count | None = None
+    gpu: CardObservations | None = None
+    round_log_ratios: tuple[LogRatio, ...] = ()
+    rounds: tuple[Count, ...] = ()
+    window_median_ms: tuple[Figure, ...] = ()
+    compute_window_median_ms: tuple[Figure, ...] = ()
+    precision_executed: dict[str, Any] = msgspec.field(default_factory=dict)
+    settings: RanWith | None = None
+    recipe: dict[str, Any] = msgspec.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    limits_missed: tuple[str, ...] = ()
+    unavailable: dict[str, str] = msgspec.field(default_factory=dict)
 
     @property
     def measured(self) -> bool:
@@ -121,165 +272,126 @@ class Row:
     @property
     def typical_ms(self) -> float | None:
         """The median latency, or the mean where too few inferences support a median."""
-        return self.p50_ms if self.p50_ms is not None else self.mean_ms
+        return None if self.latency_ms is None else self.latency_ms.typical
+
+    @property
+    def energy_j(self) -> float | None:
+        return None if self.energy is None else self.energy.per_inference_j
+
+    @property
+    def energy_scope(self) -> str:
+        """What the energy covers; empty where that is not known."""
+        return (self.energy.scope if self.energy else None) or ""
 
     @property
     def energy_estimated(self) -> bool:
-        return self.energy_j is not None and not (self.energy_source or "").startswith("measured")
+        return self.energy is not None and self.energy.is_estimated
 
     @property
     def on_gpu(self) -> bool:
         return self.device != "cpu"
 
+    @property
+    def executed(self) -> str | None:
+        """The precision that the runtime says it ran, such as `bf16`."""
+        told = self.precision_executed.get("precision")
+        return told if isinstance(told, str) else None
 
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """A results document, read.
+
+class Verdict(Record, kw_only=True):
+    """Which target to ship, and why.
 
     Attributes:
-        rows: In the document's order.
-        baseline: Target that the speed-ups refer to.
-        evaluation_count: Samples that the accuracy and the agreement were taken on.
-        random: Whether the samples are random numbers.
-        raw: The document itself, for the parts that are only shown.
+        pareto: Targets on the front of latency and quality, fastest first.
+        ship: The target to ship; null when nothing can be recommended.
+        sentence: What to ship and why, in sentences for people.
+        warnings: What to know before believing it.
+        indistinguishable: Pairs of targets whose speed cannot be told apart.
+        order: All targets: measured by p50, fastest first, then skipped, then failed.
+        quality: The quality axis that was used; null when there was no quality figure at all.
     """
 
-    rows: tuple[Row, ...]
+    pareto: tuple[str, ...]
+    ship: str | None
+    sentence: str
+    warnings: tuple[str, ...]
+    indistinguishable: tuple[tuple[str, str], ...] = ()
+    order: tuple[str, ...] = ()
+    quality: Axis | None = None
+
+
+class Comparison(Record, kw_only=True):
+    """Measurements of one source side by side.
+
+    Attributes:
+        schema: Version of this format.
+        run_id: Of this run.
+        timestamp: ISO 8601, UTC.
+        source: The FP32 model.
+        samples: That calibrated and judged.
+        environment: The machine that was measured on.
+        profile: Name of the profile that the numbers are for.
+        baseline: Target that the speed-ups are over.
+        effort: `quick`, `standard` or `strict`.
+        settings: How it was measured.
+        warnings: What was noticed on the way.
+        measurements: One row a target.
+        limits: Name -> what the user asked of every target.
+        verdict: Which target to ship.
+    """
+
+    schema: Count
+    run_id: str
+    timestamp: str
+    source: Source
+    samples: Samples
+    environment: Environment
+    profile: str
     baseline: str
-    evaluation_count: int | None
-    labels: bool
-    random: bool
-    instruction_sets: frozenset[str]
-    virtual_machine: bool
-    rounds: int | None
-    raw: Mapping[str, Any]
+    effort: str
+    settings: Settings
+    warnings: tuple[str, ...] = ()
+    measurements: tuple[Measurement, ...]
+    limits: dict[str, Figure] = msgspec.field(default_factory=dict)
+    verdict: Verdict | None = None
 
     @property
-    def measured(self) -> tuple[Row, ...]:
-        return tuple(row for row in self.rows if row.measured)
+    def measured(self) -> tuple[Measurement, ...]:
+        return tuple(row for row in self.measurements if row.measured)
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a row was measured on one."""
+        return any(row.on_gpu for row in self.measured)
 
     @property
     def energy_scopes(self) -> tuple[str, ...]:
         """What the energies cover, each once; with more than one, energies are compared within a scope only."""
-        return tuple(dict.fromkeys(row.energy_scope or "" for row in self.measured if row.energy_j is not None))
+        return tuple(dict.fromkeys(row.energy_scope for row in self.measured if row.energy_j is not None))
 
-    def find(self, target: str | None) -> Row | None:
-        return next((row for row in self.rows if row.target == target), None)
+    @property
+    def evaluation_count(self) -> int | None:
+        """Samples that the quality was taken on: what the rows say goes before the size of a set judged in part."""
+        evaluated = max((row.evaluated for row in self.measurements if row.evaluated), default=None)
+        return evaluated or (self.samples.evaluation.count if self.samples.evaluation else None) or None
+
+    @property
+    def labels(self) -> bool:
+        return self.samples.evaluation is not None and self.samples.evaluation.labels
 
     @property
     def model_name(self) -> str:
-        path = mapping_of(self.raw.get("source")).get("path")
-        text = clean_text(path) if path else ""
+        text = clean_text(self.source.path)
         return PurePath(text).name or text or "model"
 
-
-def read_comparison(document: Mapping[str, Any]) -> Comparison:
-    """Reads a results document."""
-    samples = mapping_of(document.get("samples"))
-    evaluation = mapping_of(samples.get("evaluation"))
-    environment = mapping_of(document.get("environment"))
-    rows = _tell_devices_apart([_read_row(mapping_of(item)) for item in sequence_of(document.get("measurements"))])
-    # Long sets are judged on a part of their samples; what the rows say goes before the size of the set.
-    evaluated = max((row.evaluated for row in rows if row.evaluated), default=None)
-    return Comparison(
-        rows=rows,
-        baseline=str(document.get("baseline") or ""),
-        evaluation_count=evaluated or count_of(evaluation.get("count")) or None,
-        labels=bool(evaluation.get("labels")),
-        random=bool(samples.get("random")),
-        instruction_sets=frozenset(str(name) for name in sequence_of(environment.get("instruction_sets"))),
-        virtual_machine=environment.get("virtual_machine") is True,
-        rounds=count_of(mapping_of(document.get("settings")).get("rounds")),
-        raw=document,
-    )
+    def find(self, target: str | None) -> Measurement | None:
+        return next((row for row in self.measurements if row.target == target), None)
 
 
-def _read_row(item: Mapping[str, Any]) -> Row:
-    target = str(item.get("target") or "?")
-    latency, energy = mapping_of(item.get("latency_ms")), mapping_of(item.get("energy"))
-    speedup, memory = mapping_of(item.get("speedup")), mapping_of(item.get("memory"))
-    unavailable = {str(key): str(value) for key, value in mapping_of(item.get("unavailable")).items()}
-    for percentile, reason in mapping_of(item.get("latency_notes")).items():
-        unavailable.setdefault(f"latency_ms.{percentile}", str(reason))
-    runtime, _, precision = target.partition("-")
-    compute, compute_speedup = mapping_of(item.get("compute_latency_ms")), mapping_of(item.get("compute_speedup"))
-    settings = mapping_of(item.get("settings"))
-    return Row(
-        target=target,
-        title=clean_text(item.get("title") or target),
-        runtime=clean_text(item.get("runtime") or runtime),
-        precision=clean_text(item.get("precision") or precision),
-        is_float=bool(item.get("is_float")),
-        status=str(item.get("status") or "failed"),
-        reason=text_of(item.get("reason")),
-        hint=text_of(item.get("hint")),
-        size_bytes=number(item.get("size_bytes")),
-        build_s=number(item.get("build_s")),
-        reused=bool(item.get("reused")),
-        load_ms=number(item.get("load_ms")),
-        first_inference_ms=number(item.get("first_inference_ms")),
-        mean_ms=number(latency.get("mean")),
-        p50_ms=number(latency.get("p50")),
-        p90_ms=number(latency.get("p90")),
-        p95_ms=number(latency.get("p95")),
-        p99_ms=number(latency.get("p99")),
-        num_inferences=count_of(item.get("num_inferences")),
-        throughput_per_s=number(item.get("throughput_per_s")),
-        peak_memory_bytes=number(item.get("peak_memory_bytes")),
-        model_memory_bytes=number(memory.get("model_bytes")),
-        accuracy=number(item.get("accuracy")),
-        accuracy_ci95=interval_of(item.get("accuracy_ci95")),
-        accuracy_fp32=number(item.get("accuracy_fp32")),
-        evaluated=count_of(item.get("evaluated")),
-        agreement=number(item.get("agreement")),
-        cosine=number(item.get("cosine")),
-        fidelity_ok=_read_fidelity(item.get("fidelity")),
-        energy_j=number(energy.get("per_inference_j")),
-        energy_source=text_of(energy.get("source")),
-        energy_reason=text_of(energy.get("reason")),
-        carbon_g=number(mapping_of(item.get("carbon")).get("per_inference_g")),
-        speedup=positive(speedup.get("ratio")),
-        speedup_ci95=positive_interval_of(speedup.get("ci95")),
-        log_ratios=tuple(number_or_nan(value) for value in sequence_of(item.get("round_log_ratios"))),
-        rounds=tuple(value for value in sequence_of(item.get("rounds")) if isinstance(value, int)),
-        limits_missed=tuple(clean_text(miss) for miss in sequence_of(item.get("limits_missed"))),
-        executed=text_of(mapping_of(item.get("precision_executed")).get("precision")),
-        notes=tuple(clean_text(note) for note in sequence_of(item.get("notes"))),
-        unavailable=tuple((clean_text(key), clean_text(reason)) for key, reason in unavailable.items()),
-        energy_scope=text_of(energy.get("scope")),
-        device=text_of(item.get("device") or settings.get("device")) or "cpu",
-        compute_mean_ms=number(compute.get("mean")),
-        compute_p50_ms=number(compute.get("p50")),
-        compute_p90_ms=number(compute.get("p90")),
-        compute_p95_ms=number(compute.get("p95")),
-        compute_p99_ms=number(compute.get("p99")),
-        compute_throughput_per_s=number(item.get("compute_throughput_per_s")),
-        compute_enqueue_ms=number(item.get("compute_enqueue_ms")),
-        compute_speedup=positive(compute_speedup.get("ratio")),
-        compute_speedup_ci95=positive_interval_of(compute_speedup.get("ci95")),
-        gpu_memory_bytes=number(item.get("gpu_memory_bytes")),
-        gpu=read_gpu(item.get("gpu")),
-        cuda_graph=flag_of(settings.get("cuda_graph")),
-        spin=flag_of(settings.get("spin")),
-        streams=count_of(settings.get("streams")),
-        batch=count_of(settings.get("batch")),
-        emulated=item.get("emulated") is True,
-    )
-
-
-def _tell_devices_apart(rows: Sequence[Row]) -> tuple[Row, ...]:
+def tell_devices_apart(rows: Sequence[Measurement]) -> tuple[Measurement, ...]:
     """Adds the device to the titles of rows that would have the same one on two devices."""
     devices = Counter(title for title, _ in {(row.title, row.device) for row in rows if row.measured})
     return tuple(
         replace(row, title=f"{row.title} on {row.device.upper()}") if row.measured and devices[row.title] > 1 else row
         for row in rows
     )
-
-
-def _read_fidelity(value: object) -> bool | None:
-    """Reads whether the artifact follows FP32: the fidelity record's `passed` or `ok`."""
-    record = mapping_of(value)
-    for key in ("passed", "ok"):
-        if isinstance(record.get(key), bool):
-            return bool(record[key])
-    return None

@@ -8,15 +8,12 @@ logarithms; intervals are bootstrapped over rounds, because inferences within on
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from modelwright.harness.results.record import Comparison, Row
-
-SAME_SPEED = 1.02
-"""Ratios within 2 % of 1 are the same speed even where the rounds can tell them apart: no user could."""
+from modelwright.harness.results.record import Comparison, Measurement
+from modelwright.harness.results.statistics import SpeedRatio
 
 RESAMPLES = 2000
 """Enough that the ends of a 95 % interval move by less than 0.1 % from seed to seed with 25 rounds."""
@@ -25,36 +22,6 @@ MIN_ROUNDS = 3
 """Under this, resampling rounds says nothing about their spread."""
 
 _SEED = 20_261_121
-
-
-@dataclass(frozen=True, kw_only=True)
-class SpeedRatio:
-    """How many times as fast one target is as another; above 1 it is faster.
-
-    Attributes:
-        ci95: The 95 % interval, None when the rounds do not support one.
-    """
-
-    ratio: float
-    ci95: tuple[float, float] | None = None
-
-    @property
-    def is_same(self) -> bool:
-        """Whether the two cannot be told apart: the interval contains 1, or all of it lies within 2 % of 1."""
-        if self.ci95 is None:
-            return 1 / SAME_SPEED <= self.ratio <= SAME_SPEED
-        low, high = self.ci95
-        return low <= 1 <= high or (low >= 1 / SAME_SPEED and high <= SAME_SPEED)
-
-    @property
-    def is_faster(self) -> bool:
-        return not self.is_same and self.ratio > 1
-
-    @property
-    def inverted(self) -> SpeedRatio:
-        """The same pair, seen from the other one."""
-        interval = None if self.ci95 is None else (1 / self.ci95[1], 1 / self.ci95[0])
-        return SpeedRatio(ratio=1 / self.ratio, ci95=interval)
 
 
 class Speeds:
@@ -67,7 +34,7 @@ class Speeds:
         self._pairs: dict[tuple[str, str], SpeedRatio | None] = {}
         self._draws: dict[int, npt.NDArray[np.int64]] = {}
 
-    def ratio(self, row: Row, other: Row) -> SpeedRatio | None:
+    def ratio(self, row: Measurement, other: Measurement) -> SpeedRatio | None:
         """Returns how many times as fast `row` is as `other`; None when one of them has no latency."""
         key = (row.target, other.target)
         if key not in self._pairs:
@@ -76,22 +43,21 @@ class Speeds:
             self._pairs[key[::-1]] = found.inverted if found is not None else None
         return self._pairs[key]
 
-    def is_faster(self, row: Row, other: Row) -> bool:
+    def is_faster(self, row: Measurement, other: Measurement) -> bool:
         """Whether `row` is faster than `other`, beyond noise and beyond 2 %."""
         found = self.ratio(row, other)
         return found is not None and found.is_faster
 
-    def is_same(self, row: Row, other: Row) -> bool:
+    def is_same(self, row: Measurement, other: Measurement) -> bool:
         """Whether the two are indistinguishable in speed."""
         found = self.ratio(row, other)
         return found is not None and found.is_same
 
-    def _compare(self, row: Row, other: Row) -> SpeedRatio | None:
+    def _compare(self, row: Measurement, other: Measurement) -> SpeedRatio | None:
         # Against the baseline the document has the answer; a second bootstrap would differ in the last digit.
         for one, two in ((row, other), (other, row)):
-            if two.target == self._baseline and one is not two and one.speedup and one.speedup_ci95:
-                known = SpeedRatio(ratio=one.speedup, ci95=one.speedup_ci95)
-                return known if one is row else known.inverted
+            if two.target == self._baseline and one is not two and one.speedup and one.speedup.ci95:
+                return one.speedup if one is row else one.speedup.inverted
         first, second = self._rounds(row), self._rounds(other)
         if not first and row.target == self._baseline:
             first = dict.fromkeys(second, 0.0)
@@ -106,12 +72,12 @@ class Speeds:
             return None
         return SpeedRatio(ratio=other_latency / latency)
 
-    def _rounds(self, row: Row) -> dict[int, float]:
+    def _rounds(self, row: Measurement) -> dict[int, float]:
         """Returns the log ratios against the baseline by round; a target that came late shares fewer rounds."""
         shared = sorted(self._baseline_rounds & set(row.rounds))
-        if len(shared) != len(row.log_ratios):
-            shared = list(range(len(row.log_ratios)))
-        return {index: value for index, value in zip(shared, row.log_ratios, strict=True) if math.isfinite(value)}
+        if len(shared) != len(row.round_log_ratios):
+            shared = list(range(len(row.round_log_ratios)))
+        return dict(zip(shared, row.round_log_ratios, strict=True))
 
     def _bootstrap(self, differences: npt.NDArray[np.float64]) -> SpeedRatio:
         ratio = math.exp(float(np.median(differences)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import cast
 
 from msgspec.structs import replace
 
@@ -19,14 +19,14 @@ from modelwright.core.errors import (
     ToolchainMissingError,
     UsageError,
 )
-from modelwright.core.outputs.fidelity import Fidelity, explain_divergence
+from modelwright.core.outputs.fidelity import explain_divergence
 from modelwright.core.records.artifact import Artifact, verify_files
-from modelwright.core.records.codec import decode
 from modelwright.core.samples.sample_set import SampleRef
 from modelwright.harness.meters.gpu_bench import GpuBench, OnGpu, open_bench
 from modelwright.harness.meters.host_energy import Meter, find_meter, measure_idle_power_w
 from modelwright.harness.run.interleave import Series, Window, interleave
 from modelwright.harness.run.runner import ArtifactRunner, MeasureSettings
+from modelwright.harness.run.told import Finished, Opened, Proof
 from modelwright.profiles.fit import require_fit
 from modelwright.profiles.schema import Profile
 from modelwright.targets.contract import Device
@@ -48,10 +48,10 @@ class Measured:
     """
 
     name: str
-    opened: Mapping[str, Any] | None = None
-    finished: Mapping[str, Any] | None = None
+    opened: Opened | None = None
+    finished: Finished | None = None
     windows: Mapping[int, Window] = field(default_factory=dict)
-    proof: Mapping[str, Any] | None = None
+    proof: Proof | None = None
     failure: ModelwrightError | None = None
     on_gpu: OnGpu | None = None
 
@@ -164,7 +164,7 @@ def _open_bench(
     return bench
 
 
-def _open_runner(runner: ArtifactRunner, samples: SampleRef | None, stack: contextlib.ExitStack) -> dict[str, Any]:
+def _open_runner(runner: ArtifactRunner, samples: SampleRef | None, stack: contextlib.ExitStack) -> Opened:
     """Loads an artifact in its child, which lives as long as the stack if that succeeds."""
     with contextlib.ExitStack() as unless_open:
         unless_open.enter_context(runner)
@@ -237,12 +237,11 @@ def _finish(
         measured.failure = error
 
 
-def _require_proved(proof: Mapping[str, Any] | None, runner: ArtifactRunner) -> None:
+def _require_proved(proof: Proof | None, runner: ArtifactRunner) -> None:
     """Refuses the speed of an artifact whose numbers are wrong here: another CPU, another version, a damaged file."""
-    packed = None if proof is None else proof["packed"]
-    if packed is None:
+    if proof is None or proof.packed is None:
         return
-    fault = explain_divergence(decode(Fidelity, packed["fidelity"]), min_cosine=runner.min_cosine)
+    fault = explain_divergence(proof.packed.fidelity, min_cosine=runner.min_cosine)
     if fault is not None:
         raise MeasurementInvalidError(
             f"{runner.name} runs, but its outputs on this machine do not follow FP32: {fault}",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
+
+import msgspec
 
 from modelwright.core.errors import MeasurementInvalidError
 from modelwright.core.process.child import Child
@@ -16,6 +18,7 @@ from modelwright.harness.meters.gpu_watch import WindowOnGpu
 from modelwright.harness.meters.host_energy import Meter
 from modelwright.harness.run.effort import Effort
 from modelwright.harness.run.interleave import Window
+from modelwright.harness.run.told import Finished, Opened, Proof
 from modelwright.targets.contract import Device
 from modelwright.targets.table import get_target
 
@@ -52,20 +55,6 @@ class MeasureSettings:
     spin: bool = False
     streams: int = 1
 
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "threads": self.threads,
-            "batch": self.batch,
-            "seed": self.seed,
-            "device": self.device,
-            "cuda_graph": self.cuda_graph,
-            "spin": self.spin,
-            "streams": self.streams,
-            "effort": self.effort.name,
-            "rounds": self.effort.rounds,
-            "window_s": self.effort.window_s,
-        }
-
 
 class ArtifactRunner:
     """An artifact loaded in a child process; see `interleave.Runner`."""
@@ -98,8 +87,8 @@ class ArtifactRunner:
         """Under which the artifact is not following FP32."""
         return get_target(self._artifact.manifest.target).record.min_cosine
 
-    def open(self, samples: SampleRef | None) -> dict[str, Any]:
-        """Loads the artifact and runs it once; returns what `worker.open_in_child` returns."""
+    def open(self, samples: SampleRef | None) -> Opened:
+        """Loads the artifact and runs it once."""
         result = self._child.call(
             "modelwright.harness.run.worker:open_in_child",
             {
@@ -114,8 +103,7 @@ class ArtifactRunner:
             },
             timeout_s=LOAD_TIMEOUT_S,
         )
-        assert isinstance(result, dict)
-        return result
+        return msgspec.convert(result, Opened)
 
     def run_window(self, window_s: float) -> Window:
         """Takes a turn; the parent blocks on a pipe meanwhile."""
@@ -156,13 +144,12 @@ class ArtifactRunner:
         """Meters the artifact alone and sums up what was seen of the card; None for an artifact on the CPU."""
         return None if self._bench is None else self._bench.describe(self._child.pid, self._looks, self.run_for)
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self) -> Finished:
         """Returns memory and what really ran."""
         result = self._child.call("modelwright.harness.run.worker:finish_in_child", timeout_s=LOAD_TIMEOUT_S)
-        assert isinstance(result, dict)
-        return result
+        return msgspec.convert(result, Finished)
 
-    def prove(self, labelled: SampleRef | None) -> dict[str, Any] | None:
+    def prove(self, labelled: SampleRef | None) -> Proof | None:
         """Compares with the FP32 outputs packed with the artifact, and counts right answers on labelled samples."""
         packed = self._child.call("modelwright.harness.run.worker:prove_on_reference", timeout_s=LOAD_TIMEOUT_S)
         counted = None
@@ -174,7 +161,7 @@ class ArtifactRunner:
             )
         if packed is None and counted is None:
             return None
-        return {"packed": packed, "counted": counted}
+        return msgspec.convert({"packed": packed, "counted": counted}, Proof)
 
     def close(self) -> None:
         self._child.close()

@@ -9,7 +9,7 @@ from modelwright.harness.verdict.gpu_cautions import find_gpu_cautions
 from modelwright.harness.verdict.wording import short_title
 
 if TYPE_CHECKING:
-    from modelwright.harness.results.record import Row
+    from modelwright.harness.results.record import Measurement
     from modelwright.harness.verdict.findings import Findings
 
 LOW_AGREEMENT = 0.98
@@ -47,7 +47,7 @@ def find_cautions(findings: Findings) -> list[str]:
 def _about_samples(findings: Findings) -> list[str]:
     comparison, cautions = findings.comparison, []
     count = comparison.evaluation_count
-    if comparison.random:
+    if comparison.samples.random:
         cautions.append(
             "The samples are random numbers: accuracy, agreement and calibration say nothing about your data. "
             "Give real ones with --samples."
@@ -101,9 +101,9 @@ def _about_int8(findings: Findings, explained: set[frozenset[str]]) -> list[str]
     return cautions
 
 
-def _explain_slow_int8(row: Row, rival: Row, findings: Findings) -> str:
+def _explain_slow_int8(row: Measurement, rival: Measurement, findings: Findings) -> str:
     """Returns the likely cause and the cure, by what is known of the machine and of what the runtime ran."""
-    sets = findings.comparison.instruction_sets
+    sets = frozenset(findings.comparison.environment.instruction_sets)
     executed = _normalize_precision(row.executed)
     if executed is not None and executed in ("fp32", "fp16", "bf16"):
         return f"The runtime says that it ran it in {executed.upper()}: its INT8 kernels do not cover this model."
@@ -144,7 +144,7 @@ def _about_agreement(findings: Findings) -> list[str]:
     low = [
         row for row in findings.order if row.measured and row.agreement is not None and row.agreement < LOW_AGREEMENT
     ]
-    if not low or findings.comparison.random:
+    if not low or findings.comparison.samples.random:
         return []
     names, shares = join_words([row.title for row in low]), join_words([format_percent(row.agreement) for row in low])
     verb = "gives" if len(low) == 1 else "give"
@@ -193,14 +193,15 @@ def _about_pairs(findings: Findings, explained: set[frozenset[str]]) -> list[str
 
 def _about_machine(findings: Findings) -> list[str]:
     comparison, cautions = findings.comparison, []
+    rounds = comparison.settings.rounds
     if not comparison.measured:
         return []
-    if comparison.rounds is not None and comparison.rounds < FEW_ROUNDS and len(comparison.measured) > 1:
+    if rounds is not None and rounds < FEW_ROUNDS and len(comparison.measured) > 1:
         cautions.append(
-            f"Only {comparison.rounds} rounds were measured, which tell apart what differs by "
+            f"Only {rounds} rounds were measured, which tell apart what differs by "
             "more than a few percent. Decide close calls with --effort standard or strict."
         )
-    if comparison.virtual_machine:
+    if comparison.environment.virtual_machine:
         cautions.append(
             "This is a virtual machine: its neighbours take time from it. The speed-ups were measured in turns and "
             "hold; the milliseconds, p99 most of all, may differ on another day."
@@ -212,7 +213,7 @@ def _about_energy(findings: Findings) -> list[str]:
     estimated = [row for row in findings.comparison.measured if row.energy_estimated]
     if not estimated:
         return []
-    sources = join_words(sorted({row.energy_source or "unknown source" for row in estimated}))
+    sources = join_words(sorted({(row.energy and row.energy.source) or "unknown source" for row in estimated}))
     known = [row for row in findings.comparison.measured if row.energy_j is not None]
     whose = "" if len(estimated) == len(known) else f" of {join_words([row.title for row in estimated])}"
     return [

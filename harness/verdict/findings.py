@@ -1,4 +1,4 @@
-"""What the rules found in a comparison, and what the verdict says: the records, and when qualities are alike.
+"""What the rules found in a comparison, and when qualities are alike.
 
 Differences within noise are ties everywhere: in speed by the interval over rounds, in accuracy and agreement by
 counting samples.
@@ -7,12 +7,9 @@ counting samples.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypedDict
 
-from modelwright.harness.results.record import Comparison, Row
+from modelwright.harness.results.record import Axis, Comparison, Measurement
 from modelwright.harness.results.speed import Speeds
-
-Axis = Literal["accuracy", "agreement", "cosine"]
 
 COSINE_RESOLUTION = 0.0005
 SHARE_RESOLUTION = 0.001
@@ -20,28 +17,6 @@ SHARE_RESOLUTION = 0.001
 
 EPSILON = 1e-9
 """Of the comparison of shares: what rounding in floating point may cost."""
-
-
-class Verdict(TypedDict):
-    """What `judge` returns; JSON-serialisable.
-
-    Attributes:
-        pareto: Targets on the front of latency and quality, fastest first.
-        ship: The target to ship; None when nothing can be recommended.
-        sentence: What to ship and why, in sentences for people.
-        warnings: What to know before believing it.
-        indistinguishable: Pairs of targets whose speed cannot be told apart.
-        order: All targets: measured by p50, fastest first, then skipped, then failed.
-        quality: The quality axis that was used, None when there was no quality figure at all.
-    """
-
-    pareto: list[str]
-    ship: str | None
-    sentence: str
-    warnings: list[str]
-    indistinguishable: list[list[str]]
-    order: list[str]
-    quality: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,28 +33,28 @@ class Findings:
 
     comparison: Comparison
     speeds: Speeds
-    reference: Row | None
+    reference: Measurement | None
     axis: Axis | None
-    order: tuple[Row, ...]
-    front: tuple[Row, ...]
-    candidates: tuple[Row, ...]
-    ship: Row | None
+    order: tuple[Measurement, ...]
+    front: tuple[Measurement, ...]
+    candidates: tuple[Measurement, ...]
+    ship: Measurement | None
     relaxed: bool
-    pairs: tuple[tuple[Row, Row], ...]
+    pairs: tuple[tuple[Measurement, Measurement], ...]
 
-    def quality(self, row: Row) -> float | None:
+    def quality(self, row: Measurement) -> float | None:
         return quality_of(row, self.axis, self.reference)
 
-    def fp32_accuracy(self, row: Row) -> float | None:
+    def fp32_accuracy(self, row: Measurement) -> float | None:
         """The accuracy that a row is held against: of the FP32 row, else of the source itself on its samples."""
         return fp32_accuracy(row, self.reference)
 
-    def keeps_quality(self, row: Row) -> bool:
+    def keeps_quality(self, row: Measurement) -> bool:
         """Whether nothing measurable was lost against FP32, on any axis that was measured."""
         return loses_nothing(row, self.reference, self.comparison)
 
 
-def quality_of(row: Row, axis: Axis | None, reference: Row | None) -> float | None:
+def quality_of(row: Measurement, axis: Axis | None, reference: Measurement | None) -> float | None:
     """Returns a row's figure on the quality axis; FP32 agrees with itself even where nobody wrote that down."""
     if axis is None:
         return None
@@ -89,14 +64,14 @@ def quality_of(row: Row, axis: Axis | None, reference: Row | None) -> float | No
     return value
 
 
-def fp32_accuracy(row: Row, reference: Row | None) -> float | None:
+def fp32_accuracy(row: Measurement, reference: Measurement | None) -> float | None:
     """Returns the accuracy of the FP32 row, else what the source had on the row's own samples."""
     if reference is not None and reference.accuracy is not None:
         return reference.accuracy
     return row.accuracy_fp32
 
 
-def loses_nothing(row: Row, reference: Row | None, comparison: Comparison) -> bool:
+def loses_nothing(row: Measurement, reference: Measurement | None, comparison: Comparison) -> bool:
     """Whether accuracy and agreement (without them, cosine) are within one sample of FP32; False when unknown."""
     if row is reference:
         return True

@@ -1,19 +1,19 @@
 """Which target to ship, and why: applies the rules and words what they found.
 
-Everything is derived from a results document, so that a verdict can be given again from results.json at any time.
+Everything is derived from a comparison, so that a verdict can be given again from results.json at any time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import combinations
-from typing import Any
 
-from modelwright.harness.results.record import Comparison, read_comparison
+from msgspec.structs import replace
+
+from modelwright.harness.results.limits import Limits
+from modelwright.harness.results.record import Comparison, Verdict
 from modelwright.harness.results.speed import Speeds
-from modelwright.harness.results.values import mapping_of, sequence_of
 from modelwright.harness.verdict.cautions import find_cautions
-from modelwright.harness.verdict.findings import Findings, Verdict
+from modelwright.harness.verdict.findings import Findings
 from modelwright.harness.verdict.rules import (
     choose_axis,
     choose_target,
@@ -25,31 +25,30 @@ from modelwright.harness.verdict.rules import (
 from modelwright.harness.verdict.wording import write_sentence
 
 
-def judge(document: Mapping[str, Any]) -> Verdict:
-    """Says which target to ship and why.
+def judge(comparison: Comparison) -> Verdict:
+    """Says which target to ship and why; the same every time for the same measurements."""
+    findings = examine(comparison)
+    return Verdict(
+        pareto=tuple(row.target for row in findings.front),
+        ship=findings.ship.target if findings.ship else None,
+        sentence=write_sentence(findings),
+        warnings=tuple(find_cautions(findings)),
+        indistinguishable=tuple((first.target, second.target) for first, second in findings.pairs),
+        order=tuple(row.target for row in findings.order),
+        quality=findings.axis,
+    )
 
-    Args:
-        document: A results document as in results.json; its own `verdict` is not read.
 
-    Returns:
-        The verdict, the same every time for the same document.
-    """
-    findings = examine(read_comparison(document))
-    return {
-        "pareto": [row.target for row in findings.front],
-        "ship": findings.ship.target if findings.ship else None,
-        "sentence": write_sentence(findings),
-        "warnings": find_cautions(findings),
-        "indistinguishable": [[first.target, second.target] for first, second in findings.pairs],
-        "order": [row.target for row in findings.order],
-        "quality": findings.axis,
-    }
+def finish_comparison(comparison: Comparison, limits: Limits | None) -> Comparison:
+    """Returns a comparison held against the user's limits, and judged."""
+    limited = comparison if limits is None else limits.apply(comparison)
+    return replace(limited, verdict=judge(limited))
 
 
 def examine(comparison: Comparison) -> Findings:
     """Applies the rules to a comparison."""
     speeds = Speeds(comparison)
-    order = sort_rows(comparison.rows)
+    order = sort_rows(comparison.measurements)
     measured = [row for row in order if row.measured]
     reference = find_reference(comparison)
     axis = choose_axis(measured, reference, labels=comparison.labels)
@@ -69,11 +68,9 @@ def examine(comparison: Comparison) -> Findings:
     )
 
 
-def verdict_of(document: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Returns the document's own verdict, or a new one where it has none that fits its measurements."""
-    saved = mapping_of(document.get("verdict"))
-    targets = sorted(row.target for row in read_comparison(document).rows)
-    complete = {"pareto", "ship", "sentence", "warnings"} <= set(saved)
-    if complete and sorted(map(str, sequence_of(saved.get("order")))) == targets:
+def verdict_of(comparison: Comparison) -> Verdict:
+    """Returns the comparison's own verdict, or a new one where it has none that fits its measurements."""
+    saved = comparison.verdict
+    if saved is not None and sorted(saved.order) == sorted(row.target for row in comparison.measurements):
         return saved
-    return judge(document)
+    return judge(comparison)

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from modelwright.harness.results.record import Comparison, Row
+from modelwright.harness.results.record import Axis, Comparison, Measurement
 from modelwright.harness.results.speed import Speeds
 from modelwright.harness.verdict.findings import (
     EPSILON,
-    Axis,
     fp32_accuracy,
     is_worse,
     quality_of,
@@ -35,18 +34,18 @@ MIN_COSINE = 0.999
 SIZE_RESOLUTION = 1.02
 
 
-def sort_rows(rows: Iterable[Row]) -> list[Row]:
+def sort_rows(rows: Iterable[Measurement]) -> list[Measurement]:
     """Sorts by median latency, fastest first; what has none follows, then skipped, then failed."""
     ranks = {"measured": 0, "skipped": 1}
 
-    def key(row: Row) -> tuple[int, float, str]:
+    def key(row: Measurement) -> tuple[int, float, str]:
         latency = row.typical_ms if row.measured else None
         return ranks.get(row.status, 2), float("inf") if latency is None else latency, row.target
 
     return sorted(rows, key=key)
 
 
-def find_reference(comparison: Comparison) -> Row | None:
+def find_reference(comparison: Comparison) -> Measurement | None:
     """Returns the FP32 row to judge against: the baseline if it is FP32, else another FP32, its runtime first."""
     baseline = comparison.find(comparison.baseline)
     if baseline is not None and baseline.measured and baseline.precision == "fp32":
@@ -56,7 +55,7 @@ def find_reference(comparison: Comparison) -> Row | None:
     return next((row for row in fp32 if row.runtime == runtime), fp32[0] if fp32 else None)
 
 
-def choose_axis(measured: Sequence[Row], reference: Row | None, *, labels: bool) -> Axis | None:
+def choose_axis(measured: Sequence[Measurement], reference: Measurement | None, *, labels: bool) -> Axis | None:
     """Chooses what quality means here: accuracy where there are labels, else agreement with FP32, else cosine."""
     others = [row for row in measured if row is not reference] or measured
     if labels and any(row.accuracy is not None for row in others):
@@ -67,17 +66,17 @@ def choose_axis(measured: Sequence[Row], reference: Row | None, *, labels: bool)
 
 
 def find_front(
-    measured: Sequence[Row], axis: Axis | None, reference: Row | None, count: int | None, speeds: Speeds
-) -> list[Row]:
+    measured: Sequence[Measurement], axis: Axis | None, reference: Measurement | None, count: int | None, speeds: Speeds
+) -> list[Measurement]:
     """Returns the rows that no other row beats: faster without being worse, or better without being slower.
 
     Differences within noise count as equal, so two rows that tie in both are both on the front.
     """
     resolution = quality_resolution(axis, count)
     rated = [row for row in measured if axis is None or quality_of(row, axis, reference) is not None]
-    rated = [row for row in rated if row.typical_ms is not None and row.fidelity_ok is not False]
+    rated = [row for row in rated if row.typical_ms is not None]
 
-    def beats(row: Row, other: Row) -> bool:
+    def beats(row: Measurement, other: Measurement) -> bool:
         quality, other_quality = quality_of(row, axis, reference), quality_of(other, axis, reference)
         if speeds.is_faster(other, row) or is_worse(quality, other_quality, resolution):
             return False
@@ -89,8 +88,12 @@ def find_front(
 
 
 def find_candidates(
-    measured: Sequence[Row], axis: Axis | None, reference: Row | None, comparison: Comparison, speeds: Speeds
-) -> tuple[list[Row], bool]:
+    measured: Sequence[Measurement],
+    axis: Axis | None,
+    reference: Measurement | None,
+    comparison: Comparison,
+    speeds: Speeds,
+) -> tuple[list[Measurement], bool]:
     """Returns the rows whose quality may ship, and whether the agreement limit had to be lowered for it."""
     strict = [row for row in measured if _may_ship(row, axis, reference, comparison, MIN_AGREEMENT)]
     if axis != "agreement" or reference is None or any(speeds.is_faster(row, reference) for row in strict):
@@ -99,14 +102,14 @@ def find_candidates(
     return (relaxed, True) if any(speeds.is_faster(row, reference) for row in relaxed) else (strict, False)
 
 
-def _may_ship(row: Row, axis: Axis | None, reference: Row | None, comparison: Comparison, min_agreement: float) -> bool:
+def _may_ship(
+    row: Measurement, axis: Axis | None, reference: Measurement | None, comparison: Comparison, min_agreement: float
+) -> bool:
     """Whether a row's quality is good enough to ship. FP32's always is; what was not judged never is."""
     if row.limits_missed:
         return False
     if row is reference:
         return True
-    if row.fidelity_ok is False:
-        return False
     one_sample = quality_resolution("agreement", comparison.evaluation_count)
     if axis == "accuracy":
         best = fp32_accuracy(row, reference)
@@ -122,8 +125,12 @@ def _may_ship(row: Row, axis: Axis | None, reference: Row | None, comparison: Co
 
 
 def choose_target(
-    candidates: Sequence[Row], axis: Axis | None, reference: Row | None, count: int | None, speeds: Speeds
-) -> Row | None:
+    candidates: Sequence[Measurement],
+    axis: Axis | None,
+    reference: Measurement | None,
+    count: int | None,
+    speeds: Speeds,
+) -> Measurement | None:
     """Chooses the fastest candidate; among those as fast, by quality, then float before INT8, then size."""
     pool = list(candidates)
     if reference is not None:
@@ -146,7 +153,9 @@ def choose_target(
     return sort_rows(left)[0]
 
 
-def _keep_best(rows: list[Row], value_of: Callable[[Row], float | None], resolution: float) -> list[Row]:
+def _keep_best(
+    rows: list[Measurement], value_of: Callable[[Measurement], float | None], resolution: float
+) -> list[Measurement]:
     """Returns the rows within the resolution of the best one."""
     best = max((value for row in rows if (value := value_of(row)) is not None), default=None)
     return [row for row in rows if not is_worse(value_of(row), best, resolution)]

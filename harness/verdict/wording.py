@@ -15,8 +15,8 @@ from modelwright.harness.formatting import (
 )
 
 if TYPE_CHECKING:
-    from modelwright.harness.results.record import Row
-    from modelwright.harness.results.speed import SpeedRatio
+    from modelwright.harness.results.record import Measurement
+    from modelwright.harness.results.statistics import SpeedRatio
     from modelwright.harness.verdict.findings import Findings
 
 MAX_REJECTED = 2
@@ -32,13 +32,13 @@ def write_sentence(findings: Findings) -> str:
     measured = [row for row in findings.order if row.measured]
     if not measured:
         counts = [
-            f"{sum(row.status == status for row in comparison.rows)} {status}"
+            f"{sum(row.status == status for row in comparison.measurements)} {status}"
             for status in ("skipped", "failed")
-            if any(row.status == status for row in comparison.rows)
+            if any(row.status == status for row in comparison.measurements)
         ]
         return f"Nothing was measured, so there is nothing to recommend ({join_words(counts) or 'no targets'})."
     parts = [_ship_sentence(findings, measured), *_alternatives(findings), *_rejected(findings)]
-    if comparison.random:
+    if comparison.samples.random:
         parts.append(
             "The samples were random numbers: the speeds hold, the quality says nothing about your data. "
             "Compare again with real samples before you ship."
@@ -56,7 +56,7 @@ def interval_text(found: SpeedRatio) -> str:
     return "" if found.ci95 is None else f" (95 % interval {format_interval(*found.ci95, separator=' to ')})"
 
 
-def short_title(row: Row, beside: Row) -> str:
+def short_title(row: Measurement, beside: Measurement) -> str:
     """Returns `INT8` for `OpenVINO INT8` beside another OpenVINO target, else the whole title."""
     words, other = row.title.split(), beside.title.split()
     shared = 0
@@ -65,15 +65,13 @@ def short_title(row: Row, beside: Row) -> str:
     return " ".join(words[shared:]) if row.runtime == beside.runtime else row.title
 
 
-def describe_loss(row: Row, findings: Findings) -> str:
+def describe_loss(row: Measurement, findings: Findings) -> str:
     """Returns what a row costs against FP32: `loses 4.2 points of accuracy (15 of 360 samples)`."""
     count = findings.comparison.evaluation_count
     of_count = f" on {count} samples" if count else ""
     best = findings.fp32_accuracy(row)
     if row.limits_missed:
         return f"misses your limits: {join_words(list(row.limits_missed))}"
-    if row.fidelity_ok is False:
-        return "does not follow FP32"
     if findings.axis == "accuracy" and row.accuracy is not None and best is not None and row.accuracy < best:
         points = f"{format_significant((best - row.accuracy) * 100, 2)} points of accuracy"
         lost = f" ({round((best - row.accuracy) * count)} of {count} samples)" if count else ""
@@ -85,7 +83,7 @@ def describe_loss(row: Row, findings: Findings) -> str:
     return "has no quality figure, so nothing says that it follows FP32"
 
 
-def _ship_sentence(findings: Findings, measured: list[Row]) -> str:
+def _ship_sentence(findings: Findings, measured: list[Measurement]) -> str:
     ship, reference = findings.ship, findings.reference
     if ship is None:
         if all(row.limits_missed for row in measured):
@@ -113,7 +111,7 @@ def _ship_sentence(findings: Findings, measured: list[Row]) -> str:
     return f"Ship {ship.title}: {', '.join(fact for fact in facts if fact)}."
 
 
-def _quality_phrase(row: Row, findings: Findings) -> str:
+def _quality_phrase(row: Measurement, findings: Findings) -> str:
     """Returns `agreement 99.4 %, accuracy unchanged (98.9 %)`, with what is known."""
     count = findings.comparison.evaluation_count
     parts = []
@@ -153,7 +151,7 @@ def _alternatives(findings: Findings) -> list[str]:
     return _float_alternative(ship, others, findings)
 
 
-def _equal_int8(ship: Row, others: list[Row], findings: Findings) -> list[str]:
+def _equal_int8(ship: Measurement, others: list[Measurement], findings: Findings) -> list[str]:
     rivals = [row for row in others if not row.is_float and findings.speeds.is_same(ship, row)]
     rivals.sort(key=lambda row: row.runtime != ship.runtime)
     found = findings.speeds.ratio(ship, rivals[0]) if rivals else None
@@ -163,7 +161,7 @@ def _equal_int8(ship: Row, others: list[Row], findings: Findings) -> list[str]:
     return [f"{ship.title} {_as_fast_as(found, short_title(rivals[0], ship))} and {gain}."]
 
 
-def _float_alternative(ship: Row, others: list[Row], findings: Findings) -> list[str]:
+def _float_alternative(ship: Measurement, others: list[Measurement], findings: Findings) -> list[str]:
     reference = findings.reference
     if reference is None:
         return []
@@ -176,7 +174,7 @@ def _float_alternative(ship: Row, others: list[Row], findings: Findings) -> list
     return []
 
 
-def _smaller_alternative(ship: Row, others: list[Row], findings: Findings) -> list[str]:
+def _smaller_alternative(ship: Measurement, others: list[Measurement], findings: Findings) -> list[str]:
     for row in others:
         if row in findings.candidates and findings.speeds.is_same(row, ship) and _is_much_smaller(row, ship):
             sizes = f"{format_bytes(row.size_bytes)} instead of {format_bytes(ship.size_bytes)}"
@@ -209,7 +207,7 @@ def _rejected(findings: Findings) -> list[str]:
     return sentences
 
 
-def _is_much_smaller(row: Row, other: Row) -> bool:
+def _is_much_smaller(row: Measurement, other: Measurement) -> bool:
     return bool(row.size_bytes and other.size_bytes and other.size_bytes >= MUCH_SMALLER * row.size_bytes)
 
 

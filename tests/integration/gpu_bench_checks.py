@@ -6,6 +6,7 @@ import os
 import time
 from typing import Any
 
+from modelwright.core.records.codec import encode
 from modelwright.harness.meters import gpu_energy
 from modelwright.harness.meters.gpu_bench import open_bench
 from modelwright.harness.meters.gpu_watch import WindowOnGpu
@@ -31,8 +32,8 @@ def describe_card(*, metered: bool) -> dict[str, Any]:
         found = bench.describe(os.getpid(), [WindowOnGpu(before=before, after=after)], run_for)
         return {
             "meters": bench.meters,
-            "energy": dict(found.energy),
-            "observed": dict(found.observed),
+            "energy": encode(found.energy),
+            "observed": encode(found.observed),
             "memory": [found.memory_bytes, found.memory_reason],
             "ran": len(calls),
         }

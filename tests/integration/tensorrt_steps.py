@@ -12,6 +12,7 @@ import numpy as np
 
 from modelwright.core.nvidia.cuda import CudaDevice
 from modelwright.core.records.artifact import Artifact, open_artifact, verify_files
+from modelwright.core.records.codec import encode
 from modelwright.core.records.machine import Gpu, Machine, normalize_architecture
 from modelwright.core.records.shapes import parse_shapes, resolve_shapes
 from modelwright.core.samples.sample_set import SampleRef, open_samples
@@ -120,11 +121,11 @@ def measure(folders: dict[str, str], **settings: Any) -> dict[str, Any]:
     return {
         name: {
             "failure": None if one.failure is None else one.failure.to_dict(),
-            "settings": None if one.opened is None else one.opened["settings"],
-            "executed": None if one.finished is None else one.finished["precision_executed"],
+            "settings": None if one.opened is None else encode(one.opened.settings),
+            "executed": None if one.finished is None else one.finished.precision_executed,
             "rounds": len(one.windows),
             "computations": [len(window.compute_latencies_ms) for window in one.windows.values()],
-            "cosine": None if one.proof is None else one.proof["packed"]["fidelity"]["cosine"],
+            "cosine": None if one.proof is None or one.proof.packed is None else one.proof.packed.fidelity.cosine,
         }
         for name, one in measured.items()
     }

@@ -103,10 +103,10 @@ def test_an_interrupted_comparison_leaves_nothing_half_made_and_goes_on(
     assert sorted(path.name for path in (tmp_path / "out/artifacts").glob("[!.]*")) == ["ort-fp32"]
     kept = open_artifact(tmp_path / "out/artifacts/ort-fp32").manifest.created
 
-    document = compare(
+    comparison = compare(
         place / "cnn.onnx", samples=place / "samples.npz", out=tmp_path / "out", targets=["ort-fp32"], effort="quick"
     )
-    assert document["measurements"][0]["status"] == "measured"
+    assert comparison.measurements[0].measured
     assert open_artifact(tmp_path / "out/artifacts/ort-fp32").manifest.created == kept
     assert list_hidden(tmp_path) == []
 
@@ -240,8 +240,8 @@ def test_an_artifact_for_another_machine_runs_and_says_so(place: Path, tmp_path:
     done = run("verify", folder, cwd=place)
     assert done.returncode == 0, done.stderr
     assert "built for pi (riscv)" in done.stdout
-    document = measure([folder], effort="quick")
-    assert any("built for pi (riscv)" in warning for warning in document["warnings"])
+    comparison = measure([folder], effort="quick")
+    assert any("built for pi (riscv)" in warning for warning in comparison.warnings)
 
 
 def copy_artifact(source: Path, folder: Path, **changes: object) -> Path:
@@ -269,10 +269,11 @@ def test_a_damaged_file_with_a_new_hash_is_one_failed_row(place: Path, tmp_path:
     folder = shutil.copytree(place / "built/ort-int8", tmp_path / "damaged")
     (folder / damage).write_bytes((folder / damage).read_bytes()[:700])
     copy_artifact(folder, folder)
-    rows = {row["target"]: row for row in measure([place / "built/ort-fp32", folder], effort="quick")["measurements"]}
-    assert rows["ort-fp32"]["status"] == "measured"
-    assert rows["ort-int8"]["status"] == "failed"
-    assert damage in rows["ort-int8"]["reason"]
+    comparison = measure([place / "built/ort-fp32", folder], effort="quick")
+    rows = {row.target: row for row in comparison.measurements}
+    assert rows["ort-fp32"].status == "measured"
+    assert rows["ort-int8"].status == "failed"
+    assert damage in (rows["ort-int8"].reason or "")
 
 
 def children_of_this_process() -> Iterator[int]:

@@ -172,9 +172,9 @@ def test_it_is_measured_in_a_process_of_its_own(built) -> None:
     ).by_name[name]
     assert result.failure is None
     assert len(result.windows) == 6
-    assert result.opened["load_ms"] > 0
-    assert result.finished["peak_memory_bytes"] > result.opened["runtime_bytes"] * 0.5
-    assert result.proof["packed"]["fidelity"]["cosine"] > 0.9
+    assert result.opened.load_ms > 0
+    assert result.finished.peak_memory_bytes > result.opened.runtime_bytes * 0.5
+    assert result.proof.packed.fidelity.cosine > 0.9
 
 
 def test_a_changed_file_is_never_loaded(built, tmp_path: Path) -> None:

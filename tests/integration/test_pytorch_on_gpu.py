@@ -151,12 +151,13 @@ def test_all_precisions_are_measured_side_by_side(find: Callable[[str], Artifact
     for name, result in measure({name: find(name) for name in EAGER}, cuda_graph=cuda_graph).items():
         assert result.opened is not None
         assert result.finished is not None
-        settings = result.opened["settings"]
-        assert (settings["device"], settings["cuda_graph"], settings["streams"]) == ("cuda", cuda_graph, 1), settings
-        assert settings["computation_reason"] is None
-        assert result.opened["gpu"]["name"] == gpu.name
-        assert result.opened["gpu"]["device_bytes_delta"] > 0
-        executed = result.finished["precision_executed"]
+        settings = result.opened.settings
+        assert (settings.device, settings.cuda_graph, settings.streams) == ("cuda", cuda_graph, 1), settings
+        assert settings.computation_reason is None
+        assert result.opened.gpu is not None
+        assert result.opened.gpu.name == gpu.name
+        assert (result.opened.gpu.device_bytes_delta or 0) > 0
+        executed = result.finished.precision_executed
         assert executed["precision"] == name.rsplit("-", 1)[1], executed
         assert executed["device_name"] == gpu.name
         assert len(result.windows) == ROUNDS
@@ -165,13 +166,14 @@ def test_all_precisions_are_measured_side_by_side(find: Callable[[str], Artifact
             assert window.compute_latencies_ms, "computations alone"
             assert min(window.compute_latencies_ms) > 0.0
         assert result.proof is not None
-        assert result.proof["packed"]["fidelity"]["cosine"] >= 0.999, result.proof
+        assert result.proof.packed is not None
+        assert (result.proof.packed.fidelity.cosine or 0.0) >= 0.999, result.proof
 
 
 def test_compiled_programs_are_measured(find: Callable[[str], Artifact]) -> None:
     for name, result in measure({name: find(name) for name in COMPILED}).items():
         assert result.finished is not None
-        executed = result.finished["precision_executed"]
+        executed = result.finished.precision_executed
         assert executed["execution"] == "torch.compile"
         assert executed["precision"] == name.rsplit("-", 1)[1], executed
         assert executed["compiler"]["graphs"] >= 1, executed["compiler"]
@@ -183,21 +185,21 @@ def test_energy_is_metered_or_the_reason_is_told(find: Callable[[str], Artifact]
     assert on_gpu is not None
     energy = on_gpu.energy
     print(f"energy: {energy}\nobserved: {on_gpu.observed}\nmemory: {on_gpu.memory_bytes} ({on_gpu.memory_reason})")
-    if energy["per_inference_j"] is None:
-        assert energy["reason"]
+    if energy.per_inference_j is None:
+        assert energy.reason
     else:
-        assert energy["source"] in ("measured:nvml", "measured:nvml-power")
-        assert energy["per_inference_j"] > 0.0
-        assert energy["mean_power_w"] > 0.0
+        assert energy.source in ("measured:nvml", "measured:nvml-power")
+        assert energy.per_inference_j > 0.0
+        assert (energy.mean_power_w or 0.0) > 0.0
     assert on_gpu.memory_bytes or on_gpu.memory_reason
-    assert on_gpu.observed["windows"] == ROUNDS or on_gpu.observed["unavailable"]
+    assert on_gpu.observed.windows == ROUNDS or on_gpu.observed.unavailable
 
 
 def test_two_inferences_in_flight_and_a_batch(find: Callable[[str], Artifact]) -> None:
     result = measure({"torch-fp16": find("torch-fp16")}, streams=2, batch=4)["torch-fp16"]
     assert result.opened is not None
-    assert result.opened["settings"]["streams"] == 2, result.opened["settings"]
-    assert result.opened["settings"]["batch"] == 4
+    assert result.opened.settings.streams == 2, result.opened.settings
+    assert result.opened.settings.batch == 4
     assert all(window.compute_latencies_ms for window in result.windows.values())
 
 
@@ -224,5 +226,5 @@ def test_one_artifact_on_both_devices(find: Callable[[str], Artifact]) -> None:
     ).by_name["torch-fp32"]
     assert result.failure is None, describe(result.failure)
     assert result.opened is not None
-    assert result.opened["settings"]["device"] == "cpu"
+    assert result.opened.settings.device == "cpu"
     assert not any(window.compute_latencies_ms for window in result.windows.values())

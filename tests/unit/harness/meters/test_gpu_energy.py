@@ -158,14 +158,14 @@ def test_the_record_tells_the_idle_share_apart() -> None:
         scope="GPU board",
     )  # fmt: skip
     record = describe_gpu_energy(window, 50.0, 80.0)
-    assert record["per_inference_j"] == pytest.approx(0.8)
-    assert record["above_idle_per_inference_j"] == pytest.approx(0.6)
-    assert (record["idle_power_w"], record["loaded_idle_power_w"]) == (50.0, 80.0)
-    assert (record["counter_steps"], record["source"], record["scope"]) == (102, "measured:nvml", "GPU board")
-    assert describe_gpu_energy(window, None)["above_idle_per_inference_j"] is None
+    assert record.per_inference_j == pytest.approx(0.8)
+    assert record.above_idle_per_inference_j == pytest.approx(0.6)
+    assert (record.idle_power_w, record.loaded_idle_power_w) == (50.0, 80.0)
+    assert (record.counter_steps, record.source, record.scope) == (102, "measured:nvml", "GPU board")
+    assert describe_gpu_energy(window, None).above_idle_per_inference_j is None
     nothing = describe_gpu_energy("the counter stood still", 50.0)
-    assert nothing["per_inference_j"] is None
-    assert nothing["reason"] == "the counter stood still"
+    assert nothing.per_inference_j is None
+    assert nothing.reason == "the counter stood still"
 
 
 def test_steps_are_seen_when_the_counter_moves() -> None:
@@ -235,9 +235,9 @@ def test_the_meter_takes_what_the_card_has(library: str, monkeypatch: pytest.Mon
 def test_estimates_need_figures_of_the_device_that_ran() -> None:
     card, desktop = load_profile("nvidia-t4"), load_profile("desktop-i5-10400")
     record = estimate_energy(card.power, 10.0, card, device="cuda")
-    assert record["per_inference_j"] == pytest.approx(70 * 0.4 * 0.010)
-    assert record["scope"] == "GPU board"
+    assert record.per_inference_j == pytest.approx(70 * 0.4 * 0.010)
+    assert record.scope == "GPU board"
     refused = estimate_energy(desktop.power, 10.0, desktop, device="cuda")
-    assert refused["per_inference_j"] is None
-    assert refused["reason"].endswith("are of the CPU package, and this ran on the GPU")
-    assert estimate_energy(card.power, 10.0, card)["reason"].endswith("are of the GPU board, and this ran on the CPU")
+    assert refused.per_inference_j is None
+    assert refused.reason.endswith("are of the CPU package, and this ran on the GPU")
+    assert estimate_energy(card.power, 10.0, card).reason.endswith("are of the GPU board, and this ran on the CPU")

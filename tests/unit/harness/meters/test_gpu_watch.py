@@ -13,6 +13,8 @@ from modelwright.core.nvidia.nvml import Nvml, Process
 from modelwright.harness.meters.gpu_watch import (
     GpuWatch,
     Observation,
+    OtherProcess,
+    Spread,
     WindowOnGpu,
     find_throttling,
     read_own_bytes,
@@ -79,8 +81,8 @@ def test_a_look_tells_what_it_took() -> None:
     watch = GpuWatch(ScriptedCard(), clock=lambda: next(times))
     before, after = watch.observe({OURS}), watch.observe({OURS})
     assert (before.at_s, after.at_s) == (10.0, 10.2)
-    assert summarize([WindowOnGpu(before=before, after=after)])["look_ms"] == pytest.approx(5.0)
-    assert summarize([])["look_ms"] is None
+    assert summarize([WindowOnGpu(before=before, after=after)]).look_ms == pytest.approx(5.0)
+    assert summarize([]).look_ms is None
 
 
 def test_counters_find_the_throttling_between_two_looks() -> None:
@@ -104,30 +106,30 @@ def test_settings_are_no_throttling() -> None:
     names = ("ApplicationsClocksSetting", "SyncBoost", "DisplayClockSetting")
     assert find_throttling(window(0, reasons=names)) == ()
     record = summarize([window(0, reasons=names)])
-    assert record["throttled_share"] == 0.0
-    assert record["clock_settings"] == sorted(names)
+    assert record.throttled_share == 0.0
+    assert record.clock_settings == tuple(sorted(names))
 
 
 def test_the_record_of_a_row() -> None:
     windows = [window(0), window(1, clock=1200, cap_ms=50), window(2, clock=1500), window(3, clock=1410, cap_ms=9)]
     record = summarize(windows)
-    assert record["windows"] == 4
-    assert record["sm_clock_mhz"] == {"min": 1200, "median": 1455, "max": 1980}
-    assert record["memory_clock_mhz"] == {"min": 3201, "median": 3201, "max": 3201}
-    assert record["throttled_share"] == 0.5
-    assert record["throttle_reasons"] == {"SwPowerCap": 2}
-    assert record["flagged"] == [1, 3]
-    assert record["other_processes"] == []
-    assert record["unavailable"] == {}
+    assert record.windows == 4
+    assert record.sm_clock_mhz == Spread(min=1200, median=1455, max=1980)
+    assert record.memory_clock_mhz == Spread(min=3201, median=3201, max=3201)
+    assert record.throttled_share == 0.5
+    assert record.throttle_reasons == {"SwPowerCap": 2}
+    assert record.flagged == (1, 3)
+    assert record.other_processes == ()
+    assert record.unavailable == {}
 
 
 def test_what_was_not_seen_is_not_free_of_throttling() -> None:
     record = summarize(
         [window(0, reasons=None, counters=None, unavailable={"throttle_reasons": "NVML: Not Supported"})]
     )
-    assert record["throttled_share"] is None
-    assert record["unavailable"]["throttle_reasons"] == "NVML: Not Supported"
-    assert summarize([])["sm_clock_mhz"] is None
+    assert record.throttled_share is None
+    assert record.unavailable["throttle_reasons"] == "NVML: Not Supported"
+    assert summarize([]).sm_clock_mhz is None
 
 
 def test_strangers_on_the_card_are_named_with_their_most_memory() -> None:
@@ -139,7 +141,7 @@ def test_strangers_on_the_card_are_named_with_their_most_memory() -> None:
             window(2, listed=(ours, Process(pid=STRANGER, used_bytes=300))),
         ]
     )
-    assert record["other_processes"] == [{"pid": 999, "used_bytes": 700}, {"pid": 1000, "used_bytes": None}]
+    assert record.other_processes == (OtherProcess(pid=999, used_bytes=700), OtherProcess(pid=1000, used_bytes=None))
 
 
 @pytest.mark.parametrize("listed", [(), (Process(pid=31337, used_bytes=100),)])
@@ -155,7 +157,7 @@ def test_in_a_container_nobody_can_be_told_apart(listed: tuple[Process, ...]) ->
     assert why is not None
     assert "container" in why
     hidden = WindowOnGpu(before=seen, after=seen)
-    assert summarize([hidden])["other_processes"] is None
+    assert summarize([hidden]).other_processes is None
 
 
 def test_before_anything_is_loaded_all_are_strangers() -> None:
@@ -174,7 +176,7 @@ def test_the_real_calls_fit_the_watch(
         before = watch.observe({OURS})
         monkeypatch.setenv("FAKE_NVML_POWER_CAP_NS", "60000000000")
         record = summarize([WindowOnGpu(before=before, after=watch.observe({OURS}))])
-    assert record["flagged"] == [0]
-    assert record["sm_clock_mhz"] == {"min": 2520, "median": 2520, "max": 2520}
-    assert record["other_processes"] == [{"pid": STRANGER, "used_bytes": None}]
+    assert record.flagged == (0,)
+    assert record.sm_clock_mhz == Spread(min=2520, median=2520, max=2520)
+    assert record.other_processes == (OtherProcess(pid=STRANGER, used_bytes=None),)
     assert before.own_bytes == {OURS: 4096}

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from modelwright.harness.meters.energy import Energy, estimate_carbon
 from modelwright.harness.meters.host_energy import (
     HwmonMeter,
     RaplMeter,
     describe_measured,
     find_meter,
 )
-from modelwright.harness.meters.power_model import estimate_carbon, estimate_energy
+from modelwright.harness.meters.power_model import estimate_energy
 from modelwright.profiles import find_region, load_profile
 
 
@@ -61,9 +62,9 @@ def test_measured_energy_tells_the_idle_share_apart(tmp_path: Path) -> None:
     meter = find_meter(tmp_path)
     assert meter is not None
     record = describe_measured(meter, energy_j=50.0, inferences=100, elapsed_s=5.0, idle_power_w=4.0)
-    assert record["per_inference_j"] == pytest.approx(0.5)
-    assert record["above_idle_per_inference_j"] == pytest.approx(0.3)
-    assert record["source"] == "measured:rapl"
+    assert record.per_inference_j == pytest.approx(0.5)
+    assert record.above_idle_per_inference_j == pytest.approx(0.3)
+    assert record.source == "measured:rapl"
 
 
 def test_a_meter_that_stands_still_gives_no_figure(tmp_path: Path) -> None:
@@ -71,26 +72,26 @@ def test_a_meter_that_stands_still_gives_no_figure(tmp_path: Path) -> None:
     meter = find_meter(tmp_path)
     assert meter is not None
     record = describe_measured(meter, energy_j=0.0, inferences=100, elapsed_s=5.0, idle_power_w=None)
-    assert record["per_inference_j"] is None
-    assert record["source"] is None
-    assert "did not move" in record["reason"]
+    assert record.per_inference_j is None
+    assert record.source is None
+    assert "did not move" in record.reason
 
 
 def test_estimate_of_the_desktop_is_its_tdp_share_times_the_latency() -> None:
     profile = load_profile("desktop-i5-10400")
     record = estimate_energy(profile.power, 10.0, profile)
-    assert record["per_inference_j"] == pytest.approx(65 * 0.4 * 0.010)
-    assert record["above_idle_per_inference_j"] == pytest.approx((65 * 0.4 - 5) * 0.010)
-    assert record["source"] == "estimated:tdp_util"
+    assert record.per_inference_j == pytest.approx(65 * 0.4 * 0.010)
+    assert record.above_idle_per_inference_j == pytest.approx((65 * 0.4 - 5) * 0.010)
+    assert record.source == "estimated:tdp_util"
 
 
 def test_without_power_figures_there_is_no_estimate() -> None:
     record = estimate_energy(None, 10.0, load_profile("desktop-i5-10400"))
-    assert record["per_inference_j"] is None
-    assert "no power figures" in record["reason"]
+    assert record.per_inference_j is None
+    assert "no power figures" in record.reason
 
 
 def test_carbon_of_a_kilowatt_hour_is_the_regions_figure() -> None:
-    record = estimate_carbon({"per_inference_j": 3.6e6}, find_region("DE"))
-    assert record["per_inference_g"] == pytest.approx(420)
-    assert estimate_carbon({"per_inference_j": None}, find_region("DE"))["per_inference_g"] is None
+    record = estimate_carbon(Energy(per_inference_j=3.6e6), find_region("DE"))
+    assert record.per_inference_g == pytest.approx(420)
+    assert estimate_carbon(Energy(per_inference_j=None), find_region("DE")).per_inference_g is None

@@ -12,17 +12,17 @@ import documents
 import pytest
 from rich.console import Console
 
+from modelwright.core.records.codec import encode
 from modelwright.harness.report import render_comparison, render_csv, render_html, write_csv
 from modelwright.harness.report.charts import Bar, Point, _Box, draw_bars, place_labels
 from modelwright.harness.report.table import COLUMNS
-from modelwright.harness.verdict.judge import judge
 
-ALL = documents.ALL
+ALL, judge = documents.ALL, documents.judge
 
 
 def print_report(document: dict[str, Any], *, width: int = 80, terminal: bool = True, **options: Any) -> str:
     console = Console(file=io.StringIO(), width=width, force_terminal=terminal, color_system=None)
-    render_comparison(document, console, **options)
+    render_comparison(documents.read(document), console, **options)
     assert console.width == width
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
@@ -94,7 +94,7 @@ def test_verbose_adds_details() -> None:
 
 def test_saved_verdict_is_used_and_a_foreign_one_is_not() -> None:
     document = documents.images()
-    document["verdict"] = judge(document) | {"sentence": "As saved."}
+    document["verdict"] = encode(judge(document)) | {"sentence": "As saved."}
     assert "As saved." in print_report(document)
     document["measurements"].pop()
     assert "As saved." not in print_report(document)
@@ -130,7 +130,7 @@ class _Page(HTMLParser):
 @pytest.mark.parametrize("name", list(ALL))
 def test_page_is_whole_and_loads_nothing(name: str) -> None:
     page = _Page()
-    page.feed(render_html(ALL[name]()))
+    page.feed(render_html(documents.read(ALL[name]())))
     assert page.open == []
     assert page.tags.count("script") == 1, "no name becomes a script"
     names = {key for key, _ in page.attributes}
@@ -138,12 +138,12 @@ def test_page_is_whole_and_loads_nothing(name: str) -> None:
     assert not [key for key in names if key.startswith("on")]
     assert "@import" not in page.text
     assert "url(" not in page.text
-    for svg in re.findall(r"<svg.*?</svg>", render_html(ALL[name]()), re.DOTALL):
+    for svg in re.findall(r"<svg.*?</svg>", render_html(documents.read(ALL[name]())), re.DOTALL):
         ET.fromstring(svg)
 
 
 def test_page_shows_verdict_table_charts_and_environment() -> None:
-    html = render_html(documents.images())
+    html = render_html(documents.read(documents.images()))
     assert "<h2>Ship OpenVINO INT8</h2>" in html
     assert html.count("<tr class='ship'>") == 1
     assert html.count("'tag front'") == 2
@@ -157,7 +157,7 @@ def test_page_shows_verdict_table_charts_and_environment() -> None:
 
 
 def test_page_says_what_is_missing() -> None:
-    html = render_html(documents.transformer())
+    html = render_html(documents.read(documents.transformer()))
     assert "Not measured: no meter." in html
     assert "url(#hatch-e)" not in html
     assert "p99: needs 662 inferences, 410 were timed" in html
@@ -168,7 +168,7 @@ def test_measured_energy_is_not_hatched() -> None:
     document = documents.images()
     for row in document["measurements"]:
         row["energy"]["source"] = "measured:rapl"
-    html = render_html(document)
+    html = render_html(documents.read(document))
     assert "url(#hatch-e)" not in html
     assert "estimate" not in html.split("<h2>Target by target</h2>")[1].split("</section>")[0]
 
@@ -197,12 +197,12 @@ def test_labels_do_not_touch() -> None:
 
 
 def read_rows(document: dict[str, Any]) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(render_csv(document))))
+    return list(csv.DictReader(io.StringIO(render_csv(documents.read(document)))))
 
 
 def test_csv_columns_and_known_values() -> None:
     rows = read_rows(documents.images())
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == tuple(COLUMNS)
     assert len(COLUMNS) == 17
     assert len(rows) == 10
     int8 = next(row for row in rows if row["model_variant"] == "openvino-int8")
@@ -247,7 +247,7 @@ def test_csv_compares_no_estimate_with_a_measurement() -> None:
 
 
 def test_csv_cells_are_no_formulas(tmp_path: Path) -> None:
-    write_csv(documents.hostile(), tmp_path / "results.csv")
+    write_csv(documents.read(documents.hostile()), tmp_path / "results.csv")
     with (tmp_path / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["model_variant"] for row in rows][1:3] == ["'" + documents.FORMULA, "'@SUM(1)"]
@@ -275,6 +275,6 @@ def test_an_fp32_that_speed_ups_are_not_over_is_named_in_full() -> None:
     slow = dict(rows["ort-fp32"]) | {"target": "torch-fp32", "title": "PyTorch FP32", "runtime": "torch"}
     document["measurements"].append(slow)
     over_ort, over_torch = judge(document), judge(document | {"baseline": "torch-fp32"})
-    assert any("7.0 times slower than FP32 (" in text for text in over_ort["warnings"])
-    assert "times as fast as PyTorch FP32" in over_torch["sentence"]
-    assert any("7.0 times slower than ONNX Runtime FP32 (" in text for text in over_torch["warnings"])
+    assert any("7.0 times slower than FP32 (" in text for text in over_ort.warnings)
+    assert "times as fast as PyTorch FP32" in over_torch.sentence
+    assert any("7.0 times slower than ONNX Runtime FP32 (" in text for text in over_torch.warnings)

@@ -10,15 +10,22 @@ import pytest
 from modelwright.core.errors import BuildFailedError, MeasurementInvalidError
 from modelwright.core.records.artifact import Artifact, Manifest
 from modelwright.core.records.signature import Signature, TensorSpec
-from modelwright.harness.results.assemble import Absent, Context, assemble_document, describe_environment
+from modelwright.harness.results.assemble import Absent, Context, assemble_comparison, describe_environment
+from modelwright.harness.results.file import decode_results, encode_results
+from modelwright.harness.results.record import Comparison, Measurement, Memory, Samples, Source
+from modelwright.harness.results.statistics import SpeedRatio
 from modelwright.harness.run.effort import get_effort
 from modelwright.harness.run.interleave import Window
 from modelwright.harness.run.measure_artifacts import Measured, Measurements
 from modelwright.harness.run.runner import MeasureSettings
+from modelwright.harness.run.told import Finished, Opened, RanWith
 from modelwright.profiles import detect_host, find_region, load_profile
 
 SPEC = TensorSpec(name="x", dtype="float32", shape=("batch", 3))
-PROOF = {"fidelity": {"agreement": 0.99, "cosine": 0.999}, "count": 200, "correct": 190, "correct_fp32": 192}
+FIDELITY = {
+    "samples": 200, "outputs": [], "worst_output": None, "cosine": 0.999, "agreement": 0.99, "agreement_reason": None
+}  # fmt: skip
+PROOF = {"fidelity": FIDELITY, "count": 200, "correct": 190, "correct_fp32": 192}
 
 
 def artifact(target: str, proof: dict[str, Any] | None = PROOF) -> Artifact:
@@ -41,45 +48,45 @@ def measured(name: str, latency_ms: float, rounds: int = 12, energy_j: float | N
         )
         for index in range(rounds)
     }
-    opened = {
-        "import_ms": 1.0, "load_ms": 2.0, "first_inference_ms": 3.0, "runtime_bytes": 40, "settings": {"threads": 1}
-    }  # fmt: skip
-    finished = {"peak_memory_bytes": 100, "steady_memory_bytes": 90, "precision_executed": {"precision": "int8"}}
+    opened = Opened(
+        import_ms=1.0, load_ms=2.0, first_inference_ms=3.0, runtime_bytes=40, settings=RanWith(threads=1)
+    )  # fmt: skip
+    finished = Finished(peak_memory_bytes=100, steady_memory_bytes=90, precision_executed={"precision": "int8"})
     return Measured(name=name, opened=opened, finished=finished, windows=windows)
 
 
-def assemble(results: dict[str, Measured], profile: str = "desktop-i5-10400", **changes: Any) -> dict[str, Any]:
+def assemble(results: dict[str, Measured], profile: str = "desktop-i5-10400", **changes: Any) -> Comparison:
     host = load_profile(profile)
     context = Context(
         settings=MeasureSettings(effort=get_effort("quick")), profile=host, host=host, region=find_region("DE"),
         baseline="ort-fp32",
     )  # fmt: skip
     values: dict[str, Any] = {
-        "source": {"path": "m.onnx"}, "samples": {}, "reused": {}, "absent": [],
+        "source": Source(path="m.onnx"), "samples": Samples(), "reused": {}, "absent": [],
         "artifacts": {name: artifact(name.split(" ")[0]) for name in results},
         "measurements": Measurements(by_name=results, meter=None, idle_power_w=None),
     }  # fmt: skip
-    return assemble_document(context, **(values | changes))
+    return assemble_comparison(context, **(values | changes))
 
 
-def rows(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {row["target"]: row for row in document["measurements"]}
+def rows(comparison: Comparison) -> dict[str, Measurement]:
+    return {row.target: row for row in comparison.measurements}
 
 
 def test_figures_of_known_windows() -> None:
     document = assemble({"ort-fp32": measured("ort-fp32", 2.0), "ort-int8": measured("ort-int8", 0.5)})
     row = rows(document)["ort-int8"]
-    assert row["speedup"]["ratio"] == pytest.approx(4.0)
-    assert row["num_inferences"] == 1200
-    assert row["latency_ms"]["mean"] == pytest.approx(0.5 * 6.5)
-    assert row["throughput_per_s"] == pytest.approx(1000 / (0.5 * 6.5))
-    assert row["memory"] == {"runtime_bytes": 40, "steady_bytes": 90, "model_bytes": 50}
-    assert row["accuracy"] == pytest.approx(0.95)
-    assert row["energy"]["per_inference_j"] == pytest.approx(26 * 0.5 * 6.5 / 1000)
-    assert row["energy"]["source"] == "estimated:tdp_util"
-    assert row["carbon"]["per_inference_g"] == pytest.approx(row["energy"]["per_inference_j"] / 3.6e6 * 420)
-    assert all(value == pytest.approx(math.log(4)) for value in row["round_log_ratios"])
-    assert rows(document)["ort-fp32"]["speedup"] == {"ratio": 1.0, "ci95": [1.0, 1.0]}
+    assert row.speedup.ratio == pytest.approx(4.0)
+    assert row.num_inferences == 1200
+    assert row.latency_ms.mean == pytest.approx(0.5 * 6.5)
+    assert row.throughput_per_s == pytest.approx(1000 / (0.5 * 6.5))
+    assert row.memory == Memory(runtime_bytes=40, steady_bytes=90, model_bytes=50)
+    assert row.accuracy == pytest.approx(0.95)
+    assert row.energy.per_inference_j == pytest.approx(26 * 0.5 * 6.5 / 1000)
+    assert row.energy.source == "estimated:tdp_util"
+    assert row.carbon.per_inference_g == pytest.approx(row.energy.per_inference_j / 3.6e6 * 420)
+    assert all(value == pytest.approx(math.log(4)) for value in row.round_log_ratios)
+    assert rows(document)["ort-fp32"].speedup == SpeedRatio(ratio=1.0, ci95=(1.0, 1.0))
 
 
 def test_what_was_not_measured_is_none_with_its_reason() -> None:
@@ -87,9 +94,9 @@ def test_what_was_not_measured_is_none_with_its_reason() -> None:
     artifacts = {"ort-fp32": artifact("ort-fp32"), "ort-int8": artifact("ort-int8", proof=None)}
     row = rows(assemble(results, profile="nvidia-t4", artifacts=artifacts))["ort-int8"]
     for field in ("accuracy", "agreement", "cosine", "speedup"):
-        assert row[field] is None
-        assert row["unavailable"][field]
-    assert row["unavailable"]["accuracy"] == "not proved: another machine"
+        assert getattr(row, field) is None
+        assert row.unavailable[field]
+    assert row.unavailable["accuracy"] == "not proved: another machine"
 
 
 def test_crashes_and_missing_toolchains_are_rows() -> None:
@@ -97,33 +104,35 @@ def test_crashes_and_missing_toolchains_are_rows() -> None:
     absent = [Absent(target="openvino-int8", status="failed", error=BuildFailedError("no", hint="yes"))]
     document = assemble({"ort-fp32": measured("ort-fp32", 2.0), "ort-int8": crashed}, absent=absent)
     found = rows(document)
-    assert (found["ort-int8"]["status"], found["ort-int8"]["reason"]) == ("failed", "it crashed")
-    assert (found["openvino-int8"]["status"], found["openvino-int8"]["exit_code"]) == ("failed", 5)
-    assert found["ort-fp32"]["status"] == "measured"
+    assert (found["ort-int8"].status, found["ort-int8"].reason) == ("failed", "it crashed")
+    assert (found["openvino-int8"].status, found["openvino-int8"].exit_code) == ("failed", 5)
+    assert found["ort-fp32"].status == "measured"
 
 
 def test_a_baseline_that_failed_leaves_no_ratio() -> None:
     crashed = Measured(name="ort-fp32", failure=MeasurementInvalidError("it crashed"))
     row = rows(assemble({"ort-fp32": crashed, "ort-int8": measured("ort-int8", 0.5)}))["ort-int8"]
-    assert row["speedup"] is None
-    assert row["latency_ms"]["p50"] is not None
+    assert row.speedup is None
+    assert row.latency_ms.p50 is not None
 
 
 def test_a_gpu_boards_power_is_not_taken_for_the_cpu() -> None:
     row = rows(assemble({"ort-fp32": measured("ort-fp32", 2.0)}, profile="nvidia-t4"))["ort-fp32"]
-    assert row["energy"]["per_inference_j"] is None
-    assert "GPU board" in row["unavailable"]["energy"]
+    assert row.energy.per_inference_j is None
+    assert "GPU board" in row.unavailable["energy"]
 
 
-def test_document_is_plain_json() -> None:
-    document = assemble({"ort-fp32": measured("ort-fp32", 2.0)})
-    assert json.loads(json.dumps(document, allow_nan=False)) == document
+def test_what_is_written_is_read_back_the_same() -> None:
+    crashed = Measured(name="ort-int8", failure=MeasurementInvalidError("it crashed", hint="look"))
+    comparison = assemble({"ort-fp32": measured("ort-fp32", 2.0), "ort-int8": crashed})
+    values = json.loads(json.dumps(encode_results(comparison), allow_nan=False))
+    assert decode_results(values, where="here") == comparison
 
 
 def test_the_environment_holds_the_version_of_every_toolchain_that_is_installed() -> None:
     from importlib.metadata import packages_distributions, version
 
-    versions = describe_environment(detect_host())["versions"]
+    versions = describe_environment(detect_host()).versions
     installed = packages_distributions()
     for package in ("numpy", "onnx", "onnxruntime", "openvino", "nncf", "torch", "modelopt", "tensorrt_rtx_bindings"):
         for distribution in installed.get(package, ()):

@@ -1,10 +1,18 @@
 from __future__ import annotations
 
+import documents
 import pytest
+from msgspec.structs import replace
 
+from modelwright.core.errors import UsageError
 from modelwright.harness.results.limits import Limits
+from modelwright.harness.results.record import Measurement
+from modelwright.harness.results.statistics import Latency
 
-ROW = {"status": "measured", "latency_ms": {"p50": 6.1}, "accuracy": 0.97, "agreement": 0.99, "size_bytes": 3_000_000}
+ROW = Measurement(
+    target="x-fp32", title="X", runtime="x", precision="fp32", is_float=True, status="measured",
+    latency_ms=Latency(p50=6.1), accuracy=0.97, agreement=0.99, size_bytes=3_000_000,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -18,16 +26,23 @@ ROW = {"status": "measured", "latency_ms": {"p50": 6.1}, "accuracy": 0.97, "agre
     ],
 )
 def test_misses_are_named_with_both_numbers(limits: Limits, misses: list[str]) -> None:
-    assert limits.explain_misses(ROW) == misses
+    assert limits.explain_misses(ROW) == tuple(misses)
 
 
 def test_an_unknown_figure_misses_its_limit() -> None:
-    assert Limits(min_accuracy=0.5).explain_misses({**ROW, "accuracy": None}) == ["accuracy is not known"]
+    assert Limits(min_accuracy=0.5).explain_misses(replace(ROW, accuracy=None)) == ("accuracy is not known",)
 
 
 def test_only_measured_rows_are_judged() -> None:
-    document = {"measurements": [dict(ROW), {"status": "failed"}]}
-    Limits(max_p50_ms=1).apply(document)
-    assert document["measurements"][0]["limits_missed"] == ["p50 6.1 ms is over 1"]
-    assert "limits_missed" not in document["measurements"][1]
-    assert document["limits"] == {"max_p50_ms": 1}
+    document = documents.make_document([documents.make_unmeasured("y-fp32", "Y", "failed", "crash")])
+    comparison = documents.read(document)
+    limited = Limits(max_p50_ms=1).apply(replace(comparison, measurements=(ROW, *comparison.measurements)))
+    assert limited.measurements[0].limits_missed == ("p50 6.1 ms is over 1",)
+    assert limited.measurements[1].limits_missed == ()
+    assert limited.limits == {"max_p50_ms": 1}
+
+
+def test_a_limit_that_there_is_not_is_refused() -> None:
+    with pytest.raises(UsageError, match="no limit 'max_p5_ms'") as caught:
+        Limits(max_p5_ms=1)
+    assert "max_p50_ms" in (caught.value.hint or "")

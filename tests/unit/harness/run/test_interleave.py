@@ -68,7 +68,7 @@ def test_ratio_survives_a_drifting_machine() -> None:
     series = interleave([FakeRunner("slow", 3.0, machine), FakeRunner("fast", 2.0, machine)], EFFORT, seed=0)
     ratio = estimate_ratio(round_log_ratios(by_round(series["slow"]), by_round(series["fast"])))
     assert ratio is not None
-    assert ratio["ci95"][0] < 1.5 < ratio["ci95"][1]
+    assert ratio.ci95[0] < 1.5 < ratio.ci95[1]
 
 
 def test_a_crash_ends_one_runner_only() -> None:

@@ -6,11 +6,10 @@ from typing import Any
 import documents
 import pytest
 
-from modelwright.harness.results.record import read_comparison
-from modelwright.harness.results.speed import SpeedRatio, Speeds
-from modelwright.harness.verdict.judge import judge
+from modelwright.harness.results.speed import Speeds
+from modelwright.harness.results.statistics import SpeedRatio
 
-make_row, make_document = documents.make_row, documents.make_document
+judge, make_row, make_document = documents.judge, documents.make_row, documents.make_document
 
 
 def pair(ratio: float, **changes: Any) -> dict[str, Any]:
@@ -29,28 +28,28 @@ def pair(ratio: float, **changes: Any) -> dict[str, Any]:
 
 def test_int8_wins_where_it_is_fastest_among_those_that_keep_the_accuracy() -> None:
     verdict = judge(documents.images())
-    assert verdict["ship"] == "openvino-int8"
-    assert verdict["pareto"] == ["tflite-int8", "openvino-int8"]
-    assert verdict["order"][:3] == ["tflite-int8", "openvino-int8", "openvino-bf16"]
-    assert verdict["order"][-1] == "ort-int8-dynamic"
-    assert verdict["quality"] == "accuracy"
-    assert "Ship OpenVINO INT8: 4.60 times as fast as ONNX Runtime FP32" in verdict["sentence"]
-    assert "accuracy unchanged (98.9 %)" in verdict["sentence"]
-    assert "loses 4.2 points of accuracy (15 of 360 samples)" in verdict["sentence"]
-    assert ["tflite-fp16", "tflite-fp32"] in verdict["indistinguishable"]
+    assert verdict.ship == "openvino-int8"
+    assert verdict.pareto == ("tflite-int8", "openvino-int8")
+    assert verdict.order[:3] == ("tflite-int8", "openvino-int8", "openvino-bf16")
+    assert verdict.order[-1] == "ort-int8-dynamic"
+    assert verdict.quality == "accuracy"
+    assert "Ship OpenVINO INT8: 4.60 times as fast as ONNX Runtime FP32" in verdict.sentence
+    assert "accuracy unchanged (98.9 %)" in verdict.sentence
+    assert "loses 4.2 points of accuracy (15 of 360 samples)" in verdict.sentence
+    assert ("tflite-fp16", "tflite-fp32") in verdict.indistinguishable
 
 
 def test_a_float_of_the_same_speed_beats_int8() -> None:
     verdict = judge(documents.transformer())
-    assert verdict["ship"] == "openvino-bf16"
-    assert verdict["pareto"] == ["openvino-bf16"]
-    assert "OpenVINO BF16 is as fast as INT8 here and loses nothing." in verdict["sentence"]
-    assert verdict["indistinguishable"] == [["openvino-int8", "openvino-bf16"]]
-    assert verdict["order"][-2:] == ["tensorrt-fp16", "tflite-int8"]
-    assert any(text.startswith("OpenVINO INT8 is not faster than BF16 here") for text in verdict["warnings"])
-    slow = next(text for text in verdict["warnings"] if text.startswith("ONNX Runtime INT8 is slower than FP32"))
+    assert verdict.ship == "openvino-bf16"
+    assert verdict.pareto == ("openvino-bf16",)
+    assert "OpenVINO BF16 is as fast as INT8 here and loses nothing." in verdict.sentence
+    assert verdict.indistinguishable == (("openvino-int8", "openvino-bf16"),)
+    assert verdict.order[-2:] == ("tensorrt-fp16", "tflite-int8")
+    assert any(text.startswith("OpenVINO INT8 is not faster than BF16 here") for text in verdict.warnings)
+    slow = next(text for text in verdict.warnings if text.startswith("ONNX Runtime INT8 is slower than FP32"))
     assert "0.82 of its speed" in slow
-    assert any("agreement 81.0 %" in text for text in verdict["warnings"])
+    assert any("agreement 81.0 %" in text for text in verdict.warnings)
 
 
 def test_a_float_ships_even_where_int8_of_the_same_speed_and_quality_is_smaller() -> None:
@@ -59,22 +58,22 @@ def test_a_float_ships_even_where_int8_of_the_same_speed_and_quality_is_smaller(
         make_row("ort-fp16", "ONNX Runtime FP16", latency_ms=10 / 3, ratio=3.0, accuracy=0.99, agreement=1.0)
     )
     verdict = judge(document)
-    assert verdict["ship"] == "ort-fp16"
-    assert "ONNX Runtime FP16 is as fast as INT8 here and loses nothing." in verdict["sentence"]
+    assert verdict.ship == "ort-fp16"
+    assert "ONNX Runtime FP16 is as fast as INT8 here and loses nothing." in verdict.sentence
 
 
 def test_one_sample_is_no_loss() -> None:
     one = judge(pair(2.0, accuracy=0.989))
-    assert one["pareto"] == ["ort-int8"], "FP32 is slower and better by one sample only: a tie"
-    assert "1 of 1000 samples fewer than FP32" in one["sentence"]
+    assert one.pareto == ("ort-int8",), "FP32 is slower and better by one sample only: a tie"
+    assert "1 of 1000 samples fewer than FP32" in one.sentence
     five = judge(pair(2.0, accuracy=0.985))
-    assert five["pareto"] == ["ort-int8", "ort-fp32"]
-    assert five["ship"] == "ort-int8", "half a point may be lost"
+    assert five.pareto == ("ort-int8", "ort-fp32")
+    assert five.ship == "ort-int8", "half a point may be lost"
 
 
 @pytest.mark.parametrize(("accuracy", "ship"), [(0.98, "ort-int8"), (0.979, "ort-fp32")])
 def test_a_point_of_accuracy_is_the_limit(accuracy: float, ship: str) -> None:
-    assert judge(pair(2.0, accuracy=accuracy))["ship"] == ship
+    assert judge(pair(2.0, accuracy=accuracy)).ship == ship
 
 
 @pytest.mark.parametrize(
@@ -85,29 +84,28 @@ def test_without_labels_the_agreement_decides(agreement: float, ship: str, relax
     document = pair(2.0, accuracy=None, agreement=agreement)
     document["measurements"][0]["accuracy"] = None
     verdict = judge(document)
-    assert verdict["quality"] == "agreement"
-    assert verdict["ship"] == ship
-    assert any("lowered to 98 %" in text for text in verdict["warnings"]) is relaxed
+    assert verdict.quality == "agreement"
+    assert verdict.ship == ship
+    assert any("lowered to 98 %" in text for text in verdict.warnings) is relaxed
 
 
 def test_equal_accuracy_with_other_answers_is_not_shipped() -> None:
-    assert judge(pair(2.0, agreement=0.89))["ship"] == "ort-fp32"
-    assert judge(pair(2.0, agreement=0.90))["ship"] == "ort-int8"
+    assert judge(pair(2.0, agreement=0.89)).ship == "ort-fp32"
+    assert judge(pair(2.0, agreement=0.90)).ship == "ort-int8"
 
 
-@pytest.mark.parametrize("changes", [{"fidelity": {"passed": False}}, {"limits_missed": ["size 6 MB is over 5"]}])
-def test_what_fails_is_not_shipped(changes: dict[str, Any]) -> None:
-    verdict = judge(pair(2.0, **changes))
-    assert verdict["ship"] == "ort-fp32"
-    assert "Ship ONNX Runtime FP32" in verdict["sentence"]
-    assert "ONNX Runtime INT8 is faster" in verdict["sentence"]
+def test_what_misses_a_limit_is_not_shipped() -> None:
+    verdict = judge(pair(2.0, limits_missed=["size 6 MB is over 5"]))
+    assert verdict.ship == "ort-fp32"
+    assert "Ship ONNX Runtime FP32" in verdict.sentence
+    assert "ONNX Runtime INT8 is faster" in verdict.sentence
 
 
 def test_fp32_is_shipped_when_nothing_is_faster_and_the_smaller_one_is_named() -> None:
     verdict = judge(pair(1.0))
-    assert verdict["ship"] == "ort-fp32"
-    assert "nothing measured here is faster" in verdict["sentence"]
-    assert "ONNX Runtime INT8 is as fast and smaller (6.00 MB instead of 23.4 MB)" in verdict["sentence"]
+    assert verdict.ship == "ort-fp32"
+    assert "nothing measured here is faster" in verdict.sentence
+    assert "ONNX Runtime INT8 is as fast and smaller (6.00 MB instead of 23.4 MB)" in verdict.sentence
 
 
 @pytest.mark.parametrize(
@@ -138,7 +136,7 @@ def test_pairs_are_compared_within_rounds() -> None:
             make_row("openvino-int8", "C", latency_ms=0.5, round_log_ratios=noise),
         ]
     )
-    comparison = read_comparison(document)
+    comparison = documents.read(document)
     fast, slow = comparison.find("openvino-bf16"), comparison.find("openvino-int8")
     assert fast is not None
     assert slow is not None
@@ -158,8 +156,8 @@ def test_rounds_are_matched_by_their_number() -> None:
             make_row("y-fp16", "C", latency_ms=1.0) | {"round_log_ratios": logs[1:], "rounds": [1, 2, 3, 4, 5]},
         ]
     )
-    comparison = read_comparison(document)
-    found = Speeds(comparison).ratio(comparison.rows[1], comparison.rows[2])
+    comparison = documents.read(document)
+    found = Speeds(comparison).ratio(comparison.measurements[1], comparison.measurements[2])
     assert found == SpeedRatio(ratio=1.0, ci95=(1.0, 1.0))
 
 
@@ -167,8 +165,8 @@ def test_bootstrap_covers_the_truth() -> None:
     """With scatter of 10 % over 25 rounds the interval of the median is about 8 % wide, and contains the ratio."""
     document = pair(1.5, spread=0.1)
     document["measurements"][1]["speedup"] = None
-    comparison = read_comparison(document)
-    found = Speeds(comparison).ratio(comparison.rows[1], comparison.rows[0])
+    comparison = documents.read(document)
+    found = Speeds(comparison).ratio(comparison.measurements[1], comparison.measurements[0])
     assert found is not None
     assert found.ci95 is not None
     low, high = found.ci95
@@ -182,32 +180,32 @@ def test_verdict_is_the_same_every_time() -> None:
 
 def test_one_target() -> None:
     verdict = judge(documents.single())
-    assert verdict["ship"] == "ort-fp32"
-    assert "only target that was measured" in verdict["sentence"]
-    assert verdict["indistinguishable"] == []
+    assert verdict.ship == "ort-fp32"
+    assert "only target that was measured" in verdict.sentence
+    assert verdict.indistinguishable == ()
 
 
 def test_nothing_measured() -> None:
     rows = [documents.make_unmeasured("ort-fp32", "A", "failed", "crash")]
     verdict = judge(make_document(rows))
-    assert verdict["ship"] is None
-    assert verdict["sentence"] == "Nothing was measured, so there is nothing to recommend (1 failed)."
-    assert judge({})["ship"] is None
+    assert verdict.ship is None
+    assert verdict.sentence == "Nothing was measured, so there is nothing to recommend (1 failed)."
+    assert judge(make_document([])).ship is None
 
 
 def test_without_any_quality_only_fp32_is_shipped() -> None:
     document = pair(2.0, accuracy=None, agreement=None)
     document["measurements"][0] |= {"accuracy": None, "agreement": None}
     verdict = judge(document)
-    assert verdict["quality"] is None
-    assert verdict["ship"] == "ort-fp32"
-    assert any("No quality figure" in text for text in verdict["warnings"])
+    assert verdict.quality is None
+    assert verdict.ship == "ort-fp32"
+    assert any("No quality figure" in text for text in verdict.warnings)
 
 
 def test_without_the_baseline_the_fastest_of_quality_is_shipped() -> None:
     document = pair(2.0)
     document["measurements"][0] = documents.make_unmeasured("ort-fp32", "A", "failed", "crash")
-    assert judge(document)["ship"] == "ort-int8"
+    assert judge(document).ship == "ort-int8"
 
 
 @pytest.mark.parametrize(
@@ -222,26 +220,26 @@ def test_without_the_baseline_the_fastest_of_quality_is_shipped() -> None:
 def test_cautions(path: tuple[str, ...], value: object, words: str) -> None:
     document = pair(2.0)
     document["environment"]["virtual_machine"] = False
-    assert not any(words in text for text in judge(document)["warnings"])
+    assert not any(words in text for text in judge(document).warnings)
     part = document
     for key in path[:-1]:
         part = part[key]
     part[path[-1]] = value
-    assert any(words in text for text in judge(document)["warnings"])
+    assert any(words in text for text in judge(document).warnings)
 
 
 def test_energy_caution_only_for_estimates() -> None:
-    assert any("estimates" in text for text in judge(pair(2.0))["warnings"])
+    assert any("estimates" in text for text in judge(pair(2.0)).warnings)
     document = pair(2.0)
     for row in document["measurements"]:
         row["energy"]["source"] = "measured:rapl"
-    assert not any("estimates" in text for text in judge(document)["warnings"])
+    assert not any("estimates" in text for text in judge(document).warnings)
 
 
 def test_a_float_that_ran_in_another_precision_is_named() -> None:
     document = pair(2.0)
     document["measurements"][0]["precision_executed"] = {"precision": "bf16"}
-    assert any("ONNX Runtime FP32 ran in BF16" in text for text in judge(document)["warnings"])
+    assert any("ONNX Runtime FP32 ran in BF16" in text for text in judge(document).warnings)
 
 
 @pytest.mark.parametrize(
@@ -255,4 +253,4 @@ def test_a_float_that_ran_in_another_precision_is_named() -> None:
 def test_slow_int8_is_explained(sets: list[str], executed: str, words: str) -> None:
     document = pair(0.7, precision_executed={"precision": executed})
     document["environment"]["instruction_sets"] = sets
-    assert any("slower than FP32" in text and words in text for text in judge(document)["warnings"])
+    assert any("slower than FP32" in text and words in text for text in judge(document).warnings)

@@ -1,0 +1,23 @@
+"""The kinds of numbers in records of results.
+
+Their bounds are those of figures that some machine could show. A file from elsewhere that exceeds them is refused where
+it is read, so that nothing after it needs to ask whether a number is one.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+"""A whole number of things, bytes among them; up to what every reader of JSON keeps exact (RFC 8259)."""
+Figure = Annotated[float, Meta(ge=0, le=1e15)]
+"""A quantity in its unit: milliseconds, joules, grams."""
+Number = Annotated[float, Meta(ge=-1e15, le=1e15)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Cosine = Annotated[float, Meta(ge=-1.001, le=1.001)]
+"""Of an angle; rounding may lead a little beyond 1."""
+Ratio = Annotated[float, Meta(ge=1e-12, le=1e12)]
+LogRatio = Annotated[float, Meta(ge=-28, le=28)]
+"""The natural logarithm of a ratio."""

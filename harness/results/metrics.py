@@ -1,0 +1,578 @@
+"""The table of metrics: one row says all that is known of a figure.
+
+The terminal, the page, results.csv, the limits with their options, and the published JSON Schema read this table and
+name no metric themselves. A new figure is a row here and the code that takes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from modelwright.harness.formatting import (
+    MISSING,
+    energy_unit,
+    format_bytes,
+    format_cosine,
+    format_interval,
+    format_megabytes,
+    format_ms,
+    format_percent,
+    format_percent_number,
+    format_ratio,
+    format_significant,
+)
+
+if TYPE_CHECKING:
+    from modelwright.harness.results.record import Comparison, Measurement
+
+_J_PER_WH = 3600.0
+_BYTES_PER_MB = 1e6
+
+
+def _everywhere(_comparison: Comparison) -> bool:
+    return True
+
+
+def _nowhere(_comparison: Comparison) -> bool:
+    return False
+
+
+def _on_gpu(comparison: Comparison) -> bool:
+    return comparison.on_gpu
+
+
+def _has_cosine(comparison: Comparison) -> bool:
+    return any(row.cosine is not None for row in comparison.measured)
+
+
+def _has_cosine_alone(comparison: Comparison) -> bool:
+    """The terminal has one column for both: all rows have one of them or none, never one under the other's name."""
+    return _has_cosine(comparison) and all(row.agreement is None for row in comparison.measured)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A metric's column in the tables of the terminal and of the page, in the order of the metrics.
+
+    Attributes:
+        head: On the terminal, with the unit.
+        name: On the page.
+        unit: On the page, under the name; `{baseline}` is filled in.
+        show: Returns the figure as text, without its unit.
+        scale: Chooses a unit and the factor to it, for all figures of the column; it takes the place of the unit.
+        under: Key of the metric that it stands under where the terminal has two lines a target.
+        on_terminal: Where the terminal shows it.
+        on_page: Where the page does.
+        note: Key of the metric that stands beside it on the page, smaller.
+        of_baseline: What the baseline's cell holds instead of a figure.
+    """
+
+    head: str
+    name: str
+    unit: str
+    show: Callable[[Any], str]
+    scale: Callable[[Iterable[float | None]], tuple[str, float]] | None = None
+    under: str | None = None
+    on_terminal: Callable[[Comparison], bool] = _everywhere
+    on_page: Callable[[Comparison], bool] = _everywhere
+    note: str | None = None
+    of_baseline: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detail:
+    """A metric's place among the details of a target.
+
+    Attributes:
+        line: Label of the line; metrics of one line stand side by side.
+        show: Returns the figure with its unit; None for nothing to say.
+        name: Before the figure, where it shares the line.
+        on_device: Whether it stands among what only a device has.
+    """
+
+    line: str
+    show: Callable[[Any], str | None]
+    name: str = ""
+    on_device: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """A metric's tile beside the verdict on the page.
+
+    Attributes:
+        place: Among the tiles.
+        label: Above the figure.
+        show: Returns the figure with its unit.
+        note: `baseline`: the baseline's figure; `samples`: how many it was taken on; `interval`: its own.
+    """
+
+    place: int
+    label: str
+    show: Callable[[Any], str]
+    note: Literal["baseline", "samples", "interval"] = "baseline"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """A chart of bars on the page.
+
+    Attributes:
+        note: What the bars mean.
+        show: Returns the figure with its unit.
+        on_device: Whether only rows on one have it.
+    """
+
+    title: str
+    note: str
+    show: Callable[[float | None], str]
+    on_device: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Csv:
+    """A column of results.csv.
+
+    Attributes:
+        place: Among the first columns, which other benchmarks have too and programs may count; None follows them.
+        per: What the figure is divided by.
+        value: Makes the number of the figure; None takes it as it is.
+    """
+
+    name: str
+    place: int | None = None
+    per: float = 1.0
+    value: Callable[[Metric, Measurement, Comparison], float | None] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """What a user may ask of a metric.
+
+    Attributes:
+        place: Among the limits.
+        name: Of the option, as Python spells it: `max_p50_ms`; `max_` or `min_` says which way.
+        metavar: Of the option's value.
+        help: Of the option.
+        what: The metric in the sentence about a miss.
+        unit: There.
+        per: What the figure is divided by to be in that unit.
+    """
+
+    place: int
+    name: str
+    metavar: str
+    help: str
+    what: str
+    unit: str = ""
+    per: float = 1.0
+
+    @property
+    def is_maximum(self) -> bool:
+        return self.name.startswith("max_")
+
+    def explain_miss(self, value: float | None, asked: float) -> str | None:
+        """Returns what is missed; None for nothing. A figure that is not there misses its limit."""
+        if value is None:
+            return f"{self.what} is not known"
+        found = value / self.per
+        if found <= asked if self.is_maximum else found >= asked:
+            return None
+        return (
+            f"{self.what} {found:.4g} {self.unit}".rstrip() + f" is {'over' if self.is_maximum else 'under'} {asked:g}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """One figure of a row.
+
+    Attributes:
+        key: Where it lies in a row of results.json.
+        title: What it is, in a few words.
+        unit: Of the value in the file; empty for shares and ratios.
+        better: Which direction is; None where none is.
+        null: Where it is null, for the JSON Schema; the row's `unavailable` has the reason.
+        estimated: Tells whether a row's figure is an estimate.
+        scope: Tells what a row's figure covers; figures of two scopes are never ranked together.
+    """
+
+    key: str
+    title: str
+    unit: str = ""
+    better: Literal["lower", "higher"] | None = None
+    null: str = ""
+    column: Column | None = None
+    detail: Detail | None = None
+    tile: Tile | None = None
+    chart: Chart | None = None
+    csv: tuple[Csv, ...] = ()
+    limit: Limit | None = None
+    estimated: Callable[[Measurement], bool] | None = None
+    scope: Callable[[Measurement], str] | None = None
+
+    def read(self, row: Measurement) -> Any:
+        """Returns a row's figure; None where it has none."""
+        value: Any = row
+        for name in self.key.split("."):
+            if value is None:
+                return None
+            value = value.get(name) if isinstance(value, dict) else getattr(value, name)
+        return value
+
+
+def _count_total(metric: Metric, row: Measurement, _comparison: Comparison) -> float | None:
+    """Returns the total of all inferences in thousands of the unit."""
+    value = metric.read(row)
+    return None if value is None or row.num_inferences is None else value * row.num_inferences / 1000
+
+
+def _count_reduction(metric: Metric, row: Measurement, comparison: Comparison) -> float | None:
+    """Returns how much less than the baseline it takes, in percent; negative when it takes more."""
+    baseline = comparison.find(comparison.baseline)
+    if baseline is None or baseline.energy is None or row.energy is None:
+        return None
+    if (row.energy.source, row.energy.scope) != (baseline.energy.source, baseline.energy.scope):
+        # An estimate against a measurement, or a GPU board against a CPU, would be a difference of methods.
+        return None
+    value, base = metric.read(row), metric.read(baseline)
+    return None if value is None or not base else (1 - value / base) * 100
+
+
+def _show_interval(ends: tuple[float, float] | None) -> str:
+    return MISSING if ends is None else format_interval(*ends)
+
+
+def _show_shares(ends: tuple[float, float]) -> str:
+    low, high = map(format_percent_number, ends)
+    return f"{low} to {high} %"
+
+
+_TOO_FEW = "where too few independent inferences support it"
+_NO_DEVICE = "on a CPU, and where the runtime gives no computation to time alone"
+
+METRICS: tuple[Metric, ...] = (
+    Metric(
+        key="size_bytes",
+        title="size of the artifact's files",
+        unit="bytes",
+        better="lower",
+        column=Column(head="size MB", name="size", unit="MB", show=format_megabytes, under="throughput_per_s"),
+        tile=Tile(place=5, label="size", show=format_bytes),
+        chart=Chart(title="Size", note="of the artifact's files", show=format_bytes),
+        csv=(Csv(name="model_size_mb", place=5, per=_BYTES_PER_MB),),
+        limit=Limit(
+            place=4,
+            name="max_size_mb",
+            metavar="MB",
+            help="Ship nothing larger (10^6 bytes).",
+            what="size",
+            unit="MB",
+            per=_BYTES_PER_MB,
+        ),
+    ),
+    Metric(
+        key="latency_ms.mean",
+        title="mean latency",
+        unit="ms",
+        better="lower",
+        null="where no inference was measured",
+        detail=Detail(line="times", name="mean", show=format_ms),
+    ),
+    Metric(
+        key="latency_ms.p50",
+        title="median latency",
+        unit="ms",
+        better="lower",
+        null=_TOO_FEW,
+        column=Column(head="p50 ms", name="p50", unit="ms", show=format_significant),
+        tile=Tile(place=2, label="median latency", show=format_ms),
+        csv=(Csv(name="inference_time_ms", place=11),),
+        limit=Limit(place=1, name="max_p50_ms", metavar="MS", help="Ship nothing slower.", what="p50", unit="ms"),
+    ),
+    Metric(
+        key="latency_ms.p90",
+        title="90th percentile of the latency",
+        unit="ms",
+        better="lower",
+        null=_TOO_FEW,
+        detail=Detail(line="times", name="p90", show=format_ms),
+    ),
+    Metric(
+        key="latency_ms.p95",
+        title="95th percentile of the latency",
+        unit="ms",
+        better="lower",
+        null=_TOO_FEW,
+        detail=Detail(line="times", name="p95", show=format_ms),
+    ),
+    Metric(
+        key="latency_ms.p99",
+        title="99th percentile of the latency",
+        unit="ms",
+        better="lower",
+        null=_TOO_FEW,
+        column=Column(head="p99 ms", name="p99", unit="ms", show=format_significant, under="latency_ms.p50"),
+    ),
+    Metric(
+        key="compute_latency_ms.p50",
+        title="median latency of the computation alone",
+        unit="ms",
+        better="lower",
+        null=_NO_DEVICE,
+        column=Column(
+            head="comp ms", name="compute p50", unit="ms", show=format_significant, on_terminal=_on_gpu, on_page=_on_gpu
+        ),
+        detail=Detail(line="computation alone", name="p50", show=format_ms, on_device=True),
+    ),
+    *(
+        Metric(
+            key=f"compute_latency_ms.{name}",
+            title=f"{what} of the computation alone",
+            unit="ms",
+            better="lower",
+            null=_NO_DEVICE,
+            detail=Detail(line="computation alone", name=name, show=format_ms, on_device=True),
+        )
+        for name, what in (
+            ("mean", "mean latency"),
+            ("p90", "90th percentile"),
+            ("p95", "95th percentile"),
+            ("p99", "99th percentile"),
+        )
+    ),
+    Metric(
+        key="throughput_per_s",
+        title="samples a second, one inference after the other",
+        unit="per s",
+        better="higher",
+        column=Column(head="per s", name="throughput", unit="per s", show=format_significant),
+        csv=(Csv(name="inferences_per_second", place=12),),
+    ),
+    Metric(
+        key="compute_throughput_per_s",
+        title="samples a second of the computation alone",
+        unit="per s",
+        better="higher",
+        null=_NO_DEVICE,
+        detail=Detail(
+            line="computation alone", show=lambda value: f"{format_significant(value)} per s", on_device=True
+        ),
+    ),
+    Metric(
+        key="load_ms",
+        title="time to load the artifact",
+        unit="ms",
+        better="lower",
+        detail=Detail(line="times", name="load", show=format_ms),
+    ),
+    Metric(
+        key="first_inference_ms",
+        title="time of the first inference",
+        unit="ms",
+        better="lower",
+        detail=Detail(line="times", name="first inference", show=format_ms),
+    ),
+    Metric(
+        key="num_inferences",
+        title="measured inferences",
+        detail=Detail(line="inferences", show=str),
+        csv=(Csv(name="num_inferences", place=6),),
+    ),
+    Metric(
+        key="build_s",
+        title="time of the build",
+        unit="s",
+        better="lower",
+        detail=Detail(line="build", show=lambda value: f"{format_significant(value)} s"),
+    ),
+    Metric(
+        key="reused",
+        title="whether the artifact was there from an earlier run",
+        detail=Detail(line="build", show=lambda reused: "reused" if reused else None),
+    ),
+    Metric(
+        key="precision_executed.precision",
+        title="the precision that the runtime says it ran",
+        detail=Detail(line="ran in", show=lambda name: str(name) or None),
+    ),
+    Metric(
+        key="peak_memory_bytes",
+        title="largest resident set of the process that runs it",
+        unit="bytes",
+        better="lower",
+        null="where the system does not tell",
+        column=Column(head="mem MB", name="peak memory", unit="MB", show=format_megabytes),
+        chart=Chart(title="Peak memory", note="of the process that runs it", show=format_bytes),
+    ),
+    Metric(
+        key="gpu_memory_bytes",
+        title="GPU memory of the process that runs it",
+        unit="bytes",
+        better="lower",
+        null="on a CPU, and where the driver does not tell",
+        detail=Detail(line="GPU memory of the process", show=format_bytes, on_device=True),
+        column=Column(
+            head="GPU MB",
+            name="GPU memory",
+            unit="MB",
+            show=format_megabytes,
+            under="compute_latency_ms.p50",
+            on_terminal=_on_gpu,
+            on_page=_on_gpu,
+        ),
+        chart=Chart(title="GPU memory", note="of the process that runs it", show=format_bytes, on_device=True),
+    ),
+    Metric(
+        key="energy.per_inference_j",
+        title="energy of an inference",
+        unit="J",
+        better="lower",
+        null="without a meter or a power model, for the energy's own `reason`",
+        column=Column(
+            head="{unit}",
+            name="energy",
+            unit="{unit} each",
+            show=format_significant,
+            scale=energy_unit,
+            under="peak_memory_bytes",
+        ),
+        csv=(
+            Csv(name="total_energy_kwh", place=7, per=_J_PER_WH, value=_count_total),
+            Csv(name="energy_per_inference_wh", place=8, per=_J_PER_WH),
+            Csv(name="energy_reduction_pct", place=13, value=_count_reduction),
+        ),
+        estimated=lambda row: row.energy_estimated,
+        scope=lambda row: row.energy_scope,
+    ),
+    Metric(
+        key="carbon.per_inference_g",
+        title="carbon of an inference, in CO2 equivalent",
+        unit="g",
+        better="lower",
+        null="without an energy",
+        csv=(
+            Csv(name="carbon_total_kg", place=9, value=_count_total),
+            Csv(name="carbon_per_inference_g", place=10),
+            Csv(name="carbon_reduction_pct", place=14, value=_count_reduction),
+        ),
+    ),
+    Metric(
+        key="accuracy",
+        title="share of right answers",
+        better="higher",
+        null="without labels",
+        column=Column(head="acc %", name="accuracy", unit="%", show=format_percent_number),
+        tile=Tile(place=3, label="accuracy", show=format_percent),
+        limit=Limit(place=2, name="min_accuracy", metavar="SHARE", help="Ship nothing worse.", what="accuracy"),
+    ),
+    Metric(
+        key="agreement",
+        title="share of samples with FP32's answer",
+        better="higher",
+        null="where no output reads as class scores",
+        column=Column(
+            head="agree %",
+            name="agreement",
+            unit="%",
+            show=format_percent_number,
+            under="accuracy",
+            on_terminal=lambda comparison: not _has_cosine_alone(comparison),
+        ),
+        tile=Tile(place=4, label="agreement with FP32", show=format_percent, note="samples"),
+        limit=Limit(
+            place=3,
+            name="min_agreement",
+            metavar="SHARE",
+            help="Ship nothing that agrees less with FP32.",
+            what="agreement",
+        ),
+    ),
+    Metric(
+        key="cosine",
+        title="mean cosine of the worst output with FP32's",
+        better="higher",
+        null="without a float output",
+        column=Column(
+            head="cosine",
+            name="cosine",
+            unit="with FP32",
+            show=format_cosine,
+            under="accuracy",
+            on_terminal=_has_cosine_alone,
+            on_page=_has_cosine,
+        ),
+        detail=Detail(line="cosine", show=format_cosine),
+    ),
+    Metric(
+        key="accuracy_ci95",
+        title="95 % interval of the accuracy",
+        null="without labels",
+        detail=Detail(line="accuracy 95 % interval", show=_show_shares),
+    ),
+    Metric(
+        key="memory.model_bytes",
+        title="memory that the model adds to its runtime's",
+        unit="bytes",
+        better="lower",
+        null="where the system does not tell",
+        detail=Detail(line="memory of the model itself", show=lambda value: f"{format_megabytes(value)} MB"),
+    ),
+    Metric(
+        key="speedup.ratio",
+        title="how many times as fast as the baseline",
+        better="higher",
+        null="where the two share fewer than 5 rounds",
+        column=Column(head="speed-up", name="speed-up", unit="of {baseline}", show=format_ratio, note="speedup.ci95"),
+        tile=Tile(place=1, label="speed-up", show=format_ratio, note="interval"),
+        csv=(Csv(name="speedup", place=15),),
+    ),
+    Metric(
+        key="speedup.ci95",
+        title="95 % interval of the speed-up",
+        null="where the two share fewer than 5 rounds",
+        column=Column(
+            head="95% int.",
+            name="interval",
+            unit="",
+            show=_show_interval,
+            under="speedup.ratio",
+            of_baseline="baseline",
+            on_page=_nowhere,
+        ),
+    ),
+)
+
+BY_KEY = {metric.key: metric for metric in METRICS}
+LIMITS = {
+    limit.name: (metric, limit)
+    for metric, limit in sorted(
+        ((metric, metric.limit) for metric in METRICS if metric.limit), key=lambda pair: pair[1].place
+    )
+}
+
+
+def explain_field(key: str) -> str:
+    """Returns how a key of a row reads where it is said why it is null: `p99`, `compute speedup`."""
+    return key.removeprefix("latency_ms.").replace("compute_latency_ms", "comp").replace("_", " ")
+
+
+def list_details(row: Measurement, *, on_device: bool) -> list[tuple[str, str]]:
+    """Returns a row's details as label and value, in the order of the table; only what is known."""
+    lines: dict[str, list[str]] = {}
+    for metric in METRICS:
+        detail = metric.detail
+        if detail is None or detail.on_device is not on_device:
+            continue
+        value = metric.read(row)
+        shown = None if value is None else detail.show(value)
+        if shown:
+            lines.setdefault(detail.line, []).append(f"{detail.name} {shown}".lstrip())
+    return [(label, ", ".join(parts)) for label, parts in lines.items()]
+
+
+def list_estimated(rows: Sequence[Measurement]) -> list[Metric]:
+    """Returns the metrics of which a row has an estimate."""
+    return [metric for metric in METRICS if metric.estimated and any(metric.estimated(row) for row in rows)]
