@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from modelwright.core.records.codec import Record, encode
+from modelwright.core.records.codec import Count, Record, encode
 from modelwright.core.records.machine import Gpu, Machine
 
 PowerScope = Literal["CPU package", "GPU board", "module", "board"]
@@ -31,7 +31,7 @@ class Accelerator(Record):
     kind: str
     name: str
     compute_capability: str
-    memory_bytes: int | None
+    memory_bytes: Count | None
     driver_version: str | None = None
     cuda_version: str | None = None
 

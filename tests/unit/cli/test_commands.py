@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ("demo", "targets", "profiles", "export", "build", "measure", "compare", "inspect", "verify")
+COMMANDS = ("demo", "targets", "profiles", "export", "build", "measure", "compare", "inspect", "verify", "schema")
 
 
 def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -71,6 +71,17 @@ def test_errors_are_json_when_asked(tmp_path: Path) -> None:
     error = json.loads(done.stdout)["error"]
     assert error["exit_code"] == 3
     assert "no such artifact" in error["message"]
+
+
+def test_schema_prints_and_writes_the_json_schema(tmp_path: Path) -> None:
+    printed = json.loads(run("schema", "results").stdout)
+    assert printed["$ref"] == "#/$defs/Comparison"
+    assert run("schema", "results", "--out", "s.json", cwd=tmp_path).returncode == 0
+    assert json.loads((tmp_path / "s.json").read_text()) == printed
+    again = run("schema", "results", "--out", "s.json", cwd=tmp_path)
+    assert (again.returncode, "s.json exists" in again.stderr) == (3, True)
+    assert run("schema", "results", "--out", "s.json", "--overwrite", cwd=tmp_path).returncode == 0
+    assert run("schema", "manifest").returncode == 2
 
 
 def test_targets_says_of_each_whether_it_can_be_built_and_run() -> None:

@@ -31,8 +31,16 @@ def test_no_vendor_package_is_imported(statement: str) -> None:
     assert not loaded_after(statement) & set(HEAVY)
 
 
+def test_a_measuring_child_loads_nothing_for_reports() -> None:
+    """Its memory is the artifact's: it knows the results of nobody."""
+    loaded = loaded_after("import modelwright.harness.run.worker")
+    assert not loaded & {"rich", "jinja2", "click"}
+    rooms = ("results", "report", "verdict", "meters")
+    assert not [name for name in loaded if name.startswith(tuple(f"modelwright.harness.{room}" for room in rooms))]
+
+
 def test_help_loads_neither_numpy_nor_rich() -> None:
-    assert not loaded_after("import modelwright.cli.main") & {"numpy", "rich"}
+    assert not loaded_after("import modelwright.cli.main, modelwright.cli.compare") & {"numpy", "rich", "msgspec"}
 
 
 def test_a_measuring_child_loads_no_report() -> None:
