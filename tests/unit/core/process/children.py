@@ -1,8 +1,12 @@
-"""Functions that the tests of `core.process.child` call in a child process."""
+"""Functions that the tests of `core.process` call in a child process."""
 
 from __future__ import annotations
 
+import fcntl
+import importlib
 import os
+import signal
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +50,81 @@ def break_down() -> None:
 def print_much() -> str:
     print("x" * 1_000_000)
     return "done"
+
+
+def print_for_long(megabytes: int) -> int:
+    """Prints so many MB in blocks, slowly enough to be seen; returns how many."""
+    for _ in range(megabytes):
+        print("y" * 999_999, flush=True)
+    print("the very last line", flush=True)
+    return megabytes
+
+
+def print_and_die(megabytes: int) -> None:
+    print_for_long(megabytes)
+    os.kill(os.getpid(), 9)
+
+
+def answer_pipe() -> int:
+    """Returns the number of the pipe that answers leave by: the only writable one beside the standard streams."""
+    for number in range(3, 64):
+        try:
+            if stat.S_ISFIFO(os.fstat(number).st_mode) and fcntl.fcntl(number, fcntl.F_GETFL) & os.O_WRONLY:
+                return number
+        except OSError:
+            continue
+    raise AssertionError
+
+
+def answer_without_end(seconds: float) -> None:
+    block, until_s = b"x" * 65536, time.monotonic() + seconds
+    while time.monotonic() < until_s:
+        os.write(answer_pipe(), block)
+
+
+def answer_nonsense() -> None:
+    os.write(answer_pipe(), b"this is no JSON\n")
+    time.sleep(60)
+
+
+def report_for_ever(progress: Callable[[str], None]) -> None:
+    while True:
+        progress("still at it")
+
+
+def close_pipes_and_live() -> None:
+    os.close(answer_pipe())
+    time.sleep(60)
+
+
+def leave_a_fork_behind() -> None:
+    """Dies while a fork of it, with all its pipes, lives on."""
+    if os.fork() == 0:
+        time.sleep(60)
+        os._exit(0)
+    os.kill(os.getpid(), 9)
+
+
+def return_a_set() -> set[int]:
+    return {1}
+
+
+def return_itself() -> list[Any]:
+    loop: list[Any] = []
+    loop.append(loop)
+    return loop
+
+
+def measure(text: str) -> int:
+    return len(text)
+
+
+def stop_first() -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def where_from(module: str) -> str:
+    return str(importlib.import_module(module).__file__)
 
 
 def own_pid() -> int:
