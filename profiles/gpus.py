@@ -1,4 +1,4 @@
-"""NVIDIA GPUs, asked through the driver's own libraries: no package needed, no process started."""
+"""NVIDIA GPUs, asked through the driver's own libraries: no process started."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from modelwright.core.errors import ModelwrightError
-from modelwright.core.nvidia.nvml import LIBRARY, Nvml, NvmlDevice
+from modelwright.core.nvidia.nvml import Nvml, NvmlDevice
 from modelwright.core.versions import parse_version
 from modelwright.profiles.schema import Accelerator
 
@@ -35,13 +35,13 @@ class GpuProbe:
     uuid: str | None = None
 
 
-def probe_gpus(nvml_library: str = LIBRARY, cuda_library: str = CUDA_LIBRARY) -> GpuProbe:
+def probe_gpus(cuda_library: str = CUDA_LIBRARY) -> GpuProbe:
     """Returns the GPUs; none without a driver, without a GPU, or when the driver is broken."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None and visible.split(",")[0].strip() in {"", "-1", "NoDevFiles"}:
         return GpuProbe()
     # CUDA comes second: NVML leaves no state that would trouble a later fork, but Jetsons may lack it.
-    found = _probe_nvml(nvml_library, visible)
+    found = _probe_nvml(visible)
     if found is not None:
         return found
     return _probe_cuda(cuda_library)
@@ -83,10 +83,10 @@ def sort_as_cuda(capabilities: Sequence[str | None], order: str | None) -> list[
     return sorted(indices, key=lambda index: parse_version(capabilities[index] or ""), reverse=True)
 
 
-def _probe_nvml(library: str, visible: str | None) -> GpuProbe | None:
+def _probe_nvml(visible: str | None) -> GpuProbe | None:
     """Returns what NVML tells; None where it tells of no GPU at all, so that CUDA is worth a question."""
     try:
-        with Nvml(library) as nvml:
+        with Nvml() as nvml:
             devices = nvml.devices()
             if not devices:
                 return None

@@ -1,120 +1,29 @@
-"""NVML, the driver's own library of management: what an NVIDIA GPU is, draws and does, without any package.
+"""NVML, the driver's own library of management: what an NVIDIA GPU is, draws and does.
 
-Called by ctypes on `libnvidia-ml.so.1` (`nvml.dll`). Signatures, structures and constants are those of NVIDIA's
-`nvml.h` (NVML 13). What the device or the driver does not tell is None, and `NvmlDevice.unavailable` says why.
+Called through NVIDIA's binding (`nvidia-ml-py`), which is imported where NVML is opened and not before. What the device
+or the driver does not tell is None, and `NvmlDevice.unavailable` says why; here are the reasons, the units, what of a
+card a MIG instance may speak for, and the calls' older names.
 """
 
 from __future__ import annotations
 
-import ctypes
-import sys
-from collections.abc import Mapping, Sequence
-from ctypes import POINTER, byref, c_char_p, c_int, c_longlong, c_uint, c_ulonglong, c_void_p
+import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 from modelwright.core.errors import MeasurementInvalidError, ToolchainMissingError
 
-LIBRARY = "nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1"
-
 THROTTLING = ("SwPowerCap", "HwSlowdown", "SwThermalSlowdown", "HwThermalSlowdown", "HwPowerBrakeSlowdown")
 """Reasons that take speed away: power and heat. Clocks that somebody set, sync boost and displays are settings."""
 
-_SUCCESS, _INSUFFICIENT_SIZE, _FUNCTION_NOT_FOUND = 0, 7, 13
+_REASONS = ("ApplicationsClocksSetting", "SyncBoost", "DisplayClockSetting", *THROTTLING)
+_LIBRARY_NOT_FOUND, _FUNCTION_NOT_FOUND = 12, 13
 _FATAL = frozenset({1, 15, 16})
 """Not initialised, the GPU is lost, the GPU needs a reset: no reading can be trusted any more."""
-
-_TEXT_BYTES = 96  # NVML_DEVICE_NAME_V2_BUFFER_SIZE and NVML_DEVICE_UUID_V2_BUFFER_SIZE, the longest of all
-_SM_CLOCK, _MEMORY_CLOCK = 1, 2
-_GPU_SENSOR = 0
-_NOT_AVAILABLE = 2**64 - 1  # NVML_VALUE_NOT_AVAILABLE, as an unsigned long long
-
-_IDLE_BIT = 0x1
-_REASON_BITS = {
-    0x2: "ApplicationsClocksSetting",
-    0x4: "SwPowerCap",
-    0x8: "HwSlowdown",
-    0x10: "SyncBoost",
-    0x20: "SwThermalSlowdown",
-    0x40: "HwThermalSlowdown",
-    0x80: "HwPowerBrakeSlowdown",
-    0x100: "DisplayClockSetting",
-}
-# NVML_FI_DEV_PERF_POLICY_POWER and _THERMAL, in ns. The finer counters' numbers differ between NVML 12.9 and 13.1.
-_THROTTLE_FIELDS = {"SwPowerCap": 74, "SwThermalSlowdown": 75}
-
-
-class _Memory(ctypes.Structure):
-    """nvmlMemory_t: three counts of bytes."""
-
-    _fields_ = (("total", c_ulonglong), ("free", c_ulonglong), ("used", c_ulonglong))
-
-
-class _PciInfo(ctypes.Structure):
-    """nvmlPciInfo_t."""
-
-    _fields_ = (
-        ("bus_id_legacy", ctypes.c_char * 16),
-        ("domain", c_uint),
-        ("bus", c_uint),
-        ("device", c_uint),
-        ("pci_device_id", c_uint),
-        ("pci_subsystem_id", c_uint),
-        ("bus_id", ctypes.c_char * 32),
-    )
-
-
-class _ProcessInfo(ctypes.Structure):
-    """nvmlProcessInfo_v2_t, which versions 2 and 3 of the call fill."""
-
-    _fields_ = (
-        ("pid", c_uint),
-        ("used_bytes", c_ulonglong),
-        ("gpu_instance", c_uint),
-        ("compute_instance", c_uint),
-    )
-
-
-class _FieldValue(ctypes.Structure):
-    """nvmlFieldValue_t; of its union only the 64-bit integer is read."""
-
-    _fields_ = (
-        ("field", c_uint),
-        ("scope", c_uint),
-        ("timestamp_us", c_longlong),
-        ("latency_us", c_longlong),
-        ("value_type", c_int),
-        ("result", c_int),
-        ("value", c_ulonglong),
-    )
-
-
-_PROTOTYPES: Mapping[str, tuple[Any, ...]] = {
-    "nvmlInit_v2": (),
-    "nvmlShutdown": (),
-    "nvmlSystemGetDriverVersion": (c_char_p, c_uint),
-    "nvmlSystemGetCudaDriverVersion_v2": (POINTER(c_int),),
-    "nvmlDeviceGetCount_v2": (POINTER(c_uint),),
-    "nvmlDeviceGetHandleByIndex_v2": (c_uint, POINTER(c_void_p)),
-    "nvmlDeviceGetHandleByUUID": (c_char_p, POINTER(c_void_p)),
-    "nvmlDeviceIsMigDeviceHandle": (c_void_p, POINTER(c_uint)),
-    "nvmlDeviceGetDeviceHandleFromMigDeviceHandle": (c_void_p, POINTER(c_void_p)),
-    "nvmlDeviceGetName": (c_void_p, c_char_p, c_uint),
-    "nvmlDeviceGetUUID": (c_void_p, c_char_p, c_uint),
-    "nvmlDeviceGetPciInfo_v3": (c_void_p, POINTER(_PciInfo)),
-    "nvmlDeviceGetCudaComputeCapability": (c_void_p, POINTER(c_int), POINTER(c_int)),
-    "nvmlDeviceGetMemoryInfo": (c_void_p, POINTER(_Memory)),
-    "nvmlDeviceGetTotalEnergyConsumption": (c_void_p, POINTER(c_ulonglong)),
-    "nvmlDeviceGetPowerUsage": (c_void_p, POINTER(c_uint)),
-    "nvmlDeviceGetClockInfo": (c_void_p, c_uint, POINTER(c_uint)),
-    "nvmlDeviceGetTemperature": (c_void_p, c_uint, POINTER(c_uint)),
-    "nvmlDeviceGetCurrentClocksEventReasons": (c_void_p, POINTER(c_ulonglong)),
-    "nvmlDeviceGetCurrentClocksThrottleReasons": (c_void_p, POINTER(c_ulonglong)),
-    "nvmlDeviceGetFieldValues": (c_void_p, c_int, POINTER(_FieldValue)),
-    "nvmlDeviceGetComputeRunningProcesses_v3": (c_void_p, POINTER(c_uint), POINTER(_ProcessInfo)),
-    "nvmlDeviceGetComputeRunningProcesses_v2": (c_void_p, POINTER(c_uint), POINTER(_ProcessInfo)),
-}
+_UNREADABLE = -1
+"""Of an answer that the binding cannot take apart; NVML's own codes are positive."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,46 +39,53 @@ class Process:
     used_bytes: int | None
 
 
-class _Library:
-    """The loaded library: calls with checked signatures, results as NVML's codes."""
+class _RefusedError(Exception):
+    """A call that told nothing; worded for the user."""
 
-    def __init__(self, name: str) -> None:
-        self._loaded = ctypes.CDLL(name)
-        self._calls: dict[str, Any] = {}
-        for function, arguments in _PROTOTYPES.items():
-            # A driver may be too old for some of the calls.
-            found = getattr(self._loaded, function, None)
-            if found is not None:
-                found.argtypes, found.restype = arguments, c_int
-                self._calls[function] = found
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
 
-    def call(self, function: str, *arguments: Any) -> int:
-        """Calls a function and returns NVML's code; that of a missing function where the driver lacks it."""
-        found = self._calls.get(function)
-        return _FUNCTION_NOT_FOUND if found is None else int(found(*arguments))
 
-    def explain(self, code: int) -> str:
-        """Returns NVML's own words for a code."""
-        if code == _FUNCTION_NOT_FOUND:
-            return "this driver's NVML does not have the call"
-        describe = getattr(self._loaded, "nvmlErrorString", None)
-        if describe is None:
-            return f"NVML error {code}"
-        describe.argtypes, describe.restype = (c_int,), c_char_p
-        text = describe(code)
-        return f"NVML: {text.decode(errors='replace')}" if text else f"NVML error {code}"
+def _ask(functions: tuple[str, ...], *arguments: Any) -> Any:
+    """Calls the binding's first function that this driver has.
+
+    Args:
+        functions: The newest name first.
+        arguments: Of each.
+
+    Raises:
+        _RefusedError: None of them told anything.
+    """
+    import pynvml
+
+    code, words = _FUNCTION_NOT_FOUND, "this driver's NVML does not have the call"
+    for name in functions:
+        try:
+            return getattr(pynvml, name)(*arguments)
+        except pynvml.NVMLError as error:
+            if error.value != _FUNCTION_NOT_FOUND:
+                code, words = error.value, _explain(error.value)
+                break
+        except (AttributeError, ValueError) as error:  # a binding older than the call; text that is none
+            code, words = _UNREADABLE, f"NVML cannot be read: {error}"
+    raise _RefusedError(code, words)
+
+
+def _explain(code: int) -> str:
+    """Returns the driver's own words for a code."""
+    import pynvml
+
+    with contextlib.suppress(pynvml.NVMLError, ValueError):
+        return f"NVML: {pynvml.nvmlErrorString(code)}"
+    return f"NVML error {code}"
 
 
 class Nvml:
-    """NVML between initialisation and shutdown; both are counted by the library, so several may live at once.
+    """NVML between initialisation and shutdown; both are counted by the library, so several may live at once."""
 
-    Args:
-        library: Name or path of the library.
-    """
-
-    def __init__(self, library: str = LIBRARY) -> None:
-        self._name = library
-        self._library: _Library | None = None
+    def __init__(self) -> None:
+        self._is_open = False
 
     def __enter__(self) -> Self:
         """Loads and initialises the library.
@@ -178,54 +94,51 @@ class Nvml:
             ToolchainMissingError: There is no driver, or it cannot be used; with NVML's own words.
         """
         try:
-            library = _Library(self._name)
-        except OSError as error:
+            _ask(("nvmlInit",))
+        except ImportError as error:
             raise ToolchainMissingError(
-                f"no NVIDIA driver: {self._name} cannot be loaded",
-                hint="install NVIDIA's driver; in a container, start it with the GPU (docker run --gpus all)",
-                detail=str(error),
+                "NVIDIA's binding to NVML is not installed", hint="pip install nvidia-ml-py", detail=str(error)
             ) from error
-        code = library.call("nvmlInit_v2")
-        if code != _SUCCESS:
+        except _RefusedError as refusal:
+            if refusal.code == _LIBRARY_NOT_FOUND:
+                raise ToolchainMissingError(
+                    "no NVIDIA driver: its library NVML cannot be loaded",
+                    hint="install NVIDIA's driver; in a container, start it with the GPU (docker run --gpus all)",
+                ) from refusal
             raise ToolchainMissingError(
-                f"the NVIDIA driver cannot be used: {library.explain(code)}",
+                f"the NVIDIA driver cannot be used: {refusal}",
                 hint="nvidia-smi should list the GPU; after an update of the driver, restart the machine",
-            )
-        self._library = library
+            ) from refusal
+        self._is_open = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._library is not None:
-            self._library.call("nvmlShutdown")
-            self._library = None
+        if self._is_open:
+            self._is_open = False
+            with contextlib.suppress(_RefusedError):
+                _ask(("nvmlShutdown",))
 
     def driver_version(self) -> str | None:
         """Returns the driver's version, such as `580.65.06`."""
-        return _read_text(self._opened, "nvmlSystemGetDriverVersion")
+        version = self._try("nvmlSystemGetDriverVersion")
+        return None if version is None else str(version)
 
     def cuda_version(self) -> str | None:
         """Returns the newest CUDA version that the driver supports, such as `13.0`."""
-        version = c_int()
-        if self._opened.call("nvmlSystemGetCudaDriverVersion_v2", byref(version)) != _SUCCESS:
-            return None
-        return f"{version.value // 1000}.{version.value % 1000 // 10}"
+        version = self._try("nvmlSystemGetCudaDriverVersion_v2")
+        return None if version is None else format_cuda_version(version)
 
     def devices(self) -> tuple[NvmlDevice, ...]:
         """Returns the GPUs in the order of their PCI bus, without those that the driver refuses to this process.
 
         CUDA's own order differs: the fastest first, unless `CUDA_DEVICE_ORDER=PCI_BUS_ID`. Match them by UUID.
         """
-        count = c_uint()
-        if self._opened.call("nvmlDeviceGetCount_v2", byref(count)) != _SUCCESS:
-            return ()
-        found = []
-        for index in range(count.value):
-            handle = c_void_p()
-            if self._opened.call("nvmlDeviceGetHandleByIndex_v2", index, byref(handle)) == _SUCCESS:
-                found.append(NvmlDevice(self._opened, handle))
-        return tuple(found)
+        handles = [
+            self._try("nvmlDeviceGetHandleByIndex", index) for index in range(self._try("nvmlDeviceGetCount") or 0)
+        ]
+        return tuple(NvmlDevice(handle) for handle in handles if handle is not None)
 
     def device_by_uuid(self, uuid: str) -> NvmlDevice:
         """Returns the GPU, or the MIG instance, with this UUID: `GPU-` or `MIG-` and five groups of hexadecimals.
@@ -235,21 +148,27 @@ class Nvml:
         Raises:
             MeasurementInvalidError: The driver has none of that UUID.
         """
-        code = _SUCCESS
+        self._require_open()
+        reason = ""
         for name in dict.fromkeys((uuid, f"GPU-{uuid.removeprefix('GPU-')}", f"MIG-{uuid.removeprefix('GPU-')}")):
-            handle = c_void_p()
-            code = self._opened.call("nvmlDeviceGetHandleByUUID", name.encode(), byref(handle))
-            if code == _SUCCESS:
-                return NvmlDevice(self._opened, handle)
+            try:
+                return NvmlDevice(_ask(("nvmlDeviceGetHandleByUUID",), name))
+            except _RefusedError as refusal:
+                reason = str(refusal)
         raise MeasurementInvalidError(
-            f"NVML does not find the GPU {uuid} ({self._opened.explain(code)})", hint="compare with: nvidia-smi -L"
+            f"NVML does not find the GPU {uuid} ({reason})", hint="compare with: nvidia-smi -L"
         )
 
-    @property
-    def _opened(self) -> _Library:
-        if self._library is None:
+    def _try(self, function: str, *arguments: Any) -> Any:
+        """Returns what a call tells; None where it tells nothing."""
+        self._require_open()
+        with contextlib.suppress(_RefusedError):
+            return _ask((function,), *arguments)
+        return None
+
+    def _require_open(self) -> None:
+        if not self._is_open:
             raise MeasurementInvalidError("NVML is used before it is opened", hint="use Nvml as a context manager")
-        return self._library
 
 
 class NvmlDevice:
@@ -257,6 +176,9 @@ class NvmlDevice:
 
     Of a MIG instance, clocks, throttling and temperature are those of the card around it, which has one of each;
     energy and power, which the instances share, are not told.
+
+    Args:
+        handle: The binding's.
 
     Attributes:
         name: As the driver says it.
@@ -267,20 +189,20 @@ class NvmlDevice:
         is_mig: Whether it is a part of a card.
     """
 
-    def __init__(self, library: _Library, handle: c_void_p) -> None:
-        self._library = library
-        self._handle = handle
-        self._card = handle
+    def __init__(self, handle: Any) -> None:
+        self._handle = self._card = handle
         self._unavailable: dict[str, str] = {}
-        flag, card = c_uint(), c_void_p()
-        self.is_mig = library.call("nvmlDeviceIsMigDeviceHandle", handle, byref(flag)) == _SUCCESS and flag.value == 1
-        if self.is_mig:
-            parent = library.call("nvmlDeviceGetDeviceHandleFromMigDeviceHandle", handle, byref(card))
-            self._card = card if parent == _SUCCESS else handle
-        self.name = _read_text(library, "nvmlDeviceGetName", handle) or "NVIDIA GPU"
-        self.uuid = _read_text(library, "nvmlDeviceGetUUID", handle)
-        self.pci_bus_id = self._read_bus()
-        self.compute_capability = self._read_capability()
+        self.is_mig = False
+        with contextlib.suppress(_RefusedError):
+            self.is_mig = _ask(("nvmlDeviceIsMigDeviceHandle",), handle).value == 1
+            if self.is_mig:
+                self._card = _ask(("nvmlDeviceGetDeviceHandleFromMigDeviceHandle",), handle)
+        self.name: str = self._read("name", handle, "nvmlDeviceGetName") or "NVIDIA GPU"
+        self.uuid: str | None = self._read("uuid", handle, "nvmlDeviceGetUUID")
+        pci = self._read("pci_bus_id", self._card, "nvmlDeviceGetPciInfo")
+        self.pci_bus_id = None if pci is None else str(pci.busId)
+        capability = self._read("compute_capability", self._card, "nvmlDeviceGetCudaComputeCapability")
+        self.compute_capability = None if capability is None else "{}.{}".format(*capability)
         memory = self.memory()
         self.memory_bytes = None if memory is None else memory[1]
 
@@ -295,141 +217,109 @@ class NvmlDevice:
         The counter moves about every 0.1 s; differences over less than 100 of its steps are rounded coarsely. Volta
         and newer.
         """
-        if self._refuse_shared("energy_j"):
-            return None
-        millijoules = c_ulonglong()
-        code = self._library.call("nvmlDeviceGetTotalEnergyConsumption", self._handle, byref(millijoules))
-        return millijoules.value / 1e3 if self._check("energy_j", code) else None
+        return self._read_shared("energy_j", "nvmlDeviceGetTotalEnergyConsumption")
 
     def power_w(self) -> float | None:
         """Returns the board's power in watts: the mean of the last second from Ampere on (not GA100), else of now."""
-        if self._refuse_shared("power_w"):
-            return None
-        milliwatts = c_uint()
-        code = self._library.call("nvmlDeviceGetPowerUsage", self._handle, byref(milliwatts))
-        return milliwatts.value / 1e3 if self._check("power_w", code) else None
+        return self._read_shared("power_w", "nvmlDeviceGetPowerUsage")
 
     def clocks_mhz(self) -> Mapping[str, int | None]:
         """Returns the current clocks in MHz: `sm` and `memory`."""
+        import pynvml
+
+        kinds = {"sm": pynvml.NVML_CLOCK_SM, "memory": pynvml.NVML_CLOCK_MEM}
         return {
-            "sm": self._read_clock("clocks_mhz.sm", _SM_CLOCK),
-            "memory": self._read_clock("clocks_mhz.memory", _MEMORY_CLOCK),
+            name: self._read(f"clocks_mhz.{name}", self._card, "nvmlDeviceGetClockInfo", further=(kind,))
+            for name, kind in kinds.items()
         }
 
     def throttle_reasons(self) -> tuple[str, ...] | None:
         """Returns what holds the clocks down now, in NVML's names; idleness is none. See `THROTTLING`."""
-        bits = c_ulonglong()
-        code = _FUNCTION_NOT_FOUND
         # The second is the name that drivers before 535 know.
-        for function in ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"):
-            code = self._library.call(function, self._card, byref(bits))
-            if code != _FUNCTION_NOT_FOUND:
-                break
-        if not self._check("throttle_reasons", code):
-            return None
-        return name_reasons(bits.value)
+        functions = ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons")
+        bits = self._read("throttle_reasons", self._card, *functions)
+        return None if bits is None else name_reasons(bits)
 
     def throttled_ns(self) -> Mapping[str, int] | None:
         """Returns for how many ns the clocks were held down since the driver was loaded, by reason (power, heat).
 
         Counters catch what `throttle_reasons` misses between two looks. None where the device has none.
         """
-        values = (_FieldValue * len(_THROTTLE_FIELDS))()
-        for value, field in zip(values, _THROTTLE_FIELDS.values(), strict=True):
-            value.field = field
-        code = self._library.call("nvmlDeviceGetFieldValues", self._card, len(values), values)
-        if not self._check("throttled_ns", code):
+        import pynvml
+
+        # The finer counters' numbers differ between NVML 12.9 and 13.1.
+        fields = {
+            "SwPowerCap": pynvml.NVML_FI_DEV_PERF_POLICY_POWER,
+            "SwThermalSlowdown": pynvml.NVML_FI_DEV_PERF_POLICY_THERMAL,
+        }
+        values = self._read("throttled_ns", self._card, "nvmlDeviceGetFieldValues", further=(list(fields.values()),))
+        if values is None:
             return None
-        read = {name: value for name, value in zip(_THROTTLE_FIELDS, values, strict=True) if value.result == _SUCCESS}
+        read = {
+            name: int(value.value.ullVal) for name, value in zip(fields, values, strict=True) if value.nvmlReturn == 0
+        }
         if not read:
-            self._check("throttled_ns", values[0].result)
-            return None
-        return {name: int(value.value) for name, value in read.items()}
+            self._unavailable["throttled_ns"] = _explain(values[0].nvmlReturn)
+        return read or None
 
     def temperature_c(self) -> int | None:
         """Returns the temperature of the GPU's die in degrees Celsius."""
-        celsius = c_uint()
-        code = self._library.call("nvmlDeviceGetTemperature", self._card, _GPU_SENSOR, byref(celsius))
-        return celsius.value if self._check("temperature_c", code) else None
+        import pynvml
+
+        sensor = pynvml.NVML_TEMPERATURE_GPU
+        celsius: int | None = self._read("temperature_c", self._card, "nvmlDeviceGetTemperature", further=(sensor,))
+        return celsius
 
     def memory(self) -> tuple[int, int] | None:
         """Returns the used and the total memory in bytes, over all processes and the driver's own share."""
-        memory = _Memory()
-        code = self._library.call("nvmlDeviceGetMemoryInfo", self._handle, byref(memory))
-        return (int(memory.used), int(memory.total)) if self._check("memory_bytes", code) else None
+        memory = self._read("memory_bytes", self._handle, "nvmlDeviceGetMemoryInfo")
+        return None if memory is None else (int(memory.used), int(memory.total))
 
     def processes(self) -> tuple[Process, ...] | None:
         """Returns the processes with a compute context. The driver knows no pid namespaces: see `Process.pid`."""
         functions = ("nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetComputeRunningProcesses_v2")
-        code, room = _FUNCTION_NOT_FOUND, 16
-        for function in functions:
-            code, found, room = self._list_processes(function, room)
-            # Another process may have come between the two calls.
-            while code == _INSUFFICIENT_SIZE and room < 2**16:
-                code, found, room = self._list_processes(function, 2 * room)
-            if code != _FUNCTION_NOT_FOUND:
-                break
-        if not self._check("processes", code):
-            return None
-        return tuple(
-            Process(pid=item.pid, used_bytes=None if item.used_bytes == _NOT_AVAILABLE else int(item.used_bytes))
-            for item in found
-        )
+        found = self._read("processes", self._handle, *functions)
+        return None if found is None else tuple(Process(pid=item.pid, used_bytes=item.usedGpuMemory) for item in found)
 
-    def _list_processes(self, function: str, room: int) -> tuple[int, Sequence[_ProcessInfo], int]:
-        infos = (_ProcessInfo * room)()
-        count = c_uint(room)
-        code = self._library.call(function, self._handle, byref(count), infos)
-        return code, infos[: min(count.value, room)], max(room, count.value)
-
-    def _refuse_shared(self, reading: str) -> bool:
+    def _read_shared(self, reading: str, function: str) -> float | None:
+        """Reads thousandths of what all instances of a card have together."""
         if self.is_mig:
             self._unavailable[reading] = "a MIG instance has no meter of its own, the card's covers all instances"
-        return self.is_mig
+            return None
+        thousandths = self._read(reading, self._handle, function)
+        return None if thousandths is None else thousandths / 1e3
 
-    def _read_clock(self, reading: str, kind: int) -> int | None:
-        megahertz = c_uint()
-        code = self._library.call("nvmlDeviceGetClockInfo", self._card, kind, byref(megahertz))
-        return megahertz.value if self._check(reading, code) else None
-
-    def _read_bus(self) -> str | None:
-        pci = _PciInfo()
-        code = self._library.call("nvmlDeviceGetPciInfo_v3", self._card, byref(pci))
-        return pci.bus_id.decode(errors="replace") if self._check("pci_bus_id", code) else None
-
-    def _read_capability(self) -> str | None:
-        major, minor = c_int(), c_int()
-        code = self._library.call("nvmlDeviceGetCudaComputeCapability", self._card, byref(major), byref(minor))
-        return f"{major.value}.{minor.value}" if self._check("compute_capability", code) else None
-
-    def _check(self, reading: str, code: int) -> bool:
-        """Returns whether a call succeeded; notes the reason when not.
+    def _read(self, reading: str, handle: Any, *functions: str, further: tuple[Any, ...] = ()) -> Any:
+        """Returns what a device tells; None where it tells nothing, and notes the reason.
 
         Raises:
             MeasurementInvalidError: The GPU is gone.
         """
-        if code in _FATAL:
-            raise MeasurementInvalidError(
-                f"the GPU cannot be read any more ({self._library.explain(code)})",
-                hint="look at nvidia-smi and at the kernel's messages (dmesg) for Xid errors",
-            )
-        if code == _SUCCESS:
-            self._unavailable.pop(reading, None)
-        else:
-            self._unavailable[reading] = self._library.explain(code)
-        return code == _SUCCESS
+        try:
+            value = _ask(functions, handle, *further)
+        except _RefusedError as refusal:
+            if refusal.code in _FATAL:
+                raise MeasurementInvalidError(
+                    f"the GPU cannot be read any more ({refusal})",
+                    hint="look at nvidia-smi and at the kernel's messages (dmesg) for Xid errors",
+                ) from refusal
+            self._unavailable[reading] = str(refusal)
+            return None
+        self._unavailable.pop(reading, None)
+        return value
 
 
 def name_reasons(bits: int) -> tuple[str, ...]:
     """Returns NVML's names of the bits that hold clocks down, without idleness; unknown ones by their number."""
-    left = bits & ~_IDLE_BIT
-    names = [name for bit, name in _REASON_BITS.items() if left & bit]
-    unknown = left & ~sum(_REASON_BITS)
-    return (*names, f"reason {unknown:#x}") if unknown else tuple(names)
+    import pynvml
+
+    known = {int(getattr(pynvml, f"nvmlClocksEventReason{name}")): name for name in _REASONS}
+    left = bits & ~pynvml.nvmlClocksEventReasonGpuIdle
+    names = tuple(known[bit] for bit in sorted(known) if left & bit)
+    unknown = left & ~sum(known)
+    return (*names, f"reason {unknown:#x}") if unknown else names
 
 
-def _read_text(library: _Library, function: str, *handle: Any) -> str | None:
-    buffer = ctypes.create_string_buffer(_TEXT_BYTES)
-    if library.call(function, *handle, buffer, _TEXT_BYTES) != _SUCCESS:
-        return None
-    return buffer.value.decode(errors="replace")
+def format_cuda_version(version: int) -> str:
+    """Returns the version that NVML and CUDA tell as 1000 times the major and 10 times the minor number: `13.0`."""
+    return f"{version // 1000}.{version % 1000 // 10}"

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import NamedTuple, Protocol, Self, TypeVar
 
 from modelwright.core.errors import MeasurementInvalidError, ToolchainMissingError
-from modelwright.core.nvidia.nvml import LIBRARY, Nvml, NvmlDevice
+from modelwright.core.nvidia.nvml import Nvml, NvmlDevice
 from modelwright.harness.meters.energy import Energy
 
 MIN_WINDOW_S = 10.0
@@ -103,14 +103,13 @@ class NvmlMeter:
 
     Args:
         uuid: Of the card.
-        library: NVML's.
     """
 
     scope = "GPU board"
 
-    def __init__(self, uuid: str, library: str = LIBRARY) -> None:
+    def __init__(self, uuid: str) -> None:
         self._uuid = uuid
-        self._nvml = Nvml(library)
+        self._nvml = Nvml()
         self._device: NvmlDevice | None = None
         self.counts = True
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+import pynvml
 import pytest
 
 _SOURCES = {"cuda.c": "libcuda.so.1", "nvml.c": "libnvidia-ml.so.1"}
@@ -39,3 +41,14 @@ def build_fake_driver(folder: Path, *, defines: Sequence[str] = ()) -> Path:
                 check=True,
             )
     return folder
+
+
+def use_fake_nvml(monkeypatch: pytest.MonkeyPatch, library: str | Path | None) -> None:
+    """Lets NVIDIA's own binding run against a library, in this process and this test; None for no driver at all."""
+
+    def refuse(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(pynvml, "nvmlLib", None if library is None else ctypes.CDLL(str(library)))
+    monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
+    monkeypatch.setattr(pynvml, "CDLL", refuse)

@@ -6,11 +6,12 @@
  * FAKE_CUDA_MIG_UUID: of a slice of card 0.
  * FAKE_CUDA_STATE: a folder with a file per process that holds a context: its name the pid, its text the bytes used.
  * FAKE_NVML_PROCESSES: "PID:BYTES,..." instead; "?" for bytes that the driver does not tell.
- * FAKE_NVML_INIT_ERROR: what nvmlInit_v2 returns. FAKE_NVML_DRIVER_VERSION.
+ * FAKE_NVML_INIT_ERROR: what nvmlInitWithFlags returns. FAKE_NVML_DRIVER_VERSION.
  * FAKE_NVML_POWER_MW, FAKE_NVML_STEP_MS: constant power, and the time between two steps of the energy counter.
  * FAKE_NVML_SM_MHZ, FAKE_NVML_MEMORY_MHZ, FAKE_NVML_TEMPERATURE_C, FAKE_NVML_REASONS: of all cards.
  * FAKE_NVML_POWER_CAP_NS, FAKE_NVML_THERMAL_NS: counters of the time under throttling.
  * FAKE_NVML_NOT_SUPPORTED: of energy, power, clocks, reasons, counters, temperature, processes, memory.
+ * FAKE_NVML_REFUSAL: what those return, in place of "Not Supported".
  *
  * Compiled with -DOLD_DRIVER, it lacks what drivers of 2022 lack.
  */
@@ -50,6 +51,8 @@ static int lacks(const char *what) {
     return found != NULL;
 }
 
+static Result refusal(void) { return (Result)number_of("FAKE_NVML_REFUSAL", NOT_SUPPORTED); }
+
 static unsigned int count_devices(void) {
     long long count = number_of("FAKE_CUDA_DEVICES", 1);
     return count < 0 ? 0 : count > MAX_DEVICES ? MAX_DEVICES : (unsigned int)count;
@@ -75,7 +78,10 @@ static void write_uuid(Device device, char *uuid, size_t size) {
              digits + 12, digits + 16, digits + 20);
 }
 
-Result nvmlInit_v2(void) { return (Result)number_of("FAKE_NVML_INIT_ERROR", SUCCESS); }
+Result nvmlInitWithFlags(unsigned int flags) {
+    (void)flags;
+    return (Result)number_of("FAKE_NVML_INIT_ERROR", SUCCESS);
+}
 
 Result nvmlShutdown(void) { return SUCCESS; }
 
@@ -175,7 +181,7 @@ struct memory {
 
 Result nvmlDeviceGetMemoryInfo(Device device, struct memory *memory) {
     if (!is_device(device)) return INVALID_ARGUMENT;
-    if (lacks("memory")) return NOT_SUPPORTED;
+    if (lacks("memory")) return refusal();
     memory->total = (unsigned long long)number_of("FAKE_CUDA_MEMORY_BYTES", 8589934592LL);
     memory->used = memory->total / 16;
     memory->free = memory->total - memory->used;
@@ -184,7 +190,7 @@ Result nvmlDeviceGetMemoryInfo(Device device, struct memory *memory) {
 
 Result nvmlDeviceGetPowerUsage(Device device, unsigned int *power_mw) {
     if (!is_card(device)) return INVALID_ARGUMENT;
-    if (lacks("power")) return NOT_SUPPORTED;
+    if (lacks("power")) return refusal();
     *power_mw = (unsigned int)number_of("FAKE_NVML_POWER_MW", 80000);
     return SUCCESS;
 }
@@ -193,7 +199,7 @@ Result nvmlDeviceGetTotalEnergyConsumption(Device device, unsigned long long *en
     struct timespec now;
     long long step_ms = number_of("FAKE_NVML_STEP_MS", 100);
     if (!is_card(device)) return INVALID_ARGUMENT;
-    if (lacks("energy")) return NOT_SUPPORTED;
+    if (lacks("energy")) return refusal();
     clock_gettime(CLOCK_MONOTONIC, &now);
     long long now_ms = (long long)now.tv_sec * 1000 + now.tv_nsec / 1000000;
     long long steps = step_ms > 0 ? now_ms / step_ms : 0;
@@ -203,7 +209,7 @@ Result nvmlDeviceGetTotalEnergyConsumption(Device device, unsigned long long *en
 
 Result nvmlDeviceGetClockInfo(Device device, unsigned int type, unsigned int *clock_mhz) {
     if (!is_card(device)) return INVALID_ARGUMENT;
-    if (lacks("clocks")) return NOT_SUPPORTED;
+    if (lacks("clocks")) return refusal();
     if (type != 1 && type != 2) return INVALID_ARGUMENT;
     *clock_mhz = (unsigned int)(type == 1 ? number_of("FAKE_NVML_SM_MHZ", 2520)
                                           : number_of("FAKE_NVML_MEMORY_MHZ", 10501));
@@ -212,14 +218,14 @@ Result nvmlDeviceGetClockInfo(Device device, unsigned int type, unsigned int *cl
 
 Result nvmlDeviceGetTemperature(Device device, unsigned int sensor, unsigned int *celsius) {
     if (!is_card(device) || sensor != 0) return INVALID_ARGUMENT;
-    if (lacks("temperature")) return NOT_SUPPORTED;
+    if (lacks("temperature")) return refusal();
     *celsius = (unsigned int)number_of("FAKE_NVML_TEMPERATURE_C", 41);
     return SUCCESS;
 }
 
 static Result read_reasons(Device device, unsigned long long *reasons) {
     if (!is_card(device)) return INVALID_ARGUMENT;
-    if (lacks("reasons")) return NOT_SUPPORTED;
+    if (lacks("reasons")) return refusal();
     *reasons = (unsigned long long)number_of("FAKE_NVML_REASONS", 0);
     return SUCCESS;
 }
@@ -246,7 +252,7 @@ Result nvmlDeviceGetFieldValues(Device device, int count, struct field_value *va
     if (!is_card(device) || values == NULL) return INVALID_ARGUMENT;
     for (int index = 0; index < count; index++) {
         struct field_value *value = &values[index];
-        value->result = lacks("counters") ? NOT_SUPPORTED : SUCCESS;
+        value->result = lacks("counters") ? refusal() : SUCCESS;
         value->value_type = 3; /* unsigned long long */
         switch (value->field) {
         case 74: value->value = (unsigned long long)number_of("FAKE_NVML_POWER_CAP_NS", 0); break;
@@ -302,7 +308,7 @@ static unsigned int read_list(const char *list, struct process *found) {
 static Result list_processes(Device device, unsigned int *count, struct process *infos) {
     static struct process found[MAX_PROCESSES];
     if (!is_device(device) || count == NULL) return INVALID_ARGUMENT;
-    if (lacks("processes")) return NOT_SUPPORTED;
+    if (lacks("processes")) return refusal();
     unsigned int total = 0;
     if (getenv("FAKE_NVML_PROCESSES") != NULL) total = read_list(getenv("FAKE_NVML_PROCESSES"), found);
     else if (getenv("FAKE_CUDA_STATE") != NULL) total = read_state(getenv("FAKE_CUDA_STATE"), found);

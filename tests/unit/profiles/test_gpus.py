@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
-from fake_driver.build import build_fake_driver
+from fake_driver.build import build_fake_driver, use_fake_nvml
 
 from modelwright.profiles.gpus import GpuProbe, probe_gpus, select_visible, sort_as_cuda
 from modelwright.profiles.schema import Accelerator
@@ -16,28 +17,29 @@ SECOND = "GPU-01112233-4455-6677-8899-aabbccddeeff"
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(build_fake_driver(tmp_path_factory.mktemp("driver")) / "libnvidia-ml.so.1")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_fake_driver(tmp_path_factory.mktemp("driver")) / "libnvidia-ml.so.1"
 
 
 @pytest.fixture(autouse=True)
-def two_cards(monkeypatch: pytest.MonkeyPatch) -> None:
+def two_cards(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith(("FAKE_", "CUDA_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("FAKE_CUDA_DEVICES", "2")
     monkeypatch.setenv("FAKE_CUDA_NAME", T4_AND_H200[0])
     monkeypatch.setenv("FAKE_CUDA_CC", T4_AND_H200[1])
+    use_fake_nvml(monkeypatch, library)
 
 
 def names(probe: GpuProbe) -> list[str]:
     return [card.name for card in probe.accelerators]
 
 
-def test_the_driver_tells_all_about_a_card(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_driver_tells_all_about_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_CUDA_DEVICES", "1")
     monkeypatch.setenv("FAKE_NVML_DRIVER_VERSION", "570.10")
     monkeypatch.setenv("FAKE_CUDA_VERSION", "12080")
-    probe = probe_gpus(library, ABSENT)
+    probe = probe_gpus(ABSENT)
     assert probe.accelerators == (
         Accelerator(
             kind="cuda",
@@ -52,10 +54,10 @@ def test_the_driver_tells_all_about_a_card(library: str, monkeypatch: pytest.Mon
     assert probe.uuid == "GPU-00112233-4455-6677-8899-aabbccddeeff"
 
 
-def test_the_first_card_is_the_one_that_cuda_takes(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert names(probe_gpus(library, ABSENT)) == ["NVIDIA H200", "Tesla T4"], "the faster, though second on the bus"
+def test_the_first_card_is_the_one_that_cuda_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert names(probe_gpus(ABSENT)) == ["NVIDIA H200", "Tesla T4"], "the faster, though second on the bus"
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-    assert names(probe_gpus(library, ABSENT)) == ["Tesla T4", "NVIDIA H200"]
+    assert names(probe_gpus(ABSENT)) == ["Tesla T4", "NVIDIA H200"]
 
 
 @pytest.mark.parametrize(
@@ -69,34 +71,34 @@ def test_the_first_card_is_the_one_that_cuda_takes(library: str, monkeypatch: py
         ("NoDevFiles", []),
     ],
 )
-def test_hidden_gpus_do_not_count(
-    library: str, monkeypatch: pytest.MonkeyPatch, visible: str, expected: list[str]
-) -> None:
+def test_hidden_gpus_do_not_count(monkeypatch: pytest.MonkeyPatch, visible: str, expected: list[str]) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert names(probe_gpus(library, ABSENT)) == expected
+    assert names(probe_gpus(ABSENT)) == expected
 
 
-def test_a_slice_of_a_card_is_what_its_process_sees(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slice_of_a_card_is_what_its_process_sees(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_CUDA_MIG_UUID", "ffeeddccbbaa99887766554433221100")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-ffeeddcc-bbaa-9988-7766-554433221100")
-    probe = probe_gpus(library, ABSENT)
+    probe = probe_gpus(ABSENT)
     assert [card.compute_capability for card in probe.accelerators] == ["7.5"]
     assert not probe.has_power_meter, "the card's meter covers all its slices"
 
 
-def test_what_the_driver_does_not_tell_is_unknown(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_driver_does_not_tell_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_NVML_NOT_SUPPORTED", "power,memory")
-    probe = probe_gpus(library, ABSENT)
+    probe = probe_gpus(ABSENT)
     assert probe.accelerators[0].memory_bytes is None
     assert not probe.has_power_meter
 
 
-def test_a_missing_or_broken_driver_is_no_gpu(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert probe_gpus(ABSENT, ABSENT) == GpuProbe()
+def test_a_missing_or_broken_driver_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_NVML_INIT_ERROR", "9")
-    assert probe_gpus(library, ABSENT) == GpuProbe()
+    assert probe_gpus(ABSENT) == GpuProbe()
+    use_fake_nvml(monkeypatch, None)
+    assert probe_gpus(ABSENT) == GpuProbe()
     # A library without the calls, as a driver that is too old.
-    assert probe_gpus("libc.so.6", "libc.so.6") == GpuProbe()
+    use_fake_nvml(monkeypatch, "libc.so.6")
+    assert probe_gpus("libc.so.6") == GpuProbe()
 
 
 @pytest.mark.parametrize(

@@ -2,46 +2,34 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
+import pynvml
 import pytest
-from fake_driver.build import build_fake_driver
+from fake_driver.build import build_fake_driver, use_fake_nvml
 
 from modelwright.core.errors import MeasurementInvalidError, ToolchainMissingError
-from modelwright.core.nvidia.nvml import Nvml, Process, _FieldValue, _PciInfo, _ProcessInfo, name_reasons
+from modelwright.core.nvidia.nvml import Nvml, Process, name_reasons
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(build_fake_driver(tmp_path_factory.mktemp("driver")) / "libnvidia-ml.so.1")
-
-
-@pytest.fixture(scope="module")
-def old_library(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = build_fake_driver(tmp_path_factory.mktemp("old"), defines=["OLD_DRIVER"])
-    return str(folder / "libnvidia-ml.so.1")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_fake_driver(tmp_path_factory.mktemp("driver"))
 
 
 @pytest.fixture(autouse=True)
-def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
+def _fake(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("FAKE_")]:
         monkeypatch.delenv(name)
+    use_fake_nvml(monkeypatch, driver / "libnvidia-ml.so.1")
 
 
-def test_structures_have_the_sizes_of_the_header() -> None:
-    """As a C compiler lays out nvml.h on 64 bits; an array of processes with another stride would be garbage."""
-    assert ctypes.sizeof(_ProcessInfo) == 24
-    assert _ProcessInfo.used_bytes.offset == 8
-    assert ctypes.sizeof(_PciInfo) == 16 + 5 * 4 + 32
-    assert ctypes.sizeof(_FieldValue) == 40
-    assert _FieldValue.value.offset == 32
-
-
-def test_the_driver_and_its_card(library: str) -> None:
-    with Nvml(library) as nvml:
+def test_the_driver_and_its_card() -> None:
+    with Nvml() as nvml:
         assert nvml.driver_version() == "580.65.06"
         assert nvml.cuda_version() == "13.0"
         (card,) = nvml.devices()
@@ -53,12 +41,12 @@ def test_the_driver_and_its_card(library: str) -> None:
         assert dict(card.unavailable) == {}
 
 
-def test_readings_come_in_the_units_of_their_names(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readings_come_in_the_units_of_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_NVML_POWER_MW", "312500")
     monkeypatch.setenv("FAKE_NVML_REASONS", "0x25")
     monkeypatch.setenv("FAKE_NVML_POWER_CAP_NS", "7000")
     monkeypatch.setenv("FAKE_NVML_PROCESSES", "4711:1048576,4712:?")
-    with Nvml(library) as nvml:
+    with Nvml() as nvml:
         card = nvml.devices()[0]
         assert card.power_w() == 312.5
         before_s = time.monotonic()
@@ -75,9 +63,9 @@ def test_readings_come_in_the_units_of_their_names(library: str, monkeypatch: py
         assert card.processes() == (Process(pid=4711, used_bytes=2**20), Process(pid=4712, used_bytes=None))
 
 
-def test_what_is_not_supported_is_none_with_the_reason(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_supported_is_none_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_NVML_NOT_SUPPORTED", "energy,power,clocks,reasons,counters,temperature,processes,memory")
-    with Nvml(library) as nvml:
+    with Nvml() as nvml:
         card = nvml.devices()[0]
         assert card.memory_bytes is None
         assert card.energy_j() is None
@@ -99,26 +87,27 @@ def test_what_is_not_supported_is_none_with_the_reason(library: str, monkeypatch
         assert "energy_j" not in card.unavailable, "a reading that came back has no reason"
 
 
-def test_more_processes_than_fit_at_first(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_processes_than_fit_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_NVML_PROCESSES", ",".join(f"{1000 + index}:{index}" for index in range(40)))
-    with Nvml(library) as nvml:
+    with Nvml() as nvml:
         found = nvml.devices()[0].processes()
     assert found == tuple(Process(pid=1000 + index, used_bytes=index) for index in range(40))
 
 
-def test_an_old_driver_is_asked_under_the_old_names(old_library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_driver_is_asked_under_the_old_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_fake_nvml(monkeypatch, build_fake_driver(tmp_path, defines=["OLD_DRIVER"]) / "libnvidia-ml.so.1")
     monkeypatch.setenv("FAKE_NVML_REASONS", "0x8")
     monkeypatch.setenv("FAKE_NVML_PROCESSES", "12:34")
-    with Nvml(old_library) as nvml:
+    with Nvml() as nvml:
         card = nvml.devices()[0]
         assert card.throttle_reasons() == ("HwSlowdown",)
         assert card.processes() == (Process(pid=12, used_bytes=34),)
 
 
-def test_cards_are_found_by_uuid(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cards_are_found_by_uuid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_CUDA_DEVICES", "2")
     monkeypatch.setenv("FAKE_CUDA_NAME", "Tesla T4;NVIDIA H200")
-    with Nvml(library) as nvml:
+    with Nvml() as nvml:
         assert [card.name for card in nvml.devices()] == ["Tesla T4", "NVIDIA H200"]
         second = nvml.device_by_uuid("GPU-01112233-4455-6677-8899-aabbccddeeff")
         assert (second.name, second.pci_bus_id) == ("NVIDIA H200", "00000000:02:00.0")
@@ -127,9 +116,9 @@ def test_cards_are_found_by_uuid(library: str, monkeypatch: pytest.MonkeyPatch) 
             nvml.device_by_uuid("GPU-1234")
 
 
-def test_a_slice_of_a_card_has_no_meter_but_the_cards_clocks(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slice_of_a_card_has_no_meter_but_the_cards_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_CUDA_MIG_UUID", "ffeeddccbbaa99887766554433221100")
-    with Nvml(library) as nvml:
+    with Nvml() as nvml:
         part = nvml.device_by_uuid("MIG-ffeeddcc-bbaa-9988-7766-554433221100")
         assert part.is_mig
         assert nvml.device_by_uuid("GPU-ffeeddcc-bbaa-9988-7766-554433221100").uuid == part.uuid
@@ -142,21 +131,71 @@ def test_a_slice_of_a_card_has_no_meter_but_the_cards_clocks(library: str, monke
         assert "a MIG instance has no meter of its own" in part.unavailable["energy_j"]
 
 
-def test_no_driver_and_a_broken_one_are_told_apart(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ToolchainMissingError, match="no NVIDIA driver"), Nvml("libmodelwright-absent.so.1"):
-        pass
+def test_no_driver_and_a_broken_one_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_NVML_INIT_ERROR", "18")
-    with pytest.raises(ToolchainMissingError, match="Driver/library version mismatch"), Nvml(library):
+    with pytest.raises(ToolchainMissingError, match="Driver/library version mismatch"), Nvml():
+        pass
+    use_fake_nvml(monkeypatch, None)
+    with pytest.raises(ToolchainMissingError, match="no NVIDIA driver"), Nvml():
+        pass
+    use_fake_nvml(monkeypatch, "libc.so.6")
+    with pytest.raises(ToolchainMissingError, match="this driver's NVML does not have the call"), Nvml():
+        pass
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    with pytest.raises(ToolchainMissingError, match="binding to NVML is not installed"), Nvml():
         pass
 
 
-def test_a_lost_gpu_is_an_error_not_a_missing_reading(tmp_path: Path, library: str) -> None:
-    with Nvml(library) as nvml:
+def test_a_lost_gpu_is_an_error_not_a_missing_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Nvml() as nvml:
         card = nvml.devices()[0]
+        monkeypatch.setenv("FAKE_NVML_NOT_SUPPORTED", "power")
+        monkeypatch.setenv("FAKE_NVML_REFUSAL", "15")
         with pytest.raises(MeasurementInvalidError, match="cannot be read any more"):
-            card._check("power_w", 15)
+            card.power_w()
     with pytest.raises(MeasurementInvalidError, match="before it is opened"):
         nvml.devices()
+
+
+@pytest.mark.parametrize(("code", "words"), [("4", "Unknown Error"), ("999", "Unknown Error"), ("-5", "Unknown Error")])
+def test_any_other_refusal_is_a_reason(monkeypatch: pytest.MonkeyPatch, code: str, words: str) -> None:
+    monkeypatch.setenv("FAKE_NVML_NOT_SUPPORTED", "energy,counters,processes")
+    monkeypatch.setenv("FAKE_NVML_REFUSAL", code)
+    with Nvml() as nvml:
+        card = nvml.devices()[0]
+        assert (card.energy_j(), card.throttled_ns(), card.processes()) == (None, None, None)
+        assert set(card.unavailable.values()) == {f"NVML: {words}"}
+
+
+def test_text_that_is_none_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_CUDA_NAME", os.fsdecode(b"GPU \xff"))
+    with Nvml() as nvml:
+        (card,) = nvml.devices()
+        assert card.name == "NVIDIA GPU"
+        assert "cannot be read" in card.unavailable["name"]
+
+
+def test_a_call_that_the_binding_lacks_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(pynvml, "nvmlDeviceGetTotalEnergyConsumption")
+    with Nvml() as nvml:
+        card = nvml.devices()[0]
+        assert card.energy_j() is None
+        assert "nvmlDeviceGetTotalEnergyConsumption" in card.unavailable["energy_j"]
+
+
+def test_the_binding_finds_the_library_by_its_name_and_is_imported_where_it_is_needed(driver: Path) -> None:
+    """As in real use, in a process of its own: the other tests give it the library themselves."""
+    code = """
+import sys
+import modelwright.harness.meters.gpu_bench, modelwright.profiles
+from modelwright.core.nvidia.nvml import Nvml
+assert "pynvml" not in sys.modules
+with Nvml() as nvml:
+    print(nvml.devices()[0].uuid)
+"""
+    variables = {**os.environ, "LD_LIBRARY_PATH": str(driver)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=variables)
+    assert done.stdout.strip() == "GPU-00112233-4455-6677-8899-aabbccddeeff", done.stderr
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ import math
 import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-from fake_driver.build import build_fake_driver
+from fake_driver.build import build_fake_driver, use_fake_nvml
 
 from modelwright.core.errors import MeasurementInvalidError, ToolchainMissingError
 from modelwright.harness.meters.gpu_energy import (
@@ -208,27 +209,23 @@ def test_a_meter_that_fails_in_the_middle_is_an_error() -> None:
         sample_while(read, lambda: (int(failed.wait(timeout=60)), 1.0))
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(build_fake_driver(tmp_path_factory.mktemp("driver")) / "libnvidia-ml.so.1")
-
-
-def test_the_meter_takes_what_the_card_has(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_meter_takes_what_the_card_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_fake_nvml(monkeypatch, build_fake_driver(tmp_path) / "libnvidia-ml.so.1")
     for name in [name for name in os.environ if name.startswith("FAKE_")]:
         monkeypatch.delenv(name)
     uuid = "GPU-00112233-4455-6677-8899-aabbccddeeff"
-    with NvmlMeter(uuid, library) as meter:
+    with NvmlMeter(uuid) as meter:
         assert (meter.name, meter.scope, meter.counts) == ("nvml", "GPU board", True)
         assert meter.read() > 0
         monkeypatch.setenv("FAKE_NVML_NOT_SUPPORTED", "energy")
         with pytest.raises(MeasurementInvalidError, match="stopped"):
             meter.read()
-    with NvmlMeter(uuid, library) as meter:
+    with NvmlMeter(uuid) as meter:
         assert (meter.name, meter.read()) == ("nvml-power", 80.0)
     monkeypatch.setenv("FAKE_NVML_NOT_SUPPORTED", "energy,power")
-    with pytest.raises(ToolchainMissingError, match="neither energy nor power"), NvmlMeter(uuid, library):
+    with pytest.raises(ToolchainMissingError, match="neither energy nor power"), NvmlMeter(uuid):
         pass
-    with pytest.raises(MeasurementInvalidError, match="does not find"), NvmlMeter("GPU-77", library):
+    with pytest.raises(MeasurementInvalidError, match="does not find"), NvmlMeter("GPU-77"):
         pass
 
 

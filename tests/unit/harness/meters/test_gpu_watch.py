@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pytest
-from fake_driver.build import build_fake_driver
+from fake_driver.build import build_fake_driver, use_fake_nvml
 
 from modelwright.core.nvidia.nvml import Nvml, Process
 from modelwright.harness.meters.gpu_watch import (
@@ -171,7 +171,8 @@ def test_the_real_calls_fit_the_watch(
         monkeypatch.delenv(name)
     monkeypatch.setenv("FAKE_NVML_PROCESSES", f"{OURS}:4096,{STRANGER}:?")
     library = build_fake_driver(tmp_path_factory.mktemp("driver")) / "libnvidia-ml.so.1"
-    with Nvml(str(library)) as nvml:
+    use_fake_nvml(monkeypatch, library)
+    with Nvml() as nvml:
         watch = GpuWatch(nvml.devices()[0])
         before = watch.observe({OURS})
         monkeypatch.setenv("FAKE_NVML_POWER_CAP_NS", "60000000000")
