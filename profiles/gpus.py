@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from modelwright.core.errors import ModelwrightError
+from modelwright.core.nvidia.driver import LIBRARY, Driver
 from modelwright.core.nvidia.nvml import Nvml, NvmlDevice
 from modelwright.core.versions import parse_version
 from modelwright.profiles.schema import Accelerator
-
-CUDA_LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
-_NAME_BYTES = 96
-# CUdevice_attribute values of cuda.h.
-_CUDA_MAJOR, _CUDA_MINOR = 75, 76
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +30,7 @@ class GpuProbe:
     uuid: str | None = None
 
 
-def probe_gpus(cuda_library: str = CUDA_LIBRARY) -> GpuProbe:
+def probe_gpus(cuda_library: str = LIBRARY) -> GpuProbe:
     """Returns the GPUs; none without a driver, without a GPU, or when the driver is broken."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None and visible.split(",")[0].strip() in {"", "-1", "NoDevFiles"}:
@@ -130,40 +125,20 @@ def _describe(device: NvmlDevice, nvml: Nvml) -> Accelerator | None:
 def _probe_cuda(name: str) -> GpuProbe:
     """Asks CUDA itself, which applies `CUDA_VISIBLE_DEVICES` and its order by itself."""
     try:
-        return _list_cuda_devices(ctypes.CDLL(name))
-    except (OSError, AttributeError):
-        # AttributeError: a driver too old for one of the calls.
+        driver = Driver(ctypes.CDLL(name))
+        driver.check("start", "init", 0)
+        devices = [driver.find_device(index) for index in range(driver.count_devices())]
+        return GpuProbe(
+            accelerators=tuple(
+                Accelerator(
+                    kind="cuda",
+                    name=driver.read_name(device),
+                    compute_capability=driver.read_capability(device),
+                    memory_bytes=driver.read_memory_bytes(device),
+                    cuda_version=driver.read_cuda_version(),
+                )
+                for device in devices
+            )
+        )
+    except (OSError, ModelwrightError):
         return GpuProbe()
-
-
-def _list_cuda_devices(cuda: ctypes.CDLL) -> GpuProbe:
-    count, version = ctypes.c_int(), ctypes.c_int()
-    if cuda.cuInit(0) != 0 or cuda.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return GpuProbe()
-    has_version = cuda.cuDriverGetVersion(ctypes.byref(version)) == 0
-    cuda_version = f"{version.value // 1000}.{version.value % 1000 // 10}" if has_version else None
-    found = (_describe_cuda_device(cuda, index, cuda_version) for index in range(count.value))
-    return GpuProbe(accelerators=tuple(item for item in found if item is not None))
-
-
-def _describe_cuda_device(cuda: ctypes.CDLL, index: int, cuda_version: str | None) -> Accelerator | None:
-    device = ctypes.c_int()
-    name = ctypes.create_string_buffer(_NAME_BYTES)
-    major, minor = ctypes.c_int(), ctypes.c_int()
-    total = ctypes.c_size_t()
-    failed = (
-        cuda.cuDeviceGet(ctypes.byref(device), index)
-        or cuda.cuDeviceGetName(name, _NAME_BYTES, device)
-        or cuda.cuDeviceGetAttribute(ctypes.byref(major), _CUDA_MAJOR, device)
-        or cuda.cuDeviceGetAttribute(ctypes.byref(minor), _CUDA_MINOR, device)
-    )
-    if failed:
-        return None
-    has_memory = cuda.cuDeviceTotalMem_v2(ctypes.byref(total), device) == 0
-    return Accelerator(
-        kind="cuda",
-        name=name.value.decode(errors="replace"),
-        compute_capability=f"{major.value}.{minor.value}",
-        memory_bytes=total.value if has_memory else None,
-        cuda_version=cuda_version,
-    )

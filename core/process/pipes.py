@@ -103,12 +103,14 @@ class PumpedPipes:
         return len(data)
 
     def end_input(self) -> None:
-        if self._writer is None:  # else a thread still writes, and ends with the process
+        if self._writer is None or not self._writer.is_alive():  # else it ends with the process
             self._to.close()
 
     def close(self) -> None:
         """Lets go of what no thread waits for; one that waits on what the process left behind keeps its end."""
         self._closed = True
+        if self._writer is not None:
+            self._writer.join(timeout=1)
         self.end_input()
         self._reader.join(timeout=1)
         if not self._reader.is_alive():

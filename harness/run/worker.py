@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.core.errors import MeasurementInvalidError, ModelwrightError, ToolchainMissingError
-from modelwright.core.nvidia.cuda import CudaDevice, explain_out_of_memory
+from modelwright.core.nvidia.cuda import CudaDevice
+from modelwright.core.nvidia.driver import explain_out_of_memory
 from modelwright.core.outputs.fidelity import FidelityMeter, count_correct
 from modelwright.core.records.artifact import Artifact, open_artifact
 from modelwright.core.records.codec import decode, encode

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from modelwright.core.nvidia.cuda import CudaDevice, probe_driver
+from modelwright.core.nvidia.cuda import CudaDevice
+from modelwright.core.nvidia.driver import probe_driver
 from modelwright.core.records.machine import Machine
 from modelwright.core.records.signature import Signature
 from modelwright.core.versions import parse_version

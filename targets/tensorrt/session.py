@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from modelwright.core.errors import MeasurementInvalidError, ModelwrightError
-from modelwright.core.nvidia.cuda import CudaDevice, CudaGraph, DeviceBuffer, PinnedBuffer, explain_out_of_memory
+from modelwright.core.nvidia.cuda import CudaDevice, CudaGraph, DeviceBuffer, PinnedBuffer
+from modelwright.core.nvidia.driver import explain_out_of_memory
 from modelwright.core.nvidia.nvml import Nvml
 from modelwright.core.records.shapes import ShapeRange
 from modelwright.core.records.signature import Signature

@@ -231,6 +231,13 @@ CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute attribute, CUdevice
     return CUDA_SUCCESS;
 }
 
+CUresult cuDeviceTotalMem_v2(size_t *bytes, CUdevice device) {
+    BEGIN(1);
+    (void)device;
+    *bytes = memory_bytes();
+    return CUDA_SUCCESS;
+}
+
 #ifndef ANCIENT_DRIVER
 CUresult cuDevicePrimaryCtxSetFlags_v2(CUdevice device, unsigned int flags) {
     BEGIN(1);

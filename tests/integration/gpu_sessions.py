@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from modelwright.core.nvidia.cuda import LIBRARY, CudaDevice
+from modelwright.core.nvidia.cuda import CudaDevice
+from modelwright.core.nvidia.driver import LIBRARY
 from modelwright.core.records.signature import Signature
 from modelwright.harness.run import worker
 from modelwright.targets.contract import (

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from modelwright.core.errors import MeasurementInvalidError, ModelwrightError, ToolchainMissingError
-from modelwright.core.nvidia.cuda import probe_driver
+from modelwright.core.nvidia.driver import probe_driver
 from modelwright.core.nvidia.nvml import THROTTLING, Nvml, NvmlDevice
 from modelwright.core.process.child import Child, run_in_child
 from modelwright.harness.meters.gpu_energy import (

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -89,6 +91,22 @@ def test_what_the_driver_does_not_tell_is_unknown(monkeypatch: pytest.MonkeyPatc
     probe = probe_gpus(ABSENT)
     assert probe.accelerators[0].memory_bytes is None
     assert not probe.has_power_meter
+
+
+@pytest.mark.parametrize(("fail", "told"), [("", "Orin 8.7 8589934592 13.0 False"), ("cuDeviceGetAttribute=999", "")])
+def test_without_nvml_cuda_is_asked(tmp_path: Path, library: Path, fail: str, told: str) -> None:
+    """As on a Jetson; in a process of its own, in which nothing else finds that driver afterwards."""
+    (tmp_path / "libcuda.so.1").symlink_to(library.with_name("libcuda.so.1"))
+    code = """
+from modelwright.profiles.gpus import probe_gpus
+probe = probe_gpus()
+for card in probe.accelerators:
+    print(card.name, card.compute_capability, card.memory_bytes, card.cuda_version, probe.has_power_meter)
+"""
+    card = {"FAKE_CUDA_NAME": "Orin", "FAKE_CUDA_CC": "8.7", "FAKE_CUDA_DEVICES": "1", "FAKE_CUDA_FAIL": fail}
+    variables = {**os.environ, **card, "LD_LIBRARY_PATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=variables)
+    assert done.stdout.strip() == told
 
 
 def test_a_missing_or_broken_driver_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

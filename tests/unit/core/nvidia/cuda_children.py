@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from modelwright.core.errors import ToolchainMissingError
-from modelwright.core.nvidia.cuda import CudaDevice, Event, probe_driver, probe_in_child, require_driver
+from modelwright.core.nvidia.cuda import CudaDevice, Event
+from modelwright.core.nvidia.driver import probe_driver, probe_in_child, require_driver
 
 VALUES = np.arange(10, dtype=np.float32)
 

@@ -16,11 +16,6 @@ from modelwright.core.errors import MeasurementInvalidError, ToolchainMissingErr
 from modelwright.core.nvidia.nvml import Nvml, Process, name_reasons
 
 
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_fake_driver(tmp_path_factory.mktemp("driver"))
-
-
 @pytest.fixture(autouse=True)
 def _fake(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("FAKE_")]:
