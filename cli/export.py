@@ -31,10 +31,10 @@ def export(source: str, out: str, samples: str | None, overwrite: bool, fresh: b
     NAME.program.pt2, which the torch-* targets run.
 
     An export is not made again while all that it was seen to depend on has the same content: code, files, folders,
-    variables, packages, samples. Not seen are time, chance, hardware, and what native code reads on its own; a source
-    that starts programs or asks the network is exported each time, and any with --fresh. NAME.made-from.json lists what
-    was seen. Exports of PyTorch sources are kept in the cache folder too, in at most 10 GB (MODELWRIGHT_EXPORTS_GB) and
-    a tenth of the free disk.
+    variables, packages, samples. Not seen are time, chance, hardware, edits inside installed packages, and what native
+    code reads on its own: use --fresh after these. A source that starts programs or asks the network is exported each
+    time. NAME.made-from.json lists what was seen. Exports of PyTorch sources are kept in the cache folder too, in at
+    most 10 GB (MODELWRIGHT_EXPORTS_GB) and a tenth of the free disk.
 
     \b
     Examples:

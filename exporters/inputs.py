@@ -38,6 +38,8 @@ class Inputs(Record, kw_only=True):
         local: Those that lie in the source's folder.
         missing: Those that were not found anywhere.
         working_directory: Of the export, where the source asked for it by name; else None.
+        folder: Where the source lay, if anything that it looked at is an absolute path, which may have been made from
+            it: a copy of the source would look elsewhere. Else None.
     """
 
     files: Mapping[str, str]
@@ -49,6 +51,7 @@ class Inputs(Record, kw_only=True):
     local: Sequence[str]
     missing: Sequence[str]
     working_directory: str | None
+    folder: str | None
 
 
 def name_place(path: str, folder: Path) -> str:
@@ -73,6 +76,8 @@ def find_change(inputs: Inputs, folder: Path) -> str | None:
 
 def _find_asked(inputs: Inputs, folder: Path) -> str | None:
     """Returns what has changed of the things that were asked for without reading them."""
+    if inputs.folder not in (None, str(folder)):
+        return "the source lies in another folder, and looks at files outside it"
     for place, kind in inputs.kinds.items():
         now = look_at(_find(place, folder))
         if now != kind:

@@ -52,6 +52,7 @@ _SESSION = ("_", "OLDPWD", "SHLVL", "ORT_DISABLE_TELEMETRY")
 """Variables that differ from shell to shell and decide nothing, and what a child process is given besides."""
 _VIRTUAL = ("/proc/", "/sys/", "/dev/")
 _CODE = (".py", ".pyi", ".so")
+_HARMLESS_PROGRAMS = ("ldconfig", "lscpu", "nvidia-smi", "uname")
 _HARMLESS_STARTERS = ("ctypes/util.py", "platform.py", "uuid.py")
 """Of the standard library: they start programs to ask about the system."""
 
@@ -123,6 +124,7 @@ class Trace:
             return None
         modules = sorted(self._modules | {name.partition(".")[0] for name in sys.modules}) if is_code else []
         local = find_local(modules, self.folder)
+        looked_at = (*files, *self._kinds, *self._listed)
         variables = sorted(self._variables.difference(_SESSION)) if is_code else []
         return Inputs(
             files=files,
@@ -137,6 +139,7 @@ class Trace:
                 name for name in modules if name not in sys.modules and name not in local and not is_installed(name)
             ],
             working_directory=self._start if self._asks_for_folder else None,
+            folder=str(self.folder) if is_code and any(map(_is_elsewhere, looked_at)) else None,
         )
 
     def hear(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -189,13 +192,17 @@ class Trace:
             if not self._is_ignored(str(path)):
                 self._listed.setdefault(self._name(text), path)
 
-    def _hear_program(self, *_: object) -> None:
-        if _find_asker() in ("source", "library"):
+    def _hear_program(self, program: object = None, *_: object) -> None:
+        # Whoever asks: torch compiles a source's own extensions, and its hub loads from the network.
+        harmless = isinstance(program, str) and Path(program).name in _HARMLESS_PROGRAMS
+        if _find_asker() is not None and not harmless:
             self._give_up("it starts other programs, whose reading is not seen")
 
     def _hear_network(self, _socket: object, address: object) -> None:
-        if isinstance(address, tuple) and _find_asker() in ("source", "library"):
+        if isinstance(address, tuple):
             self._give_up(f"it asks the network ({address[0]})")
+        else:
+            self._give_up("it asks another program through a socket")
 
     def _find_packages(self) -> list[str]:
         """Returns the distributions of what was imported; code that belongs to none counts as a file."""
@@ -244,6 +251,7 @@ _HEARD: Mapping[str, Callable[..., None]] = {
     "os.listdir": Trace._hear_list,  # noqa: SLF001
     "os.scandir": Trace._hear_list,  # noqa: SLF001
     "socket.connect": Trace._hear_network,  # noqa: SLF001
+    "socket.sendto": Trace._hear_network,  # noqa: SLF001
     **dict.fromkeys(
         ("os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system", "subprocess.Popen"),
         Trace._hear_program,  # noqa: SLF001
@@ -260,11 +268,38 @@ def watch(trace: Trace) -> Iterator[Trace]:
         if active:
             trace.hear(event, arguments)
 
-    class Environment(type(os.environ)):  # type: ignore[misc]  # the class has no public name
-        def __getitem__(self, key: str) -> str:
-            trace.hear_variable(key)
-            return super().__getitem__(key)  # type: ignore[no-any-return]
+    if importlib.util.find_spec("safetensors") is not None:
+        importlib.import_module("safetensors")  # before the source takes its reader from it; it is small
+    _wrap_readers(trace.note_file)
+    sys.addaudithook(hear)
+    try:
+        with _watched_variables(trace), _watched_calls(trace):
+            yield trace
+    finally:
+        active = False  # a hook stays for as long as the process
 
+
+@contextmanager
+def _watched_variables(trace: Trace) -> Iterator[None]:
+    kept = type(os.environ)
+
+    class Environment(kept):  # type: ignore[misc, valid-type]  # the class has no public name
+        def __getitem__(self, key: Any) -> Any:
+            trace.hear_variable(os.fsdecode(key))
+            return super().__getitem__(key)
+
+    environments = [getattr(os, name) for name in ("environ", "environb") if hasattr(os, name)]
+    for environment in environments:
+        environment.__class__ = Environment
+    try:
+        yield
+    finally:
+        for environment in environments:
+            environment.__class__ = kept
+
+
+@contextmanager
+def _watched_calls(trace: Trace) -> Iterator[None]:
     def watched_stat(path: Any, *args: Any, **kwargs: Any) -> os.stat_result:
         try:
             found = _stat(path, *args, **kwargs)
@@ -278,17 +313,17 @@ def watch(trace: Trace) -> Iterator[Trace]:
         trace.hear_getcwd()
         return _getcwd()
 
-    kept = type(os.environ)
-    if importlib.util.find_spec("safetensors") is not None:
-        importlib.import_module("safetensors")  # before the source takes its reader from it; it is small
-    _wrap_readers(trace.note_file)
-    sys.addaudithook(hear)
-    os.environ.__class__, os.stat, os.getcwd = Environment, watched_stat, watched_getcwd
+    abilities = (os.supports_dir_fd, os.supports_fd, os.supports_follow_symlinks)
+    kept = [able for able in abilities if _stat in able]
+    os.stat, os.getcwd = watched_stat, watched_getcwd
+    for able in kept:  # shutil asks what `os.stat` can do
+        able.add(watched_stat)
     try:
-        yield trace
+        yield
     finally:
-        active = False  # a hook stays for as long as the process
-        os.environ.__class__, os.stat, os.getcwd = kept, _stat, _getcwd
+        os.stat, os.getcwd = _stat, _getcwd
+        for able in kept:
+            able.discard(watched_stat)
 
 
 _stat, _getcwd = os.stat, os.getcwd
@@ -362,6 +397,11 @@ def _name_package(path: str) -> str | None:
         if path.startswith(folder):
             return path[len(folder) :].partition(os.sep)[0].partition(".")[0]
     return None
+
+
+def _is_elsewhere(place: str) -> bool:
+    """Whether a place is an absolute path that a source may have made from its own, as `folder / ".." / "data"`."""
+    return place.startswith(os.sep) and _name_package(place) is None and not place.startswith(("/etc/", *_OWN))
 
 
 def _is_standard(path: str) -> bool:

@@ -72,6 +72,7 @@ class Exporter:
             local=[],
             missing=[],
             working_directory=None,
+            folder=None,
         )
         return {"model": model, "inputs": encode(inputs), "opaque": self.opaque}
 

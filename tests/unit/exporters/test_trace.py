@@ -15,6 +15,7 @@ import pytest
 
 from modelwright.core.records.codec import decode, encode
 from modelwright.exporters.inputs import Inputs, find_change
+from modelwright.exporters.trace import Trace, watch
 
 RUN = """
 import json, sys
@@ -200,7 +201,14 @@ def test_what_is_asked_for_without_reading_decides(name: str, folder: Path) -> N
 
 @pytest.mark.parametrize(
     "asks",
-    ["os.environ['NET']", "os.getenv('NET')", "'NET' in os.environ", "dict(os.environ)", "[*os.environ.items()]"],
+    [
+        "os.environ['NET']",
+        "os.getenv('NET')",
+        "os.environb[b'NET']",
+        "'NET' in os.environ",
+        "dict(os.environ)",
+        "[*os.environ.items()]",
+    ],
 )
 def test_variables_decide_and_their_values_are_not_written_down(
     asks: str, folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -233,6 +241,32 @@ def test_neither_the_checkout_nor_the_working_folder_decide_by_themselves(
     shutil.rmtree(folder / "source")
     monkeypatch.chdir(folder)
     assert find_change(inputs, folder / "moved") is None
+
+
+def test_a_copy_of_a_source_that_looks_outside_its_folder_is_another(folder: Path) -> None:
+    fill(folder)
+    code = "def create(): return open(HERE.parent / 'other' / 'data.bin').read()"
+    inputs = watch_source(folder, PREAMBLE + code)
+    copy = folder / "project" / "source"
+    shutil.copytree(folder / "source", copy)
+    (folder / "project" / "other").mkdir()
+    (folder / "project" / "other" / "data.bin").write_text("another model's")
+    assert find_change(inputs, folder / "source") is None
+    assert "looks at files outside" in str(find_change(inputs, copy))
+
+
+def test_watching_leaves_the_system_as_it_was(folder: Path) -> None:
+    fill(folder)
+    code = (
+        "import os, shutil\nfrom pathlib import Path\ndef create():\n"
+        "  shutil.copytree(HERE, Path('copy'), symlinks=True)\n  shutil.rmtree('copy')\n"
+        "  assert os.environ.get('NO_SUCH') is None and 'PATH' in os.environ.copy()"
+    )
+    assert run(folder, PREAMBLE + code)[0] is None
+    before = (os.stat, os.getcwd, type(os.environ), len(os.supports_follow_symlinks))
+    with watch(Trace(folder)):
+        assert os.stat is not before[0]
+    assert (os.stat, os.getcwd, type(os.environ), len(os.supports_follow_symlinks)) == before
 
 
 def test_the_working_folder_decides_where_a_source_asks_for_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,6 +324,15 @@ def test_packages_decide_by_version_and_by_their_files(folder: Path, monkeypatch
             "import socket\ndef create():\n"
             "  try: socket.create_connection(('127.0.0.1', 9), 1)\n  except OSError: pass",
             r"the network \(127\.0\.0\.1\)",
+        ),
+        (
+            "import socket\ndef create(): socket.socket(type=socket.SOCK_DGRAM).sendto(b'', ('127.0.0.1', 9))",
+            r"the network \(127\.0\.0\.1\)",
+        ),
+        (
+            "import socket\ndef create():\n"
+            "  try: socket.socket(socket.AF_UNIX).connect('/no/such')\n  except OSError: pass",
+            "through a socket",
         ),
         (
             "from pathlib import Path\nFILE = Path(__file__).with_name('count')\nFILE.write_text('1')\n"
