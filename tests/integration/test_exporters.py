@@ -146,8 +146,7 @@ def test_two_inputs_two_outputs_and_named_outputs(factories: Path, tmp_path: Pat
     # Once more from a process of its own, whose size and modules can be seen.
     code = f"""
         import json, sys
-        from modelwright import examples, harness
-from modelwright.exporters import export, exporting
+        from modelwright.exporters import export
         again = export({str(factories) + ":two_inputs"!r}, {str(tmp_path / "again.onnx")!r})
         peak = [l for l in open("/proc/self/status") if l.startswith("VmHWM")][0]
         hashes = [again.sha256, again.source["sha256"], again.program_sha256]
