@@ -21,6 +21,7 @@ from onnx import TensorProto, helper
 from modelwright import examples, harness
 from modelwright.core.errors import BadInputError, BuildFailedError
 from modelwright.core.outputs.reference import ReferenceModel
+from modelwright.core.records.codec import encode
 from modelwright.core.records.exported import load_exported
 from modelwright.core.samples.materialize import materialize_samples
 from modelwright.core.samples.sample_set import SampleRef
@@ -508,7 +509,7 @@ def test_a_second_comparison_exports_nothing_again(tmp_path: Path, monkeypatch: 
     source = f"{tmp_path / 'digits' / 'model.py'}:create_model"
     chosen: dict[str, Any] = {"samples": tmp_path / "digits" / "samples.npz", "targets": ["ort-fp32"]}
     first = harness.compare(source, out=tmp_path / "first", effort="quick", **chosen)
-    assert first["source"]["reused"] is False
+    assert not first.source.reused
 
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("an exporting process was started")
@@ -516,11 +517,11 @@ def test_a_second_comparison_exports_nothing_again(tmp_path: Path, monkeypatch: 
     with monkeypatch.context() as patch:
         patch.setattr(exporting, "run_in_child", refuse)
         again = harness.compare(source, out=tmp_path / "first", effort="quick", **chosen)
-        assert again["source"] == first["source"] | {"reused": True}
+        assert encode(again.source) == encode(first.source) | {"reused": True}
         built = build_targets(source, out=tmp_path / "second", **chosen)
         assert built.export is not None
         assert built.export.reused
-        assert load_exported(tmp_path / "second" / "model" / "model.onnx").sha256 == first["source"]["onnx_sha256"]
+        assert load_exported(tmp_path / "second" / "model" / "model.onnx").sha256 == first.source.onnx_sha256
         with pytest.raises(AssertionError, match="was started"):
             build_targets(source, out=tmp_path / "second", **chosen, fresh=True)
     # Weights that a native library reads decide as all else does.
@@ -531,7 +532,7 @@ def test_a_second_comparison_exports_nothing_again(tmp_path: Path, monkeypatch: 
     built = build_targets(source, out=tmp_path / "second", **chosen, overwrite=True)
     assert built.export is not None
     assert not built.export.reused
-    assert built.export.model.sha256 != first["source"]["onnx_sha256"]
+    assert built.export.model.sha256 != first.source.onnx_sha256
 
 
 READERS = """
