@@ -141,10 +141,13 @@ def _require_inside(location: str, what: str) -> str:
     ONNX Runtime marks tensors that lie at an address in memory.
     """
     path, windows = PurePosixPath(location), PureWindowsPath(location)
+    is_folder = location.rpartition("/")[2] in ("", ".")  # what a path forgets and others refuse
     is_plain = not any(character in "\\*" or unicodedata.category(character)[0] == "C" for character in location)
-    if not is_plain or not path.parts or path.is_absolute() or windows.anchor or ".." in path.parts:
+    if not is_plain or is_folder or path.is_absolute() or windows.anchor or ".." in path.parts:
         shown = _show(location) or "no place"
-        raise BadInputError(f"{what} lies at {shown}, outside the model's folder", hint=_UNTRUSTED_HINT)
+        raise BadInputError(
+            f"{what} lies at {shown}, outside the model's folder or under no plain name", hint=_UNTRUSTED_HINT
+        )
     if any(part.startswith(".") for part in path.parts):
         raise BadInputError(f"{what} lies at {_show(location)}, a hidden file", hint=_UNTRUSTED_HINT)
     return str(path)

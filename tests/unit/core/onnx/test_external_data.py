@@ -78,7 +78,8 @@ OUTSIDE = [
     "", ".", "/", "//secret", "../secret", "sub/../../secret", "sub/..", "..", "./../secret", "sub/../weights.bin",
     "..\\secret", "sub\\..\\..\\secret", "\\secret", "C:\\secret", "C:secret", "c:/secret", "\\\\host\\share\\secret",
     "weights.bin\0", "weights.bin\n", "\x1b[2Jweights.bin", "weights\u202e.bin", "\ufeffweights.bin",
-    "weights\u200b.bin", "*/_ORT_MEM_ADDR_/*", "weights.bi*", "/proc/self/environ", "/dev/zero",
+    "weights\u200b.bin", "weights.bin/", "weights.bin/.", "sub/", "*/_ORT_MEM_ADDR_/*", "weights.bi*",
+    "/proc/self/environ", "/dev/zero",
 ]  # fmt: skip
 
 
