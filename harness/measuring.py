@@ -14,7 +14,7 @@ from modelwright.core.records.codec import decode, encode
 from modelwright.core.samples.sample_set import SampleRef
 from modelwright.harness.preconditions import require_gpu_for
 from modelwright.harness.progress import Progress, Silence
-from modelwright.harness.results.assemble import Context, assemble_comparison
+from modelwright.harness.results.assemble import Context, assemble_comparison, read_proved_fidelity
 from modelwright.harness.results.limits import Limits
 from modelwright.harness.results.record import Comparison, Samples, Source
 from modelwright.harness.run.effort import get_effort
@@ -94,6 +94,9 @@ def measure(
     )
     opened = [open_artifact(Path(directory)) for directory in directories]
     _require_one_source(opened)
+    source, packed_samples = _read_source(opened[0]), _read_samples(opened[0], samples)
+    for artifact in opened:
+        read_proved_fidelity(artifact)
     names = rename_duplicates([artifact.manifest.target for artifact in opened])
     chosen_baseline = _choose_baseline(names, baseline)
     artifacts = dict(zip(names, opened, strict=True))
@@ -132,8 +135,8 @@ def measure(
             region=grid_region,
             baseline=_replace_failed(chosen_baseline, names, failures) if baseline is None else chosen_baseline,
         ),
-        source=_read_source(opened[0]),
-        samples=_read_samples(opened[0], samples),
+        source=source,
+        samples=packed_samples,
         artifacts=artifacts,
         reused={},
         measurements=measurements,

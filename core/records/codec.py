@@ -60,7 +60,8 @@ _WORDS: Mapping[Any, str] = {
 }
 _PLURALS: Mapping[Any, str] = {str: "texts", int: "whole numbers", float: "numbers"}
 _BOUNDS = {"gt": "greater than", "ge": "at least", "lt": "less than", "le": "at most"}
-_FAULTS = (msgspec.ValidationError, RecursionError)
+_FAULTS = (msgspec.ValidationError, RecursionError, UnicodeEncodeError)
+"""The last for halves of surrogate pairs, which JSON can spell and UTF-8 cannot."""
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from rich import box
 from rich.cells import cell_len
@@ -30,16 +29,13 @@ _WIDER = 13
 MEDIUM = 78
 
 
-def render_comparison(
-    comparison: Comparison, console: Console, verbose: bool = False, directory: Path | None = None
-) -> None:
+def render_comparison(comparison: Comparison, console: Console, verbose: bool = False) -> None:
     """Prints a comparison.
 
     Args:
         comparison: What was measured.
         console: Where to print. Its width chooses the layout; one that is no terminal gets plain lines.
         verbose: Adds per target what does not fit the table: other percentiles, load and build times, notes.
-        directory: The folder of the results, named at the end when given.
     """
     verdict = verdict_of(comparison)
     rows = [row for target in verdict.order if (row := comparison.find(target)) is not None]
@@ -55,9 +51,6 @@ def render_comparison(
         warnings = dict.fromkeys(map(clean_text, [*comparison.warnings, *verdict.warnings]))
         for index, warning in enumerate(warnings):
             _say(console, Text.assemble(("warning: ", "yellow"), warning), above=index == 0)
-        if directory is not None:
-            files = f"Files in {clean_text(directory)}: report.html, results.json, results.csv, artifacts/"
-            _say(console, Text(files, style="dim"), above=True)
 
 
 @contextmanager

@@ -327,12 +327,24 @@ def _describe_quality(artifact: Artifact, measured: Measured) -> _Quality:
         reason = manifest.proof_reason or "the artifact was not compared with FP32"
         return _Quality(reasons=dict.fromkeys(("accuracy", "agreement", "cosine"), reason))
     return _count_quality(
-        fidelity=decode(Fidelity, proof["fidelity"], where=f"{artifact.directory / MANIFEST}: proof.fidelity"),
+        fidelity=read_proved_fidelity(artifact),
         correct=proof["correct"],
         count=proof["count"],
         correct_fp32=proof["correct_fp32"],
         emulated=bool(proof.get("emulated")),
     )
+
+
+def read_proved_fidelity(artifact: Artifact) -> Fidelity | None:
+    """Returns how an artifact follows FP32 by the proof in its manifest; None without one.
+
+    Raises:
+        BadInputError: The manifest's proof is none.
+    """
+    proof = artifact.manifest.proof
+    if proof is None:
+        return None
+    return decode(Fidelity, proof["fidelity"], where=f"{artifact.directory / MANIFEST}: proof.fidelity")
 
 
 def _count_quality(

@@ -21,6 +21,7 @@ from modelwright.harness.results.record import SCHEMA, Comparison, tell_devices_
 
 _READ = (1, SCHEMA)
 _WHAT = "results of a comparison"
+_HINT = "if a newer modelwright wrote it, update this one"
 
 
 def write_results(path: Path, comparison: Comparison) -> None:
@@ -63,7 +64,7 @@ def decode_results(values: Mapping[str, Any], *, where: str) -> Comparison:
             f"{where} cannot be read as {_WHAT}: {told}",
             hint="update modelwright, which reads the results of older versions, or measure again",
         )
-    comparison = decode(Comparison, {**values, "schema": SCHEMA}, where=where)
+    comparison = decode(Comparison, {**values, "schema": SCHEMA}, where=where, hint=_HINT)
     if schema == 1:
         comparison = replace(comparison, measurements=tell_devices_apart(comparison.measurements))
     _require_sense(comparison, where)

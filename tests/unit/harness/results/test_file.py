@@ -124,6 +124,8 @@ def test_an_unknown_schema_says_what_to_do(tmp_path: Path, schema: object) -> No
         ("measurements.0.fidelity", {"passed": True}, "measurements[0].fidelity"),
         ("measurements.0.notes", "one", "measurements[0].notes"),
         ("measurements.0.unavailable", {"p99": 5}, "measurements[0].unavailable"),
+        ("measurements.0.status", "half \udce9", "measurements[0].status"),
+        ("measurements.0.latency_ms.p50", "half \udce9", "measurements[0].latency_ms.p50"),
         ("settings.rounds", "many", "settings.rounds"),
         ("samples.evaluation.count", None, "samples.evaluation.count"),
     ],

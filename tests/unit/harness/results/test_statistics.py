@@ -47,7 +47,7 @@ def test_a_percentile_that_too_few_inferences_support_is_none_with_a_reason() ->
 def test_nothing_measured_gives_nothing() -> None:
     summary, reasons = summarize_latencies([])
     assert summary == Latency()
-    assert set(reasons) == {"mean", "p50", "p90", "p95", "p99"}
+    assert {"mean", "p50", "p90", "p95", "p99"} <= set(reasons)
 
 
 def test_correlated_inferences_count_less() -> None:
