@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy.typing as npt
 
+from modelwright.core.errors import ModelwrightError
 from modelwright.core.records.machine import Machine
 from modelwright.core.records.shapes import ShapeRange
 from modelwright.core.records.signature import Signature
@@ -28,6 +29,8 @@ Feeds = Mapping[str, Array]
 
 
 Device = Literal["cpu", "cuda"]
+
+_CUDA_MEMORY_WORDS = "out of memory"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +81,8 @@ class TargetRecord:
         uses_shapes: Whether its files depend on the ranges of the input shapes; then other ranges mean a new build.
         uses_gpu: Whether its files depend on the GPU that it is for; then another GPU means a new build.
         uses_program: Whether it is built from the source's PyTorch program, which an ONNX source does not have.
+        memory_words: How its runtime words, besides CUDA's own "out of memory", that the GPU's memory does not suffice;
+            in lower case.
     """
 
     name: str
@@ -99,6 +104,7 @@ class TargetRecord:
     uses_shapes: bool = False
     uses_gpu: bool = False
     uses_program: bool = False
+    memory_words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,6 +304,19 @@ class Target(ABC):
             )
         return Readiness.yes()
 
+    def explain_memory(self, error: BaseException) -> str | None:
+        """Returns an error's words where it, or what caused it, says that the GPU's memory does not suffice.
+
+        Args:
+            error: Of the runtime, while an artifact is loaded or run.
+        """
+        cause: BaseException | None = error
+        while cause is not None:
+            if any(words in _quote(cause).lower() for words in (_CUDA_MEMORY_WORDS, *self.record.memory_words)):
+                return _quote(error)
+            cause = cause.__cause__
+        return None
+
     @abstractmethod
     def build(self, request: BuildRequest) -> BuildResult:
         """Turns the ONNX model into the runtime's files in `request.directory`.
@@ -317,3 +336,9 @@ class Target(ABC):
         settings: RunSettings,
     ) -> AbstractContextManager[Session]:
         """Loads an artifact's files and yields a session; closes it afterwards."""
+
+
+def _quote(error: BaseException) -> str:
+    text = f"{type(error).__name__}: {error}"
+    detail = error.detail if isinstance(error, ModelwrightError) else None
+    return text if detail is None else f"{text}\n{detail}"

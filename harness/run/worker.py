@@ -26,7 +26,7 @@ from modelwright.core.records.signature import Signature
 from modelwright.core.samples.sample_set import Array, SampleRef, open_samples
 from modelwright.harness.run.device_timing import Lane, time_computations
 from modelwright.harness.run.inputs import read_inputs, read_reference_file, take_reference_row
-from modelwright.targets.contract import Computation, Device, RunSettings, Session
+from modelwright.targets.contract import Computation, Device, RunSettings, Session, Target
 from modelwright.targets.table import get_target
 
 WARM_UP_SHARE = 0.1
@@ -36,14 +36,13 @@ GPU_WARM_UP_S = 0.1
 with the inferences end to end that follow, the computation alone gets the 0.2 s that `trtexec` warms up for."""
 END_TO_END_SHARE = 0.5
 """Part of a GPU session's window for inferences end to end; the rest is for the computation alone."""
-_OUT_OF_MEMORY_WORDS = ("out of memory", "outofmemory", "alloc_failed", "failed to allocate memory")
-"""How PyTorch, TensorRT, cuBLAS and cuDNN, and ONNX Runtime word it, in lower case."""
 
 
 @dataclass
 class _State:
     """What stays loaded between calls."""
 
+    target: Target | None = None
     artifact: Artifact | None = None
     session: Session | None = None
     calls: list[Callable[[], object]] = field(default_factory=list)
@@ -93,7 +92,7 @@ def open_in_child(
     """
     settings = RunSettings(threads=threads, device=device, cuda_graph=cuda_graph, spin=spin, streams=streams)
     artifact = open_artifact(Path(directory))
-    target = get_target(artifact.manifest.target)
+    target = _state.target = get_target(artifact.manifest.target)
     inputs = read_inputs(artifact, samples, batch)
 
     started = time.perf_counter()
@@ -218,24 +217,10 @@ def _explaining_gpu_memory(failure: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if _state.gpu is None or not _tells_of_memory(error) or "the GPU is out of memory" in str(error):
+        words = None if _state.target is None else _state.target.explain_memory(error)
+        if _state.gpu is None or words is None or "the GPU is out of memory" in str(error):
             raise
-        raise explain_out_of_memory(failure, _state.gpu.memory_info(), _quote(error)) from error
-
-
-def _tells_of_memory(error: BaseException | None) -> bool:
-    """Whether an error, or what caused it, is about memory that could not be had."""
-    while error is not None:
-        if any(words in _quote(error).lower() for words in _OUT_OF_MEMORY_WORDS):
-            return True
-        error = error.__cause__
-    return False
-
-
-def _quote(error: BaseException) -> str:
-    text = f"{type(error).__name__}: {error}"
-    detail = error.detail if isinstance(error, ModelwrightError) else None
-    return text if detail is None else f"{text}\n{detail}"
+        raise explain_out_of_memory(failure, _state.gpu.memory_info(), words) from error
 
 
 def run_window(window_s: float) -> dict[str, Any]:

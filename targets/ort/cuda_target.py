@@ -37,6 +37,8 @@ _ALLOW = TargetOption(
     default=False,
     help="Accept nodes that run on the CPU because CUDA has no kernel for them; they are named either way.",
 )
+_MEMORY_WORDS = ("failed to allocate memory", "alloc_failed")
+"""The second is how cuBLAS and cuDNN say it, which ONNX Runtime calls."""
 _PROVIDER_LIBRARY = "libonnxruntime_providers_cuda.so"
 
 
@@ -178,6 +180,7 @@ class OrtCudaFp32(_OrtCudaTarget):
         run_extra="ort-cuda-run",
         min_cosine=0.99999,
         devices=("cuda",),
+        memory_words=_MEMORY_WORDS,
         options=(_ALLOW,),
     )
 
@@ -206,6 +209,7 @@ class OrtCudaFp16(_OrtCudaTarget):
         run_extra="ort-cuda-run",
         min_cosine=0.999,
         devices=("cuda",),
+        memory_words=_MEMORY_WORDS,
         options=(_ALLOW,),
     )
 

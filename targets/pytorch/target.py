@@ -236,6 +236,8 @@ def _describe(precision: str, *, compiled: bool) -> TargetRecord:
         min_cosine=_MIN_COSINE[precision],
         devices=("cuda", "cpu"),
         uses_program=True,
+        # The second is how cuBLAS and cuDNN say it, which PyTorch calls.
+        memory_words=("outofmemory", "alloc_failed"),
     )
 
 

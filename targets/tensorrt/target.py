@@ -63,6 +63,7 @@ def _make_record(flavour: Flavour, precision: str, min_cosine: float) -> TargetR
         options=flavour.options,
         uses_shapes=True,
         uses_gpu=True,
+        memory_words=("outofmemory",),
     )
 
 
