@@ -8,7 +8,6 @@ in a log, whose end is shown when the child dies.
 from __future__ import annotations
 
 import json
-import math
 import os
 import signal
 import threading
@@ -23,6 +22,8 @@ from modelwright.core.process.transport import LocalTransport, Process, Program,
 Progress = Callable[[str], None]
 
 SERVER = ("-m", "modelwright.core.process.serve")
+CALL_TIMEOUT_S = 24 * 3600.0
+"""Longer than any build that works; what hangs ends all the same."""
 REPLY_BYTES = 64 * 2**20
 """No answer of ours comes near; a longer line would only fill the memory."""
 _LOG_TAIL_LINES = 25
@@ -78,7 +79,7 @@ class Child:
         function: str,
         params: Mapping[str, Any] | None = None,
         *,
-        timeout_s: float | None = None,
+        timeout_s: float = CALL_TIMEOUT_S,
         progress: Progress | None = None,
     ) -> Any:
         """Calls `module:function(**params)` in the child and returns its JSON result.
@@ -110,27 +111,11 @@ class Child:
 
     def close(self) -> None:
         """Ends the child and everything that it started; a second call does nothing."""
-        if self._closed:
-            return
-        self._closed = True
-        try:
-            if self._turn.acquire(blocking=False):  # nobody waits for an answer: the child may leave by itself
-                try:
-                    self._process.end_input()
-                    self._process.wait(_LEAVE_S)
-                finally:
-                    self._turn.release()
-        finally:
-            self._process.kill()
-            with self._turn:
-                self._stopped = self._stopped or "it was closed"
-                self._process.close()
+        self._end(_LEAVE_S)
 
     def kill(self) -> None:
         """Ends the child at once, without waiting for what it is doing."""
-        if not self._closed:
-            self._process.kill()
-        self.close()
+        self._end(0.0)
 
     def __enter__(self) -> Self:
         return self
@@ -141,6 +126,24 @@ class Child:
         if kind is not None and not issubclass(kind, Exception):
             self.kill()  # Ctrl-C: do not wait for a build that nobody wants any more
         self.close()
+
+    def _end(self, patience_s: float) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            # Where nobody waits for an answer, the child may leave by itself.
+            if patience_s > 0 and self._turn.acquire(blocking=False):
+                try:
+                    self._process.end_input()
+                    self._process.wait(patience_s)
+                finally:
+                    self._turn.release()
+        finally:
+            self._process.kill()
+            with self._turn:
+                self._stopped = self._stopped or "it was closed"
+                self._process.close()
 
     def _exchange(self, request: bytes, deadline: _Deadline, progress: Progress | None) -> dict[str, Any]:
         """Sends a call and returns the message that ends it."""
@@ -189,6 +192,8 @@ class Child:
     def _explain_end(self) -> ModelwrightError:
         """Words the end of the answers, which mostly is that of the process."""
         code = self._process.wait(_LEAVE_S)
+        if self._closed:
+            return self._fail(f"was closed{self._during()}, before it had answered")
         if code is None:
             return self._fail(f"closed the pipe that it answers on{self._during()} and was stopped")
         return self._fail(f"crashed{self._during()}: the process {describe_exit(code)}", hint=_hint_for_exit(code))
@@ -203,11 +208,11 @@ class Child:
 
 
 class _Deadline:
-    """When to stop waiting; never without a timeout."""
+    """When to stop waiting."""
 
-    def __init__(self, timeout_s: float | None) -> None:
-        self.timeout_s = math.inf if timeout_s is None else timeout_s
-        self._at_s = time.monotonic() + self.timeout_s
+    def __init__(self, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
+        self._at_s = time.monotonic() + timeout_s
 
     @property
     def passed(self) -> bool:
@@ -224,7 +229,7 @@ def run_in_child(
     *,
     purpose: str,
     crash_error: type[ModelwrightError] = BuildFailedError,
-    timeout_s: float | None = None,
+    timeout_s: float = CALL_TIMEOUT_S,
     progress: Progress | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Any:

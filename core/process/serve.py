@@ -36,13 +36,15 @@ def main() -> None:
 
 
 def _read_calls(fd: int, calls: queue.SimpleQueue[bytes]) -> None:
-    with os.fdopen(fd, "rb") as stream:
-        for line in stream:
-            calls.put(line)
-    # Nobody is left to answer. Some runtimes crash or hang in their destructors at exit: nothing is left to save.
-    with contextlib.suppress(Exception):
-        sys.stdout.flush()
-    os._exit(0)
+    try:
+        with os.fdopen(fd, "rb") as stream:
+            for line in stream:
+                calls.put(line)
+    finally:
+        # Nobody is left to answer. Some runtimes crash or hang in their destructors at exit: nothing is left to save.
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+        os._exit(0)
 
 
 def _answer(line: bytes, replies_fd: int) -> bytes:

@@ -222,7 +222,7 @@ def test_ending_a_child_frees_the_thread_that_waits_for_it() -> None:
     time.sleep(0.3)
     child.close()
     thread.join(20)
-    assert "SIGKILL" in str(caught[0])
+    assert str(caught[0]) == "busy was closed, before it had answered"
 
 
 # Children that misbehave
@@ -268,15 +268,32 @@ def test_a_child_that_closes_its_pipe_and_lives_on_is_ended() -> None:
         assert ends(child.pid)
 
 
+def test_a_child_that_closes_all_it_has_open_is_ended() -> None:
+    with Child("closing") as child:
+        with pytest.raises(BuildFailedError, match="crashed: the process left with exit code"):
+            child.call(f"{HERE}:close_everything", timeout_s=60)
+        assert ends(child.pid)
+
+
 def test_a_fork_that_keeps_the_pipe_open_hides_no_death() -> None:
     with pytest.raises(BuildFailedError, match="SIGKILL"):
         run_in_child(f"{HERE}:leave_a_fork_behind", {}, purpose="x", timeout_s=60)
 
 
+def stop(pid: int) -> None:
+    """Stops a process and waits until all its threads have noticed."""
+    os.kill(pid, signal.SIGSTOP)
+    deadline = time.monotonic() + 10
+    for path in Path(f"/proc/{pid}/task").glob("*/stat"):
+        while path.read_text().rpartition(")")[2].split()[0] != "T":
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
 def test_a_stopped_child_blocks_nobody_past_the_limit() -> None:
     with Child("stopped") as child:
         child.call(f"{HERE}:own_pid")
-        os.kill(child.pid, signal.SIGSTOP)
+        stop(child.pid)
         with pytest.raises(BuildFailedError, match=r"did not take its parameters within 0\.3 s"):
             child.call(f"{HERE}:measure", {"text": "x" * 1_000_000}, timeout_s=0.3)
         with pytest.raises(BuildFailedError, match="cannot go on: stopped did not take its parameters"):
@@ -293,7 +310,7 @@ def test_large_parameters_arrive() -> None:
 def test_a_child_that_dies_under_its_parameters_is_told_as_dead() -> None:
     with Child("dying") as child:
         child.call(f"{HERE}:own_pid")
-        os.kill(child.pid, signal.SIGSTOP)
+        stop(child.pid)
         threading.Timer(0.3, os.kill, (child.pid, signal.SIGKILL)).start()
         with pytest.raises(BuildFailedError, match="SIGKILL"):
             child.call(f"{HERE}:measure", {"text": "x" * 1_000_000}, timeout_s=60)
@@ -316,6 +333,25 @@ def test_a_closed_child_says_so() -> None:
     child.close()
     with pytest.raises(BuildFailedError, match="cannot go on: it was closed"):
         child.call(f"{HERE}:own_pid")
+
+
+def test_too_few_descriptors_are_an_error_that_leaves_nothing_behind() -> None:
+    with Child("warming up") as child:
+        child.call(f"{HERE}:own_pid")
+    before = sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(map(int, before))
+    refusals = 0
+    for more in range(8):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + more, limits[1]))
+        try:
+            Child("starting").close()
+        except OSError:
+            refusals += 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert refusals
+    assert sorted(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
 
 
 def test_nothing_is_left_open() -> None:
@@ -361,7 +397,7 @@ def test_children_work_where_the_system_has_less() -> None:
         assert type(child._process._pipes) is PumpedPipes  # type: ignore[attr-defined]
         assert child.call(f"{HERE}:measure", {"text": "x" * 1_000_000}) == 1_000_000
         assert child.call(f"{HERE}:print_much") == "done"
-        os.kill(child.pid, signal.SIGSTOP)
+        stop(child.pid)
         with pytest.raises(BuildFailedError, match=r"did not take its parameters within 0\.3 s"):
             child.call(f"{HERE}:measure", {"text": "x" * 1_000_000}, timeout_s=0.3)
         assert ends(child.pid)
