@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ("demo", "targets", "profiles", "export", "build", "measure", "compare", "inspect", "verify", "schema")
+from modelwright.cli import main
+
+COMMANDS = tuple(main._COMMANDS)
 
 
 def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
