@@ -56,6 +56,7 @@ def print_for_long(megabytes: int) -> int:
     """Prints so many MB in blocks, slowly enough to be seen; returns how many."""
     for _ in range(megabytes):
         print("y" * 999_999, flush=True)
+        time.sleep(0.01)
     print("the very last line", flush=True)
     return megabytes
 
