@@ -10,8 +10,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
-Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]
-"""A whole number of things, bytes among them; up to what every reader of JSON keeps exact (RFC 8259)."""
+from modelwright.core.records.codec import Count as Count
+
 Figure = Annotated[float, Meta(ge=0, le=1e15)]
 """A quantity in its unit: milliseconds, joules, grams."""
 Number = Annotated[float, Meta(ge=-1e15, le=1e15)]

@@ -154,14 +154,15 @@ def describe_environment(host: Profile) -> Environment:
 def _describe_absent(
     name: str, target: str, status: Literal["skipped", "failed"], error: ModelwrightError
 ) -> Measurement:
-    """Returns the row of what has no figures, and why."""
-    record = get_target(target).record
+    """Returns the row of what has no figures, and why; an artifact's target may be one that this version lacks."""
+    record = get_target(target).record if target in target_names() else None
+    runtime, _, precision = target.partition("-")
     return Measurement(
         target=name,
-        title=record.title,
-        runtime=record.runtime,
-        precision=record.precision,
-        is_float=record.is_float,
+        title=record.title if record else target,
+        runtime=record.runtime if record else runtime,
+        precision=record.precision if record else precision,
+        is_float=record is not None and record.is_float,
         status=status,
         reason=error.message,
         hint=error.hint,
@@ -355,13 +356,19 @@ def _count_quality(
     correct_fp32: int | None = None,
     emulated: bool = False,
 ) -> _Quality:
-    reasons = {} if correct is not None else {"accuracy": "the samples have no labels"}
+    reasons = {}
+    right = max(correct or 0, correct_fp32 or 0)
+    if correct is None:
+        reasons["accuracy"] = "the samples have no labels"
+    elif right > count or count == 0:
+        reasons["accuracy"] = f"the proof counts {right} right answers of {count} samples"
+        correct = None
     if fidelity is None or fidelity.agreement is None:
         reasons["agreement"] = (fidelity and fidelity.agreement_reason) or "no output reads as class scores"
     return _Quality(
         accuracy=None if correct is None else correct / count,
         accuracy_ci95=None if correct is None else wilson_interval(correct, count),
-        accuracy_fp32=None if correct_fp32 is None else correct_fp32 / count,
+        accuracy_fp32=None if correct is None or correct_fp32 is None else correct_fp32 / count,
         evaluated=count,
         fidelity=fidelity,
         emulated=emulated,

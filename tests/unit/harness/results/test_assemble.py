@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from modelwright.core.errors import BuildFailedError, MeasurementInvalidError
+from modelwright.core.errors import BadInputError, BuildFailedError, MeasurementInvalidError
 from modelwright.core.records.artifact import Artifact, Manifest
 from modelwright.core.records.signature import Signature, TensorSpec
 from modelwright.harness.results.assemble import Absent, Context, assemble_comparison, describe_environment
@@ -99,6 +99,15 @@ def test_what_was_not_measured_is_none_with_its_reason() -> None:
     assert row.unavailable["accuracy"] == "not proved: another machine"
 
 
+@pytest.mark.parametrize(("correct", "count"), [(201, 200), (0, 0)])
+def test_an_impossible_count_is_no_accuracy(correct: int, count: int) -> None:
+    proved = artifact("ort-fp32", PROOF | {"correct": correct, "count": count, "correct_fp32": 0})
+    comparison = assemble({"ort-fp32": measured("ort-fp32", 2.0)}, artifacts={"ort-fp32": proved})
+    row = rows(comparison)["ort-fp32"]
+    assert (row.accuracy, row.accuracy_ci95, row.accuracy_fp32) == (None, None, None)
+    assert row.unavailable["accuracy"] == f"the proof counts {correct} right answers of {count} samples"
+
+
 def test_crashes_and_missing_toolchains_are_rows() -> None:
     crashed = Measured(name="ort-int8", failure=MeasurementInvalidError("it crashed", hint="look"))
     absent = [Absent(target="openvino-int8", status="failed", error=BuildFailedError("no", hint="yes"))]
@@ -107,6 +116,12 @@ def test_crashes_and_missing_toolchains_are_rows() -> None:
     assert (found["ort-int8"].status, found["ort-int8"].reason) == ("failed", "it crashed")
     assert (found["openvino-int8"].status, found["openvino-int8"].exit_code) == ("failed", 5)
     assert found["ort-fp32"].status == "measured"
+
+
+def test_an_artifact_of_a_target_that_this_version_lacks_is_a_row() -> None:
+    unknown = Measured(name="newer-int4", failure=BadInputError("this version does not know it"))
+    row = rows(assemble({"ort-fp32": measured("ort-fp32", 2.0), "newer-int4": unknown}))["newer-int4"]
+    assert (row.status, row.title, row.runtime, row.precision) == ("failed", "newer-int4", "newer", "int4")
 
 
 def test_a_baseline_that_failed_leaves_no_ratio() -> None:
