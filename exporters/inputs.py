@@ -145,9 +145,9 @@ def hash_names(folder: Path) -> str | None:
 
 def hash_package(name: str) -> str | None:
     """Returns the hash of a distribution's version and of its list of files, which holds a hash of each."""
-    try:
-        found = importlib.metadata.distribution(name)
-    except importlib.metadata.PackageNotFoundError:
+    # Not wherever this process finds modules: the exporting one looks elsewhere, and has to find the same.
+    found = next(iter(importlib.metadata.distributions(name=name, path=installed_folders())), None)
+    if found is None:
         return None
     return hash_json([found.version, hashlib.sha256((found.read_text("RECORD") or "").encode()).hexdigest()])
 

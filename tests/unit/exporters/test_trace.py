@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from modelwright.core.records.codec import decode, encode
-from modelwright.exporters.inputs import Inputs, find_change
+from modelwright.exporters.inputs import Inputs, find_change, hash_package
 from modelwright.exporters.trace import Trace, watch
 
 RUN = """
@@ -303,11 +303,20 @@ def test_packages_decide_by_version_and_by_their_files(folder: Path, monkeypatch
     installed = watch_source(folder, "import msgspec, numpy\ndef create(): return None")
     assert {"modelwright", "msgspec", "numpy"} <= set(installed.packages)
     assert not any("numpy" in place for place in installed.files)
-    for version, record in (("1.0", "net_layers.py,sha256=bbb,10\n"), ("1.1", "net_layers.py,sha256=aaa,10\n")):
+    (folder / "numpy-0.0.dist-info").mkdir()
+    (folder / "numpy-0.0.dist-info" / "METADATA").write_text(metadata.format("0.0").replace("net-layers", "numpy"))
+    monkeypatch.syspath_prepend(str(folder))
+    assert find_change(installed, folder / "source") is None, "what this process finds besides is not installed"
+
+    monkeypatch.setattr("modelwright.exporters.inputs.installed_folders", lambda: [str(site)])
+    hashes = []
+    for version, record in (("1.0", "sha256=aaa"), ("1.0", "sha256=bbb"), ("1.1", "sha256=aaa")):
         (info / "METADATA").write_text(metadata.format(version))
-        (info / "RECORD").write_text(record)
-        changed = Inputs(**{**encode(installed), "packages": {"net-layers": "0" * 64}})
-        assert find_change(changed, folder / "source") == "the package net-layers is another"
+        (info / "RECORD").write_text(f"net_layers.py,{record},10\n")
+        hashes.append(hash_package("net-layers"))
+    assert len({*hashes, None}) == 4
+    bare = Inputs(**{**encode(installed), "packages": {"net-layers": hashes[0]}})
+    assert find_change(bare, folder / "source") == "the package net-layers is another"
 
 
 @pytest.mark.parametrize(
