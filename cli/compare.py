@@ -22,6 +22,7 @@ _BASELINE = "ort-fp32"
 @options.samples_option
 @options.evaluation_option
 @options.evaluation_limit_option
+@options.task_option
 @click.option(
     "--baseline",
     metavar="TARGET",

@@ -12,6 +12,8 @@ import click
 from modelwright.cli import options
 from modelwright.cli.printing import print_json, print_line
 
+_SHOWN_CHECKS = 3
+
 
 @click.command(short_help="Show what an artifact is and how it was made.")
 @click.argument("artifact")
@@ -62,8 +64,11 @@ def _print_proof(proof: Mapping[str, Any] | None, reason: str | None) -> None:
         return
     fidelity = proof["fidelity"]
     parts = [f"on {proof['count']} samples"]
+    task = fidelity.get("task")
     if fidelity.get("agreement") is not None:
         parts.append(f"top-1 agreement {fidelity['agreement']:.2%}")
+    elif task and task["kept"] is not None and task["measure"] != "cosine":
+        parts.append(f"{task['measure']} {task['kept']:.2%}")
     if fidelity.get("cosine") is not None:
         parts.append(f"cosine {fidelity['cosine']:.6f}")
     if proof["count"] and proof.get("correct") is not None and proof.get("correct_fp32") is not None:
@@ -73,6 +78,10 @@ def _print_proof(proof: Mapping[str, Any] | None, reason: str | None) -> None:
     if proof.get("emulated"):
         parts.append(f"its graph evaluated by {proof['emulated']}; `modelwright measure` proves the artifact itself")
     _line("proof", ", ".join(parts))
+    if task:
+        _line("task", task["task"])
+        for check in task["checks"][:_SHOWN_CHECKS]:
+            _line("", f"output {check['output']}: {check['text']}")
 
 
 def _line(name: str, value: Any) -> None:

@@ -84,6 +84,12 @@ evaluation_limit_option = click.option(
     show_default=True,
     help="Judge on at most this many samples.",
 )
+task_option = click.option(
+    "--task",
+    metavar="TASK",
+    help="What the outputs mean: classes, tokens, mask, boxes, embedding, regression or other; for several outputs "
+    "logits=classes,boxes=boxes. Decides how artifacts are held against FP32. Default: found in FP32's own answers.",
+)
 profile_option = click.option(
     "-p",
     "--profile",

@@ -9,9 +9,11 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from modelwright.core.errors import BuildFailedError, ModelwrightError, ToolchainMissingError
 from modelwright.core.files import locked_folder, made_folder, scratch_directory
+from modelwright.core.outputs.tasks.roles import Role, parse_task
 from modelwright.core.records.artifact import Artifact
 from modelwright.core.records.exported import ExportedModel, record_path
 from modelwright.core.records.shapes import require_shapes_fit
@@ -48,6 +50,7 @@ def build_targets(
     targets: Sequence[str] | None = None,
     profile: str = "host",
     evaluation_limit: int = EVALUATION_LIMIT,
+    task: str | None = None,
     options: Sequence[str] = (),
     shapes: Sequence[str] = (),
     overwrite: bool = False,
@@ -64,6 +67,7 @@ def build_targets(
         targets: Names; None for all that suit the profile.
         profile: The machine they are for; may be another than this one.
         evaluation_limit: Judge on at most this many samples.
+        task: What the outputs mean: `classes`, or `logits=classes,boxes=boxes`; None finds it in FP32's answers.
         options: `NAME=VALUE`, or `TARGET:NAME=VALUE` for one target.
         shapes: `INPUT=MIN:OPT:MAX` ranges of dynamic inputs, for engines.
         overwrite: Replace artifacts that were built from other inputs.
@@ -94,6 +98,7 @@ def build_targets(
             samples=samples,
             evaluation=evaluation,
             limit=evaluation_limit,
+            tasks=parse_task(task) if task else {},
             scratch=Path(scratch),
             overwrite=overwrite,
             fresh=fresh,
@@ -127,6 +132,7 @@ def prepare(
     samples: str | Path,
     evaluation: str | Path | None,
     limit: int,
+    tasks: Mapping[str, Role],
     scratch: Path,
     overwrite: bool,
     fresh: bool,
@@ -171,6 +177,7 @@ def prepare(
             limit=limit,
             random=random,
             origins=origins,
+            tasks=tasks,
             progress=lambda text: progress.say("samples", text),
         )
     progress.finish("samples", _summarize_samples(evidence))
@@ -263,14 +270,26 @@ def summarize_build(artifact: Artifact, *, reused: bool) -> str:
     if manifest.proof is None:
         parts.append(manifest.proof_reason or "not proved")
     else:
-        fidelity = manifest.proof["fidelity"]
-        if fidelity.get("agreement") is not None:
-            parts.append(f"agreement {fidelity['agreement']:.1%}")
-        if fidelity.get("cosine") is not None:
-            parts.append(f"cosine {fidelity['cosine']:.5f}")
+        parts += describe_fidelity(manifest.proof["fidelity"])
         if manifest.proof.get("emulated"):
             parts.append("its graph evaluated by ONNX Runtime on the CPU")
     return f"{manifest.target}: {', '.join(parts)}"
+
+
+def describe_fidelity(fidelity: Mapping[str, Any]) -> list[str]:
+    """Returns how an artifact follows FP32, in the words of its task.
+
+    Args:
+        fidelity: Of a proof, in JSON values.
+    """
+    parts = []
+    if fidelity.get("agreement") is not None:
+        parts.append(f"agreement {fidelity['agreement']:.1%}")
+    elif (task := fidelity.get("task")) and task["kept"] is not None and task["measure"] != "cosine":
+        parts.append(f"{task['measure']} {task['kept']:.1%}")
+    if fidelity.get("cosine") is not None:
+        parts.append(f"cosine {fidelity['cosine']:.5f}")
+    return parts
 
 
 def _summarize_samples(evidence: Evidence) -> str:

@@ -21,6 +21,7 @@ from modelwright.core.files import (
     write_json,
     write_text,
 )
+from modelwright.core.outputs.tasks.roles import parse_task
 from modelwright.core.records.codec import decode
 from modelwright.core.records.exported import ExportedModel
 from modelwright.core.records.shapes import require_shapes_fit
@@ -63,6 +64,7 @@ def compare(
     streams: int = 1,
     region: str | None = None,
     evaluation_limit: int = EVALUATION_LIMIT,
+    task: str | None = None,
     options: Sequence[str] = (),
     shapes: Sequence[str] = (),
     limits: Limits | None = None,
@@ -91,6 +93,7 @@ def compare(
         streams: Inferences in flight on the GPU where the computation alone is timed.
         region: Of the grid, for carbon; None for the profile's.
         evaluation_limit: Judge on at most this many samples.
+        task: What the outputs mean: `classes`, or `logits=classes,boxes=boxes`; None finds it in FP32's answers.
         options: `NAME=VALUE` of targets' build options, or `TARGET:NAME=VALUE` for one target.
         shapes: `INPUT=MIN:OPT:MAX` ranges of dynamic inputs, for engines.
         limits: What a target must meet to be shipped.
@@ -139,6 +142,7 @@ def compare(
                 samples=samples,
                 evaluation=evaluation,
                 limit=evaluation_limit,
+                tasks=parse_task(task) if task else {},
                 scratch=scratch,
                 overwrite=overwrite,
                 fresh=fresh,

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal
 import numpy.typing as npt
 
 from modelwright.core.errors import ModelwrightError
+from modelwright.core.outputs.tasks.roles import OutputRole
 from modelwright.core.records.machine import Machine
 from modelwright.core.records.shapes import ShapeRange
 from modelwright.core.records.signature import Signature
@@ -128,6 +129,7 @@ class BuildRequest:
         options: A value for each of the record's options.
         shapes: Input name -> the shapes that it may have, for every input.
         program_path: The source as a saved `torch.export` program; None for a source that is no PyTorch module.
+        roles: Output -> what it means, by which a candidate is judged.
     """
 
     model_path: Path
@@ -143,6 +145,7 @@ class BuildRequest:
     options: Mapping[str, Any] = field(default_factory=dict)
     shapes: Mapping[str, ShapeRange] = field(default_factory=dict)
     program_path: Path | None = None
+    roles: Mapping[str, OutputRole] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

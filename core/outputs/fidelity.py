@@ -9,13 +9,17 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
+from itertools import repeat
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from modelwright.core.errors import BadInputError
 from modelwright.core.outputs.output_meter import OutputFidelity, OutputMeter, is_float
+from modelwright.core.outputs.tasks.judge import TaskFidelity, TaskMeter
+from modelwright.core.outputs.tasks.roles import OutputRole
 from modelwright.core.records.codec import Amount, Count, Number, Record
 
 Array = npt.NDArray[Any]
@@ -40,6 +44,7 @@ class Fidelity(Record):
         agreement: Share of rows whose top class is the reference's, over the primary output; see `find_scores`. Of a
             model without float outputs, the share of the first output's classes or flags that are equal.
         agreement_reason: Why there is no agreement.
+        task: How it serves the task; None where nobody said what the outputs mean.
     """
 
     samples: Count
@@ -48,26 +53,39 @@ class Fidelity(Record):
     cosine: Number | None
     agreement: Amount | None
     agreement_reason: str | None
+    task: TaskFidelity | None = None
 
 
 class FidelityMeter:
     """Compares inference after inference.
 
-    Memory: three float64 arrays the size of one sample's outputs.
+    Memory: some float64 arrays the size of one sample's outputs.
+
+    Args:
+        roles: What the outputs mean, from `find_roles`; None compares by value alone.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, roles: Mapping[str, OutputRole] | None = None) -> None:
+        self._tasks = None if roles is None else TaskMeter(roles)
         self._samples = 0
         self._outputs: dict[str, OutputMeter] = {}
         self._scores: str | None = None
         self._agreed = 0
         self._rows = 0
 
-    def add(self, reference: Outputs, candidate: Outputs) -> None:
-        """Takes the outputs of one inference on the same input; a missing output counts as one of another shape."""
+    def add(self, reference: Outputs, candidate: Outputs, label: int | None = None) -> None:
+        """Takes the outputs of one inference on the same input; a missing output counts as one of another shape.
+
+        Args:
+            reference: FP32's.
+            candidate: The candidate's.
+            label: The right class, where it is known.
+        """
         if not self._samples:
             self._scores = find_scores(reference) or _find_classes(reference)
         self._samples += 1
+        if self._tasks is not None:
+            self._tasks.add(reference, candidate, label)
         for name, expected in reference.items():
             expected = np.asarray(expected)
             meter = self._outputs.get(name)
@@ -84,27 +102,41 @@ class FidelityMeter:
     def result(self) -> Fidelity:
         """Returns what was seen so far."""
         outputs = tuple(meter.result() for meter in self._outputs.values())
-        floats = [output for output in outputs if output.cosine_mean is not None]
+        task = None if self._tasks is None or not self._samples else self._tasks.result()
+        # Rows that stand by rank have no cosine: two that tie change places, and nothing is lost.
+        matched = set() if task is None else set(task.detection)
+        floats = [output for output in outputs if output.cosine_mean is not None and output.name not in matched]
         worst = min(floats, key=lambda output: output.cosine_mean or 0.0, default=None)
         named = worst or min(outputs, key=lambda output: output.equal_share or 0.0, default=None)
         reason = None
         if not self._rows:
             reason = "no output reads as class scores" if self._samples else "no sample was compared"
+        agreement = self._agreed / self._rows if self._rows else None
+        if task is not None and any(output.is_float for output in outputs):
+            agreement = task.kept if task.measure == "agreement" else None
+            reason = None if agreement is not None else f"the outputs are read as {task.task}, not as classes"
         return Fidelity(
             samples=self._samples,
             outputs=outputs,
             worst_output=None if named is None else named.name,
             cosine=None if worst is None else worst.cosine_mean,
-            agreement=self._agreed / self._rows if self._rows else None,
+            agreement=agreement,
             agreement_reason=reason,
+            task=task,
         )
 
 
-def compare_outputs(reference: Iterable[Outputs], candidate: Iterable[Outputs]) -> Fidelity:
+def compare_outputs(
+    reference: Iterable[Outputs],
+    candidate: Iterable[Outputs],
+    roles: Mapping[str, OutputRole] | None = None,
+    labels: Iterable[int] | None = None,
+) -> Fidelity:
     """Compares two equally long sequences of outputs; see `FidelityMeter`."""
-    meter = FidelityMeter()
+    meter = FidelityMeter(roles)
+    known = iter(labels) if labels is not None else repeat(None)
     for expected, found in zip(reference, candidate, strict=True):
-        meter.add(expected, found)
+        meter.add(expected, found, next(known))
     return meter.result()
 
 
@@ -164,6 +196,23 @@ def explain_divergence(
         or _explain_size(fidelity, min_cosine)
         or _explain_values(fidelity, min_equal_share)
     )
+
+
+def explain_broken(fidelity: Fidelity) -> str | None:
+    """Returns why nobody would use the candidate for its task, naming output and channel; None when they would.
+
+    Args:
+        fidelity: Measured with roles.
+    """
+    task = fidelity.task
+    matched = () if task is None else task.detection
+    rest = msgspec.structs.replace(
+        fidelity, outputs=tuple(output for output in fidelity.outputs if output.name not in matched)
+    )
+    fault = _explain_broken(fidelity) or _explain_values(rest, MIN_EQUAL_SHARE)
+    if fault is not None or task is None or task.worst is None or not task.is_broken:
+        return fault
+    return f"output {task.worst.output}: {task.worst.text}"
 
 
 def _explain_broken(fidelity: Fidelity) -> str | None:

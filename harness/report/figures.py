@@ -21,7 +21,12 @@ from modelwright.harness.results.record import Comparison, Measurement, Verdict
 from modelwright.harness.results.statistics import Latency
 
 _COLORS = 6
-_QUALITY_NAMES = {"accuracy": "accuracy", "agreement": "agreement with FP32", "cosine": "cosine with FP32"}
+_QUALITY_NAMES = {
+    "accuracy": "accuracy",
+    "agreement": "agreement with FP32",
+    "kept": "kept of FP32",
+    "cosine": "cosine with FP32",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +48,7 @@ class ScatterFigure:
     """Latency against quality, drawn twice: text in a drawing shrinks with it, and a narrow screen needs its own.
 
     Attributes:
-        axis: The quality: `accuracy`, `agreement` or `cosine`.
+        axis: The quality: `accuracy`, `agreement`, `kept` or `cosine`.
         whiskers: Whether points have the intervals of their accuracy.
         colors: Runtime to the index of its colour, for the legend.
     """

@@ -224,6 +224,7 @@ def _describe_row(
         accuracy_fp32=quality.accuracy_fp32,
         evaluated=quality.evaluated,
         agreement=quality.fidelity.agreement if quality.fidelity else None,
+        kept=quality.fidelity.task.kept if quality.fidelity and quality.fidelity.task else None,
         cosine=quality.fidelity.cosine if quality.fidelity else None,
         fidelity=quality.fidelity,
         emulated=quality.emulated,
@@ -316,17 +317,24 @@ class _Quality:
 def _describe_quality(artifact: Artifact, measured: Measured) -> _Quality:
     """Returns what was found of the quality: in this run where it was asked for, else by the proof in the manifest."""
     manifest = artifact.manifest
+    proof = manifest.proof
+    packed = counted = None
     if measured.proof is not None:
         packed, counted = measured.proof.packed, measured.proof.counted
-        return _count_quality(
-            fidelity=packed.fidelity if packed else None,
-            correct=counted.correct if counted else None,
-            count=counted.count if counted else packed.count if packed else 0,
-        )
-    proof = manifest.proof
+    if counted is not None or proof is None:
+        # On samples given for this run, or on the few packed ones where nothing was proved before.
+        fidelity = packed.fidelity if packed else None
+        if proof is not None:
+            fidelity = decode(Fidelity, proof["fidelity"], where=f"{artifact.directory / MANIFEST}: proof.fidelity")
+        if counted is not None or fidelity is not None:
+            return _count_quality(
+                fidelity=fidelity,
+                correct=counted.correct if counted else None,
+                count=counted.count if counted else packed.count if packed else 0,
+            )
     if proof is None:
         reason = manifest.proof_reason or "the artifact was not compared with FP32"
-        return _Quality(reasons=dict.fromkeys(("accuracy", "agreement", "cosine"), reason))
+        return _Quality(reasons=dict.fromkeys(("accuracy", "agreement", "kept", "cosine"), reason))
     return _count_quality(
         fidelity=read_proved_fidelity(artifact),
         correct=proof["correct"],
@@ -365,6 +373,8 @@ def _count_quality(
         correct = None
     if fidelity is None or fidelity.agreement is None:
         reasons["agreement"] = (fidelity and fidelity.agreement_reason) or "no output reads as class scores"
+    if fidelity is None or fidelity.task is None or fidelity.task.kept is None:
+        reasons["kept"] = "FP32 gives no answers on these samples, or nobody said what its outputs mean"
     return _Quality(
         accuracy=None if correct is None else correct / count,
         accuracy_ci95=None if correct is None else wilson_interval(correct, count),

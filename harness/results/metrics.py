@@ -47,9 +47,19 @@ def _has_cosine(comparison: Comparison) -> bool:
     return any(row.cosine is not None for row in comparison.measured)
 
 
+def _is_kept_alone(comparison: Comparison) -> bool:
+    """Whether the task has a measure of its own: detections, an overlap, R squared; classes have their agreement."""
+    measured = comparison.measured
+    return any(row.kept is not None for row in measured) and all(row.agreement is None for row in measured)
+
+
 def _has_cosine_alone(comparison: Comparison) -> bool:
     """The terminal has one column for both: all rows have one of them or none, never one under the other's name."""
-    return _has_cosine(comparison) and all(row.agreement is None for row in comparison.measured)
+    return (
+        _has_cosine(comparison)
+        and all(row.agreement is None for row in comparison.measured)
+        and not _is_kept_alone(comparison)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -479,7 +489,7 @@ METRICS: tuple[Metric, ...] = (
             unit="%",
             show=format_percent_number,
             under="accuracy",
-            on_terminal=lambda comparison: not _has_cosine_alone(comparison),
+            on_terminal=lambda comparison: not _is_kept_alone(comparison) and not _has_cosine_alone(comparison),
         ),
         tile=Tile(place=4, label="agreement with FP32", show=format_percent, note="samples"),
         limit=Limit(
@@ -488,6 +498,21 @@ METRICS: tuple[Metric, ...] = (
             metavar="SHARE",
             help="Ship nothing that agrees less with FP32.",
             what="agreement",
+        ),
+    ),
+    Metric(
+        key="kept",
+        title="share of FP32's answers that is kept, by the measure of the task: `fidelity.task.measure`",
+        better="higher",
+        null="where FP32 gives no answer, and in proofs of earlier versions",
+        column=Column(
+            head="kept %",
+            name="kept of FP32",
+            unit="%",
+            show=format_percent_number,
+            under="accuracy",
+            on_terminal=_is_kept_alone,
+            on_page=_is_kept_alone,
         ),
     ),
     Metric(

@@ -15,6 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from modelwright.core.outputs.fidelity import Fidelity
+from modelwright.core.outputs.tasks.judge import TaskFidelity
 from modelwright.core.records.codec import Record
 from modelwright.harness.formatting import clean_text
 from modelwright.harness.kinds import Cosine, Count, Figure, LogRatio, Share
@@ -27,7 +28,7 @@ from modelwright.profiles.schema import Accelerator as Accelerator
 
 SCHEMA = 2
 
-Axis = Literal["accuracy", "agreement", "cosine"]
+Axis = Literal["accuracy", "agreement", "kept", "cosine"]
 
 
 class Source(Record, kw_only=True):
@@ -192,7 +193,7 @@ class Measurement(Record, kw_only=True):
         accuracy_ci95: Both ends of the accuracy's 95 % interval.
         accuracy_fp32: Of the FP32 source on the same samples.
         evaluated: Samples that the quality was taken on.
-        fidelity: How each output follows FP32.
+        fidelity: How each output follows FP32, and how well they serve the task that FP32 serves.
         emulated: Whether the quality is that of the graph it was built from, evaluated by ONNX Runtime.
         energy: Of an inference.
         carbon: That the energy stands for.
@@ -241,6 +242,7 @@ class Measurement(Record, kw_only=True):
     accuracy_fp32: Share | None = None
     evaluated: Count | None = None
     agreement: Share | None = None
+    kept: Share | None = None
     cosine: Cosine | None = None
     fidelity: Fidelity | None = None
     emulated: bool = False
@@ -268,6 +270,11 @@ class Measurement(Record, kw_only=True):
     @property
     def measured(self) -> bool:
         return self.status == "measured"
+
+    @property
+    def task(self) -> TaskFidelity | None:
+        """How it serves its task; None where nobody said what the outputs mean."""
+        return None if self.fidelity is None else self.fidelity.task
 
     @property
     def typical_ms(self) -> float | None:

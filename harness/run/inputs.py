@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def _read_packed_inputs(artifact: Artifact, batch: int) -> list[dict[str, Array]
             f"{artifact.directory} has no inputs packed with it", hint="give some with --samples"
         )
     arrays = read_reference_file(path)
-    rows = [take_reference_row(arrays, index)[0] for index in range(len(next(iter(arrays.values()))))]
+    rows = [take_reference_row(arrays, index).feeds for index in range(len(next(iter(arrays.values()))))]
     if batch == 1:
         return rows[:ROTATED_INPUTS]
     return [
@@ -72,8 +73,27 @@ def read_reference_file(path: Path) -> dict[str, Array]:
     return arrays
 
 
-def take_reference_row(arrays: dict[str, Array], index: int) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Returns one sample's inputs and FP32's outputs on it."""
-    feeds = {name.removeprefix("input:"): a[index] for name, a in arrays.items() if name.startswith("input:")}
-    expected = {name.removeprefix("output:"): a[index] for name, a in arrays.items() if name.startswith("output:")}
-    return {name: np.ascontiguousarray(value) for name, value in feeds.items()}, expected
+@dataclass(frozen=True, kw_only=True)
+class PackedRow:
+    """One sample packed with an artifact.
+
+    Attributes:
+        feeds: Its inputs.
+        expected: FP32's answer.
+        proved: The artifact's own answer when it was proved; empty where it never was.
+    """
+
+    feeds: dict[str, Array]
+    expected: dict[str, Array]
+    proved: dict[str, Array]
+
+
+def take_reference_row(arrays: dict[str, Array], index: int) -> PackedRow:
+    """Returns one packed sample."""
+    kinds: dict[str, dict[str, Array]] = {"input": {}, "output": {}, "proved": {}}
+    for key, array in arrays.items():
+        kind, _, name = key.partition(":")
+        if kind in kinds:
+            kinds[kind][name] = array[index]
+    feeds = {name: np.ascontiguousarray(value) for name, value in kinds["input"].items()}
+    return PackedRow(feeds=feeds, expected=kinds["output"], proved=kinds["proved"])

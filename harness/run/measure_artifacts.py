@@ -19,7 +19,7 @@ from modelwright.core.errors import (
     ToolchainMissingError,
     UsageError,
 )
-from modelwright.core.outputs.fidelity import explain_divergence
+from modelwright.core.outputs.fidelity import explain_broken
 from modelwright.core.records.artifact import Artifact, verify_files
 from modelwright.core.samples.sample_set import SampleRef
 from modelwright.harness.meters.gpu_bench import GpuBench, OnGpu, open_bench
@@ -238,13 +238,19 @@ def _finish(
 
 
 def _require_proved(proof: Proof | None, runner: ArtifactRunner) -> None:
-    """Refuses the speed of an artifact whose numbers are wrong here: another CPU, another version, a damaged file."""
+    """Refuses the speed of an artifact whose answers are wrong here: another CPU, another version, a damaged file.
+
+    One that was proved keeps its proof: the packed samples are too few to prove it again, and only say whether it
+    answers here as it did then.
+    """
     if proof is None or proof.packed is None:
         return
-    fault = explain_divergence(proof.packed.fidelity, min_cosine=runner.min_cosine)
+    fault = explain_broken(proof.packed.fidelity)
     if fault is not None:
         raise MeasurementInvalidError(
-            f"{runner.name} runs, but its outputs on this machine do not follow FP32: {fault}",
+            f"{runner.name} runs, but does not answer here as it did when it was proved: {fault}"
+            if proof.packed.as_proved
+            else f"{runner.name} runs, but its outputs on this machine do not follow FP32: {fault}",
             hint="do not ship it to machines like this one; compare the runtime's version with the manifest's",
         )
 

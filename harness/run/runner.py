@@ -20,7 +20,6 @@ from modelwright.harness.run.effort import Effort
 from modelwright.harness.run.interleave import Window
 from modelwright.harness.run.told import Finished, Opened, Proof
 from modelwright.targets.contract import Device
-from modelwright.targets.table import get_target
 
 LOAD_TIMEOUT_S = 600.0
 HANG_FACTOR = 50.0
@@ -81,11 +80,6 @@ class ArtifactRunner:
         )
         if bench is not None:
             bench.pids.add(self._child.pid)
-
-    @property
-    def min_cosine(self) -> float:
-        """Under which the artifact is not following FP32."""
-        return get_target(self._artifact.manifest.target).record.min_cosine
 
     def open(self, samples: SampleRef | None) -> Opened:
         """Loads the artifact and runs it once."""

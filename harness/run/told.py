@@ -71,10 +71,15 @@ class Finished(Record, kw_only=True):
 
 
 class Packed(Record, kw_only=True):
-    """The comparison with the FP32 outputs packed with the artifact."""
+    """The comparison with the answers packed with the artifact.
+
+    Attributes:
+        as_proved: Whether with its own of when it was proved; else with FP32's.
+    """
 
     fidelity: Fidelity
     count: Count
+    as_proved: bool = False
 
 
 class Counted(Record, kw_only=True):

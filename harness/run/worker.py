@@ -19,7 +19,8 @@ from typing import Any
 from modelwright.core.errors import MeasurementInvalidError, ModelwrightError, ToolchainMissingError
 from modelwright.core.nvidia.cuda import CudaDevice
 from modelwright.core.nvidia.driver import explain_out_of_memory
-from modelwright.core.outputs.fidelity import FidelityMeter, count_correct
+from modelwright.core.outputs.fidelity import compare_outputs, count_correct
+from modelwright.core.outputs.tasks.roles import OutputRole, find_roles
 from modelwright.core.records.artifact import Artifact, open_artifact
 from modelwright.core.records.codec import decode, encode
 from modelwright.core.records.signature import Signature
@@ -332,19 +333,25 @@ def finish_in_child() -> dict[str, Any]:
 
 
 def prove_on_reference() -> dict[str, Any] | None:
-    """Compares the loaded artifact with the FP32 outputs packed with it; None when none are packed."""
+    """Compares the loaded artifact with the answers packed with it; None when none are packed.
+
+    Where it was proved, its answers are held against its own of then: a few samples cannot prove it again, but they
+    show whether it answers here as it did there. Else they are held against FP32's.
+    """
     assert _state.artifact is not None
     assert _state.session is not None
     path = _state.artifact.reference_path
     if path is None:
         return None
-    meter = FidelityMeter()
     arrays = read_reference_file(path)
-    count = len(next(iter(arrays.values())))
-    for index in range(count):
-        feeds, expected = take_reference_row(arrays, index)
-        meter.add(expected, _state.session.run(feeds))
-    return {"fidelity": encode(meter.result()), "count": count}
+    rows = [take_reference_row(arrays, index) for index in range(len(next(iter(arrays.values()))))]
+    proof = _state.artifact.manifest.proof
+    is_proved = proof is not None and all(row.proved for row in rows)
+    expected = [row.proved if is_proved else row.expected for row in rows]
+    known = proof.get("roles") if proof is not None else None
+    roles = find_roles(expected) if known is None else decode(dict[str, OutputRole], known)
+    fidelity = compare_outputs(expected, (_state.session.run(row.feeds) for row in rows), roles)
+    return {"fidelity": encode(fidelity), "count": len(rows), "as_proved": is_proved}
 
 
 def check_samples_in_child(samples: dict[str, Any], signature: dict[str, Any]) -> None:

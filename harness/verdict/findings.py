@@ -84,7 +84,13 @@ def loses_nothing(row: Measurement, reference: Measurement | None, comparison: C
             return False
     if row.agreement is not None:
         return not is_worse(row.agreement, 1.0, max(step, SHARE_RESOLUTION))
+    if row.task is not None:
+        return row.task.severity <= _NOTHING
     return known or (row.cosine is not None and not is_worse(row.cosine, 1.0, COSINE_RESOLUTION))
+
+
+_NOTHING = 0.1
+"""Severity of a loss that is a tenth of what nobody would notice."""
 
 
 def is_worse(value: float | None, other: float | None, resolution: float) -> bool:
@@ -96,6 +102,6 @@ def is_worse(value: float | None, other: float | None, resolution: float) -> boo
 
 def quality_resolution(axis: Axis | None, count: int | None) -> float:
     """Returns the difference on the axis that is still a tie: one sample, where samples are counted."""
-    if axis == "cosine":
+    if axis in ("cosine", "kept"):
         return COSINE_RESOLUTION
     return 1 / count if count else SHARE_RESOLUTION

@@ -29,6 +29,8 @@ RELAXED_AGREEMENT = 0.98
 MIN_AGREEMENT_WITH_ACCURACY = 0.90
 """With labels, the accuracy decides; but equal accuracy with other answers to a tenth of the samples is luck."""
 
+RELAXED_SEVERITY = 1.5
+"""Half of the way from what nobody would notice to what is broken: taken only as `RELAXED_AGREEMENT` is."""
 MIN_COSINE = 0.999
 
 SIZE_RESOLUTION = 1.02
@@ -56,12 +58,14 @@ def find_reference(comparison: Comparison) -> Measurement | None:
 
 
 def choose_axis(measured: Sequence[Measurement], reference: Measurement | None, *, labels: bool) -> Axis | None:
-    """Chooses what quality means here: accuracy where there are labels, else agreement with FP32, else cosine."""
+    """Chooses what quality means here: accuracy where there are labels, else agreement, else what the task keeps."""
     others = [row for row in measured if row is not reference] or measured
     if labels and any(row.accuracy is not None for row in others):
         return "accuracy"
     if any(row.agreement is not None for row in others):
         return "agreement"
+    if any(row.kept is not None for row in others):
+        return "kept"
     return "cosine" if any(row.cosine is not None for row in others) else None
 
 
@@ -95,15 +99,15 @@ def find_candidates(
     speeds: Speeds,
 ) -> tuple[list[Measurement], bool]:
     """Returns the rows whose quality may ship, and whether the agreement limit had to be lowered for it."""
-    strict = [row for row in measured if _may_ship(row, axis, reference, comparison, MIN_AGREEMENT)]
-    if axis != "agreement" or reference is None or any(speeds.is_faster(row, reference) for row in strict):
+    strict = [row for row in measured if _may_ship(row, axis, reference, comparison, relaxed=False)]
+    if axis == "accuracy" or reference is None or any(speeds.is_faster(row, reference) for row in strict):
         return strict, False
-    relaxed = [row for row in measured if _may_ship(row, axis, reference, comparison, RELAXED_AGREEMENT)]
+    relaxed = [row for row in measured if _may_ship(row, axis, reference, comparison, relaxed=True)]
     return (relaxed, True) if any(speeds.is_faster(row, reference) for row in relaxed) else (strict, False)
 
 
 def _may_ship(
-    row: Measurement, axis: Axis | None, reference: Measurement | None, comparison: Comparison, min_agreement: float
+    row: Measurement, axis: Axis | None, reference: Measurement | None, comparison: Comparison, *, relaxed: bool
 ) -> bool:
     """Whether a row's quality is good enough to ship. FP32's always is; what was not judged never is."""
     if row.limits_missed:
@@ -118,7 +122,11 @@ def _may_ship(
         # One sample is no loss, even where it is more than a point because there are few of them.
         loses = is_worse(row.accuracy, best, max(MAX_ACCURACY_LOSS, one_sample))
         differs = row.agreement is not None and row.agreement < MIN_AGREEMENT_WITH_ACCURACY - EPSILON
-        return row.accuracy is not None and not loses and not differs
+        broken = row.task is not None and row.task.is_broken
+        return row.accuracy is not None and not loses and not differs and not broken
+    if row.task is not None:
+        return row.task.severity <= (RELAXED_SEVERITY if relaxed else 1.0)
+    min_agreement = RELAXED_AGREEMENT if relaxed else MIN_AGREEMENT
     if axis == "agreement":
         return row.agreement is not None and row.agreement >= min(min_agreement, 1 - one_sample) - EPSILON
     return row.cosine is not None and row.cosine >= MIN_COSINE

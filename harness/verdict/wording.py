@@ -15,6 +15,7 @@ from modelwright.harness.formatting import (
 )
 
 if TYPE_CHECKING:
+    from modelwright.core.outputs.tasks.judge import TaskFidelity
     from modelwright.harness.results.record import Measurement
     from modelwright.harness.results.statistics import SpeedRatio
     from modelwright.harness.verdict.findings import Findings
@@ -24,6 +25,15 @@ MAX_REJECTED = 2
 
 NOTABLY_SMALLER = 1.2
 MUCH_SMALLER = 1.6
+
+KEPT_WORDS = {
+    "agreement": "agreement with FP32",
+    "detections": "FP32's detections kept",
+    "overlap": "overlap with FP32's mask",
+    "cosine": "cosine with FP32's vectors",
+    "R squared": "FP32's variation followed",
+}
+"""Measure of a task -> how its share reads."""
 
 
 def write_sentence(findings: Findings) -> str:
@@ -76,11 +86,18 @@ def describe_loss(row: Measurement, findings: Findings) -> str:
         points = f"{format_significant((best - row.accuracy) * 100, 2)} points of accuracy"
         lost = f" ({round((best - row.accuracy) * count)} of {count} samples)" if count else ""
         return f"loses {points}{lost}"
-    if findings.axis != "cosine" and row.agreement is not None:
+    if row.agreement is not None and row.agreement < 1.0 and (row.task is None or _is_about_answers(row.task)):
         return f"gives FP32's answer only in {format_percent(row.agreement)}{of_count}"
+    if row.task is not None and row.task.worst is not None:
+        return f"loses too much: output {row.task.worst.output}: {row.task.worst.text}"
     if row.cosine is not None:
         return f"follows FP32 only to a cosine of {format_cosine(row.cosine)}"
     return "has no quality figure, so nothing says that it follows FP32"
+
+
+def _is_about_answers(task: TaskFidelity) -> bool:
+    """Whether the worst finding is that other answers are given, which the agreement says more shortly."""
+    return task.worst is None or task.worst.measure == "flips"
 
 
 def _ship_sentence(findings: Findings, measured: list[Measurement]) -> str:
@@ -121,6 +138,8 @@ def _quality_phrase(row: Measurement, findings: Findings) -> str:
     best = findings.fp32_accuracy(row)
     if row.accuracy is not None and findings.axis == "accuracy":
         parts.append(_accuracy_phrase(row.accuracy, best, count))
+    if not parts and row.task is not None and row.task.kept is not None:
+        parts.append(f"{KEPT_WORDS[row.task.measure]} {format_percent(row.task.kept)}")
     if not parts and row.cosine is not None:
         parts.append(f"cosine with FP32 {format_cosine(row.cosine)}")
     return ", ".join(parts)

@@ -18,6 +18,7 @@ from typing import Any
 from modelwright.core.errors import BadInputError, BuildFailedError, ModelwrightError, ToolchainMissingError
 from modelwright.core.files import hash_json, scratch_directory, staged_directory
 from modelwright.core.outputs.reference import read_reference
+from modelwright.core.outputs.tasks.roles import OutputRole
 from modelwright.core.process.child import Progress, run_in_child
 from modelwright.core.records.artifact import (
     MANIFEST,
@@ -38,7 +39,7 @@ from modelwright.core.records.signature import Signature
 from modelwright.core.samples.sample_set import SampleRef, SampleSet, open_samples
 from modelwright.targets.building.choices import BuildChoices
 from modelwright.targets.building.evidence import Evidence
-from modelwright.targets.building.prove import describe_conditions, pack_reference, prove
+from modelwright.targets.building.prove import describe_conditions, prove
 from modelwright.targets.contract import BuildRequest, Target
 from modelwright.targets.readiness import Readiness, find_distributions, package_versions
 from modelwright.targets.table import get_target
@@ -114,8 +115,9 @@ def build(
         started = time.monotonic()
         built = _build_in_staging(target, exported, evidence, machine, choice, staging, scratch, report)
         build_s = time.monotonic() - started
-        proof, reason = prove(target, built, staging, exported, evidence, host, threads, report)
-        pack_reference(staging / REFERENCE, exported.signature, evidence)
+        proof, reason = prove(
+            target, built, staging, exported, evidence, host, threads, report, answers=staging / REFERENCE
+        )
         size_bytes = measure_size(staging)
         write_manifest(
             staging,
@@ -229,6 +231,7 @@ def _build_in_staging(
             "calibration": encode(evidence.calibration),
             "tuning": encode(evidence.tuning),
             "reference": str(evidence.reference / "tuning"),
+            "roles": encode(evidence.roles),
             "options": dict(choice.options),
             "shapes": encode(choice.shapes),
             "scratch": scratch,
@@ -254,6 +257,7 @@ def build_in_child(
     calibration: dict[str, Any] | None,
     tuning: dict[str, Any] | None,
     reference: str,
+    roles: dict[str, Any],
     options: dict[str, Any],
     shapes: dict[str, Any],
     scratch: str,
@@ -272,6 +276,7 @@ def build_in_child(
         calibration=_open_part(calibration, parsed) if uses_samples else None,
         tuning=_open_part(tuning, parsed) if uses_samples else None,
         reference=read_reference(Path(reference)) if tuning and uses_samples else None,
+        roles=decode(dict[str, OutputRole], roles),
         scratch=Path(scratch),
         shared=Path(shared),
         progress=progress,
@@ -311,7 +316,7 @@ def _prove_again(
     if proof is not None and all(proof.get(name) == value for name, value in conditions.items()):
         return artifact
     built = {"model_file": manifest.model_file, "recipe": dict(manifest.recipe), "requires": dict(manifest.requires)}
-    renewed, reason = prove(target, built, artifact.directory, exported, evidence, host, threads, report)
+    renewed, reason = prove(target, built, artifact.directory, exported, evidence, host, threads, report, answers=None)
     if renewed is None and proof is not None:
         return artifact  # it cannot run here: what was proved when it was built still says on which samples
     return write_manifest(artifact.directory, replace(manifest, proof=renewed, proof_reason=reason))

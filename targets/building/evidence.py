@@ -7,13 +7,14 @@ does so on the tuning part, and the evaluation part only judges.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from msgspec.structs import replace
 
 from modelwright.core.errors import BadInputError
+from modelwright.core.outputs.tasks.roles import OutputRole, Role, find_roles
 from modelwright.core.process.child import Progress, run_in_child
 from modelwright.core.records.codec import decode, encode
 from modelwright.core.records.exported import ExportedModel
@@ -35,6 +36,7 @@ class Evidence:
         described: Part -> path, count, SHA-256, whether labelled; for manifests and results.
         reference: Folder with FP32's outputs for `tuning` and `evaluation`, each in a folder of its name.
         random: Whether the samples are noise that the user asked for by name.
+        roles: Output -> what it means, found in FP32's outputs on the evaluation samples or said by the user.
     """
 
     calibration: SampleRef | None
@@ -43,6 +45,7 @@ class Evidence:
     described: Mapping[str, Any]
     reference: Path
     random: bool
+    roles: Mapping[str, OutputRole] = field(default_factory=dict)
 
     @property
     def sampled_shapes(self) -> dict[str, list[list[int]]]:
@@ -65,6 +68,7 @@ def prepare_evidence(
     limit: int = EVALUATION_LIMIT,
     random: bool = False,
     origins: Mapping[str, str] | None = None,
+    tasks: Mapping[str, Role] | None = None,
     progress: Progress | None = None,
 ) -> Evidence:
     """Checks and splits the samples and computes FP32's outputs on them, in a child process.
@@ -77,6 +81,7 @@ def prepare_evidence(
         limit: Judge on at most this many samples.
         random: Whether the samples are noise.
         origins: Path that was opened -> what the user called it, for the manifest.
+        tasks: Output -> its task, as the user said it; see `roles.parse_task`.
         progress: Takes a line about what is going on.
 
     Raises:
@@ -104,11 +109,13 @@ def prepare_evidence(
             "signature": encode(exported.signature),
             "parts": encode(parts),
             "reference": str(scratch),
+            "tasks": dict(tasks or {}),
         },
         purpose=f"reading the samples and running {exported.model_path.name} in FP32",
         crash_error=BadInputError,
         progress=progress,
     )
+    roles = decode(dict[str, OutputRole], described.pop("roles"), where="what the outputs mean")
     (scratch / "shared").mkdir(parents=True, exist_ok=True)
     for part in described.values():
         if part is not None and origins:
@@ -120,14 +127,24 @@ def prepare_evidence(
         described=described,
         reference=scratch,
         random=random,
+        roles=roles,
     )
 
 
 def describe_in_child(
-    model_path: str, signature: dict[str, Any], parts: dict[str, Any], reference: str, progress: Progress
+    model_path: str,
+    signature: dict[str, Any],
+    parts: dict[str, Any],
+    reference: str,
+    tasks: dict[str, Role],
+    progress: Progress,
 ) -> dict[str, Any]:
-    """Child side of `prepare_evidence`: returns part -> path, count, SHA-256, labelled; None for an empty part."""
-    from modelwright.core.outputs.reference import write_reference
+    """Child side of `prepare_evidence`.
+
+    Returns:
+        Part -> path, count, SHA-256, whether labelled, None for an empty part; and `roles`, what the outputs mean.
+    """
+    from modelwright.core.outputs.reference import read_reference, write_reference
 
     parsed = decode(Signature, signature)
     described: dict[str, Any] = {}
@@ -148,4 +165,8 @@ def describe_in_child(
         if name != "calibration":
             progress(f"running FP32 on {samples.count} {name} samples")
             write_reference(Path(model_path), samples, Path(reference) / name)
-    return described
+    judged = described["evaluation"]
+    if judged is None:
+        return described | {"roles": {}}
+    answers = read_reference(Path(reference) / "evaluation")
+    return described | {"roles": encode(find_roles(answers, tasks=tasks, labelled=judged["labels"]))}

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from modelwright.core.errors import BuildFailedError
-from modelwright.core.outputs.fidelity import Fidelity, FidelityMeter, count_correct, explain_divergence
+from modelwright.core.outputs.fidelity import Fidelity, FidelityMeter, count_correct, explain_broken
 from modelwright.core.outputs.reference import ReferenceModel, read_reference
+from modelwright.core.outputs.tasks.roles import OutputRole
 from modelwright.core.process.child import Progress, run_in_child
 from modelwright.core.records.codec import decode, encode
 from modelwright.core.records.exported import ExportedModel
@@ -46,6 +47,8 @@ def prove(
     host: Machine,
     threads: int,
     report: Progress,
+    *,
+    answers: Path | None,
 ) -> tuple[dict[str, Any] | None, str | None]:
     """Compares an artifact with FP32 on the evaluation samples.
 
@@ -58,6 +61,7 @@ def prove(
         host: This machine.
         threads: To run it with.
         report: Takes a line about what is going on.
+        answers: Where to pack a few samples with FP32's answers and the artifact's; None leaves them as they are.
 
     Returns:
         The proof for the manifest, or None and why there is none.
@@ -69,11 +73,15 @@ def prove(
     emulation = built.get("emulation")
     name = target.record.name
     if not readiness.ok and emulation is None:
+        if answers is not None:
+            pack_reference(answers, exported.signature, evidence)
         return None, f"not proved: {readiness.reason}; `modelwright measure` proves it on the device"
     shared = {
         "signature": encode(exported.signature),
         "evaluation": encode(evidence.evaluation),
         "reference": str(evidence.reference / "evaluation"),
+        "roles": encode(evidence.roles),
+        "answers": None if answers is None else str(answers),
         "threads": threads,
     }
     if readiness.ok:
@@ -100,7 +108,7 @@ def prove(
             timeout_s=PROOF_TIMEOUT_S,
         )
     assert isinstance(proof, dict)
-    fault = explain_divergence(decode(Fidelity, proof["fidelity"]), min_cosine=target.record.min_cosine)
+    fault = explain_broken(decode(Fidelity, proof["fidelity"]))
     if fault is not None:
         raise BuildFailedError(
             f"{name} was built, but its outputs do not follow FP32: {fault}",
@@ -120,6 +128,7 @@ def describe_conditions(evidence: Evidence, host: Machine, threads: int) -> dict
         "samples_sha256": evidence.described["evaluation"]["sha256"],
         "host": encode(host),
         "threads": threads,
+        "roles": encode(evidence.roles),
     }
 
 
@@ -132,37 +141,58 @@ def prove_in_child(
     signature: dict[str, Any],
     evaluation: dict[str, Any],
     reference: str,
+    roles: dict[str, Any],
+    answers: str | None,
     threads: int,
 ) -> dict[str, Any]:
     """Child side of a proof: fidelity, and accuracy where there are labels, on consecutive evaluation samples."""
     parsed = decode(Signature, signature)
     settings = RunSettings(threads=threads, device=device)
     with get_target(target).load(Path(directory), model_file, recipe, parsed, settings) as session:
-        proof = _compare(session.run, parsed, evaluation, reference)
+        proof = _compare(session.run, parsed, evaluation, reference, roles, answers)
     return proof | {"emulated": None, "device": device}
 
 
 def prove_emulation_in_child(
-    path: str, signature: dict[str, Any], evaluation: dict[str, Any], reference: str, threads: int
+    path: str,
+    signature: dict[str, Any],
+    evaluation: dict[str, Any],
+    reference: str,
+    roles: dict[str, Any],
+    answers: str | None,
+    threads: int,
 ) -> dict[str, Any]:
     """Child side of a proof by emulation: ONNX Runtime evaluates the graph on the CPU."""
     with ReferenceModel(path, threads=threads, config=_AS_WRITTEN) as model:
-        proof = _compare(model.run, decode(Signature, signature), evaluation, reference)
+        proof = _compare(model.run, decode(Signature, signature), evaluation, reference, roles, answers)
     version = package_versions("onnxruntime").get("onnxruntime", "of unknown version")
     return proof | {"emulated": f"onnxruntime {version} on the CPU", "device": "cpu"}
 
 
-def _compare(run: _Run, signature: Signature, evaluation: Mapping[str, Any], reference: str) -> dict[str, Any]:
+def _compare(
+    run: _Run,
+    signature: Signature,
+    evaluation: Mapping[str, Any],
+    reference: str,
+    roles: Mapping[str, Any],
+    answers: str | None,
+) -> dict[str, Any]:
+    """Compares consecutive answers with FP32's, counts right ones, and packs the first few."""
     samples = open_samples(decode(SampleRef, evaluation), signature, checked=True)
     expected = read_reference(Path(reference))
-    meter = FidelityMeter()
+    meter = FidelityMeter(decode(dict[str, OutputRole], roles))
+    packed = _Pack()
     correct = {"artifact": 0, "fp32": 0}
     for index, feeds in enumerate(samples.feeds()):
         outputs = run(feeds)
-        meter.add(expected[index], outputs)
+        label = None if samples.labels is None else int(samples.labels[index])
+        meter.add(expected[index], outputs, label)
+        packed.add(feeds, expected[index], outputs)
         if samples.labels is not None:
             correct["artifact"] += count_correct(outputs, samples.labels[index])
             correct["fp32"] += count_correct(expected[index], samples.labels[index])
+    if answers is not None:
+        packed.write(Path(answers))
     labelled = samples.labels is not None
     return {
         "fidelity": encode(meter.result()),
@@ -172,21 +202,42 @@ def _compare(run: _Run, signature: Signature, evaluation: Mapping[str, Any], ref
     }
 
 
+class _Pack:
+    """A few samples with FP32's answers and the artifact's own, by which a device knows that it answers as it did here.
+
+    Arrays by name: `input:NAME`, `output:NAME` (FP32's) and `proved:NAME` (the artifact's when it was proved).
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[str, list[Array]] = {}
+        self._bytes = 0
+        self._is_full = False
+
+    def add(self, feeds: Feeds, expected: Mapping[str, Array], found: Mapping[str, Array] | None) -> None:
+        """Takes a sample, until there are enough, or too many bytes, or one has another shape."""
+        if self._is_full:
+            return
+        parts = (("input", feeds), ("output", expected), ("proved", found or {}))
+        row = {f"{kind}:{name}": np.asarray(value) for kind, values in parts for name, value in values.items()}
+        self._bytes += sum(value.nbytes for value in row.values())
+        fits = all(name in self._rows and value.shape == self._rows[name][0].shape for name, value in row.items())
+        if self._rows and (self._bytes > REFERENCE_BYTES or not fits):
+            self._is_full = True  # outputs of varying shape cannot be stacked; the first ones are enough
+            return
+        for name, value in row.items():
+            self._rows.setdefault(name, []).append(value)
+        self._is_full = len(next(iter(self._rows.values()))) >= REFERENCE_SAMPLES
+
+    def write(self, path: Path) -> None:
+        """Writes what was taken."""
+        np.savez(path, **{name: np.stack(values) for name, values in self._rows.items()})  # type: ignore[arg-type]
+
+
 def pack_reference(path: Path, signature: Signature, evidence: Evidence) -> None:
-    """Writes a few evaluation samples with FP32's outputs next to the model: `input:NAME`, `output:NAME`."""
+    """Packs samples with FP32's answers alone, for an artifact that nothing here could run."""
     samples = open_samples(evidence.evaluation, signature, checked=True)
     expected = read_reference(evidence.reference / "evaluation")
-    packed: dict[str, list[Any]] = {}
-    used_bytes = 0
+    packed = _Pack()
     for index, feeds in enumerate(samples.feeds(limit=REFERENCE_SAMPLES)):
-        row = {f"input:{name}": value for name, value in feeds.items()}
-        row |= {f"output:{name}": np.asarray(value) for name, value in expected[index].items()}
-        used_bytes += sum(value.nbytes for value in row.values())
-        if index and used_bytes > REFERENCE_BYTES:
-            break
-        if packed and any(value.shape != packed[name][0].shape for name, value in row.items()):
-            break  # outputs of varying shape cannot be stacked; the first ones are enough
-        for name, value in row.items():
-            packed.setdefault(name, []).append(value)
-    stacked: dict[str, Any] = {name: np.stack(values) for name, values in packed.items()}
-    np.savez(path, **stacked)
+        packed.add(feeds, expected[index], None)
+    packed.write(path)

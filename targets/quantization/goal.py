@@ -11,18 +11,13 @@ from dataclasses import asdict, dataclass
 from enum import IntEnum
 from typing import Any
 
-from modelwright.core.outputs.fidelity import Fidelity, explain_divergence
+from modelwright.core.outputs.fidelity import Fidelity, explain_broken
+from modelwright.core.outputs.tasks.judge import TaskFidelity
 
-_GOOD_COSINE = 0.999
-"""Mean cosine of the worst output from which nothing more is tried: 4.5 % error in norm, 0.2 % in energy."""
-_FAIR_COSINE = 0.99
-"""From here, 14 % error in norm, speed counts for more than what layers in float would still win."""
-_LEAST_AGREEMENT = 0.98
-"""Share of labelled samples that have to keep FP32's top class: one near-tie in 64 is no reason to give up speed."""
 _CLEARLY = 0.5
 """Share of the error that has to go before a change that costs speed, or that is not understood, is worth it."""
-_FREE_COSINE_LOSS = 0.0005
-"""A change that costs no more, and no level, costs nothing."""
+_FREE_LOSS = 0.1
+"""Severity that a change may cost which costs no level: a tenth of what nobody would notice."""
 _BROKEN_ERROR = 1000.0
 """What the error of a broken candidate counts as: more than any that gives numbers."""
 
@@ -33,11 +28,11 @@ class Level(IntEnum):
     BROKEN = 0
     """It does not build or run, or its outputs are of another shape, not finite, or always the same."""
     POOR = 1
-    """Layers go back to float until it is fair, whatever speed that costs up to half the work."""
+    """Broken for the task. Layers go back to float until it is fair, whatever speed that costs up to half the work."""
     FAIR = 2
-    """Layers go back to float only where few of them make it good."""
+    """Some would notice. Layers go back to float only where few of them make it good."""
     GOOD = 3
-    """Nothing more is tried."""
+    """Nobody who uses the model for its task would notice. Nothing more is tried."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,59 +40,57 @@ class Figures:
     """How closely a candidate follows FP32 on the samples that it is judged on.
 
     Attributes:
-        cosine: Mean cosine of the worst float output; None without float outputs.
-        error: Energy of the difference as a share of the energy of FP32's output, of several the worst; without float
-            outputs the share of elements that differ. None for a broken candidate.
-        agreement: Share of samples with FP32's top class; None where samples have no labels, as the largest element
-            of an embedding means nothing. Integer outputs are classes or flags, with labels or without.
+        severity: Of the worst finding, see `Check.severity`: up to 1 good, from 2 on broken. None for a candidate that
+            does not run.
+        error: What is left to mend: the worst finding, and what all of them come to. None likewise.
+        kept: Share of FP32's answers that is kept, by the task's own measure.
+        measure: What that measure is.
+        finding: The worst finding in words.
         samples: Samples compared.
-        fault: Why the candidate is broken.
+        fault: Why the candidate gives no answers.
     """
 
-    cosine: float | None
+    severity: float | None
     error: float | None
-    agreement: float | None
+    kept: float | None
+    measure: str
+    finding: str | None
     samples: int
     fault: str | None = None
 
     @staticmethod
     def broken(fault: str) -> Figures:
         """Returns the figures of a candidate that does not build or does not run."""
-        return Figures(cosine=None, error=None, agreement=None, samples=0, fault=fault)
+        return Figures(severity=None, error=None, kept=None, measure="", finding=None, samples=0, fault=fault)
 
     @staticmethod
-    def from_fidelity(fidelity: Fidelity, *, labelled: bool) -> Figures:
-        """Takes what the goal looks at out of a comparison with FP32.
-
-        Args:
-            fidelity: The comparison.
-            labelled: Whether the samples have labels: FP32's top class is then the answer.
-        """
-        floats = [output.relative_l2_error for output in fidelity.outputs if output.is_float]
-        # An output without a relative error has energy where FP32's has none.
-        errors = [1.0 if value is None else value**2 for value in floats]
-        if not floats:
-            errors = [1.0 - (output.equal_share or 0.0) for output in fidelity.outputs]
-        fault = explain_divergence(fidelity, min_cosine=-1.0, min_equal_share=0.0)
+    def from_fidelity(fidelity: Fidelity) -> Figures:
+        """Takes what the goal looks at out of a comparison with FP32, measured with roles."""
+        task = fidelity.task
+        severity = None if task is None else task.severity
+        fault = explain_broken(fidelity)
+        if task is not None and fault is not None and task.is_broken and task.worst is not None:
+            # Wrong answers are answers: putting layers back to float may mend them. What has no answers is broken.
+            fault = None if fault.endswith(task.worst.text) else fault
+        if task is None or severity is None:
+            severity = 0.0 if fault is None else math.inf
         return Figures(
-            cosine=fidelity.cosine,
-            error=None if fault else max(errors, default=0.0),
-            agreement=fidelity.agreement if labelled or not floats else None,
+            severity=None if fault else severity,
+            error=None if fault else severity + _mean_severity(task),
+            kept=fidelity.agreement if task is None or not task.checks else task.kept,
+            measure="agreement" if task is None or not task.checks else task.measure,
+            finding=None if task is None or task.worst is None else f"output {task.worst.output}: {task.worst.text}",
             samples=fidelity.samples,
             fault=fault,
         )
 
     @property
     def level(self) -> Level:
-        if self.fault is not None:
+        if self.fault is not None or self.severity is None:
             return Level.BROKEN
-        # One sample of a few that differs is a close call, which proves nothing.
-        least = min(_LEAST_AGREEMENT, 1 - 1 / max(self.samples, 1))
-        if self.agreement is not None and self.agreement < least:
-            return Level.POOR
-        if self.cosine is None or self.cosine >= _GOOD_COSINE:
+        if self.severity <= 1.0:
             return Level.GOOD
-        return Level.FAIR if self.cosine >= _FAIR_COSINE else Level.POOR
+        return Level.FAIR if self.severity < 2.0 else Level.POOR
 
     @property
     def rank(self) -> tuple[Level, float]:
@@ -112,7 +105,9 @@ class Figures:
 
     def loses_nothing(self, against: Figures) -> bool:
         """Whether it is as good as others for all that these samples can tell."""
-        return self.level >= against.level and (against.cosine or 0.0) - (self.cosine or 0.0) <= _FREE_COSINE_LOSS
+        if self.severity is None or against.severity is None:
+            return self.level >= against.level
+        return self.level >= against.level and self.severity - against.severity <= _FREE_LOSS
 
     def gain_over(self, before: Figures) -> float:
         """Returns how much of another candidate's error is gone; 0 for a broken one."""
@@ -121,31 +116,32 @@ class Figures:
         return (_BROKEN_ERROR if before.error is None else before.error) - self.error
 
     def describe(self) -> str:
-        """Returns for instance `cosine 0.99912, agreement 98.4%`."""
+        """Returns for instance `agreement 98.4%, output logits: channel 3 of 10 carries 1.2 % noise`."""
         if self.fault is not None:
             return self.fault
-        parts = [] if self.cosine is None else [f"cosine {self.cosine:.5f}"]
-        parts += [] if self.agreement is None else [f"agreement {self.agreement:.1%}"]
+        parts = [] if self.kept is None else [f"{self.measure} {self.kept:.1%}"]
+        parts += [] if self.finding is None else [self.finding]
         return ", ".join(parts) or "no figures"
 
     def to_dict(self) -> dict[str, Any]:
         return {"level": self.level.name.lower(), **asdict(self)}
 
 
+def _mean_severity(task: TaskFidelity | None) -> float:
+    checks = () if task is None else task.checks
+    return sum(check.severity for check in checks) / len(checks) if checks else 0.0
+
+
 def describe_goal() -> Mapping[str, Any]:
-    """Returns the goal for a manifest: the levels by name, and what each asks for."""
-    return {
-        "good": {"cosine": _GOOD_COSINE, "agreement": _LEAST_AGREEMENT},
-        "fair": {"cosine": _FAIR_COSINE, "agreement": _LEAST_AGREEMENT},
-    }
+    """Returns the goal for a manifest: the levels by name, and the severity of the worst finding that each allows."""
+    return {"good": {"severity": 1.0}, "fair": {"severity": 2.0}}
 
 
 def explain_miss(figures: Figures) -> str | None:
     """Returns a sentence for the user about a candidate that is shipped without being good; None for a good one."""
     if figures.level is Level.GOOD:
         return None
-    asked = f"{figures.describe()} on {figures.samples} samples, where a cosine of {_GOOD_COSINE} "
-    asked += f"and an agreement of {_LEAST_AGREEMENT:.0%} are wanted"
+    seen = f"on {figures.samples} samples: {figures.describe()}"
     if figures.level is Level.FAIR:
-        return f"it follows FP32 less closely than wanted: {asked}"
-    return f"no way of quantizing reaches the goal: {asked}; compare its accuracy before shipping it"
+        return f"it follows FP32 less closely than wanted {seen}"
+    return f"no way of quantizing reaches the goal {seen}; compare its accuracy before shipping it"

@@ -8,6 +8,7 @@ from typing import Any
 
 from modelwright.core.outputs.fidelity import compare_outputs
 from modelwright.core.outputs.reference import ReferenceModel
+from modelwright.core.outputs.tasks.roles import OutputRole, find_roles
 from modelwright.core.samples.sample_set import SampleSet
 from modelwright.targets.contract import Array, BuildRequest, Feeds
 from modelwright.targets.graphs.files import find_external_files
@@ -27,12 +28,14 @@ class Judge:
         samples: The tuning samples; the calibration samples where there are none.
         part: Which of them: `tuning` or `calibration`.
         reference: FP32's outputs, one mapping a sample: as many samples judge.
+        roles: What the outputs mean.
         model_bytes: Size of the FP32 model with its weights: what a trial costs goes with it.
     """
 
     samples: SampleSet
     part: str
     reference: Sequence[Outputs]
+    roles: Mapping[str, OutputRole]
     model_bytes: int = 0
 
     @staticmethod
@@ -49,7 +52,8 @@ class Judge:
                 reference = [model.run(feeds) for feeds in samples.feeds(count)]
         files = [request.model_path.parent / name for name in find_external_files(request.model_path)]
         size = sum(file.stat().st_size for file in (request.model_path, *files))
-        return Judge(samples=samples, part=part, reference=reference[:count], model_bytes=size)
+        roles = request.roles or find_roles(reference, labelled=samples.labels is not None)
+        return Judge(samples=samples, part=part, reference=reference[:count], roles=roles, model_bytes=size)
 
     def judge(self, run: Callable[[Iterable[Feeds]], Iterable[Outputs]], limit: int | None = None) -> Figures:
         """Runs a candidate sample by sample and returns how closely it follows FP32.
@@ -59,8 +63,9 @@ class Judge:
             limit: Judge on no more samples than these.
         """
         reference = self.reference[:limit]
-        fidelity = compare_outputs(reference, run(self.samples.feeds(len(reference))))
-        return Figures.from_fidelity(fidelity, labelled=self.samples.labels is not None)
+        found = run(self.samples.feeds(len(reference)))
+        labels = None if self.samples.labels is None else map(int, self.samples.labels)
+        return Figures.from_fidelity(compare_outputs(reference, found, self.roles, labels))
 
     def to_dict(self) -> dict[str, Any]:
         return {"part": self.part, "samples": len(self.reference)}

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from modelwright.core.errors import BuildFailedError
+from modelwright.core.outputs.tasks.roles import OutputRole
 from modelwright.core.records.machine import Machine
 from modelwright.core.records.signature import Signature, TensorSpec
 from modelwright.core.samples.sample_set import SampleRef, open_samples
@@ -25,8 +26,8 @@ SIGNATURE = Signature(
     inputs=(TensorSpec(name="x", dtype="float32", shape=("n", 2)),),
     outputs=(TensorSpec(name="y", dtype="float32", shape=("n", 2)),),
 )
-GOOD, FAIR, POOR = 0.001, 0.01, 0.1
-"""Energies of an error (of FP32's 1) that make a candidate good, fair and poor: cosines of 0.9995, 0.995 and 0.95."""
+GOOD, FAIR, POOR = 0.001, 0.05, 0.5
+"""Energies of an error (of FP32's 1) that make a candidate good, fair and poor: noise of 0.1 %, 5 % and 50 %."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,9 @@ def judge(tmp_path: Path) -> Judge:
     rows = np.random.default_rng(0).standard_normal((40, 2)).astype(np.float32)
     np.savez(tmp_path / "s.npz", x=rows)
     samples = open_samples(SampleRef(path=tmp_path / "s.npz", part="all"), SIGNATURE)
-    return Judge(samples=samples, part="tuning", reference=[{"y": feeds["x"]} for feeds in samples.feeds()])
+    reference = [{"y": feeds["x"]} for feeds in samples.feeds()]
+    roles = {"y": OutputRole(name="y", role="regression", why="two numbers", axis=1)}
+    return Judge(samples=samples, part="tuning", reference=reference, roles=roles)
 
 
 def run(quantizer: Quantizer[Way, Model], judge: Judge | None, **changes: Any) -> Found[Way, Model]:
@@ -120,8 +123,7 @@ def test_the_first_group_with_a_good_one_ends_the_search_and_its_best_is_taken(j
     assert names(found) == ["a", "b", "c", "d"]
     assert (found.candidate.name, found.kept, found.ended_by) == ("c", (), "goal")
     assert found.figures is not None
-    assert found.figures.error == pytest.approx(GOOD / 2, rel=1e-4)
-    assert found.figures.cosine == pytest.approx((1 + GOOD / 2) ** -0.5, rel=1e-6)
+    assert found.figures.kept == pytest.approx(1 - GOOD / 2, rel=0.3), "R squared of the worst of two channels"
     assert found.notes() == []
 
 
@@ -227,7 +229,7 @@ def test_layers_go_back_in_the_candidate_that_the_runtime_names(judge: Judge) ->
 def test_another_way_to_run_is_looked_at_where_a_candidate_is_not_good(judge: Judge) -> None:
     class TwoWays(FakeQuantizer):
         def other_ways(self, model: Model) -> Iterable[Model]:
-            return [Model(model.error / 100)]
+            return [Model(GOOD)]
 
     found = run(TwoWays([[Way("a", POOR), Way("b", GOOD)]]), judge)
     assert names(found) == ["a", "b"]

@@ -1,0 +1,288 @@
+"""Answers chosen among classes: one a sample, one a position or one a pixel.
+
+What counts is whether the answer is FP32's: overall, corrected for chance, and for each class. Few samples cannot count
+one flip in a hundred, so flips are also estimated from how close FP32's own answers are and how large the error is.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from modelwright.core.outputs.tasks.checks import Z_ONE_SIDED, Check, bound_share
+from modelwright.core.outputs.tasks.roles import OutputRole
+from modelwright.core.outputs.tasks.values import format_share
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
+
+ESTIMATE_WEIGHT = 200.0
+"""Rows that the estimate of flips counts for beside those that were seen: of some thousand rows, counting decides."""
+FLIPS = (0.01, 0.10)
+"""Share of other answers than FP32's: good, broken."""
+LABELLED_FLIPS = (0.05, 0.15)
+"""The same where labels decide: as right as FP32 with other answers to a tenth of the samples is still luck."""
+ACCURACY_LOSS = (0.005, 0.03)
+"""Points of accuracy lost: good, broken."""
+_MANY_LABELS = 2000
+MASK_FLIPS = (0.02, 0.10)
+KAPPA_LOSS = (0.05, 0.4)
+"""1 - Cohen's kappa: agreement beyond chance. Landis and Koch (1977) call 0.6 the least that is substantial."""
+RECALL_LOSS = (0.05, 0.2)
+"""Share of a class's rows that are lost, at least, with 95 % confidence."""
+MIN_CLASS_ROWS = 5
+LEAST_CHANGING_SHARE = 0.002
+"""An answer that differs from the usual one in fewer rows than that is one that never changes."""
+_MOST_MARGINS = 2**16
+_LIKELY = 0.02
+_CLASSES_COUNTED = 4096
+"""Of larger vocabularies, recall by class is not kept; the tail has too few rows to say anything."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassFidelity:
+    """How far the answers are FP32's.
+
+    Attributes:
+        rows: Answers compared.
+        agreement: Share that is the same; a tie with FP32's best class is the same.
+        estimated_flips: Share of other answers that margins and errors lead one to expect.
+        kappa: Cohen's; None where FP32's answer never changes.
+        worst_class: The class whose rows are lost most, with at least `MIN_CLASS_ROWS` of them; None without one.
+        worst_recall: Share of its rows that are found.
+        answers: Classes that FP32 ever answers with.
+    """
+
+    rows: int
+    agreement: float
+    estimated_flips: float
+    kappa: float | None
+    worst_class: int | None
+    worst_recall: float | None
+    worst_rows: int
+    answers: int
+
+
+class ClassMeter:
+    """Counts answers over one output of class scores."""
+
+    def __init__(self, role: OutputRole) -> None:
+        self.role = role
+        self._rows = 0
+        self._agreed = 0
+        self._expected: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+        self._found: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+        self._hits: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+        self._labelled = self._right_lost = self._right_won = 0
+        self._margins: list[Floats] = []
+        self._kept = 0
+        self._error_energy = 0.0
+        self._error_count = 0
+
+    def add(self, expected: Array, found: Array, label: int | None = None) -> None:
+        """Takes FP32's scores and the candidate's, of the same shape; rows that FP32 leaves NaN are skipped.
+
+        Args:
+            expected: FP32's.
+            found: The candidate's.
+            label: The right class, where the sample says it and the output gives one answer.
+        """
+        wanted, have = self._to_rows(expected), self._to_rows(found)
+        sound = np.isfinite(wanted).any(axis=1) & ~np.isnan(wanted).any(axis=1)
+        wanted, have = wanted[sound], have[sound]
+        if not len(wanted):
+            return
+        classes = wanted.shape[1]
+        if not self._hits.size:
+            kept = min(classes, _CLASSES_COUNTED)
+            self._expected, self._found, self._hits = (np.zeros(kept, np.int64) for _ in range(3))
+        legible = np.asarray(~np.isnan(have).any(axis=1))
+        answer = np.argmax(np.where(np.isnan(wanted), -np.inf, wanted), axis=1)
+        given = np.argmax(np.where(np.isnan(have), -np.inf, have), axis=1)
+        rows = np.arange(len(wanted))
+        agreed = legible & (wanted[rows, given] >= wanted[rows, answer])
+        # A tie is FP32's own choice too: it counts as the class that FP32 names.
+        given = np.where(agreed, answer, given)
+        if label is not None and len(wanted) == 1:
+            right, still = bool(answer[0] == label), bool(given[0] == label and legible[0])
+            self._labelled += 1
+            self._right_lost += right and not still
+            self._right_won += still and not right
+        self._rows += len(wanted)
+        self._agreed += int(np.count_nonzero(agreed))
+        size = len(self._hits)
+        for counts, chosen in ((self._expected, answer), (self._found, given), (self._hits, answer[agreed])):
+            counts += np.bincount(chosen[chosen < size], minlength=size)
+        self._note_margins(wanted, have, answer, rows)
+
+    def _note_margins(self, wanted: Floats, have: Floats, answer: Array, rows: Array) -> None:
+        """Notes how far FP32's answer is ahead of its next class, and by how much the candidate is off in that."""
+        if wanted.shape[1] < 2:
+            return
+        others = wanted.copy()
+        others[rows, answer] = -np.inf
+        second = np.argmax(others, axis=1)
+        likely = np.ones(len(wanted), np.bool_)
+        if self.role.is_probability:
+            # Where the next class is out of the question, the logarithm of its probability is all rounding.
+            likely = wanted[rows, second] > _LIKELY
+            wanted, have = _to_logits(wanted), _to_logits(have)
+        margin = wanted[rows, answer] - wanted[rows, second]
+        with np.errstate(invalid="ignore"):
+            error = have[rows, answer] - have[rows, second] - margin
+        usable = np.isfinite(margin) & np.isfinite(error)
+        self._error_energy += float(np.square(error[usable & likely]).sum())
+        self._error_count += int(np.count_nonzero(usable & likely))
+        if self._kept < _MOST_MARGINS:
+            self._margins.append(margin[usable][: _MOST_MARGINS - self._kept])
+            self._kept += len(self._margins[-1])
+
+    def _to_rows(self, value: Array) -> Floats:
+        axis = -1 if self.role.axis is None else self.role.axis
+        moved = np.moveaxis(np.asarray(value, np.float64), axis, -1)
+        return moved.reshape(-1, moved.shape[-1])
+
+    def result(self) -> ClassFidelity | None:
+        """Returns what was counted; None when no row could be."""
+        if not self._rows:
+            return None
+        agreement = self._agreed / self._rows
+        chance = float((self._expected / self._rows) @ (self._found / self._rows))
+        constant = self._rows - int(self._expected.max(initial=0)) <= LEAST_CHANGING_SHARE * self._rows
+        kappa = None if constant or chance >= 1.0 else (agreement - chance) / (1 - chance)
+        worst, recall, rows = None, None, 0
+        counted = np.flatnonzero(self._expected >= MIN_CLASS_ROWS)
+        if counted.size:
+            bounds = [bound_share(self._hits[c], self._expected[c], upper=True) for c in counted]
+            worst = int(counted[int(np.argmin(bounds))])
+            rows = int(self._expected[worst])
+            recall = float(self._hits[worst] / rows)
+        return ClassFidelity(
+            rows=self._rows,
+            agreement=agreement,
+            estimated_flips=self._estimate_flips(),
+            kappa=kappa,
+            worst_class=worst,
+            worst_recall=recall,
+            worst_rows=rows,
+            answers=int(np.count_nonzero(self._expected)),
+        )
+
+    def _estimate_flips(self) -> float:
+        """Returns the mean chance that an error as large as those seen turns an answer: P(N(0, s) > margin)."""
+        if not self._error_count or not self._error_energy:
+            return 0.0
+        sigma = math.sqrt(self._error_energy / self._error_count)
+        margins = np.concatenate(self._margins)
+        chances = [0.5 * math.erfc(margin / (sigma * math.sqrt(2))) for margin in margins[:4096]]
+        return float(np.mean(chances)) if chances else 0.0
+
+    def kept(self) -> float | None:
+        """Returns the share of answers that are FP32's."""
+        return self._agreed / self._rows if self._rows else None
+
+    def checks(self) -> list[Check]:
+        """Returns the findings: flips, agreement beyond chance, the class that loses most."""
+        seen = self.result()
+        if seen is None:
+            return []
+        name = self.role.name
+        is_mask = self.role.role == "mask"
+        good, broken = MASK_FLIPS if is_mask else LABELLED_FLIPS if self._labelled else FLIPS
+        flips = (seen.rows * (1 - seen.agreement) + ESTIMATE_WEIGHT * seen.estimated_flips) / (
+            seen.rows + ESTIMATE_WEIGHT
+        )
+        what = {"mask": "pixels", "tokens": "positions"}.get(self.role.role, "samples")
+        differing = seen.rows - round(seen.agreement * seen.rows)
+        checks = [
+            Check(
+                output=name,
+                measure="flips",
+                value=flips,
+                good=good,
+                broken=broken,
+                text=f"{differing} of {seen.rows} {what} get another class than FP32's "
+                f"({format_share(seen.estimated_flips)} expected from margins and errors)",
+            )
+        ]
+        if seen.kappa is not None and seen.rows >= 20:
+            # What chance may have done is taken off: a bound of the agreement, not the agreement itself.
+            slack = bound_share(seen.agreement * seen.rows, seen.rows, upper=True) - seen.agreement
+            scale = (1 - seen.kappa) / max(1 - seen.agreement, 1e-12)
+            checks.append(
+                Check(
+                    output=name,
+                    measure="kappa",
+                    value=max(0.0, (1 - seen.kappa) - slack * scale),
+                    good=KAPPA_LOSS[0],
+                    broken=KAPPA_LOSS[1],
+                    text=f"agreement beyond chance (Cohen's kappa) is {seen.kappa:.3f}",
+                )
+            )
+        if seen.worst_class is not None and seen.worst_recall is not None:
+            bound = bound_share(seen.worst_recall * seen.worst_rows, seen.worst_rows, upper=True)
+            checks.append(
+                Check(
+                    output=name,
+                    measure="recall",
+                    value=1 - bound,
+                    good=RECALL_LOSS[0],
+                    broken=RECALL_LOSS[1],
+                    text=f"class {seen.worst_class} is found in {round(seen.worst_recall * seen.worst_rows)} of the "
+                    f"{seen.worst_rows} {what} where FP32 finds it",
+                )
+            )
+        if self._labelled:
+            checks.append(self._check_accuracy())
+        return checks
+
+    def _check_accuracy(self) -> Check:
+        """Holds the accuracy against FP32's on the same samples; what chance may have done is taken off (McNemar)."""
+        lost, won, count = self._right_lost, self._right_won, self._labelled
+        drop = (lost - won) / count
+        deviation = math.sqrt(max(lost + won - (lost - won) ** 2 / count, 0.0)) / count
+        return Check(
+            output=self.role.name,
+            measure="accuracy",
+            value=max(0.0, drop - Z_ONE_SIDED * deviation if count < _MANY_LABELS else drop),
+            good=ACCURACY_LOSS[0],
+            broken=ACCURACY_LOSS[1],
+            text=f"accuracy changes by {-100 * drop:+.2g} points: of {count} labelled samples {lost} right answers are "
+            f"lost and {won} won",
+        )
+
+
+class EqualMeter:
+    """Counts equal answers of a model that gives classes or flags themselves, and no scores."""
+
+    def __init__(self, role: OutputRole) -> None:
+        self.role = role
+        self._equal = self._count = 0
+
+    def add(self, expected: Array, found: Array) -> None:
+        """Takes FP32's answers and the candidate's, of the same shape."""
+        self._equal += int(np.count_nonzero(np.asarray(expected) == np.asarray(found)))
+        self._count += int(np.size(expected))
+
+    def kept(self) -> float | None:
+        """Returns the share of answers that are FP32's."""
+        return self._equal / self._count if self._count else None
+
+    def checks(self) -> list[Check]:
+        """Returns the finding."""
+        if not self._count:
+            return []
+        differing = self._count - self._equal
+        text = f"{differing} of {self._count} answers are others than FP32's"
+        value = bound_share(differing, self._count, upper=False)
+        good, broken = FLIPS
+        return [Check(output=self.role.name, measure="flips", value=value, good=good, broken=broken, text=text)]
+
+
+def _to_logits(probabilities: Floats) -> Floats:
+    """Returns the logarithms, in which an error is alike wherever it happens; far below 1e-7 they are rounding."""
+    return np.asarray(np.log(np.clip(probabilities, 1e-7, 1.0)))

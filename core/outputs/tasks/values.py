@@ -1,0 +1,355 @@
+"""How closely an output's numbers follow FP32's, channel by channel, against what FP32's own vary over the samples.
+
+One number over a whole output is no evidence: boxes in pixels drown their scores, a constant grid drowns the motion
+that is added to it, and a mask of -1e9 drowns everything. So each channel is held against its own variation.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from modelwright.core.outputs.tasks.checks import Check, as_loss
+from modelwright.core.outputs.tasks.roles import OutputRole
+from modelwright.core.outputs.tasks.signs import is_sentinel
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
+
+LEAST_SAMPLES = 4
+"""Under it, variation over samples says nothing: the spread over positions stands in for it."""
+_CONSTANT_SHARE = 1e-5
+"""A channel that varies by less than this share of its size is constant up to rounding in float32."""
+_CONSTANT_TOLERANCE = 0.01
+"""An error of this share of a constant channel's size counts as noise as large as a signal."""
+_UNIT_FLOOR_SHARE = 0.1
+"""Channels of one unit (the classes of one head) count as varying by at least this share of what they vary on average:
+the tail of a class that never comes up is not what a user looks at."""
+_PROBABILITY_FLOOR = 0.01
+"""Nor is a probability's third digit."""
+_PLACE_FLOOR_SHARE = 0.1
+PLACE_LIMITS = (0.1, 1.0)
+"""Noise of one slice along another axis: good, broken. Of many slices one is noisy by chance, so more is let pass."""
+_SAMPLED_VALUES = 2**16
+_ROBUST_LEEWAY = 10.0
+"""Noise against the typical instead of the mean square deviation is this much larger where values are heavy-tailed."""
+_MAD_TO_SIGMA = 1.4826
+
+NOISE_LIMITS = {
+    "classes": (0.02, 0.5),
+    "tokens": (0.02, 0.5),
+    "mask": (0.02, 0.5),
+    "boxes": (0.02, 0.5),
+    "embedding": (0.02, 0.3),
+    "regression": (0.01, 0.15),
+    "other": (0.01, 0.15),
+}
+"""Task -> noise that is good, noise that is broken: shares of a channel's variance (1 - R squared). Where answers are
+chosen from the numbers, the task's own checks decide and noise only finds what is dead."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelNoise:
+    """Noise of the channels of one output.
+
+    Attributes:
+        noise: float64 [channels]: energy of the error as a share of FP32's variation.
+        place: Noise of the worst slice along another axis, each channel in its own unit: a border, a head, a position.
+        place_text: Which slice that is; None where there is no other axis.
+        robust: Noise of the worst channel against typical deviations; None where they do not say anything.
+        pooled: Of all channels together, each in its own unit.
+        unlike: Values that are masked, NaN or infinite in one and not in the other.
+        count: Values compared.
+    """
+
+    noise: Floats
+    place: float
+    place_text: str | None
+    robust: float | None
+    robust_channel: int
+    pooled: float
+    unlike: int
+    count: int
+
+
+class ValueMeter:
+    """Sums over one float output, an inference at a time.
+
+    Memory: four float64 arrays of one sample's size, and up to 2**16 sampled pairs.
+    """
+
+    def __init__(self, role: OutputRole) -> None:
+        self.role = role
+        self._samples = 0
+        self._shape: tuple[int, ...] | None = None
+        self._fixed: _ElementSums | None = None
+        self._channels: _ChannelSums | None = None
+        self._unlike = 0
+        self._values = 0
+        self._pairs: list[tuple[Floats, Floats]] = []
+        self._picked: npt.NDArray[np.int64] | None = None
+
+    def add(self, expected: Array, found: Array) -> None:
+        """Takes FP32's output and the candidate's, of the same shape."""
+        wanted, have = np.asarray(expected, np.float64), np.asarray(found, np.float64)
+        odd = ~np.isfinite(wanted) | is_sentinel(wanted, self.role.sentinel)
+        broken = ~np.isfinite(have) | is_sentinel(have, self.role.sentinel)
+        same = odd & broken & (np.isnan(wanted) == np.isnan(have))
+        same &= np.isnan(wanted) | (np.sign(wanted) == np.sign(have))
+        self._unlike += int(np.count_nonzero((odd | broken) & ~same))
+        self._values += wanted.size
+        usable = ~odd & ~broken
+        reference = np.where(usable, wanted, 0.0)
+        with np.errstate(over="ignore"):
+            error = np.where(usable, have - wanted, 0.0)
+        if self._shape is None:
+            self._shape = wanted.shape
+            self._fixed = _ElementSums(wanted.shape)
+            size = max(1, wanted.size)
+            generator = np.random.default_rng(0)
+            self._picked = np.sort(generator.choice(size, min(size, _SAMPLED_VALUES // 16), replace=False))
+        if self._channels is None:
+            self._channels = _ChannelSums()
+        self._channels.add(*(self._by_channel(value) for value in (usable, reference, error)))
+        if self._fixed is not None:
+            if wanted.shape == self._shape:
+                self._fixed.add(usable, reference, error)
+                self._sample(usable, reference, error)
+            else:
+                self._fixed = None
+        self._samples += 1
+
+    def _sample(self, usable: Array, reference: Floats, error: Floats) -> None:
+        if len(self._pairs) < 16 and self._picked is not None and self._picked.size:
+            picked = self._picked
+            masked = np.where(usable.ravel()[picked], reference.ravel()[picked], np.nan)
+            self._pairs.append((masked, error.ravel()[picked]))
+
+    def _by_channel(self, value: Array) -> Array:
+        axis = self.role.axis
+        if axis is None or axis >= value.ndim:
+            return value.reshape(1, -1)
+        return np.moveaxis(value, axis, 0).reshape(value.shape[axis], -1)
+
+    def result(self) -> ChannelNoise:
+        """Returns the noise of every channel."""
+        assert self._channels is not None, "nothing was compared"
+        sums = self._channels
+        if self._fixed is not None and self._samples >= LEAST_SAMPLES:
+            counts, energy, variation = self._fixed.sums()
+            count, error, size, spread = (
+                self._by_channel(value).sum(axis=1) for value in (counts, self._fixed.error, energy, variation)
+            )
+        else:
+            count, error, size, spread = sums.count, sums.error, sums.energy, sums.variation()
+        floor = self._find_floor(count, size, spread, sums)
+        noise = np.where(error > 0, error / np.maximum(np.maximum(spread, floor), 1e-300), 0.0)
+        pooled = float(np.average(noise, weights=count)) if count.sum() else 0.0
+        robust, channel = self._robust(floor / np.maximum(count, 1))
+        place, place_text = self._find_worst_place(np.maximum(spread, floor) / np.maximum(count, 1))
+        return ChannelNoise(
+            noise=noise,
+            place=place,
+            place_text=place_text,
+            robust=robust,
+            robust_channel=channel,
+            pooled=pooled,
+            unlike=self._unlike,
+            count=self._values,
+        )
+
+    def _find_worst_place(self, variance: Floats) -> tuple[float, str | None]:
+        """Returns the noise of the worst slice along the axes that are not the channels'.
+
+        Args:
+            variance: Of each channel, that makes their values comparable.
+        """
+        if self._fixed is None or self._samples < LEAST_SAMPLES or self._shape is None:
+            return 0.0, None
+        shape, axis = self._shape, self.role.axis
+        unit = np.maximum(variance, 1e-300)
+        scale = (
+            unit.reshape([-1 if index == axis else 1 for index in range(len(shape))]) if axis is not None else unit[0]
+        )
+        error, spread = self._fixed.error / scale, self._fixed.variation / scale
+        worst, text = 0.0, None
+        for other in range(1, len(shape)):
+            if other == axis or shape[other] < 2:
+                continue
+            rest = tuple(index for index in range(len(shape)) if index != other)
+            errors, spreads = error.sum(axis=rest), spread.sum(axis=rest)
+            floor = _PLACE_FLOOR_SHARE * float(spreads.mean())
+            if floor > 0.0:
+                noise = errors / np.maximum(spreads, floor)
+                index = int(np.argmax(noise))
+                if noise[index] > worst:
+                    worst, text = float(noise[index]), f"slice {index} of {shape[other]} along axis {other}"
+        return worst, text
+
+    def _find_floor(self, count: Floats, size: Floats, spread: Floats, sums: _ChannelSums) -> Floats:
+        """Returns the least variation (a sum of squares) that each channel's error is held against."""
+        constant = spread <= _CONSTANT_SHARE**2 * size
+        floor = np.where(constant, _CONSTANT_TOLERANCE**2 * size, 0.0)
+        one_unit = np.zeros(len(count), np.bool_)
+        if self.role.role in ("classes", "tokens", "mask"):
+            one_unit[:] = True
+        elif self.role.role == "boxes":
+            # Of rows of boxes: the columns that are scores. Sides in pixels are units of their own.
+            one_unit = (sums.low >= -1e-6) & (sums.high <= 1 + 1e-6)
+        if one_unit.any():
+            mean_square = float(spread[one_unit].sum() / max(count[one_unit].sum(), 1.0))
+            least = _UNIT_FLOOR_SHARE**2 * mean_square
+            if self.role.is_probability or self.role.role == "boxes":
+                least = max(least, _PROBABILITY_FLOOR**2)
+            floor = np.where(one_unit, np.maximum(floor, least * count), floor)
+        return floor
+
+    def _robust(self, floor: Floats) -> tuple[float | None, int]:
+        """Returns the worst channel's noise against typical deviations, and the channel."""
+        if len(self._pairs) < LEAST_SAMPLES or self._fixed is None or self._picked is None or self._shape is None:
+            return None, 0
+        reference = np.array([pair[0] for pair in self._pairs])
+        error = np.array([pair[1] for pair in self._pairs])
+        channel = np.zeros(self._picked.size, np.int64)
+        if self.role.axis is not None:
+            channel = np.unravel_index(self._picked, self._shape)[self.role.axis]
+        present = ~np.isnan(reference).any(axis=0)
+        worst, place = None, 0
+        for index in np.unique(channel[present]):
+            chosen = present & (channel == index)
+            values = reference[:, chosen]
+            deviation = np.abs(values - np.median(values, axis=0))
+            scale = _MAD_TO_SIGMA * float(np.median(deviation))
+            size = float(np.sqrt(np.mean(values**2)))
+            if values.size < 64 or scale <= max(_CONSTANT_SHARE * size, math.sqrt(floor[index])):
+                continue
+            typical = _MAD_TO_SIGMA * float(np.median(np.abs(error[:, chosen])))
+            noise = (typical / scale) ** 2
+            if worst is None or noise > worst:
+                worst, place = noise, int(index)
+        return worst, place
+
+    def kept(self) -> float | None:
+        """Returns R squared of the worst channel."""
+        return None if self._channels is None else 1.0 - float(self.result().noise.max(initial=0.0))
+
+    def checks(self) -> list[Check]:
+        """Returns the findings: unlike values, the worst channel, and the worst by the robust scale."""
+        if self._channels is None:
+            return []
+        found = self.result()
+        name, role = self.role.name, self.role.role
+        good, broken = NOISE_LIMITS[role]
+        checks = []
+        if found.unlike:
+            share = found.unlike / max(found.count, 1)
+            text = f"{found.unlike} of {found.count} values are NaN, infinite or masked in one and not in the other"
+            checks.append(Check(output=name, measure="unlike", value=share, good=1e-6, broken=1e-3, text=text))
+        pooled = role == "embedding"
+        channel = int(np.argmax(found.noise)) if found.noise.size else 0
+        value = found.pooled if pooled else float(found.noise.max(initial=0.0))
+        checks.append(
+            Check(
+                output=name,
+                measure="noise",
+                value=as_loss(value),
+                good=good,
+                broken=broken,
+                text=_describe(None if pooled else channel, len(found.noise), value),
+            )
+        )
+        if found.place_text is not None and not pooled:
+            checks.append(
+                Check(
+                    output=name,
+                    measure="place_noise",
+                    value=as_loss(found.place),
+                    good=PLACE_LIMITS[0],
+                    broken=PLACE_LIMITS[1],
+                    text=f"{found.place_text} carries {format_share(found.place)} noise",
+                )
+            )
+        if found.robust is not None and not pooled:
+            checks.append(
+                Check(
+                    output=name,
+                    measure="robust_noise",
+                    value=as_loss(found.robust),
+                    good=good * _ROBUST_LEEWAY,
+                    broken=broken * _ROBUST_LEEWAY,
+                    text=_describe(found.robust_channel, len(found.noise), found.robust) + " at its typical values",
+                )
+            )
+        return checks
+
+
+def _describe(channel: int | None, channels: int, noise: float) -> str:
+    where = "the output carries" if channel is None or channels == 1 else f"channel {channel} of {channels} carries"
+    return f"{where} {format_share(noise)} noise (error against FP32's own variation)"
+
+
+def format_share(share: float) -> str:
+    """Returns a share in percent with two significant digits, and no fewer than says something."""
+    percent = 100 * share
+    if percent >= 1000:
+        return "over 1000 %"
+    if percent >= 10 or percent == 0:
+        return f"{percent:.0f} %"
+    return f"{percent:.1g} %" if percent < 0.1 else f"{percent:.2g} %"
+
+
+class _ElementSums:
+    """Count, mean, variation (Welford 1962) and error of every element over the samples."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.count = np.zeros(shape)
+        self.mean = np.zeros(shape)
+        self.variation = np.zeros(shape)
+        self.error = np.zeros(shape)
+
+    def add(self, usable: Array, reference: Floats, error: Floats) -> None:
+        self.count += usable
+        offset = np.where(usable, reference - self.mean, 0.0)
+        self.mean += offset / np.maximum(self.count, 1)
+        self.variation += offset * np.where(usable, reference - self.mean, 0.0)
+        self.error += error**2
+
+    def sums(self) -> tuple[Floats, Floats, Floats]:
+        """Returns count, energy and variation of every element."""
+        return self.count, self.variation + self.count * self.mean**2, self.variation
+
+
+class _ChannelSums:
+    """The same of every channel over samples and positions, for outputs whose shape changes."""
+
+    def __init__(self) -> None:
+        self.count = self.mean = self.spread = self.error = self.energy = np.zeros(0)
+        self.low = self.high = np.zeros(0)
+
+    def add(self, usable: Array, reference: Floats, error: Floats) -> None:
+        """Takes [channels, positions] each."""
+        if not self.count.size:
+            channels = len(reference)
+            self.count, self.mean, self.spread, self.error, self.energy = (np.zeros(channels) for _ in range(5))
+            self.low, self.high = np.full(channels, np.inf), np.full(channels, -np.inf)
+        if len(reference) != len(self.count) or not reference.shape[1]:
+            return
+        added = usable.sum(axis=1).astype(np.float64)
+        mean = reference.sum(axis=1) / np.maximum(added, 1)
+        spread = (np.where(usable, reference - mean[:, None], 0.0) ** 2).sum(axis=1)
+        total = self.count + added
+        # Two groups joined (Chan, Golub, LeVeque 1979).
+        self.spread += spread + (mean - self.mean) ** 2 * self.count * added / np.maximum(total, 1)
+        self.mean += (mean - self.mean) * added / np.maximum(total, 1)
+        self.count = total
+        self.error += (error**2).sum(axis=1)
+        self.energy += (reference**2).sum(axis=1)
+        self.low = np.minimum(self.low, np.where(usable, reference, np.inf).min(axis=1))
+        self.high = np.maximum(self.high, np.where(usable, reference, -np.inf).max(axis=1))
+
+    def variation(self) -> Floats:
+        return self.spread

@@ -1,0 +1,257 @@
+"""Candidates that a user would ship, and candidates that they would call broken: one of each kind that was met."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from modelwright.core.outputs.tasks.judge import TaskFidelity, compare_by_task
+from modelwright.core.outputs.tasks.roles import Role, find_roles, parse_task
+
+Array = npt.NDArray[Any]
+COUNT = 160
+
+
+def compare(expected: Array, found: Array, name: str = "output") -> TaskFidelity:
+    """Compares [samples, ...] arrays as outputs of single samples."""
+    return compare_by_task([{name: row[None]} for row in expected], [{name: row[None]} for row in found])
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(7)
+
+
+def make_logits(classes: int = 10, rows: int = COUNT, rare: float = 0.0) -> Array:
+    """Logits as cross-entropy leaves them: their sum stands still."""
+    generator = rng()
+    chosen = generator.integers(0, classes, rows)
+    if rare:
+        chosen = (generator.random(rows) < rare).astype(np.int64)
+    logits = generator.normal(0, 1, (rows, classes))
+    logits[np.arange(rows), chosen] += generator.uniform(2, 8, rows)
+    return np.asarray(logits - logits.mean(axis=1, keepdims=True))
+
+
+def softmax(logits: Array) -> Array:
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+
+
+def add_noise(values: Array, share: float) -> Array:
+    """Adds noise of a share of the variation of each channel (the last axis but one of images, the last of rows)."""
+    spread = values.std(axis=0, keepdims=True)
+    return np.asarray(values + rng().normal(0, 1, values.shape) * spread * share**0.5)
+
+
+def make_detector(rows: int = 120, classes: int = 3) -> Array:
+    """[samples, rows, 4 + classes]: centre, width, height in pixels, one probability a class."""
+    generator = rng()
+    centre = np.stack(np.meshgrid(np.arange(12) * 16.0, np.arange(10) * 16.0), -1).reshape(-1, 2)[:rows]
+    boxes = np.concatenate([centre, np.full((rows, 2), 30.0)], axis=1)[None] + generator.normal(0, 2, (COUNT, rows, 4))
+    scores = generator.uniform(0, 0.02, (COUNT, rows, classes))
+    for sample in range(COUNT):
+        for _ in range(4):
+            scores[sample, generator.integers(rows), generator.integers(classes)] = generator.uniform(0.4, 0.95)
+    return np.concatenate([boxes, scores], axis=2)
+
+
+def rank_detections(values: Array, most: int = 50) -> Array:
+    """[samples, most, 6]: corners, score, class, the best first."""
+    ranked = []
+    for rows in values:
+        scores = rows[:, 4:].max(axis=1)
+        order = np.argsort(-scores)[:most]
+        half = rows[order, 2:4] / 2
+        corners = np.concatenate([rows[order, :2] - half, rows[order, :2] + half], axis=1)
+        ranked.append(np.c_[corners, scores[order], rows[order, 4:].argmax(axis=1)])
+    return np.array(ranked)
+
+
+def make_segmentation() -> Array:
+    """[samples, 4, 24, 24] logits; class 3 covers one pixel in fifty."""
+    generator = rng()
+    logits = np.repeat(np.repeat(generator.normal(0, 3, (COUNT, 3, 6, 6)), 4, axis=2), 4, axis=3)
+    small = np.where(generator.random((COUNT, 1, 24, 24)) < 0.02, 12.0, -12.0)
+    return np.concatenate([logits, small], axis=1)
+
+
+def kill(values: Array, channel: Any, value: float | None = None) -> Array:
+    broken = values.copy()
+    broken[channel] = broken[channel].mean() if value is None else value
+    return broken
+
+
+def round_to(values: Array, step: float) -> Array:
+    return np.asarray(np.round(values / step) * step)
+
+
+Case = Callable[[], tuple[Array, Array]]
+
+SHIPPED: dict[str, Case] = {
+    "logits with 1 % noise": lambda: (make_logits(), add_noise(make_logits(), 0.01)),
+    "logits in float16": lambda: (make_logits(), make_logits().astype(np.float16)),
+    "a softmax in 8 bits": lambda: (softmax(make_logits()), round_to(softmax(make_logits()), 1 / 255)),
+    "1000 classes in 8 bits": lambda: (
+        softmax(make_logits(1000, 400) * 2),
+        softmax(add_noise(make_logits(1000, 400), 0.003) * 2),
+    ),
+    "a detector in 8 bits": lambda: (
+        make_detector(),
+        np.concatenate([round_to(make_detector()[..., :4], 0.5), round_to(make_detector()[..., 4:], 1 / 255)], axis=2),
+    ),
+    "ranked detections that change places": lambda: (
+        rank_detections(make_detector()),
+        rank_detections(make_detector() + rng().normal(0, 1e-4, make_detector().shape)),
+    ),
+    "an embedding with 1 % noise": lambda: (make_embedding(), add_noise(make_embedding(), 0.01)),
+    "a regression in three units": lambda: (make_units(), add_noise(make_units(), 0.002)),
+    "a segmentation with 0.2 % noise": lambda: (make_segmentation(), add_noise(make_segmentation(), 0.002)),
+    "one value a sample": lambda: (make_logits()[:, :1], add_noise(make_logits()[:, :1], 0.002)),
+    "a channel that is constant up to rounding": lambda: (make_constant(0.0), make_constant(1e-4)),
+    "masked logits": lambda: (make_masked(-1e9), add_noise(make_masked(-1e9), 0.0)),
+    "nothing but last bits": lambda: (make_logits(), np.nextafter(make_logits(), 1e9)),
+}
+
+BROKEN: dict[str, Case] = {
+    "logits of other samples": lambda: (make_logits(), np.roll(make_logits(), 1, axis=0)),
+    "a dead class": lambda: (make_logits(), kill(make_logits(), np.s_[:, 3], -5.0)),
+    "half of the rare class": lambda: (make_rare(), make_rare_lost()),
+    "scores drowned by boxes": lambda: (make_detector(), kill_scores(make_detector(), np.s_[..., 4:])),
+    "one class of a detector": lambda: (make_detector(), kill(make_detector(), np.s_[..., 5], 0.0)),
+    "one class of ranked detections": lambda: (
+        rank_detections(make_detector()),
+        rank_detections(kill(make_detector(), np.s_[..., 5], 0.0)),
+    ),
+    "boxes that are off by a third": lambda: (make_detector(), make_detector() + np.r_[10.0, 10, 0, 0, 0, 0, 0]),
+    "a grid that drowns the motion": lambda: (make_grid(0.0), make_grid(0.4)),
+    "a mask that drowns the logits": lambda: (make_masked(-1e9), make_masked(-1e9, noise=1.0)),
+    "a smaller mask that drowns the logits": lambda: (make_masked(-100.0), make_masked(-100.0, noise=1.0)),
+    "a mask that is gone": lambda: (make_masked(-1e9), np.where(make_masked(-1e9) < -1e8, 0.0, make_masked(-1e9))),
+    "one unit of a regression": lambda: (make_units(), kill(make_units(), np.s_[:, 2])),
+    "a regression at half its scale": lambda: (make_units(), make_units() / 2),
+    "an embedding that is only its mean": lambda: (
+        make_embedding(),
+        np.broadcast_to(make_embedding().mean(axis=0), make_embedding().shape),
+    ),
+    "the small class of a segmentation": lambda: (make_segmentation(), kill(make_segmentation(), np.s_[:, 3], -12.0)),
+    "a dead border": lambda: (make_map(), kill(make_map(), np.s_[..., -1], 0.0)),
+    "a dead feature map": lambda: (make_map(), kill(make_map(), np.s_[:, 2])),
+    "NaN in a few values": lambda: (make_logits(), kill(make_logits(), np.s_[::20, 1], np.nan)),
+    "one value a sample, far off": lambda: (make_logits()[:, :1] + 300, make_logits()[:, :1] * 0 + 300),
+}
+
+
+def make_embedding() -> Array:
+    """Unit vectors about a common direction, as sentence encoders give them."""
+    values = rng().normal(0, 1, (COUNT, 64)) + 4 * np.ones(64)
+    return np.asarray(values / np.linalg.norm(values, axis=1, keepdims=True))
+
+
+def make_units() -> Array:
+    """[samples, 3]: metres, degrees, and a small rate."""
+    return rng().normal(0, 1, (COUNT, 3)) * [1000.0, 90.0, 0.01] + [5000.0, 0.0, 0.5]
+
+
+def make_constant(error: float) -> Array:
+    values = np.concatenate([rng().normal(0, 1, (COUNT, 2)), np.ones((COUNT, 1))], axis=1)
+    return np.asarray(values + np.array([0.0, 0.0, error]))
+
+
+def make_grid(noise: float) -> Array:
+    grid = np.stack(np.meshgrid(np.arange(16) * 20.0, np.arange(16) * 20.0))[None]
+    motion = rng().normal(0, 3, (COUNT, 2, 16, 16))
+    return grid + motion + np.random.default_rng(8).normal(0, 3, motion.shape) * noise**0.5
+
+
+def make_masked(mask: float, noise: float = 0.0) -> Array:
+    values = make_logits(12)
+    values = values + np.random.default_rng(8).normal(0, 1, values.shape) * noise * values.std()
+    return np.where(np.arange(12)[None] >= np.random.default_rng(9).integers(6, 12, (COUNT, 1)), mask, values)
+
+
+def make_rare() -> Array:
+    return softmax(make_logits(2, 1000, rare=0.024))
+
+
+def make_rare_lost() -> Array:
+    values = make_rare()
+    found = np.flatnonzero(values[:, 1] > 0.5)
+    values[found[::2]] = [0.9, 0.1]
+    return values
+
+
+def make_map() -> Array:
+    return rng().normal(0, 1, (COUNT, 5, 12, 12)) + np.arange(5)[None, :, None, None]
+
+
+def kill_scores(values: Array, where: Any) -> Array:
+    """Two levels are left of the scores, as of a head whose scale is that of the boxes beside it."""
+    broken = values.copy()
+    broken[where] = np.where(values[where] > 0.7, 1.0, 0.0)
+    return broken
+
+
+NAMES = {"a segmentation with 0.2 % noise": "seg_logits", "the small class of a segmentation": "seg_logits"}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_what_a_user_would_ship_is_good(name: str) -> None:
+    expected, found = SHIPPED[name]()
+    seen = compare(expected, found, NAMES.get(name, "output"))
+    assert not seen.is_broken, seen.worst
+    assert seen.severity < 1.2, seen.worst
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_a_user_would_call_broken_is(name: str) -> None:
+    expected, found = BROKEN[name]()
+    seen = compare(expected, found, NAMES.get(name, "output"))
+    assert seen.is_broken, seen.checks[:3]
+
+
+@pytest.mark.parametrize("name", [*SHIPPED, *BROKEN])
+def test_fp32_itself_is_perfect(name: str) -> None:
+    expected, _ = {**SHIPPED, **BROKEN}[name]()
+    seen = compare(expected, expected.copy())
+    assert seen.severity < 1e-9, seen.worst
+
+
+def cases_of_roles() -> Iterator[tuple[str, Array, Role]]:
+    yield "output", make_logits(), "classes"
+    yield "output", make_logits(2), "classes"
+    yield "anything", softmax(make_logits(5)), "classes"
+    yield "output", make_embedding(), "embedding"
+    yield "output", rng().normal(0, 1, (COUNT, 384)), "embedding"
+    yield "output", rng().normal(0, 1, (COUNT, 2)), "regression"
+    yield "output", make_units(), "regression"
+    yield "output0", make_detector(), "boxes"
+    yield "output0", make_detector().transpose(0, 2, 1), "boxes"
+    yield "detections", rank_detections(make_detector()), "boxes"
+    yield "logits", rng().normal(0, 1, (COUNT, 7, 30)), "tokens"
+    yield "last_hidden_state", rng().normal(0, 1, (COUNT, 7, 32)), "other"
+    yield "flow", make_grid(0.0), "other"
+    yield "out", make_segmentation() - make_segmentation().mean(axis=1, keepdims=True), "mask"
+    yield "seg_logits", make_segmentation(), "mask"
+    yield "out", softmax(make_segmentation().transpose(0, 2, 3, 1)), "mask"
+    yield "score", rng().random((COUNT, 1)), "regression"
+
+
+@pytest.mark.parametrize(("name", "values", "role"), list(cases_of_roles()))
+def test_roles_are_found(name: str, values: Array, role: Role) -> None:
+    found = find_roles([{name: row[None]} for row in values])
+    assert found[name].role == role, found[name]
+
+
+def test_the_axis_of_a_detector_is_its_columns_in_either_layout() -> None:
+    for values, axis in ((make_detector(), 2), (make_detector().transpose(0, 2, 1), 1)):
+        assert find_roles([{"o": row[None]} for row in values])["o"].axis == axis
+
+
+def test_a_user_says_what_outputs_are() -> None:
+    values = [{"a": row[None]} for row in rng().normal(0, 1, (COUNT, 4))]
+    assert find_roles(values, tasks=parse_task("classes"))["a"].role == "classes"
+    assert find_roles(values, tasks=parse_task("a=embedding"))["a"].role == "embedding"
