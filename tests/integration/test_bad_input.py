@@ -351,3 +351,21 @@ def test_a_model_of_the_users_own_is_not_overwritten(tmp_path: Path) -> None:
     for _ in range(2):  # its own model of an earlier build may be replaced
         built = build_targets(source, samples=samples, out=tmp_path / "out", targets=["ort-fp32"])
     assert built.reused == {"ort-fp32": True}
+
+
+def test_what_lies_beside_an_artifact_is_not_run(place: Path, tmp_path: Path) -> None:
+    """Neither by the command nor by any process that it starts, and those start: measuring, and profiling in there."""
+    shutil.copytree(place / "built" / "ort-fp32", tmp_path / "ort-fp32")
+    for module in ("numpy", "onnxruntime", "pip", "json", "queue", "modelwright", "sitecustomize"):
+        (tmp_path / f"{module}.py").write_text("raise SystemExit(7)")
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "modelwright.cli", "measure", "ort-fp32", "-e", "quick", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)["measurements"]
+    assert row["precision_executed"]["precision"] == "fp32"

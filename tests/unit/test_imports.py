@@ -225,3 +225,37 @@ def test_what_goes_with_the_direction_is_no_fault(tmp_path: Path) -> None:
     (tmp_path / "harness").mkdir()
     (tmp_path / "harness" / "b.py").write_text("from modelwright.core.a import x\nimport json")
     assert find_faults(tmp_path) == []
+
+
+STARTING = frozenset({"subprocess", "multiprocessing", "_posixsubprocess", "pty"})
+STARTING_CALLS = re.compile(r"os\.(system|popen|fork|forkpty|exec\w+|spawn\w+|posix_spawnp?)")
+LINUX_ONLY = frozenset({"fcntl", "resource", "pwd", "grp", "termios", "tty", "pty", "syslog", "curses", "readline"})
+
+
+def name_imported(node: ast.AST) -> set[str]:
+    if isinstance(node, ast.Import):
+        return {alias.name.partition(".")[0] for alias in node.names}
+    return {(node.module or "").partition(".")[0]} if isinstance(node, ast.ImportFrom) and not node.level else set()
+
+
+def test_processes_are_started_in_one_place() -> None:
+    """Where they are isolated, guarded, and bounded in what they may cost."""
+    starting = set()
+    for name, path in read_modules(ROOT).items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            calls = isinstance(node, ast.Call) and STARTING_CALLS.fullmatch(ast.unparse(node.func))
+            if calls or name_imported(node) & STARTING:
+                starting.add(name)
+    assert starting == {"modelwright.core.process.transport"}
+
+
+def test_nothing_that_linux_alone_has_is_imported_before_it_is_needed() -> None:
+    found = []
+    for name, path in read_modules(ROOT).items():
+        waiting: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+        while waiting:
+            node = waiting.pop()
+            found += [(name, module) for module in name_imported(node) & LINUX_ONLY]
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+                waiting += ast.iter_child_nodes(node)
+    assert found == []

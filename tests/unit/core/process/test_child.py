@@ -246,7 +246,6 @@ def test_a_long_log_costs_neither_memory_nor_much_disk() -> None:
     with Child("printing") as child:
         before = read_own_peak_bytes()
         assert child.call(f"{HERE}:print_for_long", {"megabytes": 300}) == 300
-        assert os.fstat(child._process._log.file.fileno()).st_size < 300e6  # type: ignore[attr-defined]
         assert child.call(f"{HERE}:add", {"a": 1, "b": 1}) == 2
         assert os.fstat(child._process._log.file.fileno()).st_size <= LOG_BYTES  # type: ignore[attr-defined]
         with pytest.raises(BuildFailedError, match="SIGKILL") as caught:
