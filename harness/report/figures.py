@@ -19,12 +19,12 @@ from modelwright.harness.report.charts import Bar, Point, draw_bars, draw_scatte
 from modelwright.harness.results.metrics import METRICS, Chart, Metric
 from modelwright.harness.results.record import Comparison, Measurement, Verdict
 from modelwright.harness.results.statistics import Latency
+from modelwright.harness.verdict.wording import name_quality
 
 _COLORS = 6
 _QUALITY_NAMES = {
     "accuracy": "accuracy",
     "agreement": "agreement with FP32",
-    "kept": "kept of FP32",
     "cosine": "cosine with FP32",
 }
 
@@ -48,7 +48,7 @@ class ScatterFigure:
     """Latency against quality, drawn twice: text in a drawing shrinks with it, and a narrow screen needs its own.
 
     Attributes:
-        axis: The quality: `accuracy`, `agreement`, `kept` or `cosine`.
+        axis: What the quality is, in words.
         whiskers: Whether points have the intervals of their accuracy.
         colors: Runtime to the index of its colour, for the legend.
     """
@@ -85,7 +85,7 @@ def draw_scatter_figure(
     axis = verdict.quality
     if axis is None:
         return None
-    colors = _choose_colors(comparison)
+    words, colors = name_quality(comparison, axis), _choose_colors(comparison)
     points = []
     for row in measured:
         quality: float | None = getattr(row, axis)
@@ -105,7 +105,7 @@ def draw_scatter_figure(
                 is_float=row.is_float,
                 on_front=row.target in verdict.pareto,
                 is_ship=row.target == verdict.ship,
-                tooltip=f"{clean_text(row.title)}: {format_ms(latency)}, {axis} {shown}",
+                tooltip=f"{clean_text(row.title)}: {format_ms(latency)}, {words} {shown}",
             )
         )
     if len(points) < 2:
@@ -114,10 +114,10 @@ def draw_scatter_figure(
     span = 0.002 if axis == "cosine" else max(0.02, 4 / (comparison.evaluation_count or 200))
 
     def draw(width: int) -> Markup:
-        name = _QUALITY_NAMES[axis]
+        name = _QUALITY_NAMES.get(axis, words)
         return draw_scatter(points, width=width, height=430, quality=name, percent=axis != "cosine", min_span=span)
 
-    return ScatterFigure(axis=axis, whiskers=axis == "accuracy", colors=colors, wide=draw(1100), narrow=draw(470))
+    return ScatterFigure(axis=words, whiskers=axis == "accuracy", colors=colors, wide=draw(1100), narrow=draw(470))
 
 
 def _choose_colors(comparison: Comparison) -> dict[str, int]:

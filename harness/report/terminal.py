@@ -21,6 +21,7 @@ from modelwright.harness.report.gpu_lines import computation_lines
 from modelwright.harness.results.metrics import explain_field, list_details, list_estimated
 from modelwright.harness.results.record import Comparison, Measurement, Verdict
 from modelwright.harness.verdict.judge import verdict_of
+from modelwright.harness.verdict.wording import name_quality
 
 _WIDE = 110
 """Ten figures on one line have room from here on; each further one takes `_WIDER`."""
@@ -144,7 +145,7 @@ def _print_legend(comparison: Comparison, measured: list[Measurement], verdict: 
         return
     parts = ["> ship this"] if verdict.ship else []
     if verdict.pareto:
-        parts.append(f"* on the front of latency and {verdict.quality or 'quality'}")
+        parts.append(f"* on the front of latency and {name_quality(comparison, verdict.quality)}")
     if list_estimated(measured):
         parts.append("~ estimated")
     parts.append(f"speed-up against {clean_text(comparison.baseline)}")

@@ -16,7 +16,7 @@ from modelwright.harness.formatting import (
 
 if TYPE_CHECKING:
     from modelwright.core.outputs.tasks.judge import TaskFidelity
-    from modelwright.harness.results.record import Measurement
+    from modelwright.harness.results.record import Axis, Comparison, Measurement
     from modelwright.harness.results.statistics import SpeedRatio
     from modelwright.harness.verdict.findings import Findings
 
@@ -54,6 +54,14 @@ def write_sentence(findings: Findings) -> str:
             "Compare again with real samples before you ship."
         )
     return " ".join(parts)
+
+
+def name_quality(comparison: Comparison, axis: Axis | None) -> str:
+    """Returns what the quality axis shows: `accuracy`, `agreement`, or the task's own measure in words."""
+    if axis != "kept":
+        return axis or "quality"
+    measures = dict.fromkeys(row.task.measure for row in comparison.measured if row.task is not None)
+    return KEPT_WORDS[next(iter(measures))] if len(measures) == 1 else "what is kept of FP32's answers"
 
 
 def times_as_fast(found: SpeedRatio) -> str:
