@@ -41,6 +41,7 @@ def export(source: str, out: str, samples: str | None, overwrite: bool, fresh: b
       modelwright export net.py:create --out net.onnx --samples images.npz
     """
     from modelwright.core.files import scratch_directory
+    from modelwright.core.records.codec import encode
     from modelwright.core.samples.materialize import materialize_samples
     from modelwright.core.samples.sample_set import SampleRef
     from modelwright.exporters.exporting import find_or_export
@@ -65,7 +66,7 @@ def export(source: str, out: str, samples: str | None, overwrite: bool, fresh: b
         close_progress(progress)
     exported = found.model
     if as_json:
-        print_json(exported.to_dict() | found.describe())
+        print_json(encode(exported) | found.describe())
         return 0
     click.echo(f"{exported.model_path}")
     for spec in exported.signature.inputs:

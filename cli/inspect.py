@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from modelwright.cli import options
 from modelwright.cli.printing import print_json, print_line
+
+if TYPE_CHECKING:
+    from modelwright.core.records.artifact import Proof
 
 _SHOWN_CHECKS = 3
 
@@ -27,15 +29,16 @@ def inspect(artifact: str, as_json: bool) -> int:
       modelwright inspect comparison/artifacts/ort-int8 --json | jq .recipe
     """
     from modelwright.core.records.artifact import open_artifact
+    from modelwright.core.records.codec import encode
 
     opened = open_artifact(Path(artifact))
     if as_json:
-        print_json(opened.manifest.to_dict())
+        print_json(encode(opened.manifest))
         return 0
     manifest = opened.manifest
     source = manifest.source
     _line("target", manifest.target)
-    _line("source", f"{source.get('path')}  sha256 {str(source.get('sha256'))[:16]}")
+    _line("source", f"{source.path}  sha256 {source.sha256[:16]}")
     _line(
         "size", f"{manifest.size_bytes:,} bytes in {len(manifest.files)} files; the runtime loads {manifest.model_file}"
     )
@@ -43,12 +46,18 @@ def inspect(artifact: str, as_json: bool) -> int:
         _line("input", spec.describe())
     for spec in manifest.signature.outputs:
         _line("output", spec.describe())
-    for part, samples in manifest.samples.items():
-        if isinstance(samples, dict):
-            _line(part, f"{samples['count']} samples of {samples['path']}  sha256 {samples['sha256'][:16]}")
-    _line("built for", f"{manifest.machine['name']} ({manifest.machine['architecture']})")
-    _line("needs", json.dumps(manifest.requires) if manifest.requires else "nothing beyond its runtime")
-    _line("built", f"{manifest.created} in {manifest.build_s:g} s on {manifest.build_host['system']}")
+    parts = {
+        "calibration": manifest.samples.calibration,
+        "tuning": manifest.samples.tuning,
+        "evaluation": manifest.samples.evaluation,
+    }
+    for name, part in parts.items():
+        if part is not None:
+            _line(name, f"{part.count} samples of {part.path}  sha256 {part.sha256[:16]}")
+    _line("built for", f"{manifest.machine.name} ({manifest.machine.architecture})")
+    needs = encode(manifest.requires)
+    _line("needs", json.dumps(needs) if needs else "nothing beyond its runtime")
+    _line("built", f"{manifest.created} in {manifest.build_s:g} s on {manifest.build_host.system}")
     _line("with", ", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items())))
     _print_proof(manifest.proof, manifest.proof_reason)
     for key, value in manifest.recipe.items():
@@ -58,30 +67,27 @@ def inspect(artifact: str, as_json: bool) -> int:
     return 0
 
 
-def _print_proof(proof: Mapping[str, Any] | None, reason: str | None) -> None:
+def _print_proof(proof: Proof | None, reason: str | None) -> None:
     if proof is None:
         _line("proof", reason or "none")
         return
-    fidelity = proof["fidelity"]
-    parts = [f"on {proof['count']} samples"]
-    task = fidelity.get("task")
-    if fidelity.get("agreement") is not None:
-        parts.append(f"top-1 agreement {fidelity['agreement']:.2%}")
-    elif task and task["kept"] is not None and task["measure"] != "cosine":
-        parts.append(f"{task['measure']} {task['kept']:.2%}")
-    if fidelity.get("cosine") is not None:
-        parts.append(f"cosine {fidelity['cosine']:.6f}")
-    if proof["count"] and proof.get("correct") is not None and proof.get("correct_fp32") is not None:
-        parts.append(
-            f"accuracy {proof['correct'] / proof['count']:.2%} (FP32 {proof['correct_fp32'] / proof['count']:.2%})"
-        )
-    if proof.get("emulated"):
-        parts.append(f"its graph evaluated by {proof['emulated']}; `modelwright measure` proves the artifact itself")
+    fidelity, task = proof.fidelity, proof.fidelity.task
+    parts = [f"on {proof.count} samples"]
+    if fidelity.agreement is not None:
+        parts.append(f"top-1 agreement {fidelity.agreement:.2%}")
+    elif task and task.kept is not None and task.measure != "cosine":
+        parts.append(f"{task.measure} {task.kept:.2%}")
+    if fidelity.cosine is not None:
+        parts.append(f"cosine {fidelity.cosine:.6f}")
+    if proof.count and proof.correct is not None and proof.correct_fp32 is not None:
+        parts.append(f"accuracy {proof.correct / proof.count:.2%} (FP32 {proof.correct_fp32 / proof.count:.2%})")
+    if proof.emulated:
+        parts.append(f"its graph evaluated by {proof.emulated}; `modelwright measure` proves the artifact itself")
     _line("proof", ", ".join(parts))
     if task:
-        _line("task", task["task"])
-        for check in task["checks"][:_SHOWN_CHECKS]:
-            _line("", f"output {check['output']}: {check['text']}")
+        _line("task", task.task)
+        for check in task.checks[:_SHOWN_CHECKS]:
+            _line("", f"output {check.output}: {check.text}")
 
 
 def _line(name: str, value: Any) -> None:

@@ -38,7 +38,7 @@ def verify(artifact: str, as_json: bool) -> int:
                 "target": opened.manifest.target,
                 "files": "verified",
                 "runs_here": True,
-                "built_for": opened.manifest.machine["name"],
+                "built_for": opened.manifest.machine.name,
                 "note": note,
             }
         )

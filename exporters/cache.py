@@ -17,11 +17,11 @@ import platform
 import shutil
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from msgspec.structs import replace
 
 from modelwright.core.cache import get_cache_folder
 from modelwright.core.errors import ModelwrightError

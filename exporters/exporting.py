@@ -6,9 +6,11 @@ An export whose source and toolchain have not changed is not made again: see `mo
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from modelwright.core.errors import BadInputError, BuildFailedError, UsageError
 from modelwright.core.files import explain_os_error, made_folder, scratch_directory
@@ -197,12 +199,12 @@ def _run(
 
 def _to_record(source: Source, out: Path, fields: dict[str, Any]) -> ExportedModel:
     described = {"kind": source.kind, "path": source.text, **fields["source"]}
-    return ExportedModel.from_dict({**fields, "source": described, "model_path": str(out)})
+    return decode(ExportedModel, {**fields, "source": described, "model_path": str(out)})
 
 
 def _of_source(exported: ExportedModel, source: Source) -> ExportedModel:
     """Returns the record of a reused export, with its source spelled as now."""
-    return replace(exported, source={**exported.source, "path": source.text})
+    return replace(exported, source=replace(exported.source, path=source.text))
 
 
 def _to_origin(request: str, inputs: dict[str, Any], exported: ExportedModel) -> cache.Origin:

@@ -9,10 +9,10 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from modelwright.core.errors import BuildFailedError, ModelwrightError, ToolchainMissingError
 from modelwright.core.files import locked_folder, made_folder, scratch_directory
+from modelwright.core.outputs.fidelity import Fidelity
 from modelwright.core.outputs.tasks.roles import Role, parse_task
 from modelwright.core.records.artifact import Artifact
 from modelwright.core.records.exported import ExportedModel, record_path
@@ -270,25 +270,21 @@ def summarize_build(artifact: Artifact, *, reused: bool) -> str:
     if manifest.proof is None:
         parts.append(manifest.proof_reason or "not proved")
     else:
-        parts += describe_fidelity(manifest.proof["fidelity"])
-        if manifest.proof.get("emulated"):
+        parts += describe_fidelity(manifest.proof.fidelity)
+        if manifest.proof.emulated:
             parts.append("its graph evaluated by ONNX Runtime on the CPU")
     return f"{manifest.target}: {', '.join(parts)}"
 
 
-def describe_fidelity(fidelity: Mapping[str, Any]) -> list[str]:
-    """Returns how an artifact follows FP32, in the words of its task.
-
-    Args:
-        fidelity: Of a proof, in JSON values.
-    """
-    parts = []
-    if fidelity.get("agreement") is not None:
-        parts.append(f"agreement {fidelity['agreement']:.1%}")
-    elif (task := fidelity.get("task")) and task["kept"] is not None and task["measure"] != "cosine":
-        parts.append(f"{task['measure']} {task['kept']:.1%}")
-    if fidelity.get("cosine") is not None:
-        parts.append(f"cosine {fidelity['cosine']:.5f}")
+def describe_fidelity(fidelity: Fidelity) -> list[str]:
+    """Returns how an artifact follows FP32, in the words of its task."""
+    parts, task = [], fidelity.task
+    if fidelity.agreement is not None:
+        parts.append(f"agreement {fidelity.agreement:.1%}")
+    elif task and task.kept is not None and task.measure != "cosine":
+        parts.append(f"{task.measure} {task.kept:.1%}")
+    if fidelity.cosine is not None:
+        parts.append(f"cosine {fidelity.cosine:.5f}")
     return parts
 
 

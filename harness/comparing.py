@@ -22,7 +22,7 @@ from modelwright.core.files import (
     write_text,
 )
 from modelwright.core.outputs.tasks.roles import parse_task
-from modelwright.core.records.codec import decode
+from modelwright.core.records.codec import decode, encode
 from modelwright.core.records.exported import ExportedModel
 from modelwright.core.records.shapes import require_shapes_fit
 from modelwright.exporters.source import parse_source
@@ -179,7 +179,7 @@ def compare(
             )
         comparison = assemble_comparison(
             Context(settings=settings, profile=chosen, host=host, region=grid_region, baseline=baseline),
-            source=Source(**exported.describe_source(), **export.describe()),
+            source=Source(**encode(exported.describe_source()), **export.describe()),
             samples=decode(Samples, {**evidence.described, "random": evidence.random}, where="the samples"),
             artifacts=built.artifacts,
             reused=built.reused,

@@ -9,12 +9,12 @@ from msgspec.structs import replace
 
 from modelwright.core.errors import BadInputError, UsageError
 from modelwright.core.process.child import run_in_child
-from modelwright.core.records.artifact import MANIFEST, Artifact, open_artifact
+from modelwright.core.records.artifact import Artifact, open_artifact
 from modelwright.core.records.codec import decode, encode
 from modelwright.core.samples.sample_set import SampleRef
 from modelwright.harness.preconditions import require_gpu_for
 from modelwright.harness.progress import Progress, Silence
-from modelwright.harness.results.assemble import Context, assemble_comparison, read_proved_fidelity
+from modelwright.harness.results.assemble import Context, assemble_comparison
 from modelwright.harness.results.limits import Limits
 from modelwright.harness.results.record import Comparison, Samples, Source
 from modelwright.harness.run.effort import get_effort
@@ -95,8 +95,6 @@ def measure(
     opened = [open_artifact(Path(directory)) for directory in directories]
     _require_one_source(opened)
     source, packed_samples = _read_source(opened[0]), _read_samples(opened[0], samples)
-    for artifact in opened:
-        read_proved_fidelity(artifact)
     names = rename_duplicates([artifact.manifest.target for artifact in opened])
     chosen_baseline = _choose_baseline(names, baseline)
     artifacts = dict(zip(names, opened, strict=True))
@@ -147,18 +145,18 @@ def measure(
 
 
 def _read_source(artifact: Artifact) -> Source:
-    return decode(Source, dict(artifact.manifest.source), where=f"{artifact.directory / MANIFEST}: source")
+    return decode(Source, encode(artifact.manifest.source))
 
 
 def _read_samples(artifact: Artifact, measured_on: str | Path | None) -> Samples:
-    found = decode(Samples, dict(artifact.manifest.samples), where=f"{artifact.directory / MANIFEST}: samples")
+    found = decode(Samples, encode(artifact.manifest.samples))
     return replace(found, measured_on=None if measured_on is None else str(measured_on))
 
 
 def _require_one_source(artifacts: Sequence[Artifact]) -> None:
     if not artifacts:
         raise BadInputError("no artifact was given", hint="modelwright measure DIR/artifacts/*")
-    hashes = {artifact.manifest.source.get("sha256") for artifact in artifacts}
+    hashes = {artifact.manifest.source.sha256 for artifact in artifacts}
     if len(hashes) > 1:
         raise BadInputError(
             "the artifacts are of different FP32 models: a comparison of their speeds would mislead",

@@ -6,69 +6,121 @@ manifest's are never loaded.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, UnsetType
 
 from modelwright.core.errors import BadInputError
-from modelwright.core.files import hash_file, read_json, write_json
-from modelwright.core.records.codec import decode, encode
+from modelwright.core.files import hash_file, write_json
+from modelwright.core.outputs.fidelity import Fidelity
+from modelwright.core.outputs.tasks.roles import OutputRole
+from modelwright.core.records.codec import Amount, Count, FileName, Line, Record, Sha256, encode, read_record
+from modelwright.core.records.exported import SourceModel
+from modelwright.core.records.machine import Machine
 from modelwright.core.records.signature import Signature
 
 MANIFEST = "artifact.json"
 REFERENCE = "reference.npz"
-SCHEMA = 1
-_TYPES: Mapping[str, Any] = {
-    "target": str,
-    "model_file": str,
-    "files": dict,
-    "size_bytes": int,
-    "source": dict,
-    "samples": dict,
-    "machine": dict,
-    "requires": dict,
-    "recipe": dict,
-    "versions": dict,
-    "build_host": dict,
-    "build_s": int | float,
-    "proof": dict | None,
-    "proof_reason": str | None,
-    "notes": list,
-    "key": str,
-    "created": str,
-}
-_INNER_TYPES: Mapping[str, Mapping[str, Any]] = {
-    "source": {"path": str, "sha256": str},
-    "machine": {"name": str, "architecture": str},
-    "build_host": {"system": str},
-    "proof": {
-        "fidelity": dict,
-        "count": int,
-        "correct": int | None,
-        "correct_fp32": int | None,
-        "samples_sha256": str,
-        "host": dict,
-    },
-}
-_FIDELITY_TYPES: Mapping[str, Any] = {"agreement": int | float | None, "cosine": int | float | None}
-_SAMPLES_TYPES: Mapping[str, Any] = {"path": str, "count": int, "sha256": str}
-_GPU_TYPES: Mapping[str, Any] = {
-    "name": str | None,
-    "compute_capability": str | None,
-    "runs_on": str | list | None,
-    "driver_version": str | None,
-    "cuda_version": str | None,
-    "memory_bytes": int | None,
-}
-_LONGEST_NEED = 200
-_MOST_NEEDS = 100
-_LARGEST_NUMBER = 2**63
+_HINT = "build the artifact again"
+_Few = Annotated[tuple[Line, ...], Meta(max_length=100)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Manifest:
+class SamplePart(Record):
+    """Samples that an artifact was calibrated, tuned or judged on.
+
+    Attributes:
+        path: As the user wrote it.
+        count: How many.
+        sha256: Of names, dtypes, shapes and bytes.
+        labels: Whether they have labels.
+        shapes: Input name -> shape of the first sample, batch dimension included.
+    """
+
+    path: str
+    count: Count
+    sha256: Sha256
+    labels: bool
+    shapes: Mapping[str, tuple[Count, ...]]
+
+
+class Samples(Record):
+    """Which samples made and judged an artifact; None where there were none of a part."""
+
+    calibration: SamplePart | None = None
+    tuning: SamplePart | None = None
+    evaluation: SamplePart | None = None
+    random: bool = False
+
+
+class GpuNeeds(Record):
+    """What an engine needs of a GPU; see `targets/tensorrt/portability.py`."""
+
+    flavour: Line | UnsetType = UNSET
+    name: Line | UnsetType | None = UNSET
+    compute_capability: Line | UnsetType | None = UNSET
+    runs_on: Annotated[str, Meta(max_length=200)] | _Few | UnsetType | None = UNSET
+    hardware_compatible: Line | UnsetType = UNSET
+    driver_version: Line | UnsetType | None = UNSET
+    cuda_version: Line | UnsetType | None = UNSET
+    memory_bytes: Count | UnsetType | None = UNSET
+
+
+class Requires(Record):
+    """What the machine that runs an artifact must have; what is absent is not asked for.
+
+    Attributes:
+        instruction_sets: All of them.
+        any_instruction_set: One of them.
+        packages: Distribution -> versions, as a pip specifier.
+        gpu: Of an engine.
+    """
+
+    instruction_sets: _Few | UnsetType = UNSET
+    any_instruction_set: _Few | UnsetType = UNSET
+    packages: Annotated[Mapping[Line, Line], Meta(max_length=100)] | UnsetType = UNSET
+    gpu: GpuNeeds | UnsetType | None = UNSET
+
+
+class BuildHost(Record):
+    """The machine that an artifact was built on."""
+
+    architecture: Line
+    system: Line
+    python: Line
+
+
+class Proof(Record):
+    """The comparison with FP32 on the evaluation samples.
+
+    Attributes:
+        fidelity: How it follows FP32.
+        count: Samples.
+        correct: Of them, those that the artifact gets right; None without labels.
+        correct_fp32: Those that FP32 gets right.
+        emulated: What evaluated its graph, where the build host cannot run the artifact itself.
+        device: Where it ran.
+        samples_sha256: Of the evaluation samples.
+        host: That it ran on.
+        threads: That it ran with.
+        roles: Output -> what it means; None in manifests of earlier versions.
+    """
+
+    fidelity: Fidelity
+    count: Count
+    correct: Count | None
+    correct_fp32: Count | None
+    emulated: Line | None = None
+    device: Literal["cpu", "cuda"] = "cpu"
+    samples_sha256: Sha256
+    host: Machine
+    threads: Count
+    roles: Mapping[str, OutputRole] | None = None
+
+
+class Manifest(Record):
     """What `artifact.json` holds.
 
     Attributes:
@@ -77,9 +129,9 @@ class Manifest:
         files: Path relative to the folder -> SHA-256, of every file but the manifest.
         size_bytes: Of the files a device needs: all but the reference outputs.
         signature: Of the ONNX model; the artifact is fed and read in these names, dtypes and layouts.
-        source: Kind, path, SHA-256, number of parameters and opset of the FP32 model.
-        samples: Of each part (calibration, tuning, evaluation): path, count, SHA-256; None where not used.
-        machine: The machine it was built for (`Machine.to_dict`).
+        source: The FP32 model, and what it was exported from.
+        samples: That it was made with and judged on.
+        machine: The machine it was built for.
         requires: What the machine that runs it must have.
         recipe: What was done, in the target's own words.
         versions: Package -> version of what made it.
@@ -92,30 +144,27 @@ class Manifest:
         created: ISO 8601, UTC.
     """
 
-    target: str
-    model_file: str
-    files: Mapping[str, str]
-    size_bytes: int
+    schema: Annotated[
+        Literal[1], Meta(extra={"hint": "it was made by another version of modelwright: build it again"})
+    ] = 1
+    target: Line
+    model_file: FileName
+    files: Mapping[FileName, Sha256]
+    size_bytes: Count
     signature: Signature
-    source: Mapping[str, Any]
-    samples: Mapping[str, Any]
-    machine: Mapping[str, Any]
-    requires: Mapping[str, Any]
+    source: SourceModel
+    samples: Samples
+    machine: Machine
+    requires: Requires
     recipe: Mapping[str, Any]
-    versions: Mapping[str, str]
-    build_host: Mapping[str, Any]
-    build_s: float
-    proof: Mapping[str, Any] | None
+    versions: Mapping[Line, Line]
+    build_host: BuildHost
+    build_s: Amount
+    proof: Proof | None
     proof_reason: str | None
-    notes: Sequence[str]
-    key: str
-    created: str
-    schema: int = SCHEMA
-
-    def to_dict(self) -> dict[str, Any]:
-        data = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        data["signature"] = encode(self.signature)
-        return {"schema": data.pop("schema"), **data}
+    notes: tuple[str, ...]
+    key: Sha256
+    created: Line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +205,7 @@ def measure_size(directory: Path) -> int:
 
 def write_manifest(directory: Path, manifest: Manifest) -> Artifact:
     """Writes `artifact.json`; the last step of a build, after which the folder is an artifact."""
-    write_json(directory / MANIFEST, manifest.to_dict())
+    write_json(directory / MANIFEST, encode(manifest))
     return Artifact(directory=directory, manifest=manifest)
 
 
@@ -177,8 +226,10 @@ def open_artifact(directory: Path) -> Artifact:
         if any(directory.glob("*.export.json")):
             hint = "it holds the exported ONNX model; name the artifacts beside it"
         raise BadInputError(f"{directory} is not an artifact: it has no {MANIFEST}", hint=hint)
-    data = read_json(path, "an artifact's manifest")
-    return Artifact(directory=directory, manifest=_parse_manifest(path, data))
+    manifest = read_record(Manifest, path, what="an artifact's manifest", hint=_HINT)
+    if manifest.model_file not in manifest.files:
+        raise BadInputError(f"{path}: model_file: it has no hash in files", hint=_HINT)
+    return Artifact(directory=directory, manifest=manifest)
 
 
 def verify_files(artifact: Artifact) -> None:
@@ -204,92 +255,3 @@ def verify_files(artifact: Artifact) -> None:
             f"artifact {artifact.directory} is not what was built: {'; '.join(faults)}",
             hint="build it again, or copy the whole folder again",
         )
-
-
-def _parse_manifest(path: Path, data: dict[str, Any]) -> Manifest:
-    fields = {field.name for field in dataclasses.fields(Manifest)}
-    if data.get("schema") != SCHEMA:
-        raise BadInputError(
-            f"{path}: schema {data.get('schema')!r} is not {SCHEMA}",
-            hint="it was made by another version of modelwright: build it again",
-        )
-    unknown, missing = sorted(data.keys() - fields), sorted(fields - data.keys())
-    if unknown or missing:
-        raise BadInputError(f"{path}: unknown keys {unknown}, missing keys {missing}", hint="build the artifact again")
-    _check_types(path, data)
-    for name in (data["model_file"], *data["files"]):
-        # A manifest may come from anywhere: it must not point out of its folder.
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise BadInputError(f"{path}: file {name!r} is not inside the artifact", hint="do not use this artifact")
-    if data["model_file"] not in data["files"]:
-        raise BadInputError(f"{path}: model_file {data['model_file']!r} has no hash", hint="build the artifact again")
-    try:
-        signature = decode(Signature, data["signature"])
-    except BadInputError as error:
-        raise BadInputError(f"{path}: signature cannot be read: {error}", hint="build the artifact again") from error
-    return Manifest(**{**data, "signature": signature})
-
-
-def _check_types(path: Path, data: Mapping[str, Any]) -> None:
-    """Checks the types of all that is read without a schema of its own."""
-    _require_types(path, "", data, _TYPES)
-    for name, types in _INNER_TYPES.items():
-        if data[name] is not None:
-            _require_types(path, f"{name}.", data[name], types)
-    for name in ("files", "versions"):
-        _require_types(path, f"{name}.", data[name], dict.fromkeys(data[name], str))
-    for part, samples in data["samples"].items():
-        if isinstance(samples, dict):
-            _require_types(path, f"samples.{part}.", samples, _SAMPLES_TYPES)
-    _check_needs(path, data["requires"])
-    for name in ("name", "architecture"):
-        if not _is_reasonable(data["machine"][name]):
-            raise BadInputError(f"{path}: machine.{name} is no name of a machine", hint="build the artifact again")
-    if data["proof"] is not None:
-        _require_types(path, "proof.fidelity.", data["proof"]["fidelity"], _FIDELITY_TYPES)
-
-
-def _check_needs(path: Path, requires: Mapping[str, Any]) -> None:
-    """Checks what targets compare with the machine and print: types, and sizes that no build writes."""
-    for name in ("instruction_sets", "any_instruction_set"):
-        if not _is_texts(requires.get(name, [])):
-            raise BadInputError(f"{path}: requires.{name} must be a list of texts", hint="build the artifact again")
-    known: dict[str, Any] = {"packages": {}, "gpu": None, **requires}
-    _require_types(path, "requires.", known, {"packages": dict, "gpu": dict | None})
-    packages, gpu = known["packages"], known["gpu"] or {}
-    _require_types(path, "requires.packages.", packages, dict.fromkeys(packages, str))
-    _require_types(path, "requires.gpu.", dict.fromkeys(_GPU_TYPES) | gpu, _GPU_TYPES)
-    for name, value in (*requires.items(), *packages.items(), *gpu.items()):
-        if not _is_reasonable(value):
-            raise BadInputError(
-                f"{path}: requires holds {name!r}: {str(value)[:60]!r}..., which no build writes",
-                hint="build the artifact again",
-            )
-
-
-def _is_reasonable(value: object) -> bool:
-    """Whether a value is short, printable text, a number of 64 bits, or few of such."""
-    if isinstance(value, str):
-        return len(value) <= _LONGEST_NEED and value.isprintable()
-    if isinstance(value, int | float):
-        return abs(value) < _LARGEST_NUMBER
-    if isinstance(value, dict):
-        return len(value) <= _MOST_NEEDS
-    if isinstance(value, list):
-        return len(value) <= _MOST_NEEDS and all(isinstance(item, str) and _is_reasonable(item) for item in value)
-    return value is None
-
-
-def _require_types(path: Path, prefix: str, data: Mapping[str, Any], types: Mapping[str, Any]) -> None:
-    """Checks that values are of the types named; a manifest may have been edited, or made to do harm."""
-    for name, expected in types.items():
-        if not isinstance(data.get(name), expected):
-            wanted = str(expected).removeprefix("<class '").removesuffix("'>")
-            raise BadInputError(
-                f"{path}: {prefix}{name} must be {wanted}, not {str(data.get(name))[:80]!r}",
-                hint="build the artifact again",
-            )
-
-
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)

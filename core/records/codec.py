@@ -25,17 +25,19 @@ from modelwright.core.files import read_json
 
 T = TypeVar("T")
 
+# A text with a pattern must not share a union with a list, tuple or map: msgspec 0.22 then frees the wrong memory.
 # What a signed integer of 64 bits holds.
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1, description="a whole number of 0 or more")]
 Number = Annotated[float, Meta(ge=-sys.float_info.max, le=sys.float_info.max, description="a finite number")]
 Amount = Annotated[float, Meta(ge=0, le=sys.float_info.max, description="a finite number of 0 or more")]
 Text = Annotated[str, Meta(pattern=r"\S")]
-# Without controls and what turns the direction of writing: what is printed must not command the terminal.
+# Controls, and what turns the direction of writing: what is printed must not command the terminal.
+_UNPRINTABLE = r"\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
 Line = Annotated[
     str,
     Meta(
         max_length=200,
-        pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]*$",
+        pattern=f"^[^{_UNPRINTABLE}]*$",
         description="a text of one line, 200 characters at most",
     ),
 ]
@@ -44,7 +46,8 @@ Sha256 = Annotated[str, Meta(max_length=64, pattern=r"^[0-9a-f]{64}$", descripti
 FileName = Annotated[
     str,
     Meta(
-        pattern=r"^(?!/|[A-Za-z]:|(.*/)?\.\.(/|$))[^\\\x00-\x1f]+$",
+        max_length=1000,
+        pattern=rf"^(?!/|[A-Za-z]:|(.*/)?\.\.(/|$))[^\\{_UNPRINTABLE}]+$",
         description="the name of a file inside the folder",
         extra={"hint": "do not use it: no record that modelwright writes points out of its folder"},
     ),
@@ -59,9 +62,10 @@ _WORDS: Mapping[Any, str] = {
     Path: "a path",
 }
 _PLURALS: Mapping[Any, str] = {str: "texts", int: "whole numbers", float: "numbers"}
+_ABSENT = (type(None), msgspec.UnsetType)
 _BOUNDS = {"gt": "greater than", "ge": "at least", "lt": "less than", "le": "at most"}
-_FAULTS = (msgspec.ValidationError, RecursionError, UnicodeEncodeError)
-"""The last for halves of surrogate pairs, which JSON can spell and UTF-8 cannot."""
+_FAULTS = (msgspec.ValidationError, ValueError, RecursionError)
+"""ValueError: half a surrogate pair where UTF-8 is needed, a number of more digits than Python writes."""
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
 
@@ -79,10 +83,14 @@ class Record(msgspec.Struct, metaclass=_KeywordsOnly, frozen=True, forbid_unknow
 
 
 def encode(value: Any) -> Any:
-    """Returns a record as JSON values, which `decode` turns back. Sets are sorted: equal records give equal texts."""
+    """Returns a record as JSON values, which `decode` turns back.
+
+    Sets are sorted, so that equal records give equal texts. What is `UNSET` is left out.
+    """
     if isinstance(value, msgspec.Struct):
         names = zip(value.__struct_fields__, value.__struct_encode_fields__, strict=True)
-        return {written: encode(getattr(value, name)) for name, written in names}
+        items = ((written, getattr(value, name)) for name, written in names)
+        return {written: encode(item) for written, item in items if item is not msgspec.UNSET}
     if isinstance(value, Mapping):
         return {key: encode(item) for key, item in value.items()}
     if isinstance(value, AbstractSet):
@@ -129,7 +137,7 @@ def read_record(kind: type[T], path: Path, *, what: str, hint: str | None = None
 
 def describe_kind(kind: Any) -> str:
     """Says in words what a value must be."""
-    kind = _drop_null(kind)
+    kind = _drop_absent(kind)
     metas = _find_metas(kind)
     described = [meta.description for meta in metas if meta.description]
     limits = [
@@ -162,7 +170,7 @@ def _explain(kind: Any, data: object, *, where: str, key: str, hint: str | None)
             msgspec.convert(part, part_kind, dec_hook=_make_foreign)
         except _FAULTS:
             return _explain(part_kind, part, where=where, key=dotted, hint=hint)
-    record, kind = _find_arm(kind, Record), _drop_null(kind)
+    record, kind = _find_arm(kind, Record), _drop_absent(kind)
     fault = f"expected {describe_kind(kind)}, found {_show(data)}"
     if record is not None and isinstance(data, dict):
         fields = {field.encode_name: field for field in msgspec.structs.fields(record)}
@@ -172,7 +180,7 @@ def _explain(kind: Any, data: object, *, where: str, key: str, hint: str | None)
             key, fault = _join(key, unknown[0]), "unknown key"
             hint = hint or suggest(str(unknown[0]), fields) or f"known here: {', '.join(fields)}"
         elif missing:
-            key, kind = _join(key, missing[0]), _drop_null(_find_types(record)[fields[missing[0]].name])
+            key, kind = _join(key, missing[0]), _drop_absent(_find_types(record)[fields[missing[0]].name])
             fault, hint = f"missing; expected {describe_kind(kind)}", hint or f"add {missing[0]}"
     hints = [meta.extra["hint"] for meta in _find_metas(kind) if meta.extra]
     return BadInputError(": ".join(filter(None, (where, key, fault))), hint=hints[-1] if hints else hint)
@@ -213,7 +221,7 @@ def _name_kind(kind: Any) -> str:
     if origin is typing.Literal:
         return f"one of {', '.join(map(str, typing.get_args(kind)))}"
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(map(describe_kind, typing.get_args(kind)))
+        return " or ".join(describe_kind(arm) for arm in typing.get_args(kind) if arm not in _ABSENT)
     if _find_arm(kind, Record) is not None or _find_arm(kind, Mapping) is not None:
         return "a table"
     if _find_arm(kind, Sequence) is not None or _find_arm(kind, AbstractSet) is not None:
@@ -226,9 +234,9 @@ def _find_metas(kind: Any) -> list[Meta]:
     return [item for item in getattr(kind, "__metadata__", ()) if isinstance(item, Meta)]
 
 
-def _drop_null(kind: Any) -> Any:
-    """Returns the one arm of a union that is not null: what a value must be, if there is one."""
-    arms = [arm for arm in typing.get_args(kind) if arm is not type(None)]
+def _drop_absent(kind: Any) -> Any:
+    """Returns the one arm of a union that is not null or absent: what a value must be, if there is one."""
+    arms = [arm for arm in typing.get_args(kind) if arm not in _ABSENT]
     is_union = typing.get_origin(kind) in (typing.Union, types.UnionType)
     return arms[0] if is_union and len(arms) == 1 else kind
 

@@ -16,8 +16,7 @@ from msgspec.structs import replace
 
 from modelwright.core.errors import MeasurementInvalidError, ModelwrightError
 from modelwright.core.outputs.fidelity import Fidelity
-from modelwright.core.records.artifact import MANIFEST, Artifact
-from modelwright.core.records.codec import decode
+from modelwright.core.records.artifact import Artifact
 from modelwright.harness.meters.energy import Energy, estimate_carbon
 from modelwright.harness.meters.host_energy import describe_measured
 from modelwright.harness.meters.power_model import estimate_energy
@@ -325,7 +324,7 @@ def _describe_quality(artifact: Artifact, measured: Measured) -> _Quality:
         # On samples given for this run, or on the few packed ones where nothing was proved before.
         fidelity = packed.fidelity if packed else None
         if proof is not None:
-            fidelity = decode(Fidelity, proof["fidelity"], where=f"{artifact.directory / MANIFEST}: proof.fidelity")
+            fidelity = proof.fidelity
         if counted is not None or fidelity is not None:
             return _count_quality(
                 fidelity=fidelity,
@@ -336,24 +335,12 @@ def _describe_quality(artifact: Artifact, measured: Measured) -> _Quality:
         reason = manifest.proof_reason or "the artifact was not compared with FP32"
         return _Quality(reasons=dict.fromkeys(("accuracy", "agreement", "kept", "cosine"), reason))
     return _count_quality(
-        fidelity=read_proved_fidelity(artifact),
-        correct=proof["correct"],
-        count=proof["count"],
-        correct_fp32=proof["correct_fp32"],
-        emulated=bool(proof.get("emulated")),
+        fidelity=proof.fidelity,
+        correct=proof.correct,
+        count=proof.count,
+        correct_fp32=proof.correct_fp32,
+        emulated=bool(proof.emulated),
     )
-
-
-def read_proved_fidelity(artifact: Artifact) -> Fidelity | None:
-    """Returns how an artifact follows FP32 by the proof in its manifest; None without one.
-
-    Raises:
-        BadInputError: The manifest's proof is none.
-    """
-    proof = artifact.manifest.proof
-    if proof is None:
-        return None
-    return decode(Fidelity, proof["fidelity"], where=f"{artifact.directory / MANIFEST}: proof.fidelity")
 
 
 def _count_quality(

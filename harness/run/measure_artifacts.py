@@ -21,6 +21,7 @@ from modelwright.core.errors import (
 )
 from modelwright.core.outputs.fidelity import explain_broken
 from modelwright.core.records.artifact import Artifact, verify_files
+from modelwright.core.records.codec import encode
 from modelwright.core.samples.sample_set import SampleRef
 from modelwright.harness.meters.gpu_bench import GpuBench, OnGpu, open_bench
 from modelwright.harness.meters.host_energy import Meter, find_meter, measure_idle_power_w
@@ -192,7 +193,7 @@ def require_runnable(name: str, artifact: Artifact, host: Profile) -> str | None
     readiness = target.check_run(replace(host.machine(), name="this machine"))
     if not readiness.ok:
         raise ToolchainMissingError(f"{name} cannot run here: {readiness.reason}", hint=readiness.hint)
-    fit = target.check_artifact(artifact.manifest.requires, host.machine())
+    fit = target.check_artifact(encode(artifact.manifest.requires), host.machine())
     if not fit.ok:
         raise MeasurementInvalidError(f"{name} does not run here: {fit.reason}", hint=fit.hint)
     return fit.reason
@@ -201,10 +202,10 @@ def require_runnable(name: str, artifact: Artifact, host: Profile) -> str | None
 def explain_other_machine(artifact: Artifact, host: Profile) -> str | None:
     """Returns what to know when an artifact was built for a machine of another architecture; else None."""
     machine = artifact.manifest.machine
-    if machine["architecture"] == host.architecture:
+    if machine.architecture == host.architecture:
         return None
     return (
-        f"built for {machine['name']} ({machine['architecture']}), not for this machine ({host.architecture}), which "
+        f"built for {machine.name} ({machine.architecture}), not for this machine ({host.architecture}), which "
         "runs the files but for which the recipe was not chosen"
     )
 

@@ -20,7 +20,7 @@ from modelwright.core.errors import MeasurementInvalidError, ModelwrightError, T
 from modelwright.core.nvidia.cuda import CudaDevice
 from modelwright.core.nvidia.driver import explain_out_of_memory
 from modelwright.core.outputs.fidelity import compare_outputs, count_correct
-from modelwright.core.outputs.tasks.roles import OutputRole, find_roles
+from modelwright.core.outputs.tasks.roles import find_roles
 from modelwright.core.records.artifact import Artifact, open_artifact
 from modelwright.core.records.codec import decode, encode
 from modelwright.core.records.signature import Signature
@@ -348,8 +348,7 @@ def prove_on_reference() -> dict[str, Any] | None:
     proof = _state.artifact.manifest.proof
     is_proved = proof is not None and all(row.proved for row in rows)
     expected = [row.proved if is_proved else row.expected for row in rows]
-    known = proof.get("roles") if proof is not None else None
-    roles = find_roles(expected) if known is None else decode(dict[str, OutputRole], known)
+    roles = find_roles(expected) if proof is None or proof.roles is None else proof.roles
     fidelity = compare_outputs(expected, (_state.session.run(row.feeds) for row in rows), roles)
     return {"fidelity": encode(fidelity), "count": len(rows), "as_proved": is_proved}
 

@@ -11,9 +11,11 @@ import datetime as dt
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from modelwright.core.errors import BadInputError, BuildFailedError, ModelwrightError, ToolchainMissingError
 from modelwright.core.files import hash_json, scratch_directory, staged_directory
@@ -24,7 +26,10 @@ from modelwright.core.records.artifact import (
     MANIFEST,
     REFERENCE,
     Artifact,
+    BuildHost,
     Manifest,
+    Requires,
+    Samples,
     hash_files,
     measure_size,
     open_artifact,
@@ -128,20 +133,20 @@ def build(
                 size_bytes=size_bytes,
                 signature=exported.signature,
                 source=exported.describe_source(),
-                samples=dict(evidence.described) | {"random": evidence.random},
-                machine=encode(machine),
-                requires=built["requires"],
+                samples=decode(Samples, {**evidence.described, "random": evidence.random}),
+                machine=machine,
+                requires=decode(Requires, built["requires"]),
                 recipe=built["recipe"],
                 versions=built["versions"] | package_versions("modelwright"),
-                build_host={
-                    "architecture": host.architecture,
-                    "system": f"{platform.system()} {platform.release()}",
-                    "python": platform.python_version(),
-                },
+                build_host=BuildHost(
+                    architecture=host.architecture,
+                    system=f"{platform.system()} {platform.release()}",
+                    python=platform.python_version(),
+                ),
                 build_s=round(build_s, 3),
                 proof=proof,
                 proof_reason=reason,
-                notes=built["notes"],
+                notes=tuple(built["notes"]),
                 key=key,
                 created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
             ),
@@ -153,7 +158,7 @@ def check_source(target: Target, exported: ExportedModel) -> Readiness:
     """Says whether a source has what a target is built from: some run the PyTorch program, not the ONNX model."""
     if not target.record.uses_program or exported.program_path is not None:
         return Readiness.yes()
-    if exported.source["kind"] == "onnx":
+    if exported.source.kind == "onnx":
         return Readiness.no(
             "it runs the PyTorch program, and the source is ONNX",
             "give the file.py:factory or the .pt2 that the ONNX model was exported from",
@@ -313,9 +318,9 @@ def _prove_again(
     manifest = artifact.manifest
     proof = manifest.proof
     conditions = describe_conditions(evidence, host, threads)
-    if proof is not None and all(proof.get(name) == value for name, value in conditions.items()):
+    if proof is not None and (told := encode(proof)) == told | conditions:
         return artifact
-    built = {"model_file": manifest.model_file, "recipe": dict(manifest.recipe), "requires": dict(manifest.requires)}
+    built = {"model_file": manifest.model_file, "recipe": dict(manifest.recipe), "requires": encode(manifest.requires)}
     renewed, reason = prove(target, built, artifact.directory, exported, evidence, host, threads, report, answers=None)
     if renewed is None and proof is not None:
         return artifact  # it cannot run here: what was proved when it was built still says on which samples

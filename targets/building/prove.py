@@ -17,6 +17,7 @@ from modelwright.core.outputs.fidelity import Fidelity, FidelityMeter, count_cor
 from modelwright.core.outputs.reference import ReferenceModel, read_reference
 from modelwright.core.outputs.tasks.roles import OutputRole
 from modelwright.core.process.child import Progress, run_in_child
+from modelwright.core.records.artifact import Proof
 from modelwright.core.records.codec import decode, encode
 from modelwright.core.records.exported import ExportedModel
 from modelwright.core.records.machine import Machine
@@ -49,7 +50,7 @@ def prove(
     report: Progress,
     *,
     answers: Path | None,
-) -> tuple[dict[str, Any] | None, str | None]:
+) -> tuple[Proof | None, str | None]:
     """Compares an artifact with FP32 on the evaluation samples.
 
     Args:
@@ -114,7 +115,7 @@ def prove(
             f"{name} was built, but its outputs do not follow FP32: {fault}",
             hint="do not ship it; the float targets of this runtime keep the accuracy",
         )
-    return proof | describe_conditions(evidence, host, threads), None
+    return decode(Proof, proof | describe_conditions(evidence, host, threads)), None
 
 
 def _check_here(target: Target, requires: Mapping[str, Any], host: Machine) -> Readiness:

@@ -93,7 +93,7 @@ def build_artifacts(
         overwrite=True,
     )
     return {
-        "manifests": {name: artifact.manifest.to_dict() for name, artifact in built.artifacts.items()},
+        "manifests": {name: encode(artifact.manifest) for name, artifact in built.artifacts.items()},
         "absent": {absent.target: absent.error.to_dict() for absent in built.absent},
     }
 

@@ -20,6 +20,8 @@ import pytest
 
 from modelwright.core.errors import BadInputError, MeasurementInvalidError, ModelwrightError
 from modelwright.core.records.artifact import MANIFEST, REFERENCE, open_artifact
+from modelwright.core.records.codec import encode
+from modelwright.core.records.machine import Machine
 from modelwright.exporters import export
 from modelwright.harness import compare, measure
 from modelwright.harness.building import build_targets
@@ -231,12 +233,13 @@ def test_needs_that_no_build_writes_are_one_error(place: Path, tmp_path: Path) -
     for command in ("verify", "measure", "inspect"):
         done = run(command, folder, cwd=place)
         assert done.returncode == 3, done.stderr
-        assert "requires.packages must be dict" in done.stderr
+        assert "requires.packages: expected a table, found 7" in done.stderr
         assert "Traceback" not in done.stderr
 
 
 def test_an_artifact_for_another_machine_runs_and_says_so(place: Path, tmp_path: Path) -> None:
-    folder = copy_artifact(place / "built/ort-fp32", tmp_path / "pi", machine={"name": "pi", "architecture": "riscv"})
+    machine = encode(Machine(name="pi", architecture="riscv", instruction_sets=frozenset(), cores=4))
+    folder = copy_artifact(place / "built/ort-fp32", tmp_path / "pi", machine=machine)
     done = run("verify", folder, cwd=place)
     assert done.returncode == 0, done.stderr
     assert "built for pi (riscv)" in done.stdout

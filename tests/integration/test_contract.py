@@ -106,17 +106,17 @@ def test_manifest_says_what_was_built(built) -> None:
     assert manifest.size_bytes > 0
     assert manifest.versions
     assert manifest.recipe
-    assert manifest.samples["evaluation"]["count"] == 32
+    assert manifest.samples.evaluation.count == 32
     assert artifact.reference_path is not None
     verify_files(open_artifact(artifact.directory))
 
 
 def test_outputs_follow_fp32_by_value(built) -> None:
     name, artifact, _ = built
-    fidelity = artifact.manifest.proof["fidelity"]
+    fidelity = artifact.manifest.proof.fidelity
     limit = 0.9999 if get_target(name).record.is_float else 0.99
-    assert fidelity["cosine"] >= limit
-    assert fidelity["agreement"] >= 0.9
+    assert fidelity.cosine >= limit
+    assert fidelity.agreement >= 0.9
 
 
 def load(artifact):

@@ -14,7 +14,18 @@ from fake_driver.build import build_fake_driver
 from modelwright.core.errors import MeasurementInvalidError, ToolchainMissingError
 from modelwright.core.nvidia.driver import probe_driver
 from modelwright.core.process.child import Child
-from modelwright.core.records.artifact import REFERENCE, Manifest, hash_files, measure_size, write_manifest
+from modelwright.core.records.artifact import (
+    REFERENCE,
+    BuildHost,
+    Manifest,
+    Requires,
+    Samples,
+    hash_files,
+    measure_size,
+    write_manifest,
+)  # fmt: skip
+from modelwright.core.records.exported import SourceModel
+from modelwright.core.records.machine import Machine
 from modelwright.core.records.signature import Signature, TensorSpec
 from modelwright.harness.run.worker import END_TO_END_SHARE, GPU_WARM_UP_S
 
@@ -28,6 +39,9 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_fake_driver(tmp_path_factory.mktemp("driver"))
 
 
+HASH = "0" * 64
+
+
 def make_artifact(folder: Path, **recipe: Any) -> Path:
     """Writes an artifact of the doubling runtime with three inputs, [0, 1, 2, 3], [10, ...] and [20, ...]."""
     folder.mkdir()
@@ -38,11 +52,17 @@ def make_artifact(folder: Path, **recipe: Any) -> Path:
         inputs=(TensorSpec(name="x", dtype="float32", shape=("batch", 4)),),
         outputs=(TensorSpec(name="y", dtype="float32", shape=("batch", 4)),),
     )
+    machine = Machine(name="host", architecture="x86_64", instruction_sets=frozenset(), cores=2)
     manifest = Manifest(
         target="doubling-fp32", model_file="model.bin", files=hash_files(folder), size_bytes=measure_size(folder),
-        signature=signature, source={"path": "p", "sha256": "s"}, samples={},
-        machine={"name": "host", "architecture": "x86_64"}, requires={}, recipe=recipe, versions={},
-        build_host={"system": "Linux"}, build_s=1.0, proof=None, proof_reason="test", notes=[], key="k", created="c",
+        signature=signature,
+        source=SourceModel(
+            kind="onnx", path="p", sha256=HASH, num_parameters=0, opset=18, onnx_sha256=HASH, onnx_size_bytes=1,
+            comparison=None,
+        ),
+        samples=Samples(), machine=machine, requires=Requires(), recipe=recipe, versions={},
+        build_host=BuildHost(architecture="x86_64", system="Linux", python="3.11"), build_s=1.0, proof=None,
+        proof_reason="test", notes=(), key=HASH, created="c",
     )  # fmt: skip
     write_manifest(folder, manifest)
     return folder

@@ -115,10 +115,10 @@ def test_the_gpu_is_what_auto_chooses(usable: None) -> None:
 def test_it_is_built_and_follows_fp32(find: Callable[[str], Artifact], name: str) -> None:
     proof = find(name).manifest.proof
     assert proof is not None, find(name).manifest.proof_reason
-    fidelity = proof["fidelity"]
-    assert fidelity["cosine"] >= (0.99999 if name.endswith("fp32") else 0.999), fidelity
-    assert proof["device"] == "cuda"
-    assert fidelity["agreement"] >= 0.98, fidelity
+    fidelity = proof.fidelity
+    assert fidelity.cosine >= (0.99999 if name.endswith("fp32") else 0.999), fidelity
+    assert proof.device == "cuda"
+    assert fidelity.agreement >= 0.98, fidelity
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -372,6 +372,6 @@ def test_a_transformer_from_pytorch_with_a_dynamic_batch(tmp_path: Path) -> None
     for name, layers in (("tensorrt-rtx-fp16", "fp16"), ("tensorrt-rtx-int8", "int8")):
         manifest = built.artifacts[name].manifest
         assert manifest.proof is not None
-        assert manifest.proof["emulated"]
-        assert manifest.proof["fidelity"]["cosine"] > 0.999
+        assert manifest.proof.emulated
+        assert manifest.proof.fidelity.cosine > 0.999
         assert manifest.recipe["precision_proof"]["nodes"][layers] > 0

@@ -10,30 +10,47 @@ from modelwright.core.errors import BadInputError
 from modelwright.core.records.artifact import (
     MANIFEST,
     REFERENCE,
-    Manifest,
+    Requires,
     hash_files,
     measure_size,
     open_artifact,
     verify_files,
     write_manifest,
 )
+from modelwright.core.records.codec import decode, encode
 from modelwright.core.records.signature import Signature, TensorSpec
+
+EARLIER = Path(__file__).with_name("earlier") / MANIFEST
+HASH = "0" * 64
 
 
 def make(folder: Path, **changes: Any) -> Path:
+    """Writes an artifact; its manifest is one of an earlier build but for the files and the changes."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.bin").write_bytes(b"weights")
     (folder / REFERENCE).write_bytes(b"outputs")
     spec = TensorSpec(name="x", dtype="float32", shape=("batch", 3))
-    values: dict[str, Any] = {
-        "target": "ort-fp32", "model_file": "model.bin", "files": hash_files(folder),
-        "size_bytes": measure_size(folder), "signature": Signature(inputs=(spec,), outputs=(spec,)),
-        "source": {"path": "p", "sha256": "s"}, "samples": {}, "machine": {"name": "host", "architecture": "x86_64"},
-        "requires": {}, "recipe": {}, "versions": {}, "build_host": {"system": "Linux"},
-        "build_s": 1.0, "proof": None, "proof_reason": "why", "notes": [], "key": "k", "created": "c",
+    data = json.loads(EARLIER.read_text())
+    data |= {
+        "model_file": "model.bin", "files": hash_files(folder), "size_bytes": measure_size(folder),
+        "signature": encode(Signature(inputs=(spec,), outputs=(spec,))),
     }  # fmt: skip
-    write_manifest(folder, Manifest(**(values | changes)))
+    (folder / MANIFEST).write_text(json.dumps(data | changes))
     return folder
+
+
+def test_the_manifest_of_an_earlier_build_is_read_and_written_alike(tmp_path: Path) -> None:
+    (tmp_path / MANIFEST).write_bytes(EARLIER.read_bytes())
+    artifact = open_artifact(tmp_path)
+    assert artifact.manifest.proof is not None
+    assert artifact.manifest.proof.fidelity.outputs[0].cosine_mean == 0.9999802593486025
+    assert artifact.manifest.machine.instruction_sets >= {"avx512_vnni", "avx2"}
+    write_manifest(tmp_path, artifact.manifest)
+    written, earlier = (json.loads(path.read_text()) for path in (tmp_path / MANIFEST, EARLIER))
+    # What came later is absent, and says so.
+    assert written["proof"].pop("roles") is None
+    assert written["proof"]["fidelity"].pop("task") is None
+    assert json.dumps(written) == json.dumps(earlier), "the same keys in the same order"
 
 
 def test_manifest_comes_back_as_written(tmp_path: Path) -> None:
@@ -55,38 +72,56 @@ def test_changed_missing_and_added_files_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "a/../../b"])
 def test_a_manifest_cannot_point_out_of_its_folder(tmp_path: Path, name: str) -> None:
-    folder = make(tmp_path / "a", model_file=name, files={name: "0" * 64})
-    with pytest.raises(BadInputError, match="not inside the artifact"):
+    folder = make(tmp_path / "a", model_file=name, files={name: HASH})
+    with pytest.raises(BadInputError, match="expected the name of a file inside the folder"):
         open_artifact(folder)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda data: data.update(schema=99), "schema 99"),
-        (lambda data: data.update(surprise=1), "unknown keys"),
-        (lambda data: data.pop("files"), "missing keys"),
-        (lambda data: data.update(files=[]), "files must be dict"),
-        (lambda data: data.update(files={"model.bin": 7}), r"files\.model\.bin must be str"),
-        (lambda data: data.update(target=["ort-fp32"]), "target must be str"),
-        (lambda data: data.update(size_bytes=None), "size_bytes must be int"),
-        (lambda data: data.update(notes="x"), "notes must be list"),
-        (lambda data: data.update(machine={}), r"machine\.name must be str"),
-        (lambda data: data["machine"].update(name="\x1b[2J"), r"machine\.name is no name"),
-        (lambda data: data.update(proof={"fidelity": 3}), r"proof\.fidelity must be dict"),
-        (lambda data: data.update(requires={"instruction_sets": 5}), "must be a list of texts"),
-        (lambda data: data.update(requires={"packages": None}), r"requires\.packages must be dict"),
-        (lambda data: data.update(requires={"packages": {"torch": 2}}), r"requires\.packages\.torch must be str"),
-        (lambda data: data.update(requires={"packages": {"torch": "9" * 5000}}), "which no build writes"),
-        (lambda data: data.update(requires={"gpu": ["8.9"]}), r"requires\.gpu must be dict"),
-        (lambda data: data.update(requires={"gpu": {"name": {"a": 1}}}), r"requires\.gpu\.name must be str"),
-        (lambda data: data.update(requires={"gpu": {"runs_on": [8.9]}}), "which no build writes"),
-        (lambda data: data.update(requires={"gpu": {"runs_on": ["8.9"] * 10_000}}), "which no build writes"),
-        (lambda data: data.update(requires={"gpu": {"memory_bytes": 10**400}}), "which no build writes"),
-        (lambda data: data.update(requires={"gpu": {"name": "\x1b[2J"}}), "which no build writes"),
-        (lambda data: data["signature"]["inputs"][0].update(dtype="object"), "signature cannot be read"),
-        (lambda data: data["signature"]["inputs"][0].update(shape=[1.5]), "signature cannot be read"),
-        (lambda data: data.update(signature={}), "signature cannot be read"),
+        (lambda data: data.update(schema=99), "schema: expected one of 1, found 99"),
+        (lambda data: data.update(surprise=1), "surprise: unknown key"),
+        (lambda data: data.pop("files"), "files: missing; expected a table"),
+        (lambda data: data.update(files=[]), r"files: expected a table, found \[\]"),
+        (lambda data: data.update(files={"model.bin": 7}), r"files\.model\.bin: expected a SHA-256 in hex, found 7"),
+        (lambda data: data.update(target=["ort-fp32"]), "target: expected a text"),
+        (lambda data: data.update(size_bytes=None), "size_bytes: expected a whole number"),
+        (lambda data: data.update(notes="x"), "notes: expected a list of texts"),
+        (lambda data: data.update(machine={}), r"machine\.name: missing; expected a text"),
+        (lambda data: data["machine"].update(name="\x1b[2J"), r"machine\.name: expected a text of one line"),
+        (lambda data: data.update(proof={"fidelity": 3}), r"proof\.fidelity: expected a table, found 3"),
+        (
+            lambda data: data.update(requires={"instruction_sets": 5}),
+            r"requires\.instruction_sets: expected a list",
+        ),
+        (lambda data: data.update(requires={"packages": None}), r"requires\.packages: expected a table, found None"),
+        (lambda data: data.update(requires={"packages": {"torch": 2}}), r"packages\.torch: expected a text"),
+        (
+            lambda data: data.update(requires={"packages": {"torch": "9" * 5000}}),
+            r"packages\.torch: expected a text",
+        ),
+        (lambda data: data.update(requires={"gpu": ["8.9"]}), r"requires\.gpu: expected a table"),
+        (lambda data: data.update(requires={"gpu": {"name": {"a": 1}}}), r"requires\.gpu\.name: expected a text"),
+        (lambda data: data.update(requires={"gpu": {"runs_on": [8.9]}}), r"gpu\.runs_on: expected"),
+        (
+            lambda data: data.update(requires={"gpu": {"runs_on": ["8.9"] * 10_000}}),
+            r"gpu\.runs_on: expected",
+        ),
+        (
+            lambda data: data.update(requires={"gpu": {"memory_bytes": 10**400}}),
+            r"gpu\.memory_bytes: expected",
+        ),
+        (
+            lambda data: data.update(requires={"gpu": {"name": "\x1b[2J"}}),
+            r"gpu\.name: expected a text of one",
+        ),
+        (
+            lambda data: data["signature"]["inputs"][0].update(dtype="object"),
+            r"inputs\[0\]\.dtype: expected",
+        ),
+        (lambda data: data["signature"]["inputs"][0].update(shape=[1.5]), r"signature\.inputs\[0\]\.shape: expected"),
+        (lambda data: data.update(signature={}), r"signature\.inputs: missing"),
     ],
 )
 def test_strange_manifests_are_refused(tmp_path: Path, change: Any, message: str) -> None:
@@ -101,7 +136,7 @@ def test_strange_manifests_are_refused(tmp_path: Path, change: Any, message: str
 def test_needs_that_a_build_writes_are_read(tmp_path: Path) -> None:
     gpu = {"name": "NVIDIA GeForce RTX 4090", "runs_on": ["8.9"], "memory_bytes": 15_286_662, "driver_version": None}
     requires = {"packages": {"tensorrt-rtx": "==1.7.1.116"}, "gpu": gpu, "instruction_sets": ["avx2"]}
-    assert open_artifact(make(tmp_path / "a", requires=requires)).manifest.requires == requires
+    assert open_artifact(make(tmp_path / "a", requires=requires)).manifest.requires == decode(Requires, requires)
 
 
 def test_the_folder_of_the_exported_model_is_told_from_an_artifact(tmp_path: Path) -> None:

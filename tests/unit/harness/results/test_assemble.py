@@ -6,9 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from modelwright.core.errors import BadInputError, BuildFailedError, MeasurementInvalidError
-from modelwright.core.records.artifact import Artifact, Manifest
+from modelwright.core.outputs.fidelity import Fidelity
+from modelwright.core.records import artifact as records
+from modelwright.core.records.artifact import Artifact, Manifest, Proof
+from modelwright.core.records.exported import SourceModel
+from modelwright.core.records.machine import Machine
 from modelwright.core.records.signature import Signature, TensorSpec
 from modelwright.harness.results.assemble import Absent, Context, assemble_comparison, describe_environment
 from modelwright.harness.results.file import decode_results, encode_results
@@ -22,18 +27,26 @@ from modelwright.harness.run.told import Finished, Opened, RanWith
 from modelwright.profiles import detect_host, find_region, load_profile
 
 SPEC = TensorSpec(name="x", dtype="float32", shape=("batch", 3))
-FIDELITY = {
-    "samples": 200, "outputs": [], "worst_output": None, "cosine": 0.999, "agreement": 0.99, "agreement_reason": None
-}  # fmt: skip
-PROOF = {"fidelity": FIDELITY, "count": 200, "correct": 190, "correct_fp32": 192}
+HASH = "0" * 64
+MACHINE = Machine(name="host", architecture="x86_64", instruction_sets=frozenset({"avx2"}), cores=4)
+FIDELITY = Fidelity(
+    samples=200, outputs=(), worst_output=None, cosine=0.999, agreement=0.99, agreement_reason=None
+)  # fmt: skip
+PROOF = Proof(
+    fidelity=FIDELITY, count=200, correct=190, correct_fp32=192, samples_sha256=HASH, host=MACHINE, threads=1
+)  # fmt: skip
+SOURCE = SourceModel(
+    kind="onnx", path="m.onnx", sha256=HASH, num_parameters=1, opset=18, onnx_sha256=HASH, onnx_size_bytes=1,
+    comparison=None,
+)  # fmt: skip
 
 
-def artifact(target: str, proof: dict[str, Any] | None = PROOF) -> Artifact:
+def artifact(target: str, proof: Proof | None = PROOF) -> Artifact:
     manifest = Manifest(
         target=target, model_file="m", files={}, size_bytes=1000, signature=Signature(inputs=(SPEC,), outputs=(SPEC,)),
-        source={}, samples={}, machine={}, requires={}, recipe={}, versions={}, build_host={}, build_s=1.5,
-        proof=proof, proof_reason=None if proof else "not proved: another machine", notes=["a note"], key="k",
-        created="c",
+        source=SOURCE, samples=records.Samples(), machine=MACHINE, requires=records.Requires(), recipe={}, versions={},
+        build_host=records.BuildHost(architecture="x86_64", system="Linux", python="3.11"), build_s=1.5, proof=proof,
+        proof_reason=None if proof else "not proved: another machine", notes=("a note",), key=HASH, created="c",
     )  # fmt: skip
     return Artifact(directory=Path(target), manifest=manifest)
 
@@ -101,7 +114,7 @@ def test_what_was_not_measured_is_none_with_its_reason() -> None:
 
 @pytest.mark.parametrize(("correct", "count"), [(201, 200), (0, 0)])
 def test_an_impossible_count_is_no_accuracy(correct: int, count: int) -> None:
-    proved = artifact("ort-fp32", PROOF | {"correct": correct, "count": count, "correct_fp32": 0})
+    proved = artifact("ort-fp32", replace(PROOF, correct=correct, count=count, correct_fp32=0))
     comparison = assemble({"ort-fp32": measured("ort-fp32", 2.0)}, artifacts={"ort-fp32": proved})
     row = rows(comparison)["ort-fp32"]
     assert (row.accuracy, row.accuracy_ci95, row.accuracy_fp32) == (None, None, None)
