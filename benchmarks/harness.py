@@ -97,7 +97,8 @@ def main() -> None:
             both = {"a": open_artifact(first), "b": open_artifact(second)}
             result = measure_artifacts(both, MeasureSettings(effort=effort), host, host, samples=None).by_name
             rounds = [{i: w.latencies_ms for i, w in result[key].windows.items()} for key in "ab"]
-            figures[f"two identical {name}"] = encode(estimate_ratio(round_log_ratios(*rounds)))
+            launches = {i: w.launch for i, w in result["a"].windows.items()}
+            figures[f"two identical {name}"] = encode(estimate_ratio(round_log_ratios(*rounds), launches))
     for name, value in figures.items():
         print(f"{name}: {value}")
     arguments.results.mkdir(parents=True, exist_ok=True)
@@ -119,7 +120,7 @@ def against_bare_loop(directory: Path, effort: Effort) -> dict[str, object]:
     rounds = {name: {i: w.latencies_ms for i, w in own.windows.items()} for name, own in series.items()}
     medians = {name: statistics.median(v for w in own.values() for v in w) for name, own in rounds.items()}
     return {
-        "ratio": encode(estimate_ratio(round_log_ratios(rounds["harness"], rounds["bare loop"]))),
+        "ratio": encode(estimate_ratio(round_log_ratios(rounds["harness"], rounds["bare loop"]), {})),
         "p50_ms": medians,
     }
 

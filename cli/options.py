@@ -138,7 +138,7 @@ def measuring_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 type=click.Choice(EFFORT_NAMES),
                 default="standard",
                 show_default=True,
-                help="How long to measure: 12, 30 or 60 rounds of short windows.",
+                help="How long to measure: 12, 30 or 60 rounds of short windows, in 1, 3 or 5 launches.",
             ),
             click.option(
                 "--threads",

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 _EFFORTS = {
-    "quick": "quick: few rounds, for a first look",
-    "standard": "standard: enough rounds to tell a few percent apart",
-    "strict": "strict: enough rounds to tell about one percent apart",
+    "quick": "quick: few rounds of one launch, for a first look",
+    "standard": "standard: enough rounds and launches to tell a few percent apart",
+    "strict": "strict: enough rounds and launches to tell about one percent apart",
 }
 _SETTING_NAMES = {"seed": "seed of the order of turns", "window_s": "seconds a window"}
 _GPU_SETTINGS = ("device", "cuda_graph", "spin", "streams")

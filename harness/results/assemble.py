@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import platform
+import statistics
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -121,7 +122,8 @@ def assemble_comparison(
             spin=context.settings.spin,
             streams=context.settings.streams,
             effort=effort.name,
-            rounds=effort.rounds,
+            launches=effort.launches,
+            rounds=effort.total_rounds,
             window_s=effort.window_s,
         ),
         warnings=tuple(warnings),
@@ -193,8 +195,9 @@ def _describe_row(
         energy = replace(energy, total_j=energy.per_inference_j * count)
     quality = _describe_quality(artifact, measured)
     unavailable |= quality.reasons
+    launches = {index: window.launch for index, window in sorted(measured.windows.items())}
     ratios = round_log_ratios(_by_round(measurements.by_name.get(context.baseline)), _by_round(measured))
-    speedup = SpeedRatio(ratio=1.0, ci95=(1.0, 1.0)) if name == context.baseline else estimate_ratio(ratios)
+    speedup = SpeedRatio(ratio=1.0, ci95=(1.0, 1.0)) if name == context.baseline else estimate_ratio(ratios, launches)
     if speedup is None:
         unavailable["speedup"] = _explain_no_speedup(context.baseline, name, measurements)
     on_device = describe_computation(name, measured, context.baseline, measurements.by_name.get(context.baseline))
@@ -237,10 +240,11 @@ def _describe_row(
         compute_speedup=on_device.speedup,
         gpu_memory_bytes=on_device.memory_bytes,
         gpu=on_device.gpu,
-        round_log_ratios=tuple(float(value) for value in ratios),
-        rounds=tuple(sorted(measured.windows)),
-        window_median_ms=tuple(_median(window) for window in windows_ms),
-        compute_window_median_ms=tuple(_median(window.compute_latencies_ms) for window in _ordered(measured)),
+        round_log_ratios=tuple(ratios.values()),
+        rounds=tuple(launches),
+        launches=tuple(launches.values()),
+        window_median_ms=tuple(statistics.median(window) for window in windows_ms),
+        compute_window_median_ms=tuple(statistics.median(window.compute_latencies_ms) for window in _ordered(measured)),
         precision_executed=dict(finished.precision_executed) if finished else {},
         settings=opened.settings,
         recipe=dict(manifest.recipe),
@@ -253,7 +257,7 @@ def _explain_no_speedup(baseline: str, name: str, measurements: Measurements) ->
     measured = measurements.by_name.get(baseline)
     if measured is None or not measured.windows:
         return f"the baseline {baseline} was not measured"
-    return f"{baseline} and {name} share fewer than 5 rounds"
+    return f"{baseline} and {name} share fewer than 5 rounds of a launch"
 
 
 def _by_round(measured: Measured | None) -> dict[int, Sequence[float]]:
@@ -265,11 +269,6 @@ def _by_round(measured: Measured | None) -> dict[int, Sequence[float]]:
 def _ordered(measured: Measured) -> list[Window]:
     """Returns the windows that hold computations alone, by round."""
     return [window for _, window in sorted(measured.windows.items()) if window.compute_latencies_ms]
-
-
-def _median(window: Sequence[float]) -> float:
-    ordered = sorted(window)
-    return ordered[len(ordered) // 2]
 
 
 def _describe_memory(runtime_bytes: int | None, steady_bytes: int | None) -> Memory:

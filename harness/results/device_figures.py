@@ -104,8 +104,9 @@ def _compare(
     if unlike:
         said = ", ".join(f"{key} {getattr(own, key)} against {getattr(other, key)}" for key in unlike)
         return None, f"{baseline_name} ran with other settings: {said}"
-    ratio = estimate_ratio(round_log_ratios(_by_round(baseline), _by_round(measured)))
-    return ratio, None if ratio is not None else f"{baseline_name} and {name} share fewer than 5 rounds"
+    launches = {index: window.launch for index, window in measured.windows.items()}
+    ratio = estimate_ratio(round_log_ratios(_by_round(baseline), _by_round(measured)), launches)
+    return ratio, None if ratio is not None else f"{baseline_name} and {name} share fewer than 5 rounds of a launch"
 
 
 def _by_round(measured: Measured) -> Mapping[int, Sequence[float]]:

@@ -549,7 +549,7 @@ METRICS: tuple[Metric, ...] = (
         key="speedup.ratio",
         title="how many times as fast as the baseline",
         better="higher",
-        null="where the two share fewer than 5 rounds",
+        null="where the two share fewer than 5 rounds of a launch",
         column=Column(head="speed-up", name="speed-up", unit="of {baseline}", show=format_ratio, note="speedup.ci95"),
         tile=Tile(place=1, label="speed-up", show=format_ratio, note="interval"),
         csv=(Csv(name="speedup", place=15),),
@@ -557,7 +557,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         key="speedup.ci95",
         title="95 % interval of the speed-up",
-        null="where the two share fewer than 5 rounds",
+        null="where the two share fewer than 5 rounds of a launch",
         column=Column(
             head="95% int.",
             name="interval",

@@ -141,7 +141,8 @@ class Settings(Record, kw_only=True):
         spin: Whether results were to be polled for.
         streams: Inferences in flight on the GPU where the computation alone is timed.
         effort: `quick`, `standard` or `strict`.
-        rounds: Turns of every artifact.
+        launches: How often every artifact was loaded.
+        rounds: Turns of every artifact, over all launches.
         window_s: Seconds of a turn.
     """
 
@@ -153,6 +154,7 @@ class Settings(Record, kw_only=True):
     spin: bool = False
     streams: Count = 1
     effort: str | None = None
+    launches: Count = 1
     rounds: Count | None = None
     window_s: Figure | None = None
 
@@ -186,7 +188,7 @@ class Measurement(Record, kw_only=True):
         detail: What the vendor said.
         exit_code: That the reason stands for.
         reused: Whether the artifact was there from an earlier run.
-        import_ms: Time to import the runtime.
+        import_ms: Time to import the runtime, in the first launch as all that is told of loading and memory.
         latency_ms: From inputs to outputs in the host's memory.
         effective_inferences: What the measured ones are worth, as successive latencies are correlated.
         memory: What the peak consists of.
@@ -205,6 +207,7 @@ class Measurement(Record, kw_only=True):
         gpu: What was observed of the card meanwhile.
         round_log_ratios: Per shared round, log(baseline's median latency / this one's).
         rounds: The rounds in which it had a turn.
+        launches: Of each of these rounds, which process of the artifact it was, counted from 0; empty for one only.
         window_median_ms: Median latency of each turn.
         compute_window_median_ms: Likewise, of the computation alone.
         precision_executed: What the runtime says it ran, in its own words; `precision` and `source` are in all.
@@ -258,6 +261,7 @@ class Measurement(Record, kw_only=True):
     gpu: CardObservations | None = None
     round_log_ratios: tuple[LogRatio, ...] = ()
     rounds: tuple[Count, ...] = ()
+    launches: tuple[Count, ...] = ()
     window_median_ms: tuple[Figure, ...] = ()
     compute_window_median_ms: tuple[Figure, ...] = ()
     precision_executed: dict[str, Any] = msgspec.field(default_factory=dict)

@@ -1,38 +1,23 @@
 """How many times as fast one target is as another, with the interval that the rounds support.
 
 All artifacts of a comparison take turns in the same rounds, so what disturbed the machine in a round disturbed both
-of a pair: their ratio within the round is far steadier than their latencies. Ratios are medians over rounds of the
-logarithms; intervals are bootstrapped over rounds, because inferences within one round are correlated.
+of a pair: their ratio within the round is far steadier than their latencies.
 """
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
-import numpy.typing as npt
-
 from modelwright.harness.results.record import Comparison, Measurement
-from modelwright.harness.results.statistics import SpeedRatio
-
-RESAMPLES = 2000
-"""Enough that the ends of a 95 % interval move by less than 0.1 % from seed to seed with 25 rounds."""
-
-MIN_ROUNDS = 3
-"""Under this, resampling rounds says nothing about their spread."""
-
-_SEED = 20_261_121
+from modelwright.harness.results.statistics import SpeedRatio, estimate_ratio
 
 
 class Speeds:
-    """Answers questions about pairs of targets of one comparison; each pair is resampled once."""
+    """Answers questions about pairs of targets of one comparison; each pair is estimated once."""
 
     def __init__(self, comparison: Comparison) -> None:
         self._baseline = comparison.baseline
         baseline = comparison.find(comparison.baseline)
         self._baseline_rounds = frozenset(baseline.rounds if baseline is not None else ())
         self._pairs: dict[tuple[str, str], SpeedRatio | None] = {}
-        self._draws: dict[int, npt.NDArray[np.int64]] = {}
 
     def ratio(self, row: Measurement, other: Measurement) -> SpeedRatio | None:
         """Returns how many times as fast `row` is as `other`; None when one of them has no latency."""
@@ -54,7 +39,7 @@ class Speeds:
         return found is not None and found.is_same
 
     def _compare(self, row: Measurement, other: Measurement) -> SpeedRatio | None:
-        # Against the baseline the document has the answer; a second bootstrap would differ in the last digit.
+        # Against the baseline the document has the answer, of all the rounds that the two share.
         for one, two in ((row, other), (other, row)):
             if two.target == self._baseline and one is not two and one.speedup and one.speedup.ci95:
                 return one.speedup if one is row else one.speedup.inverted
@@ -63,10 +48,11 @@ class Speeds:
             first = dict.fromkeys(second, 0.0)
         elif not second and other.target == self._baseline:
             second = dict.fromkeys(first, 0.0)
-        differences = np.asarray([first[index] - second[index] for index in sorted(first.keys() & second.keys())])
-        if differences.size:
-            return self._bootstrap(differences)
-        # Without rounds of both, the latencies' ratio is all there is, and it has no interval.
+        differences = {index: first[index] - second[index] for index in sorted(first.keys() & second.keys())}
+        found = estimate_ratio(differences, launches_of(row if row.rounds else other))
+        if found is not None:
+            return found
+        # Without enough rounds of both, the latencies' ratio is all there is, and it has no interval.
         latency, other_latency = row.typical_ms, other.typical_ms
         if not latency or not other_latency:
             return None
@@ -79,14 +65,7 @@ class Speeds:
             shared = list(range(len(row.round_log_ratios)))
         return dict(zip(shared, row.round_log_ratios, strict=True))
 
-    def _bootstrap(self, differences: npt.NDArray[np.float64]) -> SpeedRatio:
-        ratio = math.exp(float(np.median(differences)))
-        if differences.size < MIN_ROUNDS:
-            return SpeedRatio(ratio=ratio)
-        size = int(differences.size)
-        if size not in self._draws:
-            # The same draws for every pair: the seed is fixed so that a report says the same every time.
-            self._draws[size] = np.random.default_rng(_SEED).integers(0, size, (RESAMPLES, size))
-        medians = np.median(differences[self._draws[size]], axis=1)
-        low, high = np.percentile(medians, [2.5, 97.5])
-        return SpeedRatio(ratio=ratio, ci95=(math.exp(float(low)), math.exp(float(high))))
+
+def launches_of(row: Measurement) -> dict[int, int]:
+    """Returns round -> launch; empty for results of before there were several."""
+    return dict(zip(row.rounds, row.launches, strict=bool(row.launches)))

@@ -7,7 +7,7 @@ The schedule knows its runners by a small protocol, which a test's fake implemen
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -30,6 +30,7 @@ class Window:
         compute_inferences: All computations that ran alone, warm-up included.
         compute_elapsed_s: Over all of these.
         compute_enqueue_ms: Median of what the host took to queue one; None on a CPU.
+        launch: Which process of the artifact it was, counted from 0.
     """
 
     latencies_ms: Sequence[float]
@@ -40,6 +41,7 @@ class Window:
     compute_inferences: int = 0
     compute_elapsed_s: float = 0.0
     compute_enqueue_ms: float | None = None
+    launch: int = 0
 
 
 class Runner(Protocol):
@@ -72,31 +74,33 @@ def interleave(
     effort: Effort,
     *,
     seed: int,
+    launch: int = 0,
     on_round: Callable[[int, int], None] | None = None,
 ) -> Mapping[str, Series]:
-    """Runs all rounds.
+    """Runs all rounds of one launch.
 
     Args:
         runners: With distinct names.
         effort: Number of rounds and length of a window.
         seed: Of the order within the rounds.
-        on_round: Called with the number of finished rounds and of all.
+        launch: Which one it is, counted from 0: the numbers of rounds run on from launch to launch.
+        on_round: Called with the number of finished rounds and of all, those of other launches included.
 
     Returns:
         Name -> windows. A runner that failed keeps the windows it had, and its error.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng((seed, launch))
     series = {runner.name: Series() for runner in runners}
-    for index in range(effort.rounds):
+    for index in range(launch * effort.rounds, (launch + 1) * effort.rounds):
         for position in rng.permutation(len(runners)):
             runner = runners[int(position)]
             own = series[runner.name]
             if own.failure is not None:
                 continue
             try:
-                own.windows[index] = runner.run_window(effort.window_s)
+                own.windows[index] = replace(runner.run_window(effort.window_s), launch=launch)
             except ModelwrightError as error:
                 own.failure = error
         if on_round is not None:
-            on_round(index + 1, effort.rounds)
+            on_round(index + 1, effort.total_rounds)
     return series

@@ -1,4 +1,4 @@
-"""Measures artifacts side by side: each in a child process, all alive together, taking turns.
+"""Measures artifacts side by side: each in a child process, all alive together, taking turns; in several launches.
 
 `measure_artifacts` is the one place where numbers are taken; `measure` and `compare` both use it.
 """
@@ -25,7 +25,7 @@ from modelwright.core.records.codec import encode
 from modelwright.core.samples.sample_set import SampleRef
 from modelwright.harness.meters.gpu_bench import GpuBench, OnGpu, open_bench
 from modelwright.harness.meters.host_energy import Meter, find_meter, measure_idle_power_w
-from modelwright.harness.run.interleave import Series, Window, interleave
+from modelwright.harness.run.interleave import Window, interleave
 from modelwright.harness.run.runner import ArtifactRunner, MeasureSettings
 from modelwright.harness.run.told import Finished, Opened, Proof
 from modelwright.profiles.fit import require_fit
@@ -40,9 +40,9 @@ class Measured:
 
     Attributes:
         name: Unique in a measurement.
-        opened: What loading told; None when it failed.
-        finished: Memory and what really ran; None when it failed.
-        windows: Round -> window.
+        opened: What loading told, the first time; None when it failed.
+        finished: Memory and what really ran, after the first launch; None when it failed.
+        windows: Round -> window, of all launches.
         proof: Fidelity and accuracy taken in this process, when asked for.
         failure: Why there are no or too few windows.
         on_gpu: What was seen of the card; None for an artifact on the CPU.
@@ -51,7 +51,7 @@ class Measured:
     name: str
     opened: Opened | None = None
     finished: Finished | None = None
-    windows: Mapping[int, Window] = field(default_factory=dict)
+    windows: dict[int, Window] = field(default_factory=dict)
     proof: Proof | None = None
     failure: ModelwrightError | None = None
     on_gpu: OnGpu | None = None
@@ -110,12 +110,15 @@ def measure_artifacts(
             idle_power_w = measure_idle_power_w(meter)
         runners: list[ArtifactRunner] = []
         for name, artifact in artifacts.items():
-            tell(f"loading {name}")
+            on_gpu = devices[name] == "cuda"
             try:
                 require_runnable(name, artifact, host)
                 verify_files(artifact)
-                on_gpu = devices[name] == "cuda"
-                runner = ArtifactRunner(
+            except ModelwrightError as error:
+                results[name].failure = error
+                continue
+            runners.append(
+                ArtifactRunner(
                     name,
                     artifact,
                     settings,
@@ -123,21 +126,15 @@ def measure_artifacts(
                     meter=None if on_gpu else meter,
                     bench=bench if on_gpu else None,
                 )
-                results[name].opened = _open_runner(runner, samples, stack)
-                runners.append(runner)
-            except ModelwrightError as error:
-                results[name].failure = error
-        if not runners:
-            return Measurements(by_name=results, meter=meter, idle_power_w=idle_power_w)
-        tell(f"measuring {len(runners)} artifacts in turns")
-        series = interleave(runners, settings.effort, seed=settings.seed, on_round=on_round)
-        if bench is not None and bench.meters and any(runner.device == "cuda" for runner in runners):
-            tell("metering the GPU with everything loaded and nothing running")
-            bench.measure_idle(loaded=True)
-        for runner in runners:
-            if runner.device == "cuda":
-                tell(f"metering the energy of {runner.name}")
-            _finish(runner, series[runner.name], results[runner.name], prove=prove, labelled=labelled)
+            )
+        for launch in range(settings.effort.launches):
+            order = rotate([runner for runner in runners if results[runner.name].failure is None], launch)
+            if not order:
+                break
+            with contextlib.ExitStack() as alive:
+                _launch(order, launch, settings, results, samples, alive, tell=tell, on_round=on_round)
+                if launch == settings.effort.launches - 1:
+                    _finish(order, results, bench, tell, prove=prove, labelled=labelled)
     return Measurements(by_name=results, meter=meter, idle_power_w=idle_power_w)
 
 
@@ -165,13 +162,53 @@ def _open_bench(
     return bench
 
 
-def _open_runner(runner: ArtifactRunner, samples: SampleRef | None, stack: contextlib.ExitStack) -> Opened:
-    """Loads an artifact in its child, which lives as long as the stack if that succeeds."""
-    with contextlib.ExitStack() as unless_open:
-        unless_open.enter_context(runner)
-        opened = runner.open(samples)
-        stack.push(unless_open.pop_all())
-    return opened
+def rotate(runners: Sequence[ArtifactRunner], launch: int) -> list[ArtifactRunner]:
+    """Returns the order to load in: in each launch another one comes first, as what is loaded later is slower."""
+    first = launch % max(1, len(runners))
+    return [*runners[first:], *runners[:first]]
+
+
+def _launch(
+    runners: Sequence[ArtifactRunner],
+    launch: int,
+    settings: MeasureSettings,
+    results: Mapping[str, Measured],
+    samples: SampleRef | None,
+    alive: contextlib.ExitStack,
+    *,
+    tell: Callable[[str], None],
+    on_round: Callable[[int, int], None] | None,
+) -> None:
+    """Loads artifacts, each in a new process that lives as long as the stack, and lets them take their turns.
+
+    What is told once is taken the first time: what loading took, memory, what really ran.
+    """
+    again = f", launch {launch + 1} of {settings.effort.launches}" if launch else ""
+    ready = []
+    for runner in runners:
+        tell(f"loading {runner.name}{again}")
+        try:
+            opened = alive.enter_context(runner).open(samples)
+        except ModelwrightError as error:
+            results[runner.name].failure = error
+            runner.close()
+            continue
+        results[runner.name].opened = results[runner.name].opened or opened
+        ready.append(runner)
+    if ready:
+        tell(f"measuring {len(ready)} artifacts in turns{again}")
+    for name, series in interleave(
+        ready, settings.effort, seed=settings.seed, launch=launch, on_round=on_round
+    ).items():
+        results[name].windows |= series.windows
+        results[name].failure = series.failure
+    for runner in ready:
+        measured = results[runner.name]
+        if measured.failure is None and measured.finished is None:
+            try:
+                measured.finished = runner.finish()
+            except ModelwrightError as error:
+                measured.failure = error
 
 
 def require_runnable(name: str, artifact: Artifact, host: Profile) -> str | None:
@@ -222,20 +259,30 @@ def require_threads(threads: int, host: Profile) -> None:
 
 
 def _finish(
-    runner: ArtifactRunner, series: Series, measured: Measured, *, prove: bool, labelled: SampleRef | None
+    runners: Sequence[ArtifactRunner],
+    results: Mapping[str, Measured],
+    bench: GpuBench | None,
+    tell: Callable[[str], None],
+    *,
+    prove: bool,
+    labelled: SampleRef | None,
 ) -> None:
-    measured.windows = series.windows
-    measured.failure = series.failure
-    if series.failure is not None:
-        return
-    try:
-        measured.finished = runner.finish()
-        measured.on_gpu = runner.describe_gpu()
-        if prove or labelled is not None:
-            measured.proof = runner.prove(labelled)
-            _require_proved(measured.proof, runner)
-    except ModelwrightError as error:
-        measured.failure = error
+    """Meters and proves what is still loaded after the last round."""
+    loaded = [runner for runner in runners if results[runner.name].failure is None]
+    if bench is not None and bench.meters and any(runner.device == "cuda" for runner in loaded):
+        tell("metering the GPU with everything loaded and nothing running")
+        bench.measure_idle(loaded=True)
+    for runner in loaded:
+        measured = results[runner.name]
+        if runner.device == "cuda":
+            tell(f"metering the energy of {runner.name}")
+        try:
+            measured.on_gpu = runner.describe_gpu()
+            if prove or labelled is not None:
+                measured.proof = runner.prove(labelled)
+                _require_proved(measured.proof, runner)
+        except ModelwrightError as error:
+            measured.failure = error
 
 
 def _require_proved(proof: Proof | None, runner: ArtifactRunner) -> None:

@@ -1,4 +1,4 @@
-"""One artifact in a child process of its own, as the parent sees it: loaded, taking turns, proved, metered."""
+"""One artifact in child processes of its own, as the parent sees it: loaded, taking turns, proved, metered."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class MeasureSettings:
     """How to measure; recorded with every result.
 
     Attributes:
-        effort: Rounds and windows.
+        effort: Launches, rounds and windows.
         threads: Intra-operator threads of every runtime.
         batch: Samples an inference.
         seed: Of the order of turns.
@@ -56,7 +56,7 @@ class MeasureSettings:
 
 
 class ArtifactRunner:
-    """An artifact loaded in a child process; see `interleave.Runner`."""
+    """An artifact loaded in a child process, a new one each time that it is opened; see `interleave.Runner`."""
 
     def __init__(
         self,
@@ -75,14 +75,24 @@ class ArtifactRunner:
         self._meter = meter
         self._artifact = artifact
         self._settings = settings
-        self._child = Child(
-            f"measuring {name}", crash_error=MeasurementInvalidError, environment=ENVIRONMENT, threads=settings.threads
-        )
-        if bench is not None:
-            bench.pids.add(self._child.pid)
+        self._opened: Child | None = None
+
+    @property
+    def _child(self) -> Child:
+        assert self._opened is not None, "opened before anything is asked of it"
+        return self._opened
 
     def open(self, samples: SampleRef | None) -> Opened:
-        """Loads the artifact and runs it once."""
+        """Loads the artifact in a new process and runs it once; what was seen of the card before is kept."""
+        self.close()
+        self._opened = Child(
+            f"measuring {self.name}",
+            crash_error=MeasurementInvalidError,
+            environment=ENVIRONMENT,
+            threads=self._settings.threads,
+        )
+        if self._bench is not None:
+            self._bench.pids.add(self._child.pid)
         result = self._child.call(
             "modelwright.harness.run.worker:open_in_child",
             {
@@ -158,7 +168,8 @@ class ArtifactRunner:
         return msgspec.convert({"packed": packed, "counted": counted}, Proof)
 
     def close(self) -> None:
-        self._child.close()
+        if self._opened is not None:
+            self._opened.close()
 
     def __enter__(self) -> Self:
         return self
@@ -166,4 +177,5 @@ class ArtifactRunner:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._child.__exit__(kind, error, trace)
+        if self._opened is not None:
+            self._opened.__exit__(kind, error, trace)

@@ -197,9 +197,11 @@ def _about_machine(findings: Findings) -> list[str]:
     if not comparison.measured:
         return []
     if rounds is not None and rounds < FEW_ROUNDS and len(comparison.measured) > 1:
+        launches = "one launch" if comparison.settings.launches == 1 else f"{comparison.settings.launches} launches"
         cautions.append(
-            f"Only {rounds} rounds were measured, which tell apart what differs by "
-            "more than a few percent. Decide close calls with --effort standard or strict."
+            f"Only {rounds} rounds were measured, in {launches}, which tell apart "
+            "what differs by more than a few percent: a process is up to half a percent faster or slower for as long "
+            "as it lives. Decide close calls with --effort standard or strict."
         )
     if comparison.environment.virtual_machine:
         cautions.append(

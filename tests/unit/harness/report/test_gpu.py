@@ -186,7 +186,8 @@ def test_a_host_that_queues_no_faster_than_the_gpu_computes_is_named() -> None:
 def test_settings_of_a_gpu_stand_in_the_report_only_where_one_was_used() -> None:
     settings = {"threads": 1, "cuda_graph": True, "spin": False, "streams": 2, "effort": "quick", "window_s": 0.1}
     shown = re.sub(r"<[^>]+>", " ", render_html(documents.read(gpu() | {"settings": settings})))
-    assert re.search(r"device\s+auto\s+cuda graph\s+yes\s+spin\s+no\s+streams\s+2\s+seconds a window\s+0.1", shown)
+    asked = r"device\s+auto\s+cuda graph\s+yes\s+spin\s+no\s+streams\s+2\s+launches\s+1\s+seconds a window\s+0.1"
+    assert re.search(asked, shown)
     assert "cuda graph" not in render_html(documents.read(images() | {"settings": settings}))
 
 

@@ -66,7 +66,7 @@ def test_the_seed_decides_the_order() -> None:
 def test_ratio_survives_a_drifting_machine() -> None:
     machine = Machine(3)
     series = interleave([FakeRunner("slow", 3.0, machine), FakeRunner("fast", 2.0, machine)], EFFORT, seed=0)
-    ratio = estimate_ratio(round_log_ratios(by_round(series["slow"]), by_round(series["fast"])))
+    ratio = estimate_ratio(round_log_ratios(by_round(series["slow"]), by_round(series["fast"])), {})
     assert ratio is not None
     assert ratio.ci95[0] < 1.5 < ratio.ci95[1]
 
@@ -85,3 +85,14 @@ def test_rounds_are_told() -> None:
     told: list[tuple[int, int]] = []
     interleave([FakeRunner("a", 1.0, Machine(0))], EFFORT, seed=0, on_round=lambda *x: told.append(x))
     assert told == [(index, 25) for index in range(1, 26)]
+
+
+def test_rounds_run_on_from_launch_to_launch() -> None:
+    effort = Effort(name="test", launches=3, rounds=4, window_s=0.0)
+    told: list[tuple[int, int]] = []
+    windows = {}
+    for launch in range(3):
+        runner = FakeRunner("a", 1.0, Machine(0))
+        windows |= interleave([runner], effort, seed=0, launch=launch, on_round=lambda *x: told.append(x))["a"].windows
+    assert {index: window.launch for index, window in windows.items()} == {index: index // 4 for index in range(12)}
+    assert told == [(index, 12) for index in range(1, 13)]
