@@ -141,6 +141,7 @@ def test_without_a_gpu_loading_ends_in_one_clear_error(tmp_path: Path) -> None:
                 "target": "ort-cuda-fp32", "directory": str(tmp_path / "a"), "model_file": "model.onnx", "recipe": {},
                 "device": "cuda", "signature": encode(CNN), "reference": str(tmp_path),
                 "evaluation": encode(SampleRef(path=tmp_path / "a-scratch" / "s.npz")), "threads": 1,
+                "roles": {}, "answers": None,
             },
             purpose="loading",
         )  # fmt: skip

@@ -273,8 +273,8 @@ def test_a_layer_that_int8_ruins_goes_back_to_float(tmp_path: Path) -> None:
     assert graph.recipe["float_layers"] == found["float_layers"]
     assert find_float_types(load(graph)).count("int8") == 7
     assert bench.cosine(graph) > 0.998
-    worst = min(candidate["cosine"] for candidate in found["candidates"])
-    assert worst < 0.9, "with it in INT8"
+    whole = [candidate for candidate in found["candidates"] if not candidate["float_layers"]]
+    assert all(candidate["level"] in ("broken", "poor") for candidate in whole), "with it in INT8"
 
 
 def test_large_activations_stay_in_float32_where_samples_show_them(tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def test_an_engine_that_hardly_runs_in_int8_is_told(tmp_path: Path) -> None:
     manifest = built.artifacts["tensorrt-rtx-int8"].manifest
     assert manifest.recipe["precision_proof"]["work"] == {"fp16": 0.8, "int8": 0.2}
     assert manifest.recipe["float_layers"] == [
-        {"node": "grow", "reason": "the runtime has no INT8 kernel for ConvTranspose"}
+        {"layer": "grow", "reason": "the runtime has no INT8 kernel for ConvTranspose"}
     ]
     assert any(note.startswith("only 20% of the multiplications run in INT8, 80% in FP16") for note in manifest.notes)
 
