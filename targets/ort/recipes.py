@@ -48,7 +48,7 @@ class StaticQuantizer(OnnxQuantizer):
         ranges = {name: method(statistics[name]) for name in plan.ranged_tensors()}
         return ort_quantization.quantize_static(self.smoothed, plan, ranges, self._scheme, self._weights)
 
-    def costs(self) -> Mapping[str, float]:
+    def costs(self, model: Any) -> Mapping[str, float]:  # noqa: ARG002 - the float model says it
         index = index_graph(self.smoothed)
         plan = ort_plan.plan_static(self.smoothed, (), carry=self._carry)
         statistics = self.measure(plan.ranged_tensors())
@@ -81,7 +81,7 @@ class DynamicQuantizer(OnnxQuantizer):
         names = ort_plan.find_dynamic(model, index_graph(model))
         return ort_quantization.quantize_dynamic(model, set(names) - set(kept), self._scheme)
 
-    def costs(self) -> Mapping[str, float]:
+    def costs(self, model: Any) -> Mapping[str, float]:  # noqa: ARG002 - the float model says it
         layers = set(ort_plan.find_dynamic(self._model, index_graph(self._model)))
         sizes = {tensor.name: float(np.prod(tensor.dims)) for tensor in self._model.graph.initializer}
         return share_work({n.name: sizes[n.input[1]] for n in self._model.graph.node if n.name in layers})

@@ -76,10 +76,10 @@ class Quantizer(ABC, Generic[CandidateT, ModelT]):
         """Runs one sample after the other."""
 
     @abstractmethod
-    def costs(self) -> Mapping[str, float]:
-        """Returns the layers that can go back to float -> the share of the model's work that moves with each.
+    def costs(self, model: ModelT) -> Mapping[str, float]:
+        """Returns the layers of a candidate that can go back to float -> the share of the work that moves with each.
 
-        Called after a build. In the order of the graph; empty where none can.
+        In the order of the graph; empty where none can.
         """
 
     def unchecked(self) -> CandidateT:
@@ -106,15 +106,15 @@ class Quantizer(ABC, Generic[CandidateT, ModelT]):
         """Returns layer -> what its quantization harms, in any unit, where that is known without building anything."""
         return None
 
-    def build_for_ranking(self, candidate: CandidateT, model: ModelT, layers: Collection[str]) -> ModelT:  # noqa: ARG002
+    def build_for_ranking(self, candidate: CandidateT, model: ModelT, layers: Collection[str]) -> ModelT:
         """Returns a candidate with some layers in float, as exactly as ranking layers needs.
 
         Args:
             candidate: The way to quantize.
             model: The same candidate with all layers quantized. Not to be changed.
-            layers: Those that are to compute in float.
+            layers: Those that are to compute in float; none for what the others are compared with.
         """
-        return self.build(candidate, layers)
+        return self.build(candidate, layers) if layers else model
 
 
 def share_work(work: Mapping[str, float]) -> dict[str, float]:

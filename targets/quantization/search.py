@@ -181,15 +181,14 @@ class _Search(Generic[CandidateT, ModelT]):
             self._progress,
             lambda: self._has_time(whole.trial, 2.0),  # and for a try with what was found
         )
-        result = best
-        for level, share in ((Level.GOOD, _FEW), (Level.FAIR, _MANY)):
-            is_usable = result.figures.level >= Level.FAIR
-            if is_usable and level is Level.FAIR:
-                break
-            made = self._keep_fewest(whole, list_worst(groups, share), level)
-            if made is not None and (made.figures.level >= level or not is_usable):
-                result = made if made.figures.is_clearly_better(result.figures) else result
-        return result
+        few = self._keep_fewest(whole, list_worst([group for group in groups if group.gain > 0], _FEW), Level.GOOD)
+        if best.figures.level >= Level.FAIR:
+            return few if few is not None and few.figures.level is Level.GOOD else best
+        better = few if few is not None and few.figures.is_clearly_better(best.figures) else best
+        if better.figures.level >= Level.FAIR:
+            return better
+        many = self._keep_fewest(whole, list_worst(groups, _MANY), Level.FAIR)
+        return many if many is not None and many.figures.is_clearly_better(better.figures) else better
 
     def _keep_fewest(
         self, whole: _Made[CandidateT, ModelT], choices: Sequence[tuple[str, ...]], level: Level

@@ -28,7 +28,8 @@ class Group:
     Attributes:
         layers: Their names.
         share: Of the model's work.
-        gain: How much of the error goes with their quantization, in the unit of whoever estimated it.
+        gain: How much of the error goes with their quantization, in the unit of whoever estimated it. Negative where it
+            grows: errors may cancel, or be so large that one layer more or less says nothing.
     """
 
     layers: tuple[str, ...]
@@ -54,7 +55,7 @@ def rank_layers(
         progress: Takes a line about what is going on.
         has_time: Whether to go on; what was not ranked until then stays quantized.
     """
-    shares = dict(quantizer.costs())
+    shares = dict(quantizer.costs(model))
     known = quantizer.estimate_gains()
     if known is not None:
         groups = [Group(layers=(name,), share=shares[name], gain=gain) for name, gain in known.items()]
@@ -62,15 +63,14 @@ def rank_layers(
         groups = []
         parts = _split(list(shares), _GROUPS_LARGE if judge.model_bytes > _LARGE_BYTES else _GROUPS_SMALL)
         progress(f"sensitivity analysis of {len(shares)} layers in {len(parts)} groups")
-        before = _measure(quantizer, judge, lambda: model)
+        before = _measure(quantizer, judge, partial(quantizer.build_for_ranking, candidate, model, ()))
         for layers in parts:
             if not has_time():
                 break
             after = _measure(quantizer, judge, partial(quantizer.build_for_ranking, candidate, model, layers))
             gain = after.gain_over(before)
             groups.append(Group(layers=layers, share=sum(shares[name] for name in layers), gain=gain))
-    harmful = [group for group in groups if group.gain > 0]
-    return sorted(harmful, key=lambda group: -group.gain / (group.share + _LEAST_SHARE))
+    return sorted(groups, key=lambda group: -group.gain / (group.share + _LEAST_SHARE))
 
 
 def list_worst(groups: Sequence[Group], share: float) -> list[tuple[str, ...]]:

@@ -220,7 +220,7 @@ class PairQuantizer(OnnxQuantizer):
             vectors=self._vectors,
         )
 
-    def costs(self) -> Mapping[str, float]:
+    def costs(self, model: Any) -> Mapping[str, float]:  # noqa: ARG002 - the float model says it
         index = index_graph(self.smoothed)
         plan = self.plan()
         layers, statistics = set(plan.layers), self.measure(plan.entries)

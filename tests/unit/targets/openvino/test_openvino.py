@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,10 +17,19 @@ from modelwright.core.samples.sample_set import SampleRef, open_samples
 from modelwright.targets.contract import BuildRequest
 from modelwright.targets.openvino import quantize as openvino_quantization
 from modelwright.targets.openvino import target as openvino
-from modelwright.targets.openvino.quantize import find_consumers, has_attention
-from modelwright.targets.openvino.recipes import CONVOLUTIONAL, TRANSFORMER, Score
+from modelwright.targets.openvino.quantize import (
+    WITHOUT_FUSION,
+    NncfQuantizer,
+    RunnableModel,
+    choose_float_precision,
+    find_consumers,
+    has_attention,
+)
+from modelwright.targets.openvino.recipes import CONVOLUTIONAL, TRANSFORMER
 from modelwright.targets.openvino.session import find_ports
 from modelwright.targets.openvino.target import OpenvinoBf16, OpenvinoFp32, OpenvinoInt8
+from modelwright.targets.quantization.judge import Judge
+from modelwright.targets.quantization.search import search
 
 
 def make_machine(*instruction_sets: str) -> Machine:
@@ -89,29 +99,6 @@ def test_only_weights_that_fit_are_stored_as_fp16(values: list[float], fits: boo
     assert openvino._fits_fp16(model) is fits
 
 
-@pytest.mark.parametrize(
-    ("agreement", "cosine", "tier"),
-    [
-        (1.0, 0.9995, 2),
-        (0.99, 0.9995, 1),
-        (1.0, 0.995, 1),
-        (0.97, 0.9999, 0),
-        (1.0, 0.98, 0),
-        (None, 0.9991, 2),
-        (None, None, 2),
-    ],
-)
-def test_score_tiers(agreement: float | None, cosine: float | None, tier: int) -> None:
-    assert Score(agreement=agreement, cosine=cosine, count=64).tier == tier
-
-
-def test_one_close_call_of_a_few_samples_is_forgiven_if_the_cosine_holds() -> None:
-    assert Score(agreement=14 / 15, cosine=0.995, count=15).tier == 1
-    assert Score(agreement=13 / 15, cosine=0.995, count=15).tier == 0
-    assert Score(agreement=14 / 15, cosine=0.985, count=15).tier == 0
-    assert Score(agreement=62 / 64, cosine=0.995, count=64).tier == 0
-
-
 class Node:
     """A graph node with one output, as far as the searches through a graph look."""
 
@@ -152,32 +139,31 @@ def test_attention_is_a_product_with_a_softmax() -> None:
     assert not has_attention(SimpleNamespace(get_ops=lambda: [lone, *lone.sources]))
 
 
-class Search(openvino_quantization._Search):
-    """A search whose quantizer is scripted: candidate name, or number of float layers -> agreement, cosine."""
+class ScriptedQuantizer(NncfQuantizer):
+    """A quantizer without OpenVINO, whose runs make an error of known energy: hint -> energy, of FP32's 1."""
 
-    def __init__(self, request: BuildRequest, script: dict[object, tuple[float, float]], *, bf16: bool = True) -> None:
+    def __init__(
+        self, request: BuildRequest, script: dict[str, float] | None = None, *, bf16: bool = True, nodes: Any = ()
+    ) -> None:
         core = SimpleNamespace(get_property=lambda *_: ["FP32", *(["BF16"] if bf16 else [])])
-        super().__init__(SimpleNamespace(Core=lambda: core), None, SimpleNamespace(get_ops=list), request)
-        self.script = script
+        super().__init__(SimpleNamespace(Core=lambda: core), None, SimpleNamespace(get_ops=lambda: nodes), request)
+        self.script = script or {}
 
-    def _quantize(self, candidate, ignored):
-        return len(ignored) or candidate.name
+    def build(self, candidate, kept):
+        return RunnableModel(model=SimpleNamespace(get_ops=list))
 
-    def _score(self, model, *, hint="f32", limit=None, options=None):
-        key = (model, hint) if hint == "bf16" else model
-        agreement, cosine = self.script.get((model, "unfused") if options else key, self.script[key])
-        return Score(agreement=agreement, cosine=cosine, count=64)
-
-    def _rank_groups(self, quantized):
-        return [["d"], ["b", "c"], ["a"], ["e"], ["f"]]
+    def run(self, model, feeds):
+        for inputs in feeds:
+            x = inputs["x"]
+            yield {"y": x + np.sqrt(self.script[model.hint]) * np.stack([-x[:, 1], x[:, 0]], axis=1)}
 
 
-def make_request(tmp_path: Path, *, tuning: bool = True, machine: Machine | None = None) -> BuildRequest:
+def make_request(tmp_path: Path, machine: Machine | None = None) -> BuildRequest:
     signature = Signature(
         inputs=(TensorSpec(name="x", dtype="float32", shape=("n", 2)),),
         outputs=(TensorSpec(name="y", dtype="float32", shape=("n", 2)),),
     )
-    np.savez(tmp_path / "s.npz", x=np.zeros((16, 2), np.float32))
+    np.savez(tmp_path / "s.npz", x=np.random.default_rng(0).standard_normal((40, 2)).astype(np.float32))
     samples = open_samples(SampleRef(path=tmp_path / "s.npz", part="tuning"), signature)
     return BuildRequest(
         model_path=tmp_path / "m.onnx",
@@ -185,101 +171,73 @@ def make_request(tmp_path: Path, *, tuning: bool = True, machine: Machine | None
         directory=tmp_path,
         machine=machine or make_machine("avx512_vnni"),
         calibration=samples,
-        tuning=samples if tuning else None,
-        reference=[{"y": np.zeros((1, 2), np.float32)}] * samples.count if tuning else None,
+        tuning=samples,
+        reference=[{"y": feeds["x"]} for feeds in samples.feeds()],
         scratch=tmp_path,
         shared=tmp_path,
         progress=lambda _line: None,
     )
 
 
-FIRST, SECOND, THIRD = (candidate.name for candidate in CONVOLUTIONAL)
+def make_judge(request: BuildRequest) -> Judge:
+    assert request.tuning is not None
+    assert request.reference is not None
+    return Judge(samples=request.tuning, part="tuning", reference=request.reference)
 
 
-def test_the_first_recipe_that_does_as_wanted_ends_the_search(tmp_path: Path) -> None:
-    search = Search(make_request(tmp_path), {FIRST: (1.0, 0.995), SECOND: (1.0, 0.9992)})
-    search.try_candidates()
-    assert [trial.candidate.name for trial in search.trials] == [FIRST, SECOND]
-    assert search.best.candidate.name == SECOND
-    assert search.notes() == []
+def test_recipes_end_the_search_one_by_one_and_the_accurate_one_takes_longer(tmp_path: Path) -> None:
+    quantizer = ScriptedQuantizer(make_request(tmp_path))
+    assert quantizer.candidates() == [[candidate] for candidate in CONVOLUTIONAL]
+    assert [quantizer.effort(candidate) > 1 for candidate in CONVOLUTIONAL] == [False, False, True]
+
+
+def test_recurrent_layers_are_spared_when_nothing_else_does(tmp_path: Path) -> None:
+    nodes = [Node("LSTMSequence", "forward"), Node("MatMul", "head"), Node("GRUCell", "cell")]
+    candidates = [group[0] for group in ScriptedQuantizer(make_request(tmp_path), nodes=nodes).candidates()]
+    assert [candidate.float_layers for candidate in candidates] == [()] * 3 + [("cell", "forward")] * 3
+    assert len({candidate.name for candidate in candidates}) == 6
 
 
 def test_fused_kernels_that_compute_wrongly_are_switched_off(tmp_path: Path) -> None:
-    search = Search(make_request(tmp_path), {FIRST: (0.1, -0.05), (FIRST, "unfused"): (1.0, 0.9999)})
-    search.try_candidates()
-    assert len(search.trials) == 1
-    assert search.options == openvino_quantization.WITHOUT_FUSION
-    assert "fused kernels" in search.notes()[0]
+    class Wrong(ScriptedQuantizer):
+        def run(self, model, feeds):
+            self.script["f32"] = 1e-4 if model.options else 1.0
+            return super().run(model, feeds)
 
-
-def test_within_a_tier_the_cosine_decides(tmp_path: Path) -> None:
-    search = Search(make_request(tmp_path), {FIRST: (0.98, 0.997), SECOND: (1.0, 0.991), THIRD: (1.0, 0.99)})
-    search.try_candidates()
-    assert search.best.candidate.name == FIRST
-
-
-def test_layers_go_back_to_float_until_it_is_enough(tmp_path: Path) -> None:
-    bad = (0.5, 0.9)
-    search = Search(make_request(tmp_path), {FIRST: bad, SECOND: bad, THIRD: bad, 1: (0.9, 0.95), 3: (1.0, 0.9999)})
-    search.try_candidates()
-    search.put_layers_back()
-    assert search.best.ignored == ("b", "c", "d")
-    assert len(search.trials) == 5  # not the share of four groups
-    assert "b, c, d" in search.notes()[0]
-
-
-def test_a_missed_goal_is_told(tmp_path: Path) -> None:
-    bad = (0.5, 0.9)
-    search = Search(make_request(tmp_path), {FIRST: bad, SECOND: bad, THIRD: bad, 1: bad, 3: bad, 5: (0.6, 0.91)})
-    search.try_candidates()
-    search.put_layers_back()
-    assert search.best.rank == (0, 0.91)
-    assert "misses its goal" in search.notes()[0]
-    assert "60.0%" in search.notes()[0]
-
-
-def test_the_time_budget_ends_the_search_but_never_before_a_first_try(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(openvino_quantization, "TRY_BUDGET_S", -1.0)
-    search = Search(make_request(tmp_path), {FIRST: (0.5, 0.9)})
-    search.try_candidates()
-    search.put_layers_back()
-    assert len(search.trials) == 1
-    assert search.ran_out
-
-
-def test_without_tuning_samples_the_first_recipe_is_taken_and_told(tmp_path: Path) -> None:
-    search = Search(make_request(tmp_path, tuning=False), {})
-    search.try_candidates()
-    assert len(search.trials) == 1
-    assert "unchecked" in search.notes()[0]
+    request = make_request(tmp_path)
+    found = search(Wrong(request), make_judge(request), request.progress)
+    assert len(found.trials) == 1
+    assert found.model.options == WITHOUT_FUSION
+    assert "fused kernels" in openvino_quantization._explain(found)[0]
 
 
 def test_overflow_is_avoided_where_the_processor_saturates(tmp_path: Path) -> None:
-    assert Search(make_request(tmp_path), {}).overflow_fix == "disable"
-    assert Search(make_request(tmp_path, machine=make_machine("avx2")), {}).overflow_fix == "enable"
+    assert ScriptedQuantizer(make_request(tmp_path)).overflow_fix == "disable"
+    assert ScriptedQuantizer(make_request(tmp_path, make_machine("avx2"))).overflow_fix == "enable"
 
 
 @pytest.mark.parametrize(
-    ("features", "host_bf16", "score", "chosen"),
+    ("features", "host_bf16", "error", "chosen"),
     [
-        (["amx_bf16"], True, (1.0, 0.9995), "bf16"),
-        (["amx_bf16"], True, (0.99, 0.9999), "f32"),  # agreement lost
-        (["amx_bf16"], True, (1.0, 0.9991), "f32"),  # cosine lost
-        (["amx_bf16"], False, (1.0, 0.9999), "f32"),  # cannot be judged here
-        (["avx512_vnni"], True, (1.0, 0.9999), "f32"),
+        (["amx_bf16"], True, 0.0008, "bf16"),
+        (["amx_bf16"], True, 0.0018, "f32"),  # cosine lost, though it is still good
+        (["amx_bf16"], True, float("nan"), "f32"),
+        (["amx_bf16"], False, 0.0, "f32"),  # cannot be judged here
+        (["avx512_vnni"], True, 0.0, "f32"),
     ],
 )
 def test_float_rest_runs_in_bf16_only_when_it_costs_nothing(
-    tmp_path: Path, features: list[str], host_bf16: bool, score: tuple[float, float], chosen: str
+    tmp_path: Path, features: list[str], host_bf16: bool, error: float, chosen: str
 ) -> None:
-    request = make_request(tmp_path, machine=make_machine(*features))
-    search = Search(request, {FIRST: (1.0, 0.9998), (FIRST, "bf16"): score}, bf16=host_bf16)
-    search.try_candidates()
-    hint, reason, _ = search.choose_float_precision(search.best)
+    request = make_request(tmp_path, make_machine(*features))
+    quantizer = ScriptedQuantizer(request, {"f32": 0.0004, "bf16": error}, bf16=host_bf16)
+    judge = make_judge(request)
+    found = search(quantizer, judge, request.progress)
+    hint, reason, figures = choose_float_precision(quantizer, judge, found, request)
     assert hint == chosen
     assert reason
+    assert figures is not None
+    assert figures["error"] == pytest.approx(error if chosen == "bf16" else 0.0004, rel=1e-3)
 
 
 def test_transformer_recipes_all_smooth() -> None:

@@ -84,7 +84,7 @@ class FakeQuantizer(Quantizer[Way, Model]):
             answer = x + np.sqrt(model.error) * np.stack([-x[:, 1], x[:, 0]], axis=1)
             yield {"y": answer * np.nan if "nan" in model.faults else answer}
 
-    def costs(self) -> Mapping[str, float]:
+    def costs(self, model: Model) -> Mapping[str, float]:
         return self.shares or dict.fromkeys(self.layers, 1 / max(len(self.layers), 1))
 
 
