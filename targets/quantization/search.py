@@ -66,17 +66,20 @@ class Found(Generic[CandidateT, ModelT]):
             "ended_by": self.ended_by,
         }
 
-    def notes(self) -> list[str]:
-        """Returns what the user has to know of the result."""
+    def notes(self, kept: str | None = None) -> list[str]:
+        """Returns what the user has to know of the result.
+
+        Args:
+            kept: What to say of the layers that were put back, where it is not that they are in float.
+        """
         if self.figures is None:
             return ["there were no samples to choose a way of quantizing on: the usual one was taken, unchecked"]
-        notes = []
-        if self.kept:
+        notes = [kept, explain_miss(self.figures)]
+        if self.kept and kept is None:
             named = ", ".join(self.kept[:_NAMED]) + (", ..." if len(self.kept) > _NAMED else "")
             count = f"{len(self.kept)} layer{'s' if len(self.kept) > 1 else ''}"
-            notes.append(f"{count} left in float, because quantizing them loses too much: {named}")
-        miss = explain_miss(self.figures)
-        return notes if miss is None else [*notes, miss]
+            notes[0] = f"{count} left in float, because quantizing them loses too much: {named}"
+        return [note for note in notes if note is not None]
 
 
 def search(

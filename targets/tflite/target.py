@@ -6,19 +6,16 @@ The conversion runs in an environment of its own (`converter/`); running needs n
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from modelwright.core.errors import BuildFailedError, ToolchainMissingError
 from modelwright.core.files import write_json
 from modelwright.core.records.machine import HOST
 from modelwright.core.records.signature import Signature
-from modelwright.core.samples.sample_set import SampleSet
 from modelwright.targets.contract import (
     Array,
     BuildRequest,
@@ -30,6 +27,7 @@ from modelwright.targets.contract import (
     TargetRecord,
 )
 from modelwright.targets.readiness import Readiness, package_versions
+from modelwright.targets.tflite.samples import store_samples
 
 if TYPE_CHECKING:
     from modelwright.core.records.machine import Machine
@@ -42,8 +40,6 @@ _INT8_RUNTIMES = {"ai_edge_litert": "ai-edge-litert>=2.1"}
 _BUILD_PACKAGES = {"onnx": "onnx>=1.21", "onnxruntime": "onnxruntime>=1.22"}
 _PROOF_SAMPLES = 16
 """Tuning samples on which the converted file is compared with ONNX by value before anything is quantized."""
-_INT8_GOAL = 0.998
-"""Cosine with FP32 on the tuning samples that a way of quantizing has to reach to be taken for its speed."""
 
 
 class _Tflite(Target):
@@ -67,30 +63,35 @@ class _Tflite(Target):
     def build(self, request: BuildRequest) -> BuildResult:
         converted = _convert(request)
         made = converted if self.record.precision == "fp32" else self._quantize(request, converted)
-        (request.directory / MODEL_FILE).write_bytes(Path(made["folder"], made["file"]).read_bytes())
+        shutil.copyfile(Path(converted["folder"], made["file"]), request.directory / MODEL_FILE)
         return BuildResult(
             model_file=MODEL_FILE,
-            recipe={**made["recipe"], "binding": made["binding"], "tuning_cosine": made["cosine"]},
+            recipe={**made["recipe"], "binding": made["binding"]},
             requires={"packages": {"ai-edge-litert": ">=2.1"}},
             versions=made["versions"],
             notes=tuple(dict.fromkeys((*converted["notes"], *made["notes"]))),
         )
 
     def _quantize(self, request: BuildRequest, converted: Mapping[str, Any]) -> dict[str, Any]:
-        from modelwright.targets.tflite.client import run_step
+        from modelwright.targets.quantization.judge import Judge
+        from modelwright.targets.quantization.search import search
+        from modelwright.targets.tflite.quantize import TfliteQuantizer
 
-        order = {
-            "action": "quantize",
-            "fp32": str(Path(converted["folder"], converted["file"])),
-            "binding": converted["binding"],
-            "output": str(request.scratch),
-            "precision": self.record.precision,
-            "min_cosine": _INT8_GOAL,
-            "tuning": _store_samples(request.tuning, request, request.scratch / "tuning"),
+        quantizer = TfliteQuantizer(request, converted, self.record.precision)
+        found = search(quantizer, Judge.of_request(request), request.progress)
+        return {
+            "file": found.model.path,
+            "binding": found.model.binding,
+            "recipe": {
+                "quantizer": "ai-edge-quantizer",
+                "calibration": "min-max over all samples" if self.record.needs_calibration else None,
+                "search": found.describe(),
+                "timed": quantizer.timed,
+                **found.model.facts,
+            },
+            "notes": found.notes(quantizer.explain_kept(found.kept)),
+            "versions": quantizer.versions,
         }
-        if self.record.needs_calibration:
-            order["calibration"] = _store_samples(request.calibration, request, request.scratch / "calibration")
-        return {**run_step(order, request.progress), "folder": str(request.scratch)}
 
     def load(
         self,
@@ -133,6 +134,7 @@ class TfliteFp16(_Tflite):
         is_float=True,
         needs_calibration=False,
         uses_samples=True,
+        recipe_version=2,
         build_packages=_BUILD_PACKAGES,
         run_packages=_RUNTIMES,
         build_extra="tflite",
@@ -152,6 +154,7 @@ class TfliteInt8(_Tflite):
         is_float=False,
         needs_calibration=True,
         uses_samples=True,
+        recipe_version=2,
         build_packages=_BUILD_PACKAGES,
         run_packages=_INT8_RUNTIMES,
         build_extra="tflite",
@@ -171,6 +174,7 @@ class TfliteInt8Dynamic(_Tflite):
         is_float=False,
         needs_calibration=False,
         uses_samples=True,
+        recipe_version=2,
         build_packages=_BUILD_PACKAGES,
         run_packages=_INT8_RUNTIMES,
         build_extra="tflite",
@@ -197,48 +201,13 @@ def _convert(request: BuildRequest) -> dict[str, Any]:
         "dynamic_batch": request.signature.batch_is_dynamic,
     }
     if samples is not None:
-        order["samples"] = _store_samples(samples, request, folder / "samples", limit=_PROOF_SAMPLES)
+        reference = request.reference if samples is request.tuning else None
+        order["samples"] = store_samples(samples, folder / "samples", reference, limit=_PROOF_SAMPLES)
     else:
         order["shapes"] = _fixed_shapes(request.signature)
     result = {**run_step(order, request.progress), "folder": str(folder)}
     write_json(result_file, result)
     return result
-
-
-def _store_samples(
-    samples: SampleSet | None, request: BuildRequest, folder: Path, limit: int | None = None
-) -> dict[str, Any] | None:
-    """Writes samples as the converter reads them: a `.npy` an input, and FP32's outputs where they are known."""
-    if samples is None:
-        return None
-    count = min(samples.count, limit or samples.count)
-    stored: dict[str, Any] = {"inputs": _store_rows(islice(samples.feeds(), count), count, folder / "inputs")}
-    if samples is request.tuning and request.reference is not None:
-        rows = (request.reference[index] for index in range(count))
-        outputs = _store_rows(rows, count, folder / "outputs")
-        if outputs is not None:
-            stored["outputs"] = outputs
-    return stored
-
-
-def _store_rows(rows: Iterator[Feeds], count: int, folder: Path) -> dict[str, str] | None:
-    """Writes rows of one shape each into one mapped file a name; None when their shapes differ."""
-    folder.mkdir(parents=True, exist_ok=True)
-    maps: dict[str, Any] = {}
-    names: list[str] = []
-    for index, row in enumerate(rows):
-        if not maps:
-            names = list(row)
-            for position, name in enumerate(names):
-                value = np.asarray(row[name])
-                maps[name] = np.lib.format.open_memmap(
-                    folder / f"{position}.npy", mode="w+", dtype=value.dtype, shape=(count, *value.shape)
-                )
-        if any(np.shape(row[name]) != maps[name].shape[1:] for name in names):
-            return None
-        for name in names:
-            maps[name][index] = row[name]
-    return {name: str(folder / f"{position}.npy") for position, name in enumerate(names)}
 
 
 def _fixed_shapes(signature: Signature) -> dict[str, list[int]]:
@@ -276,7 +245,8 @@ class _TfliteSession(Session):
             "precision": self._precision,
             "threads": self._threads,
             "source": f"operators of the file, run by {name} {version}".strip(),
-            **{key: self._recipe[key] for key in ("chosen", "operators", "left_in_float") if key in self._recipe},
+            **({"chosen": self._recipe["search"]["chosen"]["name"]} if "search" in self._recipe else {}),
+            **{key: self._recipe[key] for key in ("operators", "left_in_float") if key in self._recipe},
         }
 
 

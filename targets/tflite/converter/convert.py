@@ -25,7 +25,8 @@ def main(request_path: str, result_path: str) -> int:
     request = json.loads(Path(request_path).read_text(encoding="utf-8"))
     try:
         job = _import_own("modelwright.targets.tflite.converter.job")
-        step = {"convert": job.convert, "quantize": job.quantize}[request["action"]]
+        actions = (job.convert, job.calibrate, job.quantize, job.run, job.measure)
+        step = next(action for action in actions if action.__name__ == request["action"])
         result = {"ok": True, **step(request, _print_progress)}
     except Exception as error:  # the vendors raise anything; the parent gets all of it in one form
         result = {"ok": False, "error": _describe_error(error)}

@@ -1,34 +1,29 @@
-"""The two steps of a conversion, each from a request to a result, both in JSON values.
+"""The steps of a conversion, each from a request to a result, both in JSON values.
 
-`convert` turns ONNX into an FP32 file; `quantize` turns that file into another precision.
+`convert` turns ONNX into an FP32 file, `quantize` that file into others of another precision. What to try and what to
+take is decided by the tool.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
+import re
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import onnx
+import numpy as np
 
+from ..recipes import Rule
 from .inspect_file import describe_file
-from .lower import Lowered, lower
-from .quantize import (
-    CANDIDATES,
-    SIGNAL_TO_NOISE_DB,
-    Candidate,
-    Ranges,
-    collect_ranges,
-    make_candidate,
-    make_mixed,
-    read_table_ranges,
-)
-from .samples import Array, Samples
-from .select_candidate import choose, measure_batched, measure_cosine, measure_times, run_samples
-from .sensitivity import rank_by_noise
+from .noise import measure_noise
+from .quantize import Ranges, collect_ranges, load_ranges, make_file, read_table_ranges, save_ranges
+from .samples import Samples
+from .trials import measure_batched, measure_cosine, measure_times, run_samples
+
+if TYPE_CHECKING:
+    from .lower import Lowered
 
 FP32_COSINE = 0.9999
 _PROBE_BATCH = 3
@@ -49,6 +44,10 @@ def convert(request: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
             {name: .npy}}`) and/or `shapes` ({input name: shape of one feed}).
         progress: Takes a line about what is going on.
     """
+    import onnx
+
+    from .lower import lower  # with onnx2tf, which the other steps need not wait for
+
     output = Path(request["output"])
     samples = Samples(request["samples"]) if request.get("samples") else None
     shapes = dict(samples.shapes()) if samples else {name: tuple(shape) for name, shape in request["shapes"].items()}
@@ -118,161 +117,92 @@ def _complete_binding(lowered: Lowered, *, splits_batch: bool) -> None:
     lowered.binding["splits_batch"] = splits_batch and not lowered.binding["dynamic_batch"]
 
 
-def quantize(request: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
-    """Converts the FP32 file to another precision.
+def calibrate(request: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
+    """Measures what quantizing needs to know of the FP32 file, and keeps it for the steps that follow.
 
     Args:
-        request: `fp32` (path), `binding`, `output` (folder), `precision` (`fp16`, `int8`, `int8-dynamic`),
-            `min_cosine`, `calibration` and `tuning` (samples as in `convert`; calibration only for `int8`).
+        request: `fp32` (path), `binding`, `output` (folder) and, for static INT8, `calibration` (samples as in
+            `convert`, without outputs); without it, only the ranges of lookup tables are known.
         progress: Takes a line about what is going on.
+
+    Returns:
+        `ranges` (path, for `quantize`), `has_tables`, and `layers` (from `measure_noise`; none without samples).
     """
-    fp32, binding, precision = Path(request["fp32"]), request["binding"], str(request["precision"])
-    data, min_cosine = fp32.read_bytes(), float(request["min_cosine"])
-    calibration = Samples(request["calibration"]) if request.get("calibration") else None
-    tuning = Samples(request["tuning"]) if request.get("tuning") else calibration
-    names = {entry["name"]: entry["tensor"] for entry in binding["inputs"]}
-    ranges: Ranges | None = None
-    if precision == "int8":
-        if calibration is None:
-            raise ConversionError("static INT8 needs calibration samples")
-        progress(f"calibrating on {calibration.count} samples")
-        ranges = collect_ranges(data, names, calibration, progress)
-    elif precision == "int8-dynamic":
-        ranges = read_table_ranges(data)
-    workshop = _Workshop(fp32, binding, Path(request["output"]), precision, ranges, tuning, min_cosine, progress)
-    candidates = CANDIDATES[precision]
-    if precision == "int8-dynamic" and not ranges:
-        candidates = tuple(candidate for candidate in candidates if not candidate.needs_tables)
-    follows = [workshop.attempt(candidate) for candidate in candidates]
-    if precision == "int8" and not any(follows) and ranges and calibration is not None:
-        ranked = rank_by_noise(data, names, calibration, ranges)
-        for limit_db in SIGNAL_TO_NOISE_DB:
-            mixed = [workshop.attempt(make_mixed(limit_db, ranked, tables=tables)) for tables in (True, False)]
-            if any(mixed):
-                break
-    trials, failures = workshop.trials, workshop.failures
-    if not trials:
-        text = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
-        raise ConversionError(f"nothing in the model can be quantized to {precision}. {text}".strip())
-    if tuning is not None:
-        workshop.measure_times(next(tuning.feeds(1)))
-    chosen = trials[choose(trials, min_cosine) if tuning is not None else 0]
-    return _finish(request, trials, chosen, failures)
+    data = Path(request["fp32"]).read_bytes()
+    ranges, layers = read_table_ranges(data), []
+    has_tables = bool(ranges)
+    if request.get("calibration"):
+        samples = Samples(request["calibration"])
+        names = {entry["name"]: entry["tensor"] for entry in request["binding"]["inputs"]}
+        progress(f"calibrating on {samples.count} samples")
+        ranges = collect_ranges(data, names, samples, progress)
+        layers = measure_noise(data, names, samples, ranges)
+    file = Path(request["output"], "ranges.json")
+    save_ranges(file, ranges)
+    return {"ranges": str(file), "has_tables": has_tables, "layers": layers}
 
 
-class _Workshop:
-    """Makes candidates of one precision and keeps what was seen of each.
+def quantize(request: Mapping[str, Any], _progress: Progress) -> dict[str, Any]:
+    """Makes files of another precision.
 
-    Attributes:
-        trials: Those that could be made and run.
-        failures: Name -> why it could not.
+    Args:
+        request: `fp32` (path), `ranges` (path from `calibrate`, or None) and `orders`: for each file `file` (path to
+            write), `rules`, `dynamic` and `float` (names of operators, by their outputs' tensors); see `make_file`.
+        _progress: Not needed: each file takes a moment.
+
+    Returns:
+        `made`: for each order what the file really holds (`describe_file`), or `failed` (why there is none).
     """
-
-    def __init__(
-        self,
-        fp32: Path,
-        binding: Mapping[str, Any],
-        output: Path,
-        precision: str,
-        ranges: Ranges | None,
-        tuning: Samples | None,
-        min_cosine: float,
-        progress: Progress,
-    ) -> None:
-        self._fp32, self._data, self._binding = fp32, fp32.read_bytes(), binding
-        self._output, self._precision, self._ranges = output, precision, ranges
-        self._tuning, self._min_cosine, self._progress = tuning, min_cosine, progress
-        needs_reference = tuning is not None and not tuning.has_outputs
-        self._reference = run_samples(fp32, binding, tuning) if tuning is not None and needs_reference else None
-        self._seen = {hashlib.sha256(self._data).digest()}
-        self.trials: list[dict[str, Any]] = []
-        self.failures: dict[str, str] = {}
-
-    def attempt(self, candidate: Candidate) -> bool:
-        """Makes and checks one candidate; says whether it follows FP32."""
-        self._progress(f"trying {self._precision}: {candidate.name}")
-        file = self._output / f"{self._precision}.{candidate.name}.tflite"
-        try:
-            made = make_candidate(self._data, candidate, self._ranges)
-            digest = hashlib.sha256(made).digest()
-            if digest in self._seen:
-                return False
-            self._seen.add(digest)
-            file.write_bytes(made)
-            cosines = measure_cosine(file, self._binding, self._tuning, self._reference) if self._tuning else {}
-        except Exception as error:  # AEQ and the runtime raise all kinds of errors for graphs they cannot take
-            self.failures[candidate.name] = f"{type(error).__name__}: {error}"
-            file.unlink(missing_ok=True)
-            return False
-        trial = _describe_trial(candidate, file, cosines, self._binding)
-        self.trials.append(trial)
-        return trial["min_cosine"] is None or bool(trial["min_cosine"] >= self._min_cosine)
-
-    def measure_times(self, feeds: Mapping[str, Array]) -> None:
-        """Adds every trial's time, measured in turns with FP32."""
-        paths = [self._fp32, *(self._output / trial["file"] for trial in self.trials)]
-        times = measure_times(paths, self._binding, feeds)
-        for trial, latency_ms in zip(self.trials, times[1:], strict=True):
-            trial["latency_ms"], trial["speedup_over_fp32"] = latency_ms, times[0] / latency_ms
+    data = Path(request["fp32"]).read_bytes()
+    ranges = load_ranges(Path(request["ranges"])) if request.get("ranges") else {}
+    made = [_make(data, order, ranges) for order in request["orders"]]
+    return {"made": made, "versions": _versions()}
 
 
-def _find_worst(cosines: Mapping[str, float], binding: Mapping[str, Any]) -> float | None:
-    """Returns the smallest cosine of the float outputs; indices and flags count only where there are no others."""
-    floats = {entry["name"] for entry in binding["outputs"] if str(entry["dtype"]).startswith(("float", "bfloat"))}
-    judged = [value for name, value in cosines.items() if name in floats] or list(cosines.values())
-    return min(judged, default=None)
+def _make(data: bytes, order: Mapping[str, Any], ranges: Ranges) -> dict[str, Any]:
+    rules = [Rule(**{**rule, "operators": tuple(rule["operators"])}) for rule in order["rules"]]
+    dynamic, left = ([f"^{re.escape(name)}(;|$)" for name in order[kind]] for kind in ("dynamic", "float"))
+    try:
+        made = make_file(data, rules, dynamic, left, ranges)
+    except Exception as error:  # AEQ raises all kinds of errors for graphs that it cannot take
+        return {"failed": f"{type(error).__name__}: {error}"}
+    if made == data:
+        return {"failed": None}
+    Path(order["file"]).write_bytes(made)
+    return describe_file(made)
 
 
-def _describe_trial(
-    candidate: Candidate, file: Path, cosines: Mapping[str, float], binding: Mapping[str, Any]
-) -> dict[str, Any]:
-    return {
-        "name": candidate.name,
-        "file": file.name,
-        "dynamic_operators": len(candidate.dynamic_scopes),
-        "float_operators": len(candidate.float_scopes),
-        "rules": [{"mode": rule.mode, "operators": list(rule.operators)} for rule in candidate.rules],
-        "cosine": dict(cosines),
-        "min_cosine": _find_worst(cosines, binding),
-        "size_bytes": file.stat().st_size,
-    }
+def run(request: Mapping[str, Any], _progress: Progress) -> dict[str, Any]:
+    """Runs a file on samples, for a tool whose own Python has no TFLite runtime.
+
+    Args:
+        request: `file` (path), `binding`, `samples` (as in `convert`) and `output` (folder).
+        _progress: Not needed.
+
+    Returns:
+        `outputs`: name -> path of a `.npy`, [count, *output shape].
+    """
+    rows = run_samples(Path(request["file"]), request["binding"], Samples(request["samples"]))
+    outputs = {}
+    for position, name in enumerate(rows[0]):
+        path = Path(request["output"], f"output-{position}.npy")
+        np.save(path, np.stack([row[name] for row in rows]))
+        outputs[name] = str(path)
+    return {"outputs": outputs}
 
 
-def _finish(
-    request: Mapping[str, Any], trials: list[dict[str, Any]], chosen: dict[str, Any], failures: Mapping[str, str]
-) -> dict[str, Any]:
-    """Keeps the chosen file under the precision's name and removes the others."""
-    output, precision = Path(request["output"]), str(request["precision"])
-    file = output / f"{precision}.tflite"
-    (output / chosen["file"]).replace(file)
-    for trial in trials:
-        (output / trial["file"]).unlink(missing_ok=True)
-    facts = describe_file(file.read_bytes())
-    notes = []
-    worst = chosen["min_cosine"]
-    goal = float(request["min_cosine"])
-    if worst is not None and worst < goal:
-        notes.append(f"no way of quantizing reaches a cosine of {goal:g} with FP32: the best has {worst:.4f}")
-    if chosen["dynamic_operators"] or chosen["float_operators"]:
-        notes.append(
-            "fixed scales cannot hold the inputs of some operators: "
-            f"{chosen['dynamic_operators']} take 8-bit scales while running, {chosen['float_operators']} stay in float"
-        )
-    return {
-        "file": file.name,
-        "binding": {**request["binding"], "reset_variables": facts["keeps_state"]},
-        "recipe": {
-            "quantizer": "ai-edge-quantizer",
-            "chosen": chosen["name"],
-            "calibration": "min-max over all samples" if precision == "int8" else None,
-            "trials": [{key: value for key, value in trial.items() if key != "file"} for trial in trials],
-            "failed_trials": dict(failures),
-            **facts,
-        },
-        "cosine": chosen["cosine"],
-        "notes": notes,
-        "versions": _versions(),
-    }
+def measure(request: Mapping[str, Any], _progress: Progress) -> dict[str, Any]:
+    """Times files in turns with each other.
+
+    Args:
+        request: `files` (paths), `bindings` and `samples` (as in `convert`), of which the first is the input.
+        _progress: Not needed.
+
+    Returns:
+        `latency_ms`: of each file.
+    """
+    files = [(Path(file), binding) for file, binding in zip(request["files"], request["bindings"], strict=True)]
+    return {"latency_ms": measure_times(files, next(Samples(request["samples"]).feeds(1)))}
 
 
 def _versions() -> dict[str, str]:

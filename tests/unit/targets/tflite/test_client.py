@@ -148,7 +148,9 @@ def test_the_script_takes_of_the_project_what_needs_no_other_packages() -> None:
     code = f"""
 import runpy, sys
 sys.path += [{str(Path(np.__file__).parents[1])!r}]  # and not what installs modelwright there
-runpy.run_path({convert.__file__!r})["_import_own"]("modelwright.targets.tflite.converter.job")
+import_own = runpy.run_path({convert.__file__!r})["_import_own"]
+for module in ("job", "lower"):
+    import_own(f"modelwright.targets.tflite.converter.{{module}}")
 print(*sorted(name for name in sys.modules if name.startswith("modelwright")))
 print(*sorted({{name.partition(".")[0] for name in sys.modules}} & {{"msgspec", "click", "packaging", "rich"}}))
 """
@@ -233,9 +235,13 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     def run_step(order: dict[str, Any], progress: Any) -> dict[str, Any]:
         got.append(order)
+        if order["action"] == "quantize":
+            for each in order["orders"]:
+                Path(each["file"]).write_bytes(b"quantize")
+            return {"made": [{"keeps_state": True}] * len(order["orders"]), "versions": {"ai-edge-quantizer": "1"}}
         file = Path(order["output"], f"{order['action']}.tflite")
         file.write_bytes(order["action"].encode())
-        facts = {"recipe": {"made_by": order["action"]}, "cosine": {}, "versions": {"onnx2tf": "1"}}
+        facts = {"recipe": {}, "versions": {"onnx2tf": "1"}}
         return {"file": file.name, "binding": {"inputs": []}, "notes": [order["action"]], **facts}
 
     monkeypatch.setattr(client, "run_step", run_step)
@@ -251,9 +257,11 @@ def test_all_precisions_share_one_conversion(tmp_path: Path, steps: list[dict[st
     assert [order["action"] for order in steps] == ["convert", "quantize"]
     assert steps[0]["shapes"] == {"x": [1, 2]}
     assert steps[0]["dynamic_batch"] is True
-    assert fp16.recipe["binding"] == {"inputs": []}
-    assert fp16.recipe["made_by"] == "quantize"
-    assert fp16.notes == ("convert", "quantize")
+    assert fp16.recipe["binding"] == {"inputs": [], "reset_variables": True}
+    assert fp16.recipe["search"]["chosen"]["name"] == "weights"
+    assert fp16.versions == {"ai-edge-quantizer": "1"}
+    assert fp16.notes[0] == "convert"
+    assert "unchecked" in fp16.notes[1]
 
 
 def test_shapes_that_only_samples_could_tell_are_asked_for(tmp_path: Path, steps: list[dict[str, Any]]) -> None:

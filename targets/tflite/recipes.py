@@ -1,0 +1,100 @@
+"""The ways to quantize that the TFLite targets try: which operators, and how. Data that both Pythons read.
+
+How much of a graph to quantize differs from model to model. Convolutional networks are fastest when everything is
+8 bit; in transformers the elementwise operators around softmax and layer normalization lose accuracy and gain no time,
+while their matrix products gain all of it. So each precision has a few candidates, and the samples decide: of the good
+ones, the fastest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_MATRIX = ("FULLY_CONNECTED", "CONV_2D", "CONV_2D_TRANSPOSE")
+_WEIGHTED = (*_MATRIX, "DEPTHWISE_CONV_2D")
+_CONVOLUTIONAL = (
+    *_WEIGHTED, "ADD", "AVERAGE_POOL_2D", "CONCATENATION", "HARD_SWISH", "LOGISTIC", "MAX_POOL_2D", "MEAN", "MUL",
+    "PAD", "RELU", "RESHAPE", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "SLICE", "SPLIT", "STRIDED_SLICE",
+    "TRANSPOSE",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """How some operators are quantized.
+
+    Attributes:
+        mode: `static` (weights and activations, calibrated), `dynamic` (weights; activations while running),
+            `weights` (8 bits in the file, float arithmetic) or `half` (the same with 16-bit floats).
+        operators: AEQ operator names; `*` is everything that AEQ can quantize.
+        tensorwise: Whether the weights of one operator share a scale.
+    """
+
+    mode: str
+    operators: tuple[str, ...]
+    tensorwise: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TfliteCandidate:
+    """One way to reach a precision; a later rule overrides an earlier one.
+
+    Attributes:
+        name: For the manifest.
+        rules: For all operators of a kind.
+    """
+
+    name: str
+    rules: tuple[Rule, ...]
+
+    @property
+    def needs_tables(self) -> bool:
+        """Whether it quantizes lookup tables in particular."""
+        return any(rule.mode == "static" and rule.operators == ("GATHER",) for rule in self.rules)
+
+
+def _static(name: str, *operators: str) -> TfliteCandidate:
+    return TfliteCandidate(name=name, rules=(Rule(mode="static", operators=operators),))
+
+
+WEIGHTED_AND_TABLES = _static("weighted-and-tables", *_WEIGHTED, "GATHER")
+"""Only what has weights: the one to begin with where single layers have to be spared."""
+CANDIDATES: dict[str, tuple[TfliteCandidate, ...]] = {
+    "fp16": (TfliteCandidate(name="weights", rules=(Rule(mode="half", operators=_WEIGHTED),)),),
+    # The dynamic kernels of depthwise convolutions ran at a quarter of FP32's speed, and those of small convolutions
+    # are slower than float too: their weights are stored in 8 bits and widened once, at loading.
+    "int8-dynamic": (
+        TfliteCandidate(
+            name="matrix-products-and-tables",
+            rules=(
+                Rule(mode="dynamic", operators=_MATRIX),
+                Rule(mode="weights", operators=("DEPTHWISE_CONV_2D",)),
+                Rule(mode="static", operators=("GATHER",)),
+            ),
+        ),
+        TfliteCandidate(
+            name="matrix-products",
+            rules=(Rule(mode="dynamic", operators=_MATRIX), Rule(mode="weights", operators=("DEPTHWISE_CONV_2D",))),
+        ),
+        TfliteCandidate(
+            name="fully-connected",
+            rules=(
+                Rule(mode="dynamic", operators=("FULLY_CONNECTED",)),
+                Rule(mode="weights", operators=("CONV_2D", "CONV_2D_TRANSPOSE", "DEPTHWISE_CONV_2D")),
+            ),
+        ),
+    ),
+    "int8": (
+        TfliteCandidate(
+            name="everything",
+            rules=(
+                Rule(mode="static", operators=("*",)),
+                # Per-channel scales of BATCH_MATMUL gave a cosine of -0.77.
+                Rule(mode="static", operators=("BATCH_MATMUL",), tensorwise=True),
+            ),
+        ),
+        _static("convolutional", *_CONVOLUTIONAL),
+        WEIGHTED_AND_TABLES,
+        _static("weighted", *_WEIGHTED),
+    ),
+}

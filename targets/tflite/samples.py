@@ -1,0 +1,54 @@
+"""Samples for the converter's environment: files that it maps, as `converter/samples.py` reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modelwright.core.samples.sample_set import SampleSet
+from modelwright.targets.contract import Feeds
+
+
+def store_samples(
+    samples: SampleSet | None, folder: Path, reference: Sequence[Feeds] | None = None, *, limit: int | None = None
+) -> dict[str, Any] | None:
+    """Writes samples as the converter reads them: a `.npy` an input, and FP32's outputs where they are known.
+
+    Args:
+        samples: None gives None.
+        folder: To write into.
+        reference: FP32's outputs to them.
+        limit: Write no more samples than these.
+    """
+    if samples is None:
+        return None
+    count = min(samples.count, limit or samples.count)
+    stored: dict[str, Any] = {"inputs": store_rows(samples.feeds(count), count, folder / "inputs")}
+    if reference is not None:
+        outputs = store_rows(reference[:count], count, folder / "outputs")
+        if outputs is not None:
+            stored["outputs"] = outputs
+    return stored
+
+
+def store_rows(rows: Iterable[Feeds], count: int, folder: Path) -> dict[str, str] | None:
+    """Writes rows of one shape each into one mapped file a name; None when their shapes differ."""
+    folder.mkdir(parents=True, exist_ok=True)
+    maps: dict[str, Any] = {}
+    names: list[str] = []
+    for index, row in enumerate(rows):
+        if not maps:
+            names = list(row)
+            for position, name in enumerate(names):
+                value = np.asarray(row[name])
+                maps[name] = np.lib.format.open_memmap(
+                    folder / f"{position}.npy", mode="w+", dtype=value.dtype, shape=(count, *value.shape)
+                )
+        if any(np.shape(row[name]) != maps[name].shape[1:] for name in names):
+            return None
+        for name in names:
+            maps[name][index] = row[name]
+    return {name: str(folder / f"{position}.npy") for position, name in enumerate(names)}

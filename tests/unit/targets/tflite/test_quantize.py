@@ -1,0 +1,185 @@
+"""The TFLite side of the search, with a scripted converter: what it is asked for, and what is made of its answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from modelwright.core.errors import BuildFailedError
+from modelwright.core.records.machine import Machine
+from modelwright.core.records.signature import Signature, TensorSpec
+from modelwright.core.samples.sample_set import SampleRef, open_samples
+from modelwright.targets.contract import BuildRequest
+from modelwright.targets.quantization.goal import Figures
+from modelwright.targets.quantization.quantizer import Trial
+from modelwright.targets.tflite import client
+from modelwright.targets.tflite import quantize as tflite_quantize
+from modelwright.targets.tflite.quantize import TfliteQuantizer
+from modelwright.targets.tflite.recipes import CANDIDATES, WEIGHTED_AND_TABLES
+
+LAYERS = [
+    {"name": "table", "operator": "GATHER", "work": 10.0, "noise": 1e-5},
+    {"name": "stem", "operator": "CONV_2D", "work": 30.0, "noise": 1e-3},
+    {"name": "product", "operator": "FULLY_CONNECTED", "work": 60.0, "noise": 1e-1},
+]
+BINDING = {"inputs": [], "reset_variables": False}
+
+
+class Converter:
+    """Answers steps; `failing` names candidates of which no file can be made."""
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, Any]] = []
+        self.failing: dict[str, str | None] = {}
+        self.has_tables = True
+        self.times_ms = [10.0]
+
+    def __call__(self, order: dict[str, Any], progress: Any) -> dict[str, Any]:
+        self.steps.append(order)
+        return getattr(self, order["action"])(order)
+
+    def calibrate(self, order: dict[str, Any]) -> dict[str, Any]:
+        layers = LAYERS if "calibration" in order else []
+        return {"ranges": "ranges.json", "has_tables": self.has_tables, "layers": layers}
+
+    def quantize(self, order: dict[str, Any]) -> dict[str, Any]:
+        made = []
+        for number, each in enumerate(order["orders"]):
+            name = Path(each["file"]).name.split(".")[1]
+            if name in self.failing:
+                made.append({"failed": self.failing[name]})
+            else:
+                Path(each["file"]).write_bytes(b"x" * (100 - number))
+                made.append({"keeps_state": True})
+        return {"made": made, "versions": {"ai-edge-quantizer": "1"}}
+
+    def measure(self, order: dict[str, Any]) -> dict[str, Any]:
+        return {"latency_ms": self.times_ms[: len(order["files"])]}
+
+    def run(self, order: dict[str, Any]) -> dict[str, Any]:
+        path = Path(order["output"], "y.npy")
+        np.save(path, np.load(order["samples"]["inputs"]["x"]) * 2)
+        return {"outputs": {"y": str(path)}}
+
+
+@pytest.fixture
+def converter(monkeypatch: pytest.MonkeyPatch) -> Converter:
+    made = Converter()
+    monkeypatch.setattr(client, "run_step", made)
+    return made
+
+
+@pytest.fixture
+def request_(tmp_path: Path) -> BuildRequest:
+    signature = Signature(
+        inputs=(TensorSpec(name="x", dtype="float32", shape=("n", 2)),),
+        outputs=(TensorSpec(name="y", dtype="float32", shape=("n", 2)),),
+    )
+    np.savez(tmp_path / "s.npz", x=np.random.default_rng(0).standard_normal((40, 2)).astype(np.float32))
+    return BuildRequest(
+        model_path=tmp_path / "m.onnx",
+        signature=signature,
+        directory=tmp_path,
+        machine=Machine(name="box", architecture="x86_64", instruction_sets=frozenset(), cores=4),
+        calibration=open_samples(SampleRef(path=tmp_path / "s.npz", part="calibration"), signature),
+        tuning=open_samples(SampleRef(path=tmp_path / "s.npz", part="tuning"), signature),
+        reference=None,
+        scratch=tmp_path,
+        shared=tmp_path,
+        progress=lambda line: None,
+    )
+
+
+def make(request: BuildRequest, precision: str = "int8") -> TfliteQuantizer:
+    converted = {"folder": str(request.scratch), "file": "fp32.tflite", "binding": BINDING}
+    return TfliteQuantizer(request, converted, precision)
+
+
+def test_it_calibrates_once_and_makes_all_candidates_in_one_step(converter: Converter, request_: BuildRequest) -> None:
+    quantizer = make(request_)
+    (group,) = quantizer.candidates()
+    made = [quantizer.build(candidate, ()) for candidate in group]
+    assert [order["action"] for order in converter.steps] == ["calibrate", "quantize"]
+    assert converter.steps[1]["ranges"] == "ranges.json"
+    assert len({file.path for file in made}) == len(group) == 4
+    assert made[0].binding == {"inputs": [], "reset_variables": True}
+    assert quantizer.build(group[2], ()) is made[2]
+    assert quantizer.versions == {"ai-edge-quantizer": "1"}
+
+
+def test_layers_put_back_take_their_scales_while_running_or_stay_in_float(
+    converter: Converter, request_: BuildRequest
+) -> None:
+    quantizer = make(request_)
+    model = quantizer.build(WEIGHTED_AND_TABLES, ("product", "stem"))
+    (order,) = converter.steps[-1]["orders"]
+    assert (order["dynamic"], order["float"]) == (["product"], ["stem"])
+    assert order["rules"][0]["mode"] == "static"
+    assert quantizer.costs(model) == {"table": 0.0, "stem": 0.3, "product": 0.0}
+    assert quantizer.estimate_gains() == {"table": 1e-5, "stem": 1e-3, "product": 1e-1}
+    assert quantizer.base(CANDIDATES["int8"][0]) is WEIGHTED_AND_TABLES
+    assert "1 take 8-bit scales while running, 1 stay in float" in str(quantizer.explain_kept(("product", "stem")))
+    assert quantizer.explain_kept(()) is None
+
+
+@pytest.mark.parametrize(
+    ("times_ms", "chosen"),
+    [([10.0, 2.0, 5.0, 4.0], 0), ([10.0, 5.0, 2.0, 2.1], 2), ([10.0, 5.0, 5.2, 9.0], 1)],
+)
+def test_the_fastest_good_one_is_taken_and_of_equals_the_smallest(
+    converter: Converter, request_: BuildRequest, times_ms: list[float], chosen: int
+) -> None:
+    quantizer = make(request_)
+    figures = Figures(cosine=0.9995, error=0.001, agreement=None, samples=8)
+    good = [
+        Trial(candidate=candidate, kept=(), figures=figures, seconds=1.0) for candidate in quantizer.candidates()[0][:3]
+    ]
+    converter.times_ms = times_ms
+    assert quantizer.choose(good) is good[chosen]  # each file is a byte smaller than the one before
+    assert quantizer.timed[good[0].candidate.name] == {
+        "latency_ms": times_ms[1],
+        "speedup_over_fp32": pytest.approx(10 / times_ms[1]),
+    }
+    assert quantizer.choose(good[1:2]) is good[1]
+
+
+def test_a_file_that_cannot_be_made_says_why(converter: Converter, request_: BuildRequest) -> None:
+    converter.failing = {"everything": "ValueError: no kernel", "convolutional": None}
+    quantizer = make(request_)
+    (group,) = quantizer.candidates()
+    with pytest.raises(BuildFailedError, match="fails on everything: ValueError: no kernel"):
+        quantizer.build(group[0], ())
+    with pytest.raises(BuildFailedError, match="nothing in the model can be quantized to int8"):
+        quantizer.build(group[1], ())
+    assert quantizer.unchecked() is group[2]
+
+
+def test_dynamic_range_knows_no_layers_and_tables_only_where_there_are_some(
+    converter: Converter, request_: BuildRequest
+) -> None:
+    quantizer = make(request_, "int8-dynamic")
+    assert "calibration" not in converter.steps[0]
+    assert len(quantizer.candidates()[0]) == 3
+    assert quantizer.costs(quantizer.build(quantizer.candidates()[0][0], ())) == {}
+    converter.has_tables = False
+    assert [candidate.name for candidate in make(request_, "int8-dynamic").candidates()[0]] == [
+        "matrix-products",
+        "fully-connected",
+    ]
+
+
+def test_where_no_runtime_is_the_converter_runs_the_samples(
+    converter: Converter, request_: BuildRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tflite_quantize, "_RUNTIME", "no_such_runtime")
+    quantizer = make(request_)
+    model = quantizer.build(WEIGHTED_AND_TABLES, ())
+    assert request_.tuning is not None
+    feeds = list(request_.tuning.feeds(3))
+    outputs = list(quantizer.run(model, iter(feeds)))
+    assert converter.steps[-1]["binding"]["reset_variables"] is True
+    for inputs, found in zip(feeds, outputs, strict=True):
+        np.testing.assert_array_equal(found["y"], inputs["x"] * 2)
