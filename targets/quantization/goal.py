@@ -17,7 +17,8 @@ from modelwright.core.outputs.tasks.judge import TaskFidelity
 _CLEARLY = 0.5
 """Share of the error that has to go before a change that costs speed, or that is not understood, is worth it."""
 _FREE_LOSS = 0.1
-"""Severity that a change may cost which costs no level: a tenth of what nobody would notice."""
+"""Severity that a change may cost which costs nothing: a tenth of what nobody would notice, so that good missed by a
+hair is as good."""
 _BROKEN_ERROR = 1000.0
 """What the error of a broken candidate counts as: more than any that gives numbers."""
 
@@ -107,7 +108,7 @@ class Figures:
         """Whether it is as good as others for all that these samples can tell."""
         if self.severity is None or against.severity is None:
             return self.level >= against.level
-        return self.level >= against.level and self.severity - against.severity <= _FREE_LOSS
+        return self.level >= min(against.level, Level.FAIR) and self.severity - against.severity <= _FREE_LOSS
 
     def gain_over(self, before: Figures) -> float:
         """Returns how much of another candidate's error is gone; 0 for a broken one."""

@@ -91,7 +91,7 @@ class Quantizer(ABC, Generic[CandidateT, ModelT]):
         return 1.0
 
     def choose(self, good: Sequence[Trial[CandidateT]]) -> Trial[CandidateT]:
-        """Returns which of a group's good candidates to take: the one closest to FP32."""
+        """Returns which of a group's good candidates, and those as good, to take: the one closest to FP32."""
         return max(good, key=lambda trial: trial.figures.rank)
 
     def other_ways(self, model: ModelT) -> Iterable[ModelT]:  # noqa: ARG002 - for those that have one

@@ -155,18 +155,17 @@ class _Search(Generic[CandidateT, ModelT]):
         """Returns the candidate to take of the first group that has a good one, else the best of all."""
         best: _Made[CandidateT, ModelT] | None = None
         for group in self._quantizer.candidates():
-            good = []
+            tried = []
             for candidate in group:
                 if best is not None and not self._has_time(self._trials[0], self._quantizer.effort(candidate)):
                     break
                 made = self._attempt(candidate)
-                if made.figures.level is Level.GOOD:
-                    good.append(made.trial)
+                tried.append(made.trial)
                 if best is None or made.figures.rank > best.figures.rank:
                     best = made
             assert best is not None
-            if good:
-                chosen = self._quantizer.choose(good)
+            if best.figures.level is Level.GOOD:
+                chosen = self._quantizer.choose([t for t in tried if t.figures.loses_nothing(best.figures)])
                 return best if chosen is best.trial else self._make_again(chosen)
         assert best is not None, "a quantizer has candidates"
         return best

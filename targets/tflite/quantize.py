@@ -89,12 +89,14 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
             raise BuildFailedError(f"TFLite cannot run {model.path.name}", detail=str(error)) from error
 
     def costs(self, model: QuantizedFile) -> Mapping[str, float]:  # noqa: ARG002 - the FP32 file says it
-        total = sum(layer["work"] for layer in self._layers.values()) or 1.0
-        # A matrix product that takes its scales while running is as fast as one with fixed ones, a lookup no work.
-        return {
-            name: 0.0 if layer["operator"] in ("FULLY_CONNECTED", "GATHER") else layer["work"] / total
-            for name, layer in self._layers.items()
-        }
+        totals = {kind: sum(layer[kind] for layer in self._layers.values()) or 1.0 for kind in ("work", "weights")}
+        shares = {}
+        for name, layer in self._layers.items():
+            # A lookup works for nothing, but its table may be half of the file.
+            kind = "weights" if layer["operator"] == "GATHER" else "work"
+            # A matrix product that takes its scales while running is as fast as one with fixed ones.
+            shares[name] = 0.0 if self._is_dynamic(name) else layer[kind] / totals[kind]
+        return shares
 
     def estimate_gains(self) -> Mapping[str, float]:
         return {name: layer["noise"] for name, layer in self._layers.items()}

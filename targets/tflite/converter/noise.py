@@ -27,7 +27,7 @@ _PASSING = 10
 def measure_noise(
     data: bytes, tensor_names: Mapping[str, str], samples: Samples, ranges: Ranges
 ) -> list[dict[str, Any]]:
-    """Returns the operators with weights, in the order of the graph: name, operator, work, and noise to signal.
+    """Returns the operators with weights, in the order of the graph: name, operator, work, weights, noise to signal.
 
     The signal is the mean square of an operator's input on a few samples, for a lookup table that of the table; the
     noise is that of rounding to 255 steps between the calibrated minimum and maximum, step^2 / 12. Work is in
@@ -69,6 +69,7 @@ def measure_noise(
                 {
                     "name": names[op.outputs[0]],
                     "operator": operator,
+                    "weights": float(np.prod(graph.tensors[op.inputs[0 if operator == "GATHER" else 1]].shape)),
                     "work": _count_work(
                         operator, *(graph.tensors[index].shape for index in (source, op.inputs[1], op.outputs[0]))
                     ),

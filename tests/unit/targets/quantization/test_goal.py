@@ -101,7 +101,8 @@ def test_what_loses_nothing() -> None:
     before = make_figures(0.5)
     assert make_figures(0.55).loses_nothing(before)
     assert not make_figures(0.7).loses_nothing(before), "it costs a fifth of what nobody would notice"
-    assert not make_figures(1.05).loses_nothing(make_figures(0.98)), "it costs a level"
+    assert make_figures(1.05).loses_nothing(make_figures(0.98)), "good was missed by a hair"
+    assert not make_figures(2.05).loses_nothing(make_figures(1.98)), "it is poor"
 
 
 def test_words() -> None:

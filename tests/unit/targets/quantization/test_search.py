@@ -133,13 +133,13 @@ def test_of_equals_the_first_is_taken(judge: Judge) -> None:
         assert found.candidate.name == "a"
 
 
-def test_a_runtime_may_choose_among_the_good_ones_of_a_group(judge: Judge) -> None:
+def test_a_runtime_may_choose_among_those_of_a_group_that_are_as_good_as_its_best(judge: Judge) -> None:
     class Choosy(FakeQuantizer):
         def choose(self, good: Sequence[Trial[Way]]) -> Trial[Way]:
-            assert [trial.candidate.name for trial in good] == ["a", "c"]
+            assert [trial.candidate.name for trial in good] == ["a", "c", "hair"]
             return good[0]
 
-    found = run(Choosy([[Way("a", GOOD), Way("b", FAIR), Way("c", 0.0)]]), judge)
+    found = run(Choosy([[Way("a", GOOD), Way("b", FAIR), Way("c", 0.0015), Way("hair", 0.0019)]]), judge)
     assert found.candidate.name == "a"
     assert found.model.error == GOOD
 

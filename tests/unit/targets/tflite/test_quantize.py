@@ -21,9 +21,9 @@ from modelwright.targets.tflite.quantize import TfliteQuantizer
 from modelwright.targets.tflite.recipes import CANDIDATES, WEIGHTED_AND_TABLES
 
 LAYERS = [
-    {"name": "table", "operator": "GATHER", "work": 10.0, "noise": 1e-5},
-    {"name": "stem", "operator": "CONV_2D", "work": 30.0, "noise": 1e-3},
-    {"name": "product", "operator": "FULLY_CONNECTED", "work": 60.0, "noise": 1e-1},
+    {"name": "table", "operator": "GATHER", "work": 10.0, "weights": 80.0, "noise": 1e-5},
+    {"name": "stem", "operator": "CONV_2D", "work": 30.0, "weights": 5.0, "noise": 1e-3},
+    {"name": "product", "operator": "FULLY_CONNECTED", "work": 60.0, "weights": 15.0, "noise": 1e-1},
 ]
 BINDING = {"inputs": [], "reset_variables": False}
 
@@ -118,7 +118,7 @@ def test_layers_put_back_take_their_scales_while_running_or_stay_in_float(
     (order,) = converter.steps[-1]["orders"]
     assert (order["dynamic"], order["float"]) == (["product"], ["stem"])
     assert order["rules"][0]["mode"] == "static"
-    assert quantizer.costs(model) == {"table": 0.0, "stem": 0.3, "product": 0.0}
+    assert quantizer.costs(model) == {"table": 0.8, "stem": 0.3, "product": 0.0}
     assert quantizer.estimate_gains() == {"table": 1e-5, "stem": 1e-3, "product": 1e-1}
     assert quantizer.base(CANDIDATES["int8"][0]) is WEIGHTED_AND_TABLES
     assert "1 take 8-bit scales while running, 1 stay in float" in str(quantizer.explain_kept(("product", "stem")))
@@ -133,7 +133,7 @@ def test_the_fastest_good_one_is_taken_and_of_equals_the_smallest(
     converter: Converter, request_: BuildRequest, times_ms: list[float], chosen: int
 ) -> None:
     quantizer = make(request_)
-    figures = Figures(cosine=0.9995, error=0.001, agreement=None, samples=8)
+    figures = Figures(severity=0.5, error=0.5, kept=None, measure="", finding=None, samples=8)
     good = [
         Trial(candidate=candidate, kept=(), figures=figures, seconds=1.0) for candidate in quantizer.candidates()[0][:3]
     ]
