@@ -217,7 +217,7 @@ def test_the_layer_that_int8_ruins_stays_in_float(tmp_path: Path) -> None:
     layers = {entry["layer"] for entry in found["float_layers"]}
     assert {"conv4"} <= layers <= {"conv4", "y"}
     assert "conv4" in result.notes[0]
-    assert found["candidates"][0]["cosine"] < 0.99
+    assert found["candidates"][0]["level"] in ("broken", "poor")
     with work.load(OpenvinoInt8(), result) as session:
         outputs = [session.run(feeds) for feeds in work.feeds()]
         assert session.describe_execution()["compute_nodes"] == {"i8": 7 - len(layers), "f32": len(layers)}
