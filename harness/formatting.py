@@ -80,14 +80,6 @@ def energy_unit(values_j: Iterable[float | None]) -> tuple[str, float]:
     return _JOULE_UNITS[-1]
 
 
-def format_joules(value_j: float | None) -> str:
-    """Returns an energy in J, mJ, µJ or nJ."""
-    if value_j is None:
-        return MISSING
-    unit, factor = energy_unit([value_j])
-    return f"{format_significant(value_j * factor)} {unit}"
-
-
 def format_percent(share: float | None) -> str:
     """Returns a share of 0..1 in percent; what is not all is never rounded to 100 %.
 

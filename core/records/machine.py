@@ -47,11 +47,6 @@ class Machine(Record):
     gpu: Gpu | None = None
 
     @property
-    def gpu_compute_capability(self) -> str | None:
-        """Of the first NVIDIA GPU, such as `8.9`; None without one."""
-        return None if self.gpu is None else self.gpu.compute_capability
-
-    @property
     def has_int8_dot_product(self) -> bool:
         """Whether u8 x s8 products accumulate in 32 bits (VNNI, AMX, Arm dot product): no saturation."""
         return bool(self.instruction_sets & {"avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8", "asimddp", "i8mm"})

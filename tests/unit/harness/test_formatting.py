@@ -43,16 +43,10 @@ def test_cosine_is_1_only_for_all(value: float, shown: str) -> None:
     assert formatting.format_cosine(value) == shown
 
 
-@pytest.mark.parametrize(
-    ("value", "shown"), [(2.5, "2.50 J"), (0.0456, "45.6 mJ"), (7.89e-4, "789 µJ"), (3e-9, "3.00 nJ"), (None, "-")]
-)
-def test_joules(value: float | None, shown: str) -> None:
-    assert formatting.format_joules(value) == shown
-
-
 def test_a_column_of_energies_has_one_unit() -> None:
     assert formatting.energy_unit([0.0456, 7e-5, None]) == ("mJ", 1e3)
     assert formatting.energy_unit([]) == ("J", 1.0)
+    assert [formatting.energy_unit([value])[0] for value in (2.5, 0.0456, 7.89e-4, 3e-9)] == ["J", "mJ", "µJ", "nJ"]
 
 
 @pytest.mark.parametrize(

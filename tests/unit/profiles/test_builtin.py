@@ -63,7 +63,8 @@ def test_figures_are_those_of_the_data_sheets(name: str, tdp_w: float, cores: in
     assert profile.power is not None
     assert profile.power.tdp_w == tdp_w
     assert profile.cores == cores
-    assert profile.machine().gpu_compute_capability == capability
+    gpu = profile.machine().gpu
+    assert (None if gpu is None else gpu.compute_capability) == capability
 
 
 def test_the_desktop_is_as_required() -> None:

@@ -82,7 +82,9 @@ def test_jetson_reads_its_current_sensor_and_takes_the_gpu(tree: Tree, machines:
     host = detect(tree(machines.jetson()), "aarch64", gpus=GpuProbe(accelerators=(orin,)))
     assert host.meters == ("hwmon",)
     assert host.cpu_model == "Cortex-A78AE"
-    assert host.machine().gpu_compute_capability == "8.7"
+    gpu = host.machine().gpu
+    assert gpu is not None
+    assert gpu.compute_capability == "8.7"
     assert host.power is not None
     assert host.power.scope == "module"
 

@@ -76,7 +76,9 @@ def test_a_good_file_becomes_the_record_it_describes(tmp_path: Path) -> None:
     assert profile.match.cpu_model == re.compile("Some CPU$")
     assert profile.names_machine
     assert not profile.detected
-    assert profile.machine().gpu_compute_capability == "8.9"
+    gpu = profile.machine().gpu
+    assert gpu is not None
+    assert gpu.compute_capability == "8.9"
 
 
 @pytest.mark.parametrize(
@@ -184,5 +186,5 @@ def test_optional_parts_may_be_left_out(tmp_path: Path) -> None:
     assert profile.accelerators == ()
     assert profile.threads is None
     assert profile.grid_region == "DE"
-    assert profile.machine().gpu_compute_capability is None
+    assert profile.machine().gpu is None
     assert profile.is_class
