@@ -1,1 +1,1 @@
-"""NVIDIA's driver and management library, without a package of theirs."""
+"""NVIDIA's driver by ctypes, and its management library by NVIDIA's own binding."""

@@ -87,7 +87,7 @@ class CardObservations(Record, kw_only=True):
 
 
 class Card(Protocol):
-    """What a look needs of a card; `core.nvml.NvmlDevice` is one."""
+    """What a look needs of a card; `core.nvidia.nvml.NvmlDevice` is one."""
 
     @property
     def unavailable(self) -> Mapping[str, str]: ...

@@ -1,7 +1,8 @@
 """The table of metrics: one row says all that is known of a figure.
 
-The terminal, the page, results.csv, the limits with their options, and the published JSON Schema read this table and
-name no metric themselves. A new figure is a row here and the code that takes it.
+The terminal, the page, results.csv, the limits with their options, and the published JSON Schema read this table: a
+new figure is a row here and the code that takes it. Only what draws or says several at once names them itself: the
+charts of latencies and of the front, and the sentences of the verdict.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """TensorRT and TensorRT for RTX, in `target.py`.
 
-    ONNX -- precision --> graph -- engine --> engine -- proof --> artifact -- session --> outputs
+    ONNX -- recipes --> graph -- engine --> engine -- proof --> artifact -- session --> outputs
 
-- `precision` makes the graph, by `autocast` (FP16), `pair_plan` and `quantization` (INT8), and `emulation` of it for
-  ONNX Runtime; `graph_check` finds what TensorRT rejects, `graph_types` reads types and `work` multiplications.
+- `recipes` makes the graph: FP16 by `quantization/half`, INT8 by `pair_plan` and `quantize`, and what ONNX Runtime
+  evaluates in its place by `graphs/emulation`; `graphs/legality` finds what TensorRT rejects.
 - `engine` builds, with the `timing_cache`; `refusals` says in words what the vendor refused.
 - `proof` compares the engine's `layers` with what was asked for.
 - `session` runs engines, each stream by an `execution`; `portability` says before that whether a machine can.
