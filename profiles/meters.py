@@ -8,9 +8,9 @@ from pathlib import Path
 
 from modelwright.profiles.kernel_files import list_paths, read_text
 
-# Sensors that cover neither the CPU nor the board: a disk, a battery, a port, another GPU.
-_OTHER_DEVICES = re.compile(r"(nvme|BAT|ucsi|amdgpu|i915|nouveau)|(AC|xe)$")
-_HWMON_POWER_FILES = ("power*_input", "power*_average", "energy*_input")
+# Chips whose driver measures a supply of the machine: shunts on boards, the package of AMD's family 15h. Any other chip
+# may be a disk, a battery, a port or a card.
+_POWER_CHIPS = re.compile(r"(ina\d+|fam15h_power)$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ def rapl_counters(root: Path = Path("/")) -> tuple[Path, ...]:
 
 
 def hwmon_sensors(root: Path = Path("/")) -> tuple[Path, ...]:
-    """Returns the power and energy sensors of the CPU or the board, readable or not.
+    """Returns the power sensors of the CPU or the board, readable or not.
 
     Jetsons have no sensor of power but an INA3221 that gives voltage and current; its `curr*_input` files
     are returned, the matching `in*_input` lie beside them.
@@ -60,10 +60,9 @@ def hwmon_sensors(root: Path = Path("/")) -> tuple[Path, ...]:
     found: list[Path] = []
     for folder in list_paths(root / "sys/class/hwmon", "hwmon*"):
         name = read_text(folder / "name") or ""
-        if _OTHER_DEVICES.match(name):
+        if not _POWER_CHIPS.match(name):
             continue
-        for pattern in _HWMON_POWER_FILES:
-            found += list_paths(folder, pattern)
+        found += list_paths(folder, "power*_input")  # an average over a second says nothing of a turn of 0.1 s
         if name.startswith("ina3221"):
             currents = list_paths(folder, "curr*_input")
             found += [path for path in currents if path.with_name(path.name.replace("curr", "in")).exists()]

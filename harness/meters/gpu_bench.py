@@ -94,8 +94,15 @@ class GpuBench:
         return self._meter is not None
 
     def observe(self) -> Observation | None:
-        """Takes a look; None where NVML cannot see the card."""
-        return None if self._watch is None else self._watch.observe(self.pids)
+        """Takes a look; None where NVML cannot see the card, or no longer."""
+        if self._watch is None:
+            return None
+        try:
+            return self._watch.observe(self.pids)
+        except ModelwrightError as error:
+            self._watch, self._blind = None, error.message
+            self._unavailable["card"] = error.message
+            return None
 
     def measure_idle(self, *, loaded: bool) -> None:
         """Meters the card while nothing runs: before anything is loaded, or with all artifacts loaded and waiting."""

@@ -16,7 +16,7 @@ from itertools import pairwise
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self, TypeVar
 
-from modelwright.core.errors import MeasurementInvalidError, ToolchainMissingError
+from modelwright.core.errors import MeasurementInvalidError, ModelwrightError, ToolchainMissingError
 from modelwright.core.nvidia.nvml import Nvml, NvmlDevice
 from modelwright.harness.meters.energy import Energy
 
@@ -98,6 +98,10 @@ class BoardMeter(Protocol):
         ...
 
 
+class MeterFailedError(MeasurementInvalidError):
+    """A meter stopped telling; what is metered goes on without a figure."""
+
+
 class NvmlMeter:
     """A GPU board's meter by NVML: the energy counter, or the power sensor where the card has no counter (Pascal).
 
@@ -148,12 +152,15 @@ class NvmlMeter:
         """Returns the counter in joules, or the power in watts.
 
         Raises:
-            MeasurementInvalidError: The card stopped telling it.
+            MeterFailedError: The card stopped telling it.
         """
         assert self._device is not None, "the meter is read while it is open"
-        value = self._device.energy_j() if self.counts else self._device.power_w()
+        try:
+            value = self._device.energy_j() if self.counts else self._device.power_w()
+        except ModelwrightError as error:
+            raise MeterFailedError(error.message, hint=error.hint) from error
         if value is None:
-            raise MeasurementInvalidError(f"the meter {self.name} of the GPU stopped: {dict(self._device.unavailable)}")
+            raise MeterFailedError(f"the meter {self.name} of the GPU stopped: {dict(self._device.unavailable)}")
         return value
 
 
@@ -204,17 +211,20 @@ def meter_energy(
         sample: Looks at the meter meanwhile; replaced in tests.
 
     Returns:
-        The window, or the reason why there is none.
+        The window, or the reason why there is none: a meter that fails loses nothing else.
 
     Raises:
-        ModelwrightError: The artifact failed, or the GPU is gone.
+        ModelwrightError: The artifact failed.
     """
     pieces: list[_Piece] = []
     inferences, elapsed_s, asked_s = 0, 0.0, 0.0
     wanted_s = MIN_WINDOW_S + _settle_s(meter) + _MARGIN_S
     while True:
         # The artifact runs in pieces; what a longer window takes is added to what there is.
-        (count, ran_s), samples = sample(meter.read, partial(run_for, wanted_s))
+        try:
+            (count, ran_s), samples = sample(meter.read, partial(run_for, wanted_s))
+        except MeterFailedError as error:
+            return error.message
         inferences, elapsed_s, asked_s = inferences + count, elapsed_s + ran_s, asked_s + wanted_s
         piece = _measure_piece(samples, ran_s, meter)
         if piece is None or inferences == 0:

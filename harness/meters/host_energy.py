@@ -5,68 +5,96 @@ The two never mix: every figure carries its source, `measured:METER` or `estimat
 
 from __future__ import annotations
 
+import re
 import threading
 import time
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self, TypeVar
 
 from modelwright.harness.meters.energy import Energy
+from modelwright.profiles.kernel_files import read_text
 from modelwright.profiles.meters import hwmon_sensors, rapl_counters, why_unreadable
 
 IDLE_S = 2.0
 """Seconds of idleness metered before the first round."""
 _SAMPLING_INTERVAL_S = 0.05
+BOARD_INPUTS = frozenset({"VDD_IN", "POM_5V_IN"})
+"""Labels of the rails that feed a whole Jetson module or board, by NVIDIA's developer guide (Jetson Linux, "Power
+Supply Modes"); others of its INA3221 feed parts."""
+_Read = TypeVar("_Read")
 
 
-class Meter(Protocol):
-    """Counts the joules that a machine has used."""
+class Meter(ABC):
+    """Counts the joules that a machine has used. One that fails says so and costs nothing else.
+
+    Attributes:
+        name: Stands in the source of a figure.
+        scope: What it covers.
+        failure: Why it counts no longer; None while it does.
+    """
 
     name: str
     scope: str
+    failure: str | None = None
 
     def __enter__(self) -> Self:
         """Starts counting."""
-        ...
+        self._try(self._start)
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stops counting."""
-        ...
+        self._stop()
 
-    def read_j(self) -> float:
-        """Returns the joules used since the start."""
-        ...
+    def read_j(self) -> float | None:
+        """Returns the joules used since the start; None once it has failed."""
+        return self._try(self._read_j)
+
+    def _try(self, read: Callable[[], _Read]) -> _Read | None:
+        if self.failure is None:
+            try:
+                return read()
+            except (OSError, ValueError) as error:  # the sensor is gone, or tells no number
+                self.failure = f"the meter {self.name} failed: {error}"
+        return None
+
+    @abstractmethod
+    def _start(self) -> None: ...
+
+    @abstractmethod
+    def _read_j(self) -> float: ...
+
+    def _stop(self) -> None:
+        """Ends what `_start` began; nothing by default."""
+        return
 
 
-class RaplMeter:
+class RaplMeter(Meter):
     """The CPU packages' energy counters, by the kernel's powercap interface.
 
-    Counters wrap; the kernel says where (`max_energy_range_uj`). Subdomains are parts of a package and not added.
+    Counters wrap; the kernel says where (`max_energy_range_uj`). Subdomains are parts of a package and not added; nor
+    is `psys`, the whole platform, of which the packages are a part.
     """
 
     name = "rapl"
     scope = "CPU package"
 
     def __init__(self, counters: Sequence[Path]) -> None:
-        self._counters = [path for path in counters if path.parent.name.count(":") == 1]
+        self._counters = [path for path in counters if _is_package(path)]
         self._ranges_uj = [self._read_range(path) for path in self._counters]
         self._last_uj: list[int] = []
         self._total_uj = 0
 
-    def __enter__(self) -> Self:
+    def _start(self) -> None:
         self._last_uj = [int(path.read_text()) for path in self._counters]
         self._total_uj = 0
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
-
-    def read_j(self) -> float:
+    def _read_j(self) -> float:
         now_uj = [int(path.read_text()) for path in self._counters]
         for last, now, range_uj in zip(self._last_uj, now_uj, self._ranges_uj, strict=True):
             self._total_uj += now - last if now >= last else now - last + range_uj
@@ -81,88 +109,105 @@ class RaplMeter:
             return 2**32
 
 
-class HwmonMeter:
-    """Power sensors of the kernel's hwmon interface, sampled and integrated by a thread that mostly sleeps.
+def _is_package(counter: Path) -> bool:
+    """Whether a counter is a package's: not a part of one, not the platform around them."""
+    return counter.parent.name.count(":") == 1 and read_text(counter.parent / "name") != "psys"
 
-    Sensors: `power*_input` in microwatts, `energy*_input` in microjoules, or the INA3221's `curr*_input` in
-    milliamperes beside `in*_input` in millivolts.
+
+class HwmonMeter(Meter):
+    """A power sensor of the kernel's hwmon interface, read at both ends of whatever is metered and by a thread between.
+
+    `power*_input` is in microwatts; an INA3221 has `curr*_input` in milliamperes beside `in*_input` in millivolts. A
+    sensor tells the mean of a conversion that has just ended, so each read-out stands for the time before it, back to
+    the one before: what a window took ends with the window, however short it is.
+
+    Args:
+        sensor: The file to read.
+        clock: Seconds; replaced in tests.
     """
 
     name = "hwmon"
-    scope = "board"
 
-    def __init__(self, sensors: Sequence[Path]) -> None:
-        self._sensors = _choose_sensors([path for path in sensors if why_unreadable(path) is None])
+    def __init__(self, sensor: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._sensor = sensor
+        self._clock = clock
+        self.scope = name_scope(sensor)
         self._joules = 0.0
+        self._last_s = 0.0
         self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._integrate, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def read_j(self) -> float:
-        with self._lock:
-            return self._joules
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._sample, name="hwmon meter", daemon=True)
 
     def read_power_w(self) -> float:
-        """Returns the power now, in watts, over all chosen sensors."""
-        return sum(_read_sensor_w(path) for path in self._sensors)
+        """Returns the power now, in watts."""
+        value = int(self._sensor.read_text())
+        if self._sensor.name.startswith("curr"):
+            millivolts = int(self._sensor.with_name(self._sensor.name.replace("curr", "in")).read_text())
+            return value * millivolts / 1e6
+        return value / 1e6
 
-    def _integrate(self) -> None:
-        last_s, last_w = time.monotonic(), self.read_power_w()
-        while not self._stop.wait(_SAMPLING_INTERVAL_S):
-            now_s, now_w = time.monotonic(), self.read_power_w()
-            with self._lock:
-                self._joules += (now_s - last_s) * (now_w + last_w) / 2
-            last_s, last_w = now_s, now_w
+    def _start(self) -> None:
+        self.read_power_w()
+        self._last_s = self._clock()
+        self._thread.start()
+
+    def _stop(self) -> None:
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _read_j(self) -> float:
+        with self._lock:
+            power_w, now_s = self.read_power_w(), self._clock()
+            self._joules += (now_s - self._last_s) * power_w
+            self._last_s = now_s
+            return self._joules
+
+    def _sample(self) -> None:
+        while self.failure is None and not self._ended.wait(_SAMPLING_INTERVAL_S):
+            self.read_j()
 
 
-def _choose_sensors(paths: Sequence[Path]) -> list[Path]:
-    """Keeps the sensors of power; of a Jetson's three rails the first, `VDD_IN`, is the whole board."""
-    power = [path for path in paths if path.name.startswith("power")]
-    if power:
-        return power[:1]
-    return [path for path in paths if path.name.startswith("curr")][:1]
+def choose_sensor(paths: Sequence[Path]) -> Path | None:
+    """Returns the sensor to read: one of a board's whole input before others, `power*_input` before `curr*_input`."""
+    return min(paths, key=lambda path: (name_scope(path) != "board", not path.name.startswith("power")), default=None)
 
 
-def _read_sensor_w(path: Path) -> float:
-    value = int(path.read_text())
-    if path.name.startswith("curr"):
-        millivolts = int(path.with_name(path.name.replace("curr", "in")).read_text())
-        return value * millivolts / 1e6
-    return value / 1e6
+def name_scope(sensor: Path) -> str:
+    """Returns what a sensor covers: the board only where it says that it measures a board's input."""
+    chip = read_text(sensor.parent / "name") or "unnamed"
+    label = None
+    for kind in ("power", "curr", "in"):
+        number = re.sub(r"\D", "", sensor.name)
+        label = label or read_text(sensor.parent / f"{kind}{number}_label")
+    if label in BOARD_INPUTS:
+        return "board"
+    return f"sensor {chip} {label}" if label else f"sensor {chip}"
 
 
 def find_meter(root: Path = Path("/")) -> Meter | None:
     """Returns the best meter of the CPU or the board that can be read now; None without one."""
     counters = [path for path in rapl_counters(root) if why_unreadable(path) is None]
-    if any(path.parent.name.count(":") == 1 for path in counters):
+    if any(_is_package(path) for path in counters):
         return RaplMeter(counters)
-    sensors = [path for path in hwmon_sensors(root) if why_unreadable(path) is None]
-    if any(path.name.startswith(("power", "curr")) for path in sensors):
-        return HwmonMeter(sensors)
-    return None
+    sensor = choose_sensor([path for path in hwmon_sensors(root) if why_unreadable(path) is None])
+    return None if sensor is None else HwmonMeter(sensor)
 
 
-def measure_idle_power_w(meter: Meter, duration_s: float = IDLE_S) -> float:
-    """Returns the mean power in watts while nothing of ours runs."""
+def measure_idle_power_w(meter: Meter, duration_s: float = IDLE_S) -> float | None:
+    """Returns the mean power in watts while nothing of ours runs; None where the meter fails."""
     before_j, started = meter.read_j(), time.monotonic()
     time.sleep(duration_s)
-    return (meter.read_j() - before_j) / (time.monotonic() - started)
+    after_j = meter.read_j()
+    return None if before_j is None or after_j is None else (after_j - before_j) / (time.monotonic() - started)
 
 
 def describe_measured(
     meter: Meter, energy_j: float, inferences: int, elapsed_s: float, idle_power_w: float | None
 ) -> Energy:
     """Returns the energy of metered windows; the idle share is told apart, not taken away."""
+    if meter.failure is not None:
+        return Energy(reason=meter.failure)
     if inferences == 0 or energy_j <= 0:
         return Energy(reason=f"the meter {meter.name} did not move")
     above_idle_j = None

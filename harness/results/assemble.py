@@ -293,7 +293,14 @@ def _describe_energy(context: Context, measured: Measured, measurements: Measure
             sum(window.elapsed_s for window in metered),
             measurements.idle_power_w,
         )
-    estimate = estimate_energy(power_on(context.profile, context.host), mean_ms, context.profile, device)
+    estimate = estimate_energy(
+        power_on(context.profile, context.host),
+        mean_ms,
+        context.profile,
+        device,
+        threads=context.settings.threads,
+        cores=(context.host if context.profile.is_class else context.profile).cores,
+    )
     if measured.on_gpu is not None and estimate.per_inference_j is None:
         return measured.on_gpu.energy  # why the card could not be metered says more
     return estimate

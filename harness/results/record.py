@@ -160,7 +160,7 @@ class Settings(Record, kw_only=True):
 
 
 class Memory(Record, kw_only=True):
-    """Proportional set sizes of an artifact's process, in bytes.
+    """What only an artifact's process needs, in bytes: its anonymous memory and what it has mapped of the artifact.
 
     Attributes:
         runtime_bytes: With the runtime imported and nothing loaded.

@@ -118,17 +118,16 @@ class ArtifactRunner:
             {"window_s": window_s},
             timeout_s=window_s * HANG_FACTOR + HANG_GRACE_S,
         )
-        energy_j = None if self._meter is None or before_j is None else self._meter.read_j() - before_j
-        if self._bench is not None and before is not None:
-            after = self._bench.observe()
-            assert after is not None, "a card that was seen before is seen after"
+        after_j = None if self._meter is None else self._meter.read_j()
+        after = None if self._bench is None else self._bench.observe()
+        if before is not None and after is not None:
             self._looks.append(WindowOnGpu(before=before, after=after))
         enqueue_ns = result.get("compute_enqueue_ns")
         return Window(
             latencies_ms=[nanoseconds / 1e6 for nanoseconds in result["latencies_ns"]],
             inferences=result["inferences"],
             elapsed_s=result["elapsed_s"],
-            energy_j=energy_j,
+            energy_j=None if before_j is None or after_j is None else after_j - before_j,
             compute_latencies_ms=[nanoseconds / 1e6 for nanoseconds in result.get("compute_latencies_ns") or ()],
             compute_inferences=result.get("compute_inferences") or 0,
             compute_elapsed_s=result.get("compute_elapsed_s") or 0.0,

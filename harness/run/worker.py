@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -80,8 +81,8 @@ def open_in_child(
         streams: Inferences in flight on the GPU while the computation alone is timed.
 
     Returns:
-        `import_ms`, `load_ms`, `first_inference_ms`, `runtime_bytes` (proportional set size with the runtime imported
-        and nothing loaded; None where the system does not tell), `settings` as they really apply, with a reason where
+        `import_ms`, `load_ms`, `first_inference_ms`, `runtime_bytes` (private memory with the runtime imported and
+        nothing loaded; None where the system does not tell), `settings` as they really apply, with a reason where
         they are not what was asked for, and `gpu`: None on the CPU; else `uuid`, `name`, `compute_capability`,
         `context_ms` (creating the CUDA context, which `load_ms` does not hold) and `device_bytes_delta`: by how much
         the card's free memory shrank from before loading until every input was bound and had run once. The context
@@ -99,7 +100,7 @@ def open_in_child(
     started = time.perf_counter()
     _import_runtime(target.record.run_packages)
     import_ms = _elapsed_ms(started)
-    runtime_bytes = read_proportional_bytes()
+    runtime_bytes = read_private_bytes(artifact.directory)
 
     started = time.perf_counter()
     # Before the runtime is loaded: how a context waits is settled when it is created.
@@ -323,8 +324,9 @@ def _without_collecting() -> Iterator[None]:
 
 def finish_in_child() -> dict[str, Any]:
     """Returns the memory at its peak and now, and what really ran, read back from the runtime."""
-    peak_bytes, steady_bytes = read_peak_bytes(), read_proportional_bytes()
     assert _state.session is not None
+    assert _state.artifact is not None
+    peak_bytes, steady_bytes = read_peak_bytes(), read_private_bytes(_state.artifact.directory)
     try:
         executed = _state.session.describe_execution()
     except Exception as error:  # introspection must not cost a measurement that is already taken
@@ -374,22 +376,38 @@ def count_correct_in_child(samples: dict[str, Any]) -> dict[str, Any] | None:
 
 def read_peak_bytes() -> int | None:
     """Returns the largest resident set of this process since it started (`VmHWM`), which fork does not inherit."""
-    return _read_proc_bytes("/proc/self/status", "VmHWM:")
-
-
-def read_proportional_bytes() -> int | None:
-    """Returns the proportional set size now: pages shared with other processes count by their share."""
-    return _read_proc_bytes("/proc/self/smaps_rollup", "Pss:")
-
-
-def _read_proc_bytes(path: str, key: str) -> int | None:
     try:
-        for line in Path(path).read_text().splitlines():
-            if line.startswith(key):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     except OSError:
         return None
     return None
+
+
+def read_private_bytes(folder: Path) -> int | None:
+    """Returns what only this process needs now: its anonymous memory, and what it has mapped of the files in a folder.
+
+    The code of libraries is left out, which siblings share: it would be this process's own while no other has the
+    library loaded, and not any more afterwards, without anything having changed here. A proportional set size moves
+    with the siblings just so.
+
+    Args:
+        folder: The artifact's, whose mapped files are its memory as what is read from them would be.
+    """
+    own, total = False, 0
+    inside = f"{folder.resolve()}{os.sep}"
+    try:
+        with Path("/proc/self/smaps").open(errors="surrogateescape") as mappings:
+            for line in mappings:
+                first, *others = line.split(None, 5)
+                if not first.endswith(":"):  # the head of a mapping: range, permissions, offset, device, inode, path
+                    own = len(others) == 5 and others[4].startswith(inside)
+                elif first == ("Rss:" if own else "Anonymous:"):
+                    total += int(others[0]) * 1024
+    except OSError:
+        return None
+    return total
 
 
 def _import_runtime(packages: Sequence[str] | Any) -> None:

@@ -107,15 +107,15 @@ def test_hwmon_counts_only_if_it_can_be_read(
     tree: Tree, machines: SimpleNamespace, text: str, expected: tuple[str, ...]
 ) -> None:
     files = machines.i5_10400() | {
-        "sys/class/hwmon/hwmon0/name": "power_meter\n",
-        "sys/class/hwmon/hwmon0/power1_average": text,
+        "sys/class/hwmon/hwmon0/name": "ina226\n",
+        "sys/class/hwmon/hwmon0/power1_input": text,
     }
     host = detect(tree(files))
     assert host.meters == expected
     assert len(host.meters_denied) == (not expected)
 
 
-@pytest.mark.parametrize("name", ["amdgpu", "BAT0", "nvme", "coretemp"])
+@pytest.mark.parametrize("name", ["amdgpu", "BAT0", "nvme", "coretemp", "acpitz", "mlx5"])
 def test_sensors_of_other_devices_are_no_meter(tree: Tree, machines: SimpleNamespace, name: str) -> None:
     sensor = "temp1_input" if name == "coretemp" else "power1_input"
     folder = "sys/class/hwmon/hwmon0/"

@@ -12,9 +12,11 @@ import pytest
 from fake_driver.build import build_fake_driver, use_fake_nvml
 
 from modelwright.core.errors import MeasurementInvalidError, ToolchainMissingError
+from modelwright.harness.meters.gpu_bench import GpuBench
 from modelwright.harness.meters.gpu_energy import (
     SAMPLING_S,
     EnergyWindow,
+    MeterFailedError,
     NvmlMeter,
     Sample,
     describe_gpu_energy,
@@ -227,6 +229,33 @@ def test_the_meter_takes_what_the_card_has(tmp_path: Path, monkeypatch: pytest.M
         pass
     with pytest.raises(MeasurementInvalidError, match="does not find"), NvmlMeter("GPU-77"):
         pass
+
+
+def test_a_meter_that_fails_is_a_reason_and_loses_nothing() -> None:
+    board = Board()
+
+    def fail() -> float:
+        raise MeterFailedError("the GPU cannot be read any more (GPU is lost)")
+
+    board.read = fail  # type: ignore[method-assign]
+    ran = []
+    found = meter_energy(board, lambda seconds: (ran.append(seconds) or 1, seconds))
+    assert found == "the GPU cannot be read any more (GPU is lost)"
+    assert measure_idle(board, wait=ran.append) == found
+
+
+def test_a_card_that_is_lost_between_windows_is_looked_at_no_longer() -> None:
+    class Lost:
+        def observe(self, own_pids: object) -> None:
+            raise MeasurementInvalidError("the GPU cannot be read any more (GPU is lost)")
+
+    bench = GpuBench("GPU-1", metered=False)
+    bench._watch = Lost()  # type: ignore[assignment]
+    assert bench.observe() is None
+    assert bench.observe() is None
+    seen = bench.describe(1, [], lambda seconds: (1, seconds))
+    assert seen.observed.unavailable["card"] == "the GPU cannot be read any more (GPU is lost)"
+    assert seen.memory_reason == seen.observed.unavailable["card"]
 
 
 def test_estimates_need_figures_of_the_device_that_ran() -> None:

@@ -61,6 +61,12 @@ def test_correlated_inferences_count_less() -> None:
     assert count_effective([walk]) == pytest.approx(5000 * 0.1 / 1.9, rel=0.35)
 
 
+def test_tied_latencies_are_no_trend() -> None:
+    assert count_effective([[1.0] * 1000]) == 1000
+    clock = np.round(np.asarray(independent(2000, seed=4)), 0)  # a coarse clock: a handful of values
+    assert count_effective([clock.tolist()]) > 1800
+
+
 def test_correlation_is_not_taken_across_windows() -> None:
     windows = [[float(level)] * 1 for level in range(100)]
     assert count_effective(windows) == 100
