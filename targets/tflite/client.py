@@ -21,7 +21,7 @@ _PREFIX = "modelwright: "
 
 
 def run_step(request: Mapping[str, Any], progress: Callable[[str], None]) -> dict[str, Any]:
-    """Runs one step (`convert` or `quantize`) and returns its result; the formats are in `converter/job.py`.
+    """Runs one step, such as `convert`, and returns its result; the steps and their formats are in `converter/job.py`.
 
     Args:
         request: The step's request, `action` included.
