@@ -75,7 +75,6 @@ class TargetRecord:
         build_extra: The extra of this project that brings the build packages.
         run_extra: The extra that brings the run packages.
         recipe_version: Raised when the recipe changes, so that cached artifacts are built again.
-        min_cosine: Mean cosine with FP32 on the evaluation samples under which the artifact is not following FP32.
         build_anywhere: Whether a host of another architecture than the profile's can build it.
         devices: Where it can run, the preferred one first.
         options: What the user may choose at build time.
@@ -98,7 +97,6 @@ class TargetRecord:
     run_extra: str
     uses_samples: bool = False
     recipe_version: int = 1
-    min_cosine: float = 0.999
     build_anywhere: bool = True
     devices: tuple[Device, ...] = ("cpu",)
     options: tuple[TargetOption, ...] = ()

@@ -70,7 +70,6 @@ class OrtFp32(_OrtTarget):
         run_packages={"onnxruntime": "onnxruntime"},
         build_extra="ort",
         run_extra="ort-run",
-        min_cosine=0.99999,
     )
 
     def build(self, request: BuildRequest) -> BuildResult:
@@ -102,7 +101,6 @@ class OrtInt8(_OrtTarget):
         run_packages={"onnxruntime": "onnxruntime"},
         build_extra="ort",
         run_extra="ort-run",
-        min_cosine=0.95,
     )
 
     def build(self, request: BuildRequest) -> BuildResult:
@@ -147,7 +145,6 @@ class OrtInt8Dynamic(_OrtTarget):
         run_packages={"onnxruntime": "onnxruntime"},
         build_extra="ort",
         run_extra="ort-run",
-        min_cosine=0.95,
     )
 
     def build(self, request: BuildRequest) -> BuildResult:

@@ -43,7 +43,7 @@ _ONNX = {"onnx": "onnx>=1.21", "onnx_ir": "onnx-ir>=1.0", "onnxruntime": "onnxru
 _MODELOPT = {"modelopt": "nvidia-modelopt>=0.47"}
 
 
-def _make_record(flavour: Flavour, precision: str, min_cosine: float) -> TargetRecord:
+def _make_record(flavour: Flavour, precision: str) -> TargetRecord:
     return TargetRecord(
         name=f"{flavour.runtime}-{precision}",
         runtime=flavour.runtime,
@@ -57,7 +57,6 @@ def _make_record(flavour: Flavour, precision: str, min_cosine: float) -> TargetR
         run_packages=flavour.packages,
         build_extra=flavour.build_extra,
         run_extra=flavour.run_extra,
-        min_cosine=min_cosine,
         build_anywhere=False,
         devices=("cuda",),
         options=flavour.options,
@@ -155,42 +154,42 @@ class TensorrtFp32(_Tensorrt):
     """TensorRT, FP32 without TF32 unless the option asks for it."""
 
     flavour = CLASSIC
-    record = _make_record(CLASSIC, "fp32", 0.9999)
+    record = _make_record(CLASSIC, "fp32")
 
 
 class TensorrtFp16(_Tensorrt):
     """TensorRT, FP16 by AutoCast."""
 
     flavour = CLASSIC
-    record = _make_record(CLASSIC, "fp16", 0.999)
+    record = _make_record(CLASSIC, "fp16")
 
 
 class TensorrtInt8(_Tensorrt):
     """TensorRT, INT8 by symmetric Q/DQ, the rest in FP16."""
 
     flavour = CLASSIC
-    record = _make_record(CLASSIC, "int8", 0.95)
+    record = _make_record(CLASSIC, "int8")
 
 
 class TensorrtRtxFp32(_Tensorrt):
     """TensorRT for RTX, FP32 without TF32 unless the option asks for it."""
 
     flavour = RTX
-    record = _make_record(RTX, "fp32", 0.9999)
+    record = _make_record(RTX, "fp32")
 
 
 class TensorrtRtxFp16(_Tensorrt):
     """TensorRT for RTX, FP16 by AutoCast."""
 
     flavour = RTX
-    record = _make_record(RTX, "fp16", 0.999)
+    record = _make_record(RTX, "fp16")
 
 
 class TensorrtRtxInt8(_Tensorrt):
     """TensorRT for RTX, INT8 by symmetric Q/DQ, the rest in FP16."""
 
     flavour = RTX
-    record = _make_record(RTX, "int8", 0.95)
+    record = _make_record(RTX, "int8")
 
 
 def _make_graph(precision: str, flavour: Flavour, request: BuildRequest) -> PrecisionGraph:

@@ -119,7 +119,6 @@ class TfliteFp32(_Tflite):
         run_packages=_RUNTIMES,
         build_extra="tflite",
         run_extra="tflite-run",
-        min_cosine=0.9999,
     )
 
 
@@ -139,7 +138,6 @@ class TfliteFp16(_Tflite):
         run_packages=_RUNTIMES,
         build_extra="tflite",
         run_extra="tflite-run",
-        min_cosine=0.999,
     )
 
 
@@ -159,7 +157,6 @@ class TfliteInt8(_Tflite):
         run_packages=_INT8_RUNTIMES,
         build_extra="tflite",
         run_extra="tflite-run",
-        min_cosine=0.95,
     )
 
 
@@ -179,7 +176,6 @@ class TfliteInt8Dynamic(_Tflite):
         run_packages=_INT8_RUNTIMES,
         build_extra="tflite",
         run_extra="tflite-run",
-        min_cosine=0.95,
     )
 
 
