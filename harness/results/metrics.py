@@ -407,7 +407,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         key="precision_executed.precision",
         title="the precision that the runtime says it ran",
-        detail=Detail(line="ran in", show=lambda name: str(name) or None),
+        detail=Detail(line="ran in", show=lambda name: "mixed precision" if name == "mixed" else str(name) or None),
     ),
     Metric(
         key="peak_memory_bytes",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,14 +75,11 @@ class OrtSession(Session):
             except ModelwrightError as error:
                 reason = "\n".join(filter(None, (error.message, error.detail)))
                 return {"precision": None, "source": "profile failed", "reason": reason[-500:]}
-        integer = {name: n for name, n in operators.items() if name in _INTEGER_COMPUTE or name.startswith("QLinear")}
-        computes = any(name in _INTEGER_COMPUTE for name in integer)
         return {
-            "precision": "int8" if computes else "fp32",
-            "integer_nodes": sum(integer.values()),
-            "float_compute_nodes": sum(n for name, n in operators.items() if name in _FLOAT_COMPUTE),
+            **count_nodes(operators),
             "operators": operators,
             "threads": self._settings.threads,
+            "spinning": self._settings.threads > 1,
             "device": "cpu",
             "source": f"profile of onnxruntime {require_import('onnxruntime', 'ort-run').__version__}",
         }
@@ -90,6 +87,24 @@ class OrtSession(Session):
     def close(self) -> None:
         """Frees the model."""
         self._session = None
+
+
+def count_nodes(operators: Mapping[str, int]) -> dict[str, Any]:
+    """Returns the precision that the nodes which multiply ran in, `mixed` where some differ, and how many ran in which.
+
+    Args:
+        operators: Operator -> nodes that ran.
+    """
+    integer = sum(n for name, n in operators.items() if name in _INTEGER_COMPUTE)
+    floating = sum(n for name, n in operators.items() if name in _FLOAT_COMPUTE)
+    return {
+        "precision": "fp32" if integer == 0 else "mixed" if floating else "int8",
+        "compute_nodes": {"int8": integer, "fp32": floating},
+        "integer_nodes": sum(
+            n for name, n in operators.items() if name in _INTEGER_COMPUTE or name.startswith("QLinear")
+        ),
+        "float_compute_nodes": floating,
+    }
 
 
 def profile_in_child(folder: str, model: str, names: Sequence[str], threads: int) -> dict[str, int]:

@@ -44,7 +44,11 @@ class Samples:
 
 
 def compare(actual: Array, expected: Array) -> float:
-    """Returns the cosine of two arrays; for integers and booleans the share of equal values; 0 if not finite."""
+    """Returns how alike two arrays are: 1 where they are equal, 0 if one is not finite where the other is.
+
+    It is 2 a.b / (a.a + b.b), the cosine where both are equally long and less where they are not: a cosine alone takes
+    3 for 300. For integers and booleans it is the share of equal values.
+    """
     if actual.shape != expected.shape:
         return 0.0
     if expected.dtype.kind in "iub":
@@ -54,7 +58,6 @@ def compare(actual: Array, expected: Array) -> float:
         return 0.0
     finite = np.isfinite(b)
     a, b = a[finite], b[finite]
-    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
-    if norms == 0.0:
-        return 1.0 if np.allclose(a, b) else 0.0
-    return float(a @ b) / norms
+    if np.allclose(a, b):
+        return 1.0
+    return float(2 * (a @ b) / (a @ a + b @ b))

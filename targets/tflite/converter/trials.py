@@ -19,14 +19,22 @@ _WINDOW_S = 0.02
 
 
 def measure_cosine(file: Path, binding: Mapping[str, Any], samples: Samples) -> dict[str, float]:
-    """Returns output name -> mean cosine with the samples' own FP32 outputs; at most 32 of them are used."""
+    """Returns output name -> mean likeness to the samples' own FP32 outputs; at most 32 of them are used.
+
+    Outputs of one value are held against each other over all samples: one of them alone may be near 0.
+    """
     runner = TfliteRunner(file, binding)
-    sums: dict[str, list[float]] = {}
+    likeness: dict[str, list[float]] = {}
+    single: dict[str, list[tuple[Array, Array]]] = {}
     for index, feeds in enumerate(samples.feeds(_SAMPLE_LIMIT)):
         expected = samples.outputs(index)
         for name, value in runner.run(feeds).items():
-            sums.setdefault(name, []).append(compare(value, expected[name]))
-    return {name: statistics.fmean(values) for name, values in sums.items()}
+            if value.size == 1 and value.shape == expected[name].shape:
+                single.setdefault(name, []).append((value.ravel(), expected[name].ravel()))
+            else:
+                likeness.setdefault(name, []).append(compare(value, expected[name]))
+    pooled = {name: compare(*map(np.concatenate, zip(*pairs, strict=True))) for name, pairs in single.items()}
+    return {name: statistics.fmean(values) for name, values in likeness.items()} | pooled
 
 
 def run_samples(file: Path, binding: Mapping[str, Any], samples: Samples) -> list[dict[str, Array]]:
@@ -36,7 +44,7 @@ def run_samples(file: Path, binding: Mapping[str, Any], samples: Samples) -> lis
 
 
 def measure_batched(file: Path, binding: Mapping[str, Any], samples: Samples, batch: int) -> dict[str, float]:
-    """Returns output name -> smallest cosine of a batched inference with the samples' own FP32 outputs."""
+    """Returns output name -> smallest likeness of a batched inference with the samples' own FP32 outputs."""
     runner = TfliteRunner(file, binding)
     count = min(samples.count, _SAMPLE_LIMIT) // batch * batch
     feeds = list(samples.feeds(count))
