@@ -14,9 +14,10 @@ from modelwright.core.outputs.fidelity import (
     FidelityMeter,
     compare_outputs,
     count_correct,
-    explain_divergence,
+    explain_broken,
     find_scores,
 )
+from modelwright.core.outputs.tasks.roles import find_roles
 from modelwright.core.records.codec import decode, encode
 
 
@@ -36,7 +37,7 @@ def test_identical_outputs_follow_perfectly() -> None:
     assert (fidelity.samples, fidelity.agreement, fidelity.worst_output) == (4, 1.0, "y")
     assert fidelity.cosine == pytest.approx(1.0)
     assert (output.max_abs_error, output.relative_l2_error, output.r_squared) == (0.0, 0.0, 1.0)
-    assert explain_divergence(fidelity, 0.9999) is None
+    assert explain_broken(fidelity) is None
 
 
 def test_known_cosine_errors_and_agreement() -> None:
@@ -78,10 +79,10 @@ def test_candidate_that_ignores_its_input_is_found_despite_a_high_cosine() -> No
     fidelity = compare_outputs(reference, [row(10, 0)] * 4)
     assert fidelity.cosine is not None
     assert fidelity.cosine > 0.99
-    assert "the same on all 4 samples" in (explain_divergence(fidelity, 0.99) or "")
+    assert "the same on all 4 samples" in (explain_broken(fidelity) or "")
     # Rounded to the same 8-bit value: nothing to object to.
     tiny = [row(10, x) for x in (-0.01, -0.005, 0.005, 0.01)]
-    assert explain_divergence(compare_outputs(tiny, [row(10, 0)] * 4), 0.99) is None
+    assert explain_broken(compare_outputs(tiny, [row(10, 0)] * 4)) is None
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -89,7 +90,7 @@ def test_non_finite_candidate_does_not_follow(bad: float) -> None:
     fidelity = compare_outputs([row(3, 4)], [row(3, bad)])
     output = only(fidelity)
     assert (output.nonfinite, output.cosine_mean, output.cosine_min, fidelity.agreement) == (1, 0.0, 0.0, 0.0)
-    assert "NaN or infinite" in (explain_divergence(fidelity, 0.5) or "")
+    assert "NaN or infinite" in (explain_broken(fidelity) or "")
     json.dumps(encode(fidelity), allow_nan=False)
 
 
@@ -98,7 +99,7 @@ def test_elements_where_the_reference_is_infinite_do_not_count() -> None:
     output = only(fidelity)
     assert (output.reference_nonfinite, output.nonfinite) == (1, 0)
     assert output.cosine_mean == pytest.approx(1.0)
-    assert explain_divergence(fidelity, 0.99) is None
+    assert explain_broken(fidelity) is None
 
 
 def test_integer_outputs_are_counted_by_equality() -> None:
@@ -106,21 +107,20 @@ def test_integer_outputs_are_counted_by_equality() -> None:
     fidelity = compare_outputs(reference, [{"boxes": np.ones((1, 2), np.float32), "kind": np.array([1, 2, 3, 0])}])
     kind = fidelity.outputs[1]
     assert (kind.equal_share, kind.cosine_mean, kind.max_abs_error) == (0.75, None, None)
-    assert explain_divergence(fidelity, 0.99) is None
-    assert "kind equals FP32 in 75.0%" in (explain_divergence(fidelity, 0.99, min_equal_share=0.9) or "")
+    assert explain_broken(fidelity) is None
     truths = compare_outputs([{"m": np.array([True, False])}], [{"m": np.array([False, True])}])
     assert truths.outputs[0].equal_share == 0.0
     assert (truths.cosine, truths.worst_output) == (None, "m")
-    assert explain_divergence(truths, 0.99) is not None
+    assert "m equals FP32 in 0.0%" in (explain_broken(truths) or "")
 
 
 def test_missing_and_misshapen_outputs_are_named() -> None:
     reference = [{"a": np.ones((1, 3), np.float32), "b": np.ones((1, 4), np.float32)}]
     missing = compare_outputs(reference, [{"a": np.ones((1, 3), np.float32)}])
-    assert "output b" in (explain_divergence(missing, 0.0) or "")
+    assert "output b" in (explain_broken(missing) or "")
     assert missing.cosine == 0.0
     squeezed = compare_outputs(reference, [{"a": np.ones(3, np.float32), "b": reference[0]["b"]}])
-    assert "expected [1, 3], got [3]" in (explain_divergence(squeezed, 0.0) or "")
+    assert "expected [1, 3], got [3]" in (explain_broken(squeezed) or "")
 
 
 @pytest.mark.parametrize("shape", [(1, 5, 5, 5), (1, 3, 6, 7)])
@@ -128,14 +128,14 @@ def test_swapped_layout_is_recognised(shape: tuple[int, ...]) -> None:
     rng = np.random.default_rng(0)
     reference = [{"y": rng.standard_normal(shape).astype(np.float32)} for _ in range(3)]
     candidate = [{"y": np.ascontiguousarray(r["y"].transpose(0, 2, 3, 1))} for r in reference]
-    fidelity = compare_outputs(reference, candidate)
+    fidelity = compare_outputs(reference, candidate, find_roles(reference))
     assert fidelity.outputs[0].layout == (0, 3, 1, 2)
-    assert "NHWC" in (explain_divergence(fidelity, 0.99) or "")
+    assert "NHWC" in (explain_broken(fidelity) or "")
     assert decode(Fidelity, json.loads(json.dumps(encode(fidelity)))) == fidelity
     noise = [{"y": rng.standard_normal(shape).astype(np.float32)} for _ in range(3)]
-    other = compare_outputs(reference, noise)
+    other = compare_outputs(reference, noise, find_roles(reference))
     assert other.outputs[0].layout is None
-    assert "NHWC" not in (explain_divergence(other, 0.99) or "")
+    assert "NHWC" not in (explain_broken(other) or "")
 
 
 def test_agreement_over_tokens_and_ties() -> None:
@@ -160,7 +160,7 @@ def test_meter_streams_and_survives_large_values() -> None:
         meter.add(row(3 * scale, 4 * scale), row(3 * scale, 4 * scale))
     assert meter.result().cosine == pytest.approx(1.0)
     assert FidelityMeter().result().samples == 0
-    assert explain_divergence(FidelityMeter().result(), 0.5) == "no sample was compared"
+    assert explain_broken(FidelityMeter().result()) == "no sample was compared"
     with pytest.raises(ValueError, match="zip"):
         compare_outputs([row(1, 2)], [])
 
