@@ -65,6 +65,7 @@ class FidelityMeter:
 
     def __init__(self, roles: Mapping[str, OutputRole] | None = None) -> None:
         self._tasks = None if roles is None else TaskMeter(roles)
+        self._sentinels = {name: role.sentinel for name, role in (roles or {}).items()}
         self._samples = 0
         self._outputs: dict[str, OutputMeter] = {}
         self._scores: str | None = None
@@ -88,7 +89,9 @@ class FidelityMeter:
             expected = np.asarray(expected)
             meter = self._outputs.get(name)
             if meter is None:
-                meter = self._outputs[name] = OutputMeter(name, is_float=is_float(expected))
+                meter = self._outputs[name] = OutputMeter(
+                    name, is_float=is_float(expected), sentinel=self._sentinels.get(name)
+                )
             found = candidate.get(name)
             meter.add(expected, None if found is None else np.asarray(found))
         if self._scores is not None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from modelwright.core.outputs.tasks.signs import is_sentinel
 from modelwright.core.records.codec import Amount, Count, Number, Record
 
 Array = npt.NDArray[Any]
@@ -65,8 +66,9 @@ class OutputFidelity(Record):
 class OutputMeter:
     """Sums over one output; keeps no outputs but the first sample's, to tell whether they ever change."""
 
-    def __init__(self, name: str, *, is_float: bool) -> None:
+    def __init__(self, name: str, *, is_float: bool, sentinel: float | None = None) -> None:
         self._name = name
+        self._sentinel = sentinel
         self._is_float = is_float
         self._samples = 0
         self._cosine_sum = 0.0
@@ -122,11 +124,11 @@ class OutputMeter:
     def _add_float(self, expected: Array, found: Array) -> None:
         wanted, have = _to_float64(expected), _to_float64(found)
         comparable = np.isfinite(wanted)
-        broken = comparable & ~np.isfinite(have)
+        broken = comparable & ~np.isfinite(have) & ~self._stands_for_masked(wanted, have)
         self._reference_non_finite += int(wanted.size - np.count_nonzero(comparable))
         broken_count = int(np.count_nonzero(broken))
         self._non_finite += broken_count
-        sound = comparable & ~broken
+        sound = comparable & np.isfinite(have)
         wanted, have = np.where(sound, wanted, 0.0), np.where(sound, have, 0.0)
         cosine = 0.0 if broken_count else _cosine(wanted, have)
         self._cosine_sum += cosine
@@ -142,6 +144,12 @@ class OutputMeter:
             self._lone = None
         if cosine < _LAYOUT_COSINE and not broken_count:
             self._try_layouts(wanted, have)
+
+    def _stands_for_masked(self, wanted: Array, have: Array) -> npt.NDArray[np.bool_]:
+        """Marks infinities where FP32 says "masked" with a number, such as -1e9, that 16 bits do not hold."""
+        if self._sentinel is None:
+            return np.zeros(wanted.shape, np.bool_)
+        return np.asarray(is_sentinel(wanted, self._sentinel) & (have == math.copysign(math.inf, self._sentinel)))
 
     def _try_layouts(self, expected: Array, found: Array) -> None:
         """Notes how well the values match after moving the channels, when they do not match as they are."""

@@ -38,6 +38,8 @@ BEST, AMONG = 10, 30
 scores that hardly differ."""
 MIN_CLASS_ROWS = 5
 _SETTLING_SAMPLES = 8
+_ROUNDING = 0.01
+"""A class number may be off by this much: who reads it cuts it down to a whole one."""
 _FEW = 50
 
 
@@ -105,7 +107,7 @@ class BoxMeter:
         self.role = role
         self._threshold = threshold
         self._settled = False
-        self._corners = True
+        self._corners = self._numbered = True
         self._samples: list[tuple[Floats, Floats]] = []
         self._tally = _Tally()
 
@@ -124,8 +126,9 @@ class BoxMeter:
     def _settle(self) -> None:
         """Settles threshold and format of the boxes on FP32's first answers, then compares those."""
         references = [rows for rows, _ in self._samples if len(rows)]
+        self._numbered = holds_class_numbers(references)
         if self._threshold is None:
-            likely = sum(int((read_scores(rows)[0] >= THRESHOLD).sum()) for rows in references)
+            likely = sum(int((read_scores(rows, self._numbered)[0] >= THRESHOLD).sum()) for rows in references)
             self._threshold = THRESHOLD if likely >= len(self._samples) or not references else None
         sides = np.concatenate([rows[:, :4] for rows in references]) if references else np.zeros((0, 4))
         sides = sides[np.isfinite(sides).all(axis=1)]
@@ -168,7 +171,7 @@ class BoxMeter:
         """Returns the detections above a score, those of the same thing collapsed into the best."""
         if not len(rows):
             return Detections(boxes=np.zeros((0, 4)), scores=np.zeros(0), classes=np.zeros(0, np.int64))
-        scores, classes = read_scores(rows)
+        scores, classes = read_scores(rows, self._numbered)
         sides = rows[:, :4]
         good = np.isfinite(sides).all(axis=1) & np.isfinite(scores) & (scores >= least)
         order = np.flatnonzero(good)[np.argsort(-scores[good], kind="stable")][: 4 * MOST_DETECTIONS]
@@ -254,23 +257,26 @@ def _rate(part: int, count: int) -> float:
     return as_loss(bound_share(min(part, count), count, upper=False) if count < _FEW else part / count)
 
 
-def read_scores(rows: Floats) -> tuple[Floats, npt.NDArray[np.int64]]:
+def read_scores(rows: Floats, numbered: bool) -> tuple[Floats, npt.NDArray[np.int64]]:
     """Returns each row's best score and its class: of one score and a class number, or of one score a class.
 
     Args:
         rows: float64 [n, columns]; the first four are sides.
+        numbered: From `holds_class_numbers`, of FP32's rows: a candidate's 1.97 is read as its users read it.
     """
     rest = rows[:, 4:]
     if rest.shape[1] == 0:
         return np.ones(len(rows)), np.zeros(len(rows), np.int64)
-    if rest.shape[1] >= 2 and _holds_class_numbers(rest[:, 1]):
-        return rest[:, 0], np.nan_to_num(rest[:, 1]).astype(np.int64)
+    if rest.shape[1] >= 2 and numbered:
+        return rest[:, 0], np.floor(np.nan_to_num(rest[:, 1], posinf=-1.0, neginf=-1.0) + _ROUNDING).astype(np.int64)
     if rest.shape[1] == 1:
         return rest[:, 0], np.zeros(len(rows), np.int64)
     return rest.max(axis=1), np.argmax(rest, axis=1).astype(np.int64)
 
 
-def _holds_class_numbers(column: Floats) -> bool:
+def holds_class_numbers(references: list[Floats]) -> bool:
+    """Whether the column after the first score holds whole numbers: classes, not their scores."""
+    column = np.concatenate([rows[:, 5] for rows in references if rows.shape[1] > 5] or [np.zeros(0)])
     finite = column[np.isfinite(column)]
     return bool(finite.size) and bool(np.all(finite == np.round(finite))) and float(finite.max(initial=0.0)) >= 1.0
 

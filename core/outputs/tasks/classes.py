@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from modelwright.core.outputs.tasks.checks import Z_ONE_SIDED, Check, bound_share
 from modelwright.core.outputs.tasks.roles import OutputRole
+from modelwright.core.outputs.tasks.signs import is_sentinel
 from modelwright.core.outputs.tasks.values import format_share
 
 Array = npt.NDArray[Any]
@@ -37,6 +38,9 @@ RECALL_LOSS = (0.05, 0.2)
 MIN_CLASS_ROWS = 5
 LEAST_CHANGING_SHARE = 0.002
 """An answer that differs from the usual one in fewer rows than that is one that never changes."""
+_TIED_SHARE = 0.01
+"""Probabilities within this share of each other tie: two roundings of bfloat16 are 0.8 %, and 0.503 against 0.497 is a
+toss of a coin in FP32 too."""
 _MOST_MARGINS = 2**16
 _LIKELY = 0.02
 _CLASSES_COUNTED = 4096
@@ -92,7 +96,10 @@ class ClassMeter:
             label: The right class, where the sample says it and the output gives one answer.
         """
         wanted, have = self._to_rows(expected), self._to_rows(found)
+        # What is masked is no answer, nor is a position that holds one number throughout: it is padding.
+        wanted = np.where(is_sentinel(wanted, self.role.sentinel), -np.inf, wanted)
         sound = np.isfinite(wanted).any(axis=1) & ~np.isnan(wanted).any(axis=1)
+        sound &= (wanted != wanted[:, :1]).any(axis=1)
         wanted, have = wanted[sound], have[sound]
         if not len(wanted):
             return
@@ -104,7 +111,9 @@ class ClassMeter:
         answer = np.argmax(np.where(np.isnan(wanted), -np.inf, wanted), axis=1)
         given = np.argmax(np.where(np.isnan(have), -np.inf, have), axis=1)
         rows = np.arange(len(wanted))
-        agreed = legible & (wanted[rows, given] >= wanted[rows, answer])
+        # Of probabilities that hardly differ, FP32 itself might have named either.
+        least = wanted[rows, answer] * (1 - _TIED_SHARE if self.role.is_probability else 1.0)
+        agreed = legible & (wanted[rows, given] >= least)
         # A tie is FP32's own choice too: it counts as the class that FP32 names.
         given = np.where(agreed, answer, given)
         if label is not None and len(wanted) == 1:
@@ -134,7 +143,7 @@ class ClassMeter:
         margin = wanted[rows, answer] - wanted[rows, second]
         with np.errstate(invalid="ignore"):
             error = have[rows, answer] - have[rows, second] - margin
-        usable = np.isfinite(margin) & np.isfinite(error)
+        usable = np.isfinite(margin) & np.isfinite(error) & (margin > 0.0)
         self._error_energy += float(np.square(error[usable & likely]).sum())
         self._error_count += int(np.count_nonzero(usable & likely))
         if self._kept < _MOST_MARGINS:
@@ -154,13 +163,9 @@ class ClassMeter:
         chance = float((self._expected / self._rows) @ (self._found / self._rows))
         constant = self._rows - int(self._expected.max(initial=0)) <= LEAST_CHANGING_SHARE * self._rows
         kappa = None if constant or chance >= 1.0 else (agreement - chance) / (1 - chance)
-        worst, recall, rows = None, None, 0
-        counted = np.flatnonzero(self._expected >= MIN_CLASS_ROWS)
-        if counted.size:
-            bounds = [bound_share(self._hits[c], self._expected[c], upper=True) for c in counted]
-            worst = int(counted[int(np.argmin(bounds))])
-            rows = int(self._expected[worst])
-            recall = float(self._hits[worst] / rows)
+        worst = find_worst_class(self._expected, self._hits)
+        rows = 0 if worst is None else int(self._expected[worst])
+        recall = None if worst is None else float(self._hits[worst] / rows)
         return ClassFidelity(
             rows=self._rows,
             agreement=agreement,
@@ -196,7 +201,6 @@ class ClassMeter:
         flips = (seen.rows * (1 - seen.agreement) + ESTIMATE_WEIGHT * seen.estimated_flips) / (
             seen.rows + ESTIMATE_WEIGHT
         )
-        what = {"mask": "pixels", "tokens": "positions"}.get(self.role.role, "samples")
         differing = seen.rows - round(seen.agreement * seen.rows)
         checks = [
             Check(
@@ -205,7 +209,7 @@ class ClassMeter:
                 value=flips,
                 good=good,
                 broken=broken,
-                text=f"{differing} of {seen.rows} {what} get another class than FP32's "
+                text=f"{differing} of {seen.rows} {_name_rows(self.role)} get another class than FP32's "
                 f"({format_share(seen.estimated_flips)} expected from margins and errors)",
             )
         ]
@@ -223,19 +227,7 @@ class ClassMeter:
                     text=f"agreement beyond chance (Cohen's kappa) is {seen.kappa:.3f}",
                 )
             )
-        if seen.worst_class is not None and seen.worst_recall is not None:
-            bound = bound_share(seen.worst_recall * seen.worst_rows, seen.worst_rows, upper=True)
-            checks.append(
-                Check(
-                    output=name,
-                    measure="recall",
-                    value=1 - bound,
-                    good=RECALL_LOSS[0],
-                    broken=RECALL_LOSS[1],
-                    text=f"class {seen.worst_class} is found in {round(seen.worst_recall * seen.worst_rows)} of the "
-                    f"{seen.worst_rows} {what} where FP32 finds it",
-                )
-            )
+        checks.extend(_check_recall(self.role, self._expected, self._hits))
         if self._labelled:
             checks.append(self._check_accuracy())
         return checks
@@ -257,30 +249,67 @@ class ClassMeter:
 
 
 class EqualMeter:
-    """Counts equal answers of a model that gives classes or flags themselves, and no scores."""
+    """Counts equal answers where an output gives classes or flags themselves, one or a map of them."""
 
     def __init__(self, role: OutputRole) -> None:
         self.role = role
         self._equal = self._count = 0
+        self._expected, self._hits = (np.zeros(_CLASSES_COUNTED, np.int64) for _ in range(2))
 
     def add(self, expected: Array, found: Array) -> None:
         """Takes FP32's answers and the candidate's, of the same shape."""
-        self._equal += int(np.count_nonzero(np.asarray(expected) == np.asarray(found)))
-        self._count += int(np.size(expected))
+        wanted = np.asarray(expected).ravel()
+        same = wanted == np.asarray(found).ravel()
+        self._equal += int(np.count_nonzero(same))
+        self._count += wanted.size
+        if wanted.dtype.kind in "iub":
+            counted = (wanted >= 0) & (wanted < _CLASSES_COUNTED)
+            for counts, chosen in ((self._expected, wanted[counted]), (self._hits, wanted[counted & same])):
+                counts += np.bincount(chosen.astype(np.int64), minlength=_CLASSES_COUNTED)
 
     def kept(self) -> float | None:
         """Returns the share of answers that are FP32's."""
         return self._equal / self._count if self._count else None
 
     def checks(self) -> list[Check]:
-        """Returns the finding."""
+        """Returns the findings: answers that differ, the class that loses most."""
         if not self._count:
             return []
         differing = self._count - self._equal
         text = f"{differing} of {self._count} answers are others than FP32's"
         value = bound_share(differing, self._count, upper=False)
-        good, broken = FLIPS
-        return [Check(output=self.role.name, measure="flips", value=value, good=good, broken=broken, text=text)]
+        good, broken = MASK_FLIPS if self.role.role == "mask" else FLIPS
+        flips = Check(output=self.role.name, measure="flips", value=value, good=good, broken=broken, text=text)
+        return [flips, *_check_recall(self.role, self._expected, self._hits)]
+
+
+def find_worst_class(expected: npt.NDArray[np.int64], hits: npt.NDArray[np.int64]) -> int | None:
+    """Returns the class of `MIN_CLASS_ROWS` rows or more that surely loses most of them; None without one."""
+    counted = np.flatnonzero(expected >= MIN_CLASS_ROWS)
+    if not counted.size:
+        return None
+    return int(min(counted, key=lambda name: bound_share(int(hits[name]), int(expected[name]), upper=True)))
+
+
+def _check_recall(role: OutputRole, expected: npt.NDArray[np.int64], hits: npt.NDArray[np.int64]) -> list[Check]:
+    worst = find_worst_class(expected, hits)
+    if worst is None:
+        return []
+    found, rows = int(hits[worst]), int(expected[worst])
+    return [
+        Check(
+            output=role.name,
+            measure="recall",
+            value=1 - bound_share(found, rows, upper=True),
+            good=RECALL_LOSS[0],
+            broken=RECALL_LOSS[1],
+            text=f"class {worst} is found in {found} of the {rows} {_name_rows(role)} where FP32 finds it",
+        )
+    ]
+
+
+def _name_rows(role: OutputRole) -> str:
+    return {"mask": "pixels", "tokens": "positions"}.get(role.role, "samples")
 
 
 def _to_logits(probabilities: Floats) -> Floats:

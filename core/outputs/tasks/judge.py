@@ -14,13 +14,15 @@ from modelwright.core.outputs.tasks.checks import Check
 from modelwright.core.outputs.tasks.classes import ClassMeter, EqualMeter
 from modelwright.core.outputs.tasks.embedding import EmbeddingMeter
 from modelwright.core.outputs.tasks.roles import OutputRole, Outputs, Role, find_roles, is_number
+from modelwright.core.outputs.tasks.signs import are_ranked, is_within_one
 from modelwright.core.outputs.tasks.thresholds import ThresholdMeter
 from modelwright.core.outputs.tasks.values import ValueMeter
 from modelwright.core.records.codec import Amount, Count, Record
 
 Array = npt.NDArray[Any]
 
-_SCORES_NAME = re.compile(r"score|conf|prob|logit|class", re.IGNORECASE)
+_SCORES_NAME = re.compile(r"score|conf|prob|logit", re.IGNORECASE)
+_LABELS_NAME = re.compile(r"class|label|categor", re.IGNORECASE)
 
 
 class Meter(Protocol):
@@ -115,8 +117,11 @@ class TaskMeter:
         if self._detection:
             self._boxes = BoxMeter(self._roles[self._detection[0]])
         # Rows that stand by rank are other things when two tie: only matching compares them.
-        ranked = any(self._roles[name].by_rank for name in self._detection if name in self._roles)
+        joined = join_detection(first, self._detection) if self._detection else np.zeros((1, 0, 6))
+        ranked = are_ranked([joined]) or any(self._roles[name].by_rank for name in self._detection[:1])
         for name, role in self._roles.items():
+            if ranked and name not in self._detection and _is_beside(np.asarray(first[name]), joined):
+                continue  # more columns of the same rows, such as the scores of the other classes
             if name not in self._detection:
                 meter = _make_meter(role, np.asarray(first[name]))
                 if meter is not None:
@@ -182,7 +187,7 @@ def _make_meter(role: OutputRole, first: Array) -> ClassMeter | EqualMeter | Emb
 
 def find_labelled(roles: Mapping[str, OutputRole]) -> str | None:
     """Returns the output that labels speak of: the first that chooses one class for a sample."""
-    return next((name for name, role in roles.items() if role.role == "classes"), None)
+    return next((name for name, role in roles.items() if role.role == "classes" and role.axis is not None), None)
 
 
 def find_task(roles: Mapping[str, OutputRole]) -> Role:
@@ -207,11 +212,11 @@ def find_detection(roles: Mapping[str, OutputRole], reference: Outputs) -> tuple
             for other, value in reference.items()
             if other != name and (found := _as_rows(np.asarray(value))) is not None and len(found) == len(rows)
         ]
-        scores = [
-            other for other in others if _SCORES_NAME.search(other) and np.asarray(reference[other]).dtype.kind == "f"
-        ]
-        labels = [other for other in others if np.asarray(reference[other]).dtype.kind in "iu"]
-        if scores:
+        labels = [other for other in others if _holds_labels(other, np.asarray(reference[other]))]
+        scores = [other for other in others if other not in labels and is_number(np.asarray(reference[other]))]
+        # Of several, those named for it; one score a row goes before one a class.
+        scores.sort(key=lambda other: (not _SCORES_NAME.search(other), np.size(reference[other])))
+        if scores and (_SCORES_NAME.search(scores[0]) or is_within_one(np.asarray(reference[scores[0]]))):
             return (name, scores[0], *labels[:1])
     return ()
 
@@ -225,6 +230,18 @@ def join_detection(outputs: Outputs, names: Sequence[str]) -> Array:
     if len(whole) != len(names) or len({len(part) for part in whole}) != 1:
         return np.zeros((1, 0, 6))
     return np.concatenate(whole, axis=1)[None]
+
+
+def _holds_labels(name: str, value: Array) -> bool:
+    """Whether an output gives a class number a row, as integers or as floats that are whole."""
+    if value.dtype.kind in "iu":
+        return True
+    return bool(_LABELS_NAME.search(name)) and value.size == value.shape[-1] and bool(np.all(value == np.round(value)))
+
+
+def _is_beside(value: Array, joined: Array) -> bool:
+    rows = _as_rows(value)
+    return rows is not None and len(rows) == joined.shape[1] > 1
 
 
 def _as_rows(value: Array) -> Array | None:

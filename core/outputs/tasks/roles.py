@@ -17,16 +17,18 @@ import numpy.typing as npt
 from modelwright.core.errors import UsageError
 from modelwright.core.outputs.tasks.signs import (
     are_ranked,
+    are_shares,
     as_box_rows,
     drop_odd,
     find_axis,
     find_sentinel,
     has_unit_rows,
     is_probability,
+    is_signal,
+    is_within_one,
     looks_like_boxes,
     moves_in_a_plane,
     spread_indices,
-    sums_to_one,
 )
 from modelwright.core.records.codec import Count, Number, Record
 
@@ -51,6 +53,7 @@ _REGRESSION_NAME = re.compile(
     r"depth|flow|disp|coord|landmark|keypoint|\bkps?\b|pose|\bxy\b|points|offset|regress|angle|pitch|age|price",
     re.IGNORECASE,
 )
+_COUNT_NAME = re.compile(r"num|count|len|size|index", re.IGNORECASE)
 
 
 class OutputRole(Record):
@@ -118,13 +121,46 @@ def find_roles(
     if unknown:
         raise UsageError(f"--task: there is no output {unknown[0]!r}", hint=f"outputs: {', '.join(names)}")
     roles = {}
+    scored = _find_scored(shown[0]) if shown else set()
     for name in names:
         values = [np.asarray(outputs[name], np.float64) for outputs in shown if is_number(np.asarray(outputs[name]))]
         if len(values) == len(shown):
-            roles[name] = _find_role(name, values, given.get(name, given.get("")), labelled)
-    if not roles and names and np.asarray(shown[0][names[0]]).dtype.kind in "iub":
-        roles[names[0]] = OutputRole(name=names[0], role="classes", why="classes or flags themselves", axis=None)
-    return roles
+            roles[name] = _find_role(name, values, given.get(name, given.get("")), labelled, name in scored)
+    answers = {} if any(role.role == "boxes" for role in roles.values()) else _find_answers(shown, alone=not roles)
+    return {name: (roles | answers)[name] for name in names if name in roles or name in answers}
+
+
+def _find_scored(first: Outputs) -> set[str]:
+    """Returns the outputs beside which another gives a probability for each of their rows."""
+    counts = {name: _count_rows(np.asarray(value)) for name, value in first.items()}
+    likely = {
+        name for name, value in first.items() if is_number(np.asarray(value)) and is_within_one(np.asarray(value))
+    }
+    return {name for name, rows in counts.items() if any(counts[other] == rows for other in likely - {name})}
+
+
+def _count_rows(value: Array) -> int | None:
+    shape = value.shape[1:] if value.ndim >= 2 and value.shape[0] == 1 else value.shape
+    return shape[0] if shape else None
+
+
+def _find_answers(shown: Sequence[Outputs], *, alone: bool) -> dict[str, OutputRole]:
+    """Returns the roles of outputs that hold classes or flags themselves, of a model without detections.
+
+    Args:
+        shown: FP32's outputs.
+        alone: Whether no output holds floats: then the first one is the answer, whatever its shape.
+    """
+    found = {}
+    for index, name in enumerate(shown[0] if shown else ()):
+        value = np.asarray(shown[0][name])
+        if value.dtype.kind not in "iub":
+            continue
+        is_map = value.ndim >= 3 and min(value.shape[-2:]) > 1
+        if is_map or (alone and index == 0) or (value.size == 1 and not _COUNT_NAME.search(name)):
+            role: Role = "mask" if is_map else "classes"
+            found[name] = OutputRole(name=name, role=role, why="classes or flags themselves", axis=None)
+    return found
 
 
 def is_number(array: Array) -> bool:
@@ -132,20 +168,22 @@ def is_number(array: Array) -> bool:
     return array.dtype.kind == "f" or array.dtype.name == "bfloat16"
 
 
-def _find_role(name: str, values: list[Floats], given: Role | None, labelled: bool) -> OutputRole:
+def _find_role(name: str, values: list[Floats], given: Role | None, labelled: bool, scored: bool) -> OutputRole:
     sentinel = find_sentinel(values)
     clean = [drop_odd(value, sentinel) for value in values]
     shape = values[0].shape
-    axis = find_axis(values)
+    axis = find_axis(clean)
     likely = is_probability(clean)
     if given is not None:
         role, why = given, "--task"
         if role in ("classes", "tokens", "mask") and values[0].size <= 1 and role != "mask":
             role, why = "regression", "--task, but it is one value"
     else:
-        role, why = _guess(name, clean, axis, labelled)
+        role, why = _guess(name, clean, axis, labelled, scored)
     if role in ("classes", "tokens") and axis is None:
         axis = len(shape) - 1
+    if role in ("regression", "other") and len(shape) == 2 and shape[1] >= _EMBEDDING_WIDTH and is_signal(clean):
+        axis = None  # positions in time are no channels: each means the same
     by_rank = False
     if role == "boxes":
         rows = as_box_rows(values[0])
@@ -167,6 +205,7 @@ class _Seen:
     axis: int | None
     width: int
     labelled: bool
+    scored: bool
 
     @property
     def chosen(self) -> Role:
@@ -181,9 +220,12 @@ _SIGNS: tuple[_Sign, ...] = (
     ("the samples are labelled", lambda s: "classes" if s.rank == 2 and s.labelled else None),
     (
         "rows of coordinates and scores",
-        lambda s: "boxes" if s.rank in (2, 3) and looks_like_boxes(s.name, s.clean) else None,
+        lambda s: "boxes" if s.rank in (2, 3) and looks_like_boxes(s.name, s.clean, scored=s.scored) else None,
     ),
-    ("its values sum to 1 over the classes", lambda s: s.chosen if sums_to_one(s.clean, s.axis) else None),
+    (
+        "its values, or their powers, sum to 1 over the classes",
+        lambda s: s.chosen if are_shares(s.clean, s.axis) else None,
+    ),
     ("its name", lambda s: _find_named(s)),
     ("its rows have length 1", lambda s: "embedding" if s.rank == 2 and has_unit_rows(s.clean) else None),
     (
@@ -193,6 +235,10 @@ _SIGNS: tuple[_Sign, ...] = (
     (
         "the sum over its channels hardly moves, as of trained logits",
         lambda s: s.chosen if s.rank in (2, 4) and s.width >= 2 and moves_in_a_plane(s.clean, s.axis) else None,
+    ),
+    (
+        "a long vector whose neighbours move together",
+        lambda s: "other" if s.rank == 2 and s.width >= _EMBEDDING_WIDTH and is_signal(s.clean) else None,
     ),
     (
         "a long vector without a sign of classes",
@@ -217,11 +263,11 @@ def _find_named(seen: _Seen) -> Role | None:
     return found
 
 
-def _guess(name: str, clean: list[Floats], axis: int | None, labelled: bool) -> tuple[Role, str]:
+def _guess(name: str, clean: list[Floats], axis: int | None, labelled: bool, scored: bool) -> tuple[Role, str]:
     """Returns a role and the sign that speaks for it."""
     shape = clean[0].shape
     width = 1 if axis is None else shape[axis]
-    seen = _Seen(name=name, clean=clean, rank=len(shape), axis=axis, width=width, labelled=labelled)
+    seen = _Seen(name=name, clean=clean, rank=len(shape), axis=axis, width=width, labelled=labelled, scored=scored)
     for why, find in _SIGNS:
         role = find(seen)
         if role is not None:

@@ -24,9 +24,15 @@ _SUM_SHARE = 0.5
 """Logits trained with cross-entropy move within the plane of a constant sum: the variance of their sum is a small share
 of the sum of their variances, which for independent numbers is 1."""
 _UNIT_TOLERANCE = 1e-3
-_BOX_SIDES = 4
+_MOST_ELONGATED = 4
+"""Images are up to this many times as long as they are wide; a table of rows is longer."""
+_SIGNAL_CORRELATION = 0.5
+"""Neighbours in a waveform or a spectrum move together; the features of an embedding stand in no order."""
+BOX_SIDES = 4
 _WIDEST_PLAIN_BOX = 7
 """Sides, score, class and an index: what detectors that suppress by themselves give, in as few rows as they find."""
+_LEAST_PIXELS = 4.0
+"""Sides that differ by more are pixels; shares of the image lie within 0 and 1."""
 _MOST_BOX_COLUMNS = 512
 
 _BOX_NAME = re.compile(r"bbox|box|\bdets?\b|detection", re.IGNORECASE)
@@ -101,14 +107,20 @@ def find_axis(values: list[Floats]) -> int | None:
     if len(fixed) == 1:
         return fixed[0]
 
+    shares = [axis for axis in fixed if are_shares(values, axis)]
+    if len(shares) == 1:
+        return shares[0]
+    told = [_drop_padding(value) for value in values] if len(shape) == 3 else values
+
     def rate(axis: int) -> float:
-        moved = [
-            np.moveaxis(np.nan_to_num(v, posinf=0.0, neginf=0.0), axis, 0).reshape(shape[axis], -1) for v in values
-        ]
+        moved = [np.moveaxis(np.where(np.isfinite(v), v, np.nan), axis, 0).reshape(shape[axis], -1) for v in told]
         slices = np.concatenate(moved, axis=1)
-        total = slices.var()
-        level = slices.mean(axis=1).var() / total if total else 0.0
-        spreads = np.log(slices.std(axis=1) + 1e-12 + 1e-6 * slices.std())
+        slices = slices[np.isfinite(slices).sum(axis=1) > 1]
+        total = np.nanvar(slices) if len(slices) > 1 else 0.0
+        if not total:
+            return 0.0
+        level = np.nanmean(slices, axis=1).var() / total
+        spreads = np.log(np.nanstd(slices, axis=1) + 1e-12 + 1e-6 * np.nanstd(slices))
         # Many short slices differ by chance: what chance explains is taken off.
         chance = 1.0 / max(slices.shape[1], 1)
         return float(level + 0.25 * spreads.var() - chance)
@@ -120,10 +132,23 @@ def find_axis(values: list[Floats]) -> int | None:
     return best if rates[best] > 2 * rates[usual] + 0.05 else usual
 
 
+def _drop_padding(value: Floats) -> Floats:
+    """Returns [batch, positions, features] without the positions that hold one number throughout: padding."""
+    if value.shape[-1] < 2:
+        return value
+    return np.where((value == value[..., :1]).all(axis=-1, keepdims=True), np.nan, value)
+
+
 def _choose_image_axes(shape: tuple[int, ...], fixed: list[int]) -> list[int]:
-    """Returns which of the second and the last axis can be an image's channels: the odd one beside equal sides."""
+    """Returns which of the second and the last axis can be an image's channels: the odd one beside equal sides.
+
+    Of [batch, 1, height, width] and [batch, height, width, 1] none: there is one channel.
+    """
     last = len(shape) - 1
     ends = [axis for axis in (1, last) if axis in fixed]
+    sides = shape[2:] if shape[1] == 1 else shape[1:last] if shape[last] == 1 else ()
+    if sides and max(sides) <= _MOST_ELONGATED * min(sides):
+        return []
     if len(set(shape[2:])) == 1:
         return [axis for axis in ends if axis == 1]
     return [axis for axis in ends if axis == last] if len(set(shape[1:last])) == 1 else ends
@@ -136,15 +161,37 @@ def is_probability(clean: list[Floats]) -> bool:
     return low >= -1e-6 and high <= 1 + 1e-6 and low < 0.2 < high
 
 
-def sums_to_one(clean: list[Floats], axis: int | None) -> bool:
-    """Whether the values along an axis are shares of a whole, as after a softmax."""
+def is_within_one(value: Array) -> bool:
+    """Whether there are values, all of them probabilities by their size."""
+    return bool(value.size) and bool(value.min() >= 0.0 and value.max() <= 1.0)
+
+
+def are_shares(clean: list[Floats], axis: int | None) -> bool:
+    """Whether the values along an axis are shares of a whole, as after a softmax, or the logarithms of such."""
     if axis is None or clean[0].shape[axis] < 2:
         return False
-    if any(np.nanmin(value) < -1e-6 for value in clean if np.isfinite(value).any()):
-        return False
-    sums = np.concatenate([value.sum(axis=axis).ravel() for value in clean])
-    sums = sums[np.isfinite(sums)]
+    finite = [value[np.isfinite(value)] for value in clean]
+    low = min((float(value.min()) for value in finite if value.size), default=0.0)
+    high = max((float(value.max()) for value in finite if value.size), default=0.0)
+    if low >= -1e-6 or high > _UNIT_TOLERANCE:
+        return low >= -1e-6 and _sums_to_one(clean, axis)
+    # The logarithm of 0 is -inf, or what the model masks with.
+    return _sums_to_one([np.exp(np.nan_to_num(value, nan=-np.inf)) for value in clean], axis)
+
+
+def _sums_to_one(values: list[Floats], axis: int) -> bool:
+    """Whether all sums along an axis are 1; slices without a number, and padding of zeros, say nothing."""
+    sums = np.concatenate([value.sum(axis=axis).ravel() for value in values])
+    sums = sums[np.isfinite(sums) & (sums != 0.0)]
     return bool(sums.size) and bool(np.abs(sums - 1).max() < _UNIT_TOLERANCE)
+
+
+def is_signal(clean: list[Floats]) -> bool:
+    """Whether neighbouring values of [1, width] move together, as in a waveform: they are positions, not features."""
+    rows = np.concatenate([value.reshape(-1, value.shape[-1]) for value in clean])
+    rows = rows - rows.mean(axis=0) if len(rows) > 1 else rows - rows.mean()
+    energy = float(np.square(rows).sum())
+    return energy > 0.0 and float((rows[:, 1:] * rows[:, :-1]).sum()) > _SIGNAL_CORRELATION * energy
 
 
 def has_unit_rows(clean: list[Floats]) -> bool:
@@ -163,12 +210,19 @@ def moves_in_a_plane(clean: list[Floats], axis: int | None) -> bool:
     return apart > 0.0 and float(rows.sum(axis=1).var()) < _SUM_SHARE * apart
 
 
-def looks_like_boxes(name: str, clean: list[Floats]) -> bool:
-    """Whether an output is [1, rows, columns] (or [1, columns, rows]) of four sides, scores and perhaps a class."""
-    rows = as_box_rows(clean[0])
-    if rows is None:
+def looks_like_boxes(name: str, clean: list[Floats], *, scored: bool = False) -> bool:
+    """Whether an output is [1, rows, columns] (or [1, columns, rows]) of four sides, scores and perhaps a class.
+
+    Args:
+        name: Of the output.
+        clean: Its values.
+        scored: Whether another output gives a probability for each row.
+    """
+    found = [rows for value in clean if (rows := as_box_rows(value)) is not None]
+    if not found or len({rows.shape[1] for rows in found}) > 1:
         return False
-    sides = np.concatenate([found[:, :_BOX_SIDES] for v in clean if (found := as_box_rows(v)) is not None])
+    rows = np.concatenate(found)
+    sides, scores = rows[:, :BOX_SIDES], rows[:, BOX_SIDES:]
     sides = sides[np.isfinite(sides).all(axis=1)]
     if not len(sides):
         return False
@@ -176,12 +230,26 @@ def looks_like_boxes(name: str, clean: list[Floats]) -> bool:
     positive = float(np.mean((sides[:, 2:] >= 0).all(axis=1)))
     if _BOX_NAME.search(name):
         return max(corners, positive) > 0.9
-    scores = np.concatenate([found[:, _BOX_SIDES:] for v in clean if (found := as_box_rows(v)) is not None])
-    if scores.shape[1] < 1:
-        return False
-    sides_range = float(sides.max() - sides.min())
+    in_pixels = float(sides.max() - sides.min()) > _LEAST_PIXELS
+    if not scores.shape[1]:
+        several = max(len(rows) for rows in found) > 1
+        return scored and several and (corners > 0.98 or (in_pixels and positive > 0.98) or _lie_inside(sides))
     inside = np.nan_to_num(scores[:, 0])
-    return max(corners, positive) > 0.98 and sides_range > 4.0 and inside.min() >= 0.0 and inside.max() <= 1.0
+    if inside.min() < 0.0 or inside.max() > 1.0:
+        return False
+    if in_pixels:
+        return max(corners, positive) > 0.98
+    # Shares of the image: told from other numbers within 0 and 1 by scores that are mostly next to nothing.
+    rare = float(np.median(scores[:, 0])) < 0.1 < inside.max()
+    return rare and len(rows) > len(found) and (corners > 0.98 or _lie_inside(sides))
+
+
+def _lie_inside(sides: Floats) -> bool:
+    """Whether centre, width and height, as shares of an image, make boxes within it, here and there."""
+    half = sides[:, 2:] / 2
+    low, high = sides[:, :2] - half, sides[:, :2] + half
+    inside = (half > 0.0).all(axis=1) & (low > -0.05).all(axis=1) & (high < 1.05).all(axis=1)
+    return bool(np.mean(inside) > 0.98) and float(sides[:, :2].std()) > 0.1
 
 
 def are_ranked(clean: list[Floats]) -> bool:
@@ -189,7 +257,7 @@ def are_ranked(clean: list[Floats]) -> bool:
     found = [rows for value in clean if (rows := as_box_rows(value)) is not None]
     if len({rows.shape for rows in found}) > 1:
         return True
-    scored = [rows[:, _BOX_SIDES] for rows in found if rows.shape[1] > _BOX_SIDES and len(rows) > 1]
+    scored = [rows[:, BOX_SIDES] for rows in found if rows.shape[1] > BOX_SIDES and len(rows) > 1]
     return bool(scored) and all(bool(np.all(np.diff(np.nan_to_num(scores)) <= 1e-6)) for scores in scored)
 
 
@@ -200,4 +268,4 @@ def as_box_rows(value: Array) -> Array | None:
         return None
     if squeezed.shape[0] < squeezed.shape[1] and squeezed.shape[1] > _WIDEST_PLAIN_BOX:
         squeezed = squeezed.T
-    return squeezed if _BOX_SIDES <= squeezed.shape[1] <= _MOST_BOX_COLUMNS else None
+    return squeezed if BOX_SIDES <= squeezed.shape[1] <= _MOST_BOX_COLUMNS else None

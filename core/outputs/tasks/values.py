@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from modelwright.core.outputs.tasks.checks import Check, as_loss
+from modelwright.core.outputs.tasks.checks import Z_ONE_SIDED, Check, as_loss
 from modelwright.core.outputs.tasks.roles import OutputRole
-from modelwright.core.outputs.tasks.signs import is_sentinel
+from modelwright.core.outputs.tasks.signs import BOX_SIDES, is_sentinel
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -24,14 +24,22 @@ LEAST_SAMPLES = 4
 """Under it, variation over samples says nothing: the spread over positions stands in for it."""
 _CONSTANT_SHARE = 1e-5
 """A channel that varies by less than this share of its size is constant up to rounding in float32."""
-_CONSTANT_TOLERANCE = 0.01
-"""An error of this share of a constant channel's size counts as noise as large as a signal."""
+_CONSTANT_TOLERANCE = 0.05
+"""An error of this share of a constant channel's size is noise as large as a signal; bfloat16's 0.4 % is good."""
+_LEAST_UNIT = 1e-3
+"""An error that counts as large where FP32 gives nothing but zeros: arbitrary, as nothing says what its unit is."""
 _UNIT_FLOOR_SHARE = 0.1
 """Channels of one unit (the classes of one head) count as varying by at least this share of what they vary on average:
 the tail of a class that never comes up is not what a user looks at."""
 _PROBABILITY_FLOOR = 0.01
 """Nor is a probability's third digit."""
 _PLACE_FLOOR_SHARE = 0.1
+_SIDE_FLOOR_SHARE = 0.1
+"""A box's side counts as varying by at least this share of what sides vary over the image, though the anchors of a raw
+head hardly move: how far the boxes that are detections moved is looked at after matching."""
+SCALE_LIMITS = (0.05, 0.2)
+"""How much steeper or flatter than FP32's an output runs: good, broken. Noise averages out for who uses many values; a
+scale does not, and every metre or decibel is wrong by it. Where to call it broken is arbitrary between 10 and 30 %."""
 PLACE_LIMITS = (0.1, 1.0)
 """Noise of one slice along another axis: good, broken. Of many slices one is noisy by chance, so more is let pass."""
 _SAMPLED_VALUES = 2**16
@@ -62,6 +70,8 @@ class ChannelNoise:
         place_text: Which slice that is; None where there is no other axis.
         robust: Noise of the worst channel against typical deviations; None where they do not say anything.
         pooled: Of all channels together, each in its own unit.
+        slope: How much each channel moves with FP32's: 1 is alike, 1.3 is 30 % too much. NaN where FP32's is constant.
+        off_scale: How far the slope is surely off 1: what noise may have done by chance is taken off.
         unlike: Values that are masked, NaN or infinite in one and not in the other.
         count: Values compared.
     """
@@ -72,6 +82,8 @@ class ChannelNoise:
     robust: float | None
     robust_channel: int
     pooled: float
+    slope: Floats
+    off_scale: Floats
     unlike: int
     count: int
 
@@ -79,7 +91,7 @@ class ChannelNoise:
 class ValueMeter:
     """Sums over one float output, an inference at a time.
 
-    Memory: four float64 arrays of one sample's size, and up to 2**16 sampled pairs.
+    Memory: six float64 arrays of one sample's size, and up to 2**16 sampled pairs.
     """
 
     def __init__(self, role: OutputRole) -> None:
@@ -111,7 +123,7 @@ class ValueMeter:
             self._fixed = _ElementSums(wanted.shape)
             size = max(1, wanted.size)
             generator = np.random.default_rng(0)
-            self._picked = np.sort(generator.choice(size, min(size, _SAMPLED_VALUES // 16), replace=False))
+            self._picked = np.sort(generator.choice(size, min(wanted.size, _SAMPLED_VALUES // 16), replace=False))
         if self._channels is None:
             self._channels = _ChannelSums()
         self._channels.add(*(self._by_channel(value) for value in (usable, reference, error)))
@@ -141,12 +153,16 @@ class ValueMeter:
         sums = self._channels
         if self._fixed is not None and self._samples >= LEAST_SAMPLES:
             counts, energy, variation = self._fixed.sums()
-            count, error, size, spread = (
-                self._by_channel(value).sum(axis=1) for value in (counts, self._fixed.error, energy, variation)
+            count, error, size, spread, shared = (
+                self._by_channel(value).sum(axis=1)
+                for value in (counts, self._fixed.error, energy, variation, self._fixed.shared)
             )
         else:
-            count, error, size, spread = sums.count, sums.error, sums.energy, sums.variation()
+            count, error, size, spread, shared = sums.count, sums.error, sums.energy, sums.spread, sums.shared
         floor = self._find_floor(count, size, spread, sums)
+        varying = np.where(spread > floor, spread, np.nan)
+        excess = shared / varying
+        chance = np.sqrt(np.maximum(error - excess * shared, 0.0) / varying / np.maximum(count, 1))
         noise = np.where(error > 0, error / np.maximum(np.maximum(spread, floor), 1e-300), 0.0)
         pooled = float(np.average(noise, weights=count)) if count.sum() else 0.0
         robust, channel = self._robust(floor / np.maximum(count, 1))
@@ -158,6 +174,8 @@ class ValueMeter:
             robust=robust,
             robust_channel=channel,
             pooled=pooled,
+            slope=1.0 + excess,
+            off_scale=np.nan_to_num(np.maximum(np.abs(excess) - Z_ONE_SIDED * chance, 0.0)),
             unlike=self._unlike,
             count=self._values,
         )
@@ -194,12 +212,24 @@ class ValueMeter:
         """Returns the least variation (a sum of squares) that each channel's error is held against."""
         constant = spread <= _CONSTANT_SHARE**2 * size
         floor = np.where(constant, _CONSTANT_TOLERANCE**2 * size, 0.0)
+        # A channel that is always 0 has no size: the others' variation lends it one.
+        usual = float(np.median((spread / np.maximum(count, 1))[~constant])) if not constant.all() else 0.0
+        least = max(_CONSTANT_TOLERANCE**2 * usual, _LEAST_UNIT**2)
+        floor = np.where(size == 0.0, least * count, floor)
         one_unit = np.zeros(len(count), np.bool_)
+        if constant.all() and self.role.role in ("classes", "tokens", "mask"):
+            # One sample, or the same again and again: classes vary beside each other, if not over samples.
+            mean = sums.mean - np.average(sums.mean, weights=count) if count.sum() else sums.mean
+            return np.maximum(floor, float(np.mean(mean**2)) * count)
         if self.role.role in ("classes", "tokens", "mask"):
             one_unit[:] = True
         elif self.role.role == "boxes":
             # Of rows of boxes: the columns that are scores. Sides in pixels are units of their own.
             one_unit = (sums.low >= -1e-6) & (sums.high <= 1 + 1e-6)
+            one_unit[:BOX_SIDES] = False
+            usual_side = float((sums.spread / np.maximum(count, 1))[:BOX_SIDES].max(initial=0.0))
+            least_side = _SIDE_FLOOR_SHARE**2 * usual_side * count
+            floor[:BOX_SIDES] = np.maximum(floor, least_side)[:BOX_SIDES]
         if one_unit.any():
             mean_square = float(spread[one_unit].sum() / max(count[one_unit].sum(), 1.0))
             least = _UNIT_FLOOR_SHARE**2 * mean_square
@@ -262,6 +292,19 @@ class ValueMeter:
                 text=_describe(None if pooled else channel, len(found.noise), value),
             )
         )
+        if role in ("regression", "other") and found.off_scale.any():
+            index = int(np.argmax(found.off_scale))
+            where = "the output moves" if len(found.slope) == 1 else f"channel {index} of {len(found.slope)} moves"
+            checks.append(
+                Check(
+                    output=name,
+                    measure="scale",
+                    value=as_loss(float(found.off_scale[index])),
+                    good=SCALE_LIMITS[0],
+                    broken=SCALE_LIMITS[1],
+                    text=f"{where} {found.slope[index]:.3g} times as much as FP32's",
+                )
+            )
         if found.place_text is not None and not pooled:
             checks.append(
                 Check(
@@ -303,13 +346,15 @@ def format_share(share: float) -> str:
 
 
 class _ElementSums:
-    """Count, mean, variation (Welford 1962) and error of every element over the samples."""
+    """Count, mean, variation (Welford 1962), error and its sum with FP32's deviation, of every element over samples."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.count = np.zeros(shape)
         self.mean = np.zeros(shape)
         self.variation = np.zeros(shape)
         self.error = np.zeros(shape)
+        self.shared = np.zeros(shape)
+        self._bias = np.zeros(shape)
 
     def add(self, usable: Array, reference: Floats, error: Floats) -> None:
         self.count += usable
@@ -317,6 +362,8 @@ class _ElementSums:
         self.mean += offset / np.maximum(self.count, 1)
         self.variation += offset * np.where(usable, reference - self.mean, 0.0)
         self.error += error**2
+        self._bias += np.where(usable, error - self._bias, 0.0) / np.maximum(self.count, 1)
+        self.shared += offset * np.where(usable, error - self._bias, 0.0)
 
     def sums(self) -> tuple[Floats, Floats, Floats]:
         """Returns count, energy and variation of every element."""
@@ -327,29 +374,30 @@ class _ChannelSums:
     """The same of every channel over samples and positions, for outputs whose shape changes."""
 
     def __init__(self) -> None:
-        self.count = self.mean = self.spread = self.error = self.energy = np.zeros(0)
+        self.count = self.mean = self.spread = self.error = self.energy = self.shared = self._bias = np.zeros(0)
         self.low = self.high = np.zeros(0)
 
     def add(self, usable: Array, reference: Floats, error: Floats) -> None:
         """Takes [channels, positions] each."""
         if not self.count.size:
             channels = len(reference)
-            self.count, self.mean, self.spread, self.error, self.energy = (np.zeros(channels) for _ in range(5))
+            self.count, self.mean, self.spread, self.error = (np.zeros(channels) for _ in range(4))
+            self.energy, self.shared, self._bias = (np.zeros(channels) for _ in range(3))
             self.low, self.high = np.full(channels, np.inf), np.full(channels, -np.inf)
         if len(reference) != len(self.count) or not reference.shape[1]:
             return
         added = usable.sum(axis=1).astype(np.float64)
-        mean = reference.sum(axis=1) / np.maximum(added, 1)
-        spread = (np.where(usable, reference - mean[:, None], 0.0) ** 2).sum(axis=1)
+        mean, bias = (value.sum(axis=1) / np.maximum(added, 1) for value in (reference, error))
+        deviation = np.where(usable, reference - mean[:, None], 0.0)
         total = self.count + added
         # Two groups joined (Chan, Golub, LeVeque 1979).
-        self.spread += spread + (mean - self.mean) ** 2 * self.count * added / np.maximum(total, 1)
+        weight = self.count * added / np.maximum(total, 1)
+        self.spread += (deviation**2).sum(axis=1) + (mean - self.mean) ** 2 * weight
+        self.shared += (deviation * error).sum(axis=1) + (mean - self.mean) * (bias - self._bias) * weight
         self.mean += (mean - self.mean) * added / np.maximum(total, 1)
+        self._bias += (bias - self._bias) * added / np.maximum(total, 1)
         self.count = total
         self.error += (error**2).sum(axis=1)
         self.energy += (reference**2).sum(axis=1)
         self.low = np.minimum(self.low, np.where(usable, reference, np.inf).min(axis=1))
         self.high = np.maximum(self.high, np.where(usable, reference, -np.inf).max(axis=1))
-
-    def variation(self) -> Floats:
-        return self.spread

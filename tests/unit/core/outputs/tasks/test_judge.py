@@ -113,6 +113,26 @@ SHIPPED: dict[str, Case] = {
     "one value a sample": lambda: (make_logits()[:, :1], add_noise(make_logits()[:, :1], 0.002)),
     "a channel that is constant up to rounding": lambda: (make_constant(0.0), make_constant(1e-4)),
     "masked logits": lambda: (make_masked(-1e9), add_noise(make_masked(-1e9), 0.0)),
+    "float16 of a mask that it does not hold": lambda: (make_masked(-1e9), to_float16(make_masked(-1e9))),
+    "positions that are padded": lambda: (make_padded(), np.where(make_padded() == 0, 1e-7, make_padded())),
+    "probabilities in bfloat16 that hardly differ": lambda: (make_close(), round_to(make_close(), 1 / 256)),
+    "one sample in bfloat16": lambda: (make_logits()[:1], make_logits()[:1] * 1.004),
+    "the same sample again and again": lambda: (make_same(), make_same() * 1.004),
+    "a channel that is always 0": lambda: (make_zero(0.0), make_zero(1e-7)),
+    "nothing but zeros": lambda: (make_zero(0.0) * 0, make_zero(0.0) * 0 + 1e-7),
+    "no values at all": lambda: (np.zeros((COUNT, 0, 6)), np.zeros((COUNT, 0, 6))),
+    "anchors that hardly move": lambda: (
+        make_detector(),
+        make_detector() + np.r_[1, 1, 1, 1, 0, 0, 0] * rng().normal(0, 1, make_detector().shape),
+    ),
+    "ranked shares of an image that change places": lambda: (
+        rank_detections(make_shares()),
+        rank_detections(make_shares() + rng().normal(0, 1e-5, make_shares().shape)),
+    ),
+    "class numbers with last bits": lambda: (
+        rank_detections(make_detector()),
+        rank_detections(make_detector()) * (1 - 1e-7),
+    ),
     "nothing but last bits": lambda: (make_logits(), np.nextafter(make_logits(), 1e9)),
 }
 
@@ -141,6 +161,25 @@ BROKEN: dict[str, Case] = {
     "a dead border": lambda: (make_map(), kill(make_map(), np.s_[..., -1], 0.0)),
     "a dead feature map": lambda: (make_map(), kill(make_map(), np.s_[:, 2])),
     "NaN in a few values": lambda: (make_logits(), kill(make_logits(), np.s_[::20, 1], np.nan)),
+    "one unit that is 30 % off": lambda: (make_units(), make_units() * [1, 1.3, 1]),
+    "a flow that is 30 % too long": lambda: (make_map(), make_map() * np.r_[1, 1, 1.3, 1, 1][None, :, None, None]),
+    "a waveform at half its size": lambda: (make_waveform(), make_waveform() / 2),
+    "other classes of ranked detections": lambda: (
+        rank_detections(make_detector()),
+        (rank_detections(make_detector()) + np.r_[0.0, 0, 0, 0, 0, 1]) % np.r_[1e9, 1e9, 1e9, 1e9, 1e9, 3],
+    ),
+    "class numbers that are cut down": lambda: (
+        rank_detections(make_detector()),
+        rank_detections(make_detector()) - np.r_[0.0, 0, 0, 0, 0, 0.4],
+    ),
+    "padded positions and a dead class": lambda: (
+        make_padded(),
+        np.where(make_padded() == 0, 0, kill(make_padded(), np.s_[..., 3], -5.0)),
+    ),
+    "the small class of an integer map": lambda: (
+        make_class_map(),
+        np.where(make_class_map() == 3, 0, make_class_map()),
+    ),
     "one value a sample, far off": lambda: (make_logits()[:, :1] + 300, make_logits()[:, :1] * 0 + 300),
 }
 
@@ -188,6 +227,45 @@ def make_map() -> Array:
     return rng().normal(0, 1, (COUNT, 5, 12, 12)) + np.arange(5)[None, :, None, None]
 
 
+def to_float16(values: Array) -> Array:
+    with np.errstate(over="ignore"):
+        return values.astype(np.float16)
+
+
+def make_padded() -> Array:
+    """[samples, 9, 6] logits of positions; those after each sample's end are zeros."""
+    values = make_logits(6, COUNT * 9).reshape(COUNT, 9, 6)
+    return np.where(np.arange(9)[None, :, None] < rng().integers(3, 9, (COUNT, 1, 1)), values, 0.0)
+
+
+def make_close() -> Array:
+    """Probabilities of labels, of which several are nearly sure."""
+    return np.asarray(1 / (1 + np.exp(-rng().normal(4, 2, (COUNT, 20)))))
+
+
+def make_same() -> Array:
+    return np.repeat(make_logits()[:1], COUNT, axis=0)
+
+
+def make_zero(error: float) -> Array:
+    values = make_map()
+    values[:, 1] = error
+    return values
+
+
+def make_waveform() -> Array:
+    return np.asarray(np.sin(np.cumsum(rng().normal(0, 0.3, (COUNT, 320)), axis=1)))
+
+
+def make_shares() -> Array:
+    """A detector whose sides are shares of the image."""
+    return np.asarray((make_detector() + np.r_[16.0, 16, 0, 0, 0, 0, 0]) / np.r_[224.0, 224, 224, 224, 1, 1, 1])
+
+
+def make_class_map() -> Array:
+    return np.asarray(make_segmentation().argmax(axis=1))
+
+
 def kill_scores(values: Array, where: Any) -> Array:
     """Two levels are left of the scores, as of a head whose scale is that of the boxes beside it."""
     broken = values.copy()
@@ -220,6 +298,65 @@ def test_fp32_itself_is_perfect(name: str) -> None:
     assert seen.severity < 1e-9, seen.worst
 
 
+Several = dict[str, Array]
+
+
+def split(ranked: Array, names: tuple[str, str, str], whole: type) -> Several:
+    """Returns boxes, scores and classes as outputs of their own, as the detection APIs give them."""
+    boxes, classes, scores = names
+    return {boxes: ranked[..., :4], classes: ranked[..., 5].astype(whole), scores: ranked[..., 4]}
+
+
+def compare_several(expected: Several, found: Several) -> TaskFidelity:
+    count = len(next(iter(expected.values())))
+    return compare_by_task(
+        *([{n: v[i : i + 1] for n, v in side.items()} for i in range(count)] for side in (expected, found))
+    )
+
+
+APIS = [
+    (("detection_boxes", "detection_classes", "detection_scores"), np.float64),
+    (("boxes", "labels", "scores"), np.int64),
+    (("1234", "1236", "1235"), np.int64),
+]
+
+
+@pytest.mark.parametrize("shares", [False, True])
+@pytest.mark.parametrize(("names", "whole"), APIS)
+def test_detections_in_several_outputs_are_matched(names: tuple[str, str, str], whole: type, shares: bool) -> None:
+    ranked = rank_detections(make_shares() if shares else make_detector())
+    expected = split(ranked, names, whole)
+    order = rng().permuted(np.broadcast_to(np.arange(50), (COUNT, 50)), axis=1)
+    moved = split(np.take_along_axis(ranked, order[..., None], axis=1), names, whole)
+    assert compare_several(expected, moved).severity < 1e-9
+    dead = ranked.copy()
+    dead[..., 4] *= 0.1
+    other = ranked.copy()
+    other[..., 5] = (other[..., 5] + 1) % 3
+    for broken in (dead, other, np.roll(ranked, 1, axis=0)):
+        assert compare_several(expected, split(broken, names, whole)).is_broken
+
+
+def test_a_label_beside_its_probabilities_counts() -> None:
+    values = softmax(make_logits(3))
+    expected = {"label": values.argmax(axis=1), "probabilities": values}
+    assert compare_several(expected, dict(expected)).severity < 1e-9
+    wrong = np.where(np.arange(COUNT) % 4, expected["label"], (expected["label"] + 1) % 3)
+    assert compare_several(expected, {**expected, "label": wrong}).is_broken
+
+
+def test_a_number_of_detections_is_no_class() -> None:
+    ranked = rank_detections(make_detector())
+    outputs = {"num_dets": rng().integers(0, 9, (COUNT, 1)), **split(ranked, ("boxes", "labels", "scores"), np.int64)}
+    assert "num_dets" not in find_roles([{name: value[:1] for name, value in outputs.items()}])
+
+
+def test_outputs_whose_shape_turns_are_looked_at() -> None:
+    """Of 6 positions and 8 classes rows could be either; of 12 and 8 only the positions."""
+    values = [{"output": softmax(make_logits(8, rows))[None]} for rows in (6, 12, 7, 9)]
+    assert find_roles(values)["output"].role == "tokens"
+
+
 def cases_of_roles() -> Iterator[tuple[str, Array, Role]]:
     yield "output", make_logits(), "classes"
     yield "output", make_logits(2), "classes"
@@ -238,6 +375,14 @@ def cases_of_roles() -> Iterator[tuple[str, Array, Role]]:
     yield "seg_logits", make_segmentation(), "mask"
     yield "out", softmax(make_segmentation().transpose(0, 2, 3, 1)), "mask"
     yield "score", rng().random((COUNT, 1)), "regression"
+    yield "output", np.log(softmax(make_logits(10))), "classes"
+    yield "output", np.log(softmax(make_padded() + np.arange(6))), "tokens"
+    yield "output", make_waveform(), "other"
+    yield "output0", make_shares(), "boxes"
+    yield "output0", make_shares().transpose(0, 2, 1), "boxes"
+    yield "output", rng().random((COUNT, 64, 30)), "other"
+    yield "output", make_class_map(), "mask"
+    yield "mask", rng().random((COUNT, 1, 24, 32)), "mask"
 
 
 @pytest.mark.parametrize(("name", "values", "role"), list(cases_of_roles()))
@@ -249,6 +394,21 @@ def test_roles_are_found(name: str, values: Array, role: Role) -> None:
 def test_the_axis_of_a_detector_is_its_columns_in_either_layout() -> None:
     for values, axis in ((make_detector(), 2), (make_detector().transpose(0, 2, 1), 1)):
         assert find_roles([{"o": row[None]} for row in values])["o"].axis == axis
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "axis"),
+    [
+        ("logits", make_padded(), 2),
+        ("logits", np.where(make_padded() == 0, -100.0, make_padded()), 2),
+        ("output", softmax(make_logits(8, COUNT * 5).reshape(COUNT, 5, 8)).transpose(0, 2, 1), 1),
+        ("mask", rng().random((COUNT, 1, 24, 32)), None),
+        ("depth", rng().random((COUNT, 24, 32, 1)), None),
+        ("pitch", make_waveform(), None),
+    ],
+)
+def test_the_axis_is_that_of_the_meaning(name: str, values: Array, axis: int | None) -> None:
+    assert find_roles([{name: row[None]} for row in values])[name].axis == axis
 
 
 def test_a_user_says_what_outputs_are() -> None:
