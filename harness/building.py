@@ -181,6 +181,8 @@ def prepare(
             progress=lambda text: progress.say("samples", text),
         )
     progress.finish("samples", _summarize_samples(evidence))
+    for sentence in evidence.doubts:
+        progress.say("samples", sentence)
     return export, evidence
 
 

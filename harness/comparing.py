@@ -185,7 +185,7 @@ def compare(
             reused=built.reused,
             measurements=measurements,
             absent=built.absent,
-            warnings=list(exported.notes),
+            warnings=[*exported.notes, *evidence.doubts],
         )
         measured = len(comparison.measured)
         tell.finish("measure", f"{measured} artifacts measured", ok=measured > 0)

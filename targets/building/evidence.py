@@ -37,6 +37,7 @@ class Evidence:
         reference: Folder with FP32's outputs for `tuning` and `evaluation`, each in a folder of its name.
         random: Whether the samples are noise that the user asked for by name.
         roles: Output -> what it means, found in FP32's outputs on the evaluation samples or said by the user.
+        doubts: What the evaluation samples cannot show, a sentence each.
     """
 
     calibration: SampleRef | None
@@ -46,6 +47,7 @@ class Evidence:
     reference: Path
     random: bool
     roles: Mapping[str, OutputRole] = field(default_factory=dict)
+    doubts: tuple[str, ...] = ()
 
     @property
     def sampled_shapes(self) -> dict[str, list[list[int]]]:
@@ -116,6 +118,7 @@ def prepare_evidence(
         progress=progress,
     )
     roles = decode(dict[str, OutputRole], described.pop("roles"), where="what the outputs mean")
+    doubts = tuple(described.pop("doubts"))
     (scratch / "shared").mkdir(parents=True, exist_ok=True)
     for part in described.values():
         if part is not None and origins:
@@ -128,6 +131,7 @@ def prepare_evidence(
         reference=scratch,
         random=random,
         roles=roles,
+        doubts=doubts,
     )
 
 
@@ -142,9 +146,11 @@ def describe_in_child(
     """Child side of `prepare_evidence`.
 
     Returns:
-        Part -> path, count, SHA-256, whether labelled, None for an empty part; and `roles`, what the outputs mean.
+        Part -> path, count, SHA-256, whether labelled, None for an empty part; `roles`, what the outputs mean; and
+        `doubts`, what the evaluation samples cannot show.
     """
     from modelwright.core.outputs.reference import read_reference, write_reference
+    from modelwright.targets.building.doubts import find_doubts
 
     parsed = decode(Signature, signature)
     described: dict[str, Any] = {}
@@ -167,6 +173,9 @@ def describe_in_child(
             write_reference(Path(model_path), samples, Path(reference) / name)
     judged = described["evaluation"]
     if judged is None:
-        return described | {"roles": {}}
+        return described | {"roles": {}, "doubts": []}
     answers = read_reference(Path(reference) / "evaluation")
-    return described | {"roles": encode(find_roles(answers, tasks=tasks, labelled=judged["labels"]))}
+    roles = find_roles(answers, tasks=tasks, labelled=judged["labels"])
+    samples = open_samples(decode(SampleRef, parts["evaluation"]), parsed, checked=True)
+    doubts = find_doubts(samples.feeds(), answers, roles, samples.labels)
+    return described | {"roles": encode(roles), "doubts": doubts}

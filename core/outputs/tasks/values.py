@@ -221,7 +221,7 @@ class ValueMeter:
             # One sample, or the same again and again: classes vary beside each other, if not over samples.
             mean = sums.mean - np.average(sums.mean, weights=count) if count.sum() else sums.mean
             return np.maximum(floor, float(np.mean(mean**2)) * count)
-        if self.role.role in ("classes", "tokens", "mask"):
+        if self.role.is_probability or self.role.role in ("classes", "tokens", "mask"):
             one_unit[:] = True
         elif self.role.role == "boxes":
             # Of rows of boxes: the columns that are scores. Sides in pixels are units of their own.

@@ -129,6 +129,7 @@ SHIPPED: dict[str, Case] = {
         rank_detections(make_shares()),
         rank_detections(make_shares() + rng().normal(0, 1e-5, make_shares().shape)),
     ),
+    "notes that are never played": lambda: (make_notes(), make_notes() + rng().normal(0, 0.0015, make_notes().shape)),
     "class numbers with last bits": lambda: (
         rank_detections(make_detector()),
         rank_detections(make_detector()) * (1 - 1e-7),
@@ -255,6 +256,13 @@ def make_zero(error: float) -> Array:
 
 def make_waveform() -> Array:
     return np.asarray(np.sin(np.cumsum(rng().normal(0, 0.3, (COUNT, 320)), axis=1)))
+
+
+def make_notes() -> Array:
+    """[samples, 20, 12] probabilities a moment and note; the last note hardly moves."""
+    values = rng().random((COUNT, 20, 12)) ** 3
+    values[..., -1] = 0.01 + 0.001 * values[..., -1]
+    return np.asarray(values)
 
 
 def make_shares() -> Array:
