@@ -21,7 +21,7 @@ from modelwright.core.locks import Lock, try_lock
 SCRATCH_PREFIX = ".modelwright-"
 """How everything begins that is not finished yet; what a killed run left is told by it."""
 _BLOCK_BYTES = 2**20
-_JSON_LIMIT_BYTES = 16 * 2**20
+_LIMIT_BYTES = 16 * 2**20
 """No record of ours comes near; a larger file is something else and would only fill the memory."""
 _DEEPEST = 64
 """Levels of lists and objects in a record; Python's own recursion ends at some hundreds."""
@@ -81,7 +81,7 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
     try:
         if path.exists() and not path.is_file():
             raise BadInputError(f"{path} cannot be read as {what}: it is not a regular file")
-        if path.exists() and path.stat().st_size > _JSON_LIMIT_BYTES:
+        if path.exists() and path.stat().st_size > _LIMIT_BYTES:
             raise BadInputError(f"{path} is not {what}: it is too large ({path.stat().st_size / 1e6:.0f} MB)")
         value = json.loads(path.read_text(encoding="utf-8"))
         _require_plain(value)
@@ -105,7 +105,9 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
     if path.exists() and not path.is_file():
         raise BadInputError(f"{what} {path}: cannot be read: it is not a file", hint="check the path")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > _LIMIT_BYTES:
+            raise BadInputError(f"{what} {path}: it is too large ({path.stat().st_size / 1e6:.0f} MB)")
+        return tomllib.loads(path.read_bytes().decode())
     except OSError as error:
         raise BadInputError(
             f"{what} {path}: cannot be read: {error.strerror or error}", hint="check the path"

@@ -10,19 +10,19 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 from modelwright.core.errors import BadInputError, MeasurementInvalidError
 from modelwright.core.files import (
     explain_os_error,
     locked_folder,
     made_folder,
-    read_json,
     scratch_directory,
     write_json,
     write_text,
 )
 from modelwright.core.outputs.tasks.roles import parse_task
-from modelwright.core.records.codec import decode, encode
+from modelwright.core.records.codec import Record, decode, encode, read_record
 from modelwright.core.records.exported import ExportedModel
 from modelwright.core.records.shapes import require_shapes_fit
 from modelwright.exporters.source import parse_source
@@ -208,6 +208,13 @@ def _choose_targets(targets: Sequence[str], baseline: str) -> list[str]:
     return [name for name in target_names() if name in wanted]
 
 
+class _Mark(Record):
+    """What `MARKER` holds: of which source the comparison in its folder is."""
+
+    schema: Literal[1] = 1
+    source: str
+
+
 @contextlib.contextmanager
 def _claimed_folder(folder: Path, source: str | Path, *, overwrite: bool) -> Iterator[None]:
     """Makes the output folder, or finds that it is a comparison of the same source, and holds it for this process.
@@ -220,17 +227,17 @@ def _claimed_folder(folder: Path, source: str | Path, *, overwrite: bool) -> Ite
     marker = folder / MARKER
     with made_folder(folder), locked_folder(folder):
         if marker.is_file():
-            earlier = read_json(marker, "the mark of a comparison").get("source")
-            if earlier != _absolute(source) and not overwrite:
+            earlier = read_record(_Mark, marker, what="the mark of a comparison", hint="choose another --out")
+            if earlier.source != _absolute(source) and not overwrite:
                 raise BadInputError(
-                    f"{folder} holds a comparison of {earlier}", hint="choose another --out, or add --overwrite"
+                    f"{folder} holds a comparison of {earlier.source}", hint="choose another --out, or add --overwrite"
                 )
         elif any(folder.iterdir()) and not overwrite:
             raise BadInputError(
                 f"{folder} exists and holds something else than a comparison",
                 hint="choose another --out, or add --overwrite to write into it",
             )
-        write_json(marker, {"schema": 1, "source": _absolute(source)})
+        write_json(marker, encode(_Mark(source=_absolute(source))))
         try:
             yield
         except BaseException:

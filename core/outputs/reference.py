@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from modelwright.core.errors import BadInputError, ToolchainMissingError
-from modelwright.core.files import explain_os_error, read_json, write_json
+from modelwright.core.files import explain_os_error, write_json
+from modelwright.core.records.codec import Count, Record, encode, read_record
 from modelwright.core.samples.archives import array_file_name
 from modelwright.core.samples.npy import NpyWriter
 from modelwright.core.samples.sample_set import SampleSet
@@ -36,6 +37,14 @@ _OPERATOR_PATTERNS = (
     r"Node \((?P<node>[^)]*)\) Op \((?P<op>\w+)\)",
     r"[Nn]ode:? ?\((?P<node>[^)]*)\)",
 )
+
+
+class _Index(Record):
+    """Which outputs of which shape lie in a folder of FP32's outputs; those of varying shape have a folder each."""
+
+    count: Count
+    outputs: tuple[str, ...]
+    varying: tuple[str, ...]
 
 
 class ReferenceModel:
@@ -172,7 +181,7 @@ def write_reference(model_path: Path, samples: SampleSet, directory: Path, *, th
                     writers[name].append(np.asarray(value))
                 count += 1
             varying = [name for name, writer in writers.items() if writer.is_varying]
-        write_json(directory / INDEX, {"count": count, "outputs": list(writers), "varying": varying})
+        write_json(directory / INDEX, encode(_Index(count=count, outputs=tuple(writers), varying=tuple(varying))))
 
 
 def read_reference(directory: Path) -> ReferenceOutputs:
@@ -181,22 +190,17 @@ def read_reference(directory: Path) -> ReferenceOutputs:
     Raises:
         BadInputError: The folder is missing or incomplete.
     """
-    index = read_json(directory / INDEX, "an index of FP32 outputs")
-    try:
-        varying = set(index["varying"])
-        names = list(index["outputs"])
-        folders = {name: _folder_of(directory, name) for name in varying}
-        stacked = {
-            name: _map_array(directory / array_file_name(name))
-            for name in names
-            if name not in varying and index["count"]
-        }
-        short = [name for name, array in stacked.items() if len(array) != index["count"]]
-    except (KeyError, TypeError) as error:
-        raise BadInputError(f"{directory / INDEX} is damaged: {error!r}") from error
+    index = read_record(_Index, directory / INDEX, what="an index of FP32 outputs")
+    folders = {name: _folder_of(directory, name) for name in index.varying}
+    stacked = {
+        name: _map_array(directory / array_file_name(name))
+        for name in index.outputs
+        if name not in index.varying and index.count
+    }
+    short = [name for name, array in stacked.items() if len(array) != index.count]
     if short:
-        raise BadInputError(f"{directory} is damaged: {short[0]} does not hold {index['count']} samples")
-    return ReferenceOutputs(int(index["count"]), stacked, folders, names)
+        raise BadInputError(f"{directory} is damaged: {short[0]} does not hold {index.count} samples")
+    return ReferenceOutputs(index.count, stacked, folders, list(index.outputs))
 
 
 def name_operator(text: str) -> str | None:

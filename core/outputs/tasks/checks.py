@@ -35,7 +35,9 @@ class Check(Record):
         """0 as FP32, 1 at the limit of good, 2 at the limit of broken; on in proportion."""
         if self.value <= self.good:
             return self.value / self.good if self.good else 0.0
-        return 1.0 + (self.value - self.good) / (self.broken - self.good)
+        span = self.broken - self.good
+        # A manifest may come from anywhere, and hold limits that are none.
+        return 1.0 + (self.value - self.good) / span if span > 0 else 2.0
 
     @property
     def is_good(self) -> bool:

@@ -173,6 +173,10 @@ def test_unreadable_files_are_bad_input(tmp_path: Path) -> None:
         load_profile(tmp_path / "absent.toml")
     with pytest.raises(BadInputError, match="cannot be read"):
         load_profile(tmp_path)
+    with (tmp_path / "large.toml").open("wb") as file:
+        file.truncate(17 * 2**20)
+    with pytest.raises(BadInputError, match="too large"):
+        load_profile(tmp_path / "large.toml")
     path = tmp_path / "latin.toml"
     path.write_bytes('title = "Gerät"'.encode("latin-1"))
     with pytest.raises(BadInputError, match="UTF-8"):
