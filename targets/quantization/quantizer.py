@@ -90,9 +90,9 @@ class Quantizer(ABC, Generic[CandidateT, ModelT]):
         """Returns how long building a candidate takes, compared with the first one."""
         return 1.0
 
-    def choose(self, good: Sequence[Trial[CandidateT]]) -> Trial[CandidateT]:
-        """Returns which of a group's good candidates, and those as good, to take: the one closest to FP32."""
-        return max(good, key=lambda trial: trial.figures.rank)
+    def choose(self, usable: Sequence[Trial[CandidateT]]) -> Trial[CandidateT]:
+        """Returns which of a group's candidates that are as good as its best to take: the one closest to FP32."""
+        return max(usable, key=lambda trial: trial.figures.rank)
 
     def other_ways(self, model: ModelT) -> Iterable[ModelT]:  # noqa: ARG002 - for those that have one
         """Returns other ways to run a model that does less than well: the runtime itself may be at fault."""

@@ -152,8 +152,9 @@ class _Search(Generic[CandidateT, ModelT]):
         )
 
     def _try_candidates(self) -> _Made[CandidateT, ModelT]:
-        """Returns the candidate to take of the first group that has a good one, else the best of all."""
+        """Returns the candidate to take of the first group that has a good one, else of the group with the best."""
         best: _Made[CandidateT, ModelT] | None = None
+        rivals: list[Trial[CandidateT]] = []
         for group in self._quantizer.candidates():
             tried = []
             for candidate in group:
@@ -162,13 +163,14 @@ class _Search(Generic[CandidateT, ModelT]):
                 made = self._attempt(candidate)
                 tried.append(made.trial)
                 if best is None or made.figures.rank > best.figures.rank:
-                    best = made
-            assert best is not None
-            if best.figures.level is Level.GOOD:
-                chosen = self._quantizer.choose([t for t in tried if t.figures.loses_nothing(best.figures)])
-                return best if chosen is best.trial else self._make_again(chosen)
+                    best, rivals = made, tried
+            if best is not None and best.figures.level is Level.GOOD:
+                break
         assert best is not None, "a quantizer has candidates"
-        return best
+        if best.figures.level < Level.FAIR:
+            return best
+        chosen = self._quantizer.choose([trial for trial in rivals if trial.figures.loses_nothing(best.figures)])
+        return best if chosen is best.trial else self._make_again(chosen)
 
     def _put_layers_back(self, best: _Made[CandidateT, ModelT]) -> _Made[CandidateT, ModelT]:
         """Returns the best candidate with the fewest layers in float that make it good, or a poor one fair."""

@@ -43,7 +43,7 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
 
     Attributes:
         versions: Package -> version of what makes the files.
-        timed: Name of a candidate -> its `latency_ms` and `speedup_over_fp32`, where good ones were timed.
+        timed: Name of a candidate -> its `latency_ms` and `speedup_over_fp32`, where they were timed.
     """
 
     def __init__(self, request: BuildRequest, converted: Mapping[str, Any], precision: str) -> None:
@@ -114,12 +114,12 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
             return candidate
         return self._group[0]
 
-    def choose(self, good: Sequence[Trial[TfliteCandidate]]) -> Trial[TfliteCandidate]:
+    def choose(self, usable: Sequence[Trial[TfliteCandidate]]) -> Trial[TfliteCandidate]:
         """Returns the fastest; of equally fast ones the smallest."""
-        if len(good) == 1:
-            return good[0]
-        self._request.progress(f"timing {len(good)} candidates")
-        files = [self.build(trial.candidate, trial.kept) for trial in good]
+        if len(usable) == 1:
+            return usable[0]
+        self._request.progress(f"timing {len(usable)} candidates")
+        files = [self.build(trial.candidate, trial.kept) for trial in usable]
         samples = self._request.tuning or self._request.calibration
         order = {
             "action": "measure",
@@ -128,10 +128,10 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
             "samples": store_samples(samples, self._request.scratch / "timed", limit=1),
         }
         fp32_ms, *times_ms = client.run_step(order, self._request.progress)["latency_ms"]
-        for trial, time_ms in zip(good, times_ms, strict=True):
+        for trial, time_ms in zip(usable, times_ms, strict=True):
             self.timed[trial.candidate.name] = {"latency_ms": time_ms, "speedup_over_fp32": fp32_ms / time_ms}
         close = [number for number, time_ms in enumerate(times_ms) if time_ms <= min(times_ms) * _CLOSE]
-        return good[min(close, key=lambda number: files[number].path.stat().st_size)]
+        return usable[min(close, key=lambda number: files[number].path.stat().st_size)]
 
     def explain_kept(self, kept: Collection[str]) -> str | None:
         """Returns what the user has to know of the layers that got no fixed scales."""

@@ -144,6 +144,16 @@ def test_a_runtime_may_choose_among_those_of_a_group_that_are_as_good_as_its_bes
     assert found.model.error == GOOD
 
 
+def test_a_runtime_may_choose_among_fair_ones_too(judge: Judge) -> None:
+    class Choosy(FakeQuantizer):
+        def choose(self, usable: Sequence[Trial[Way]]) -> Trial[Way]:
+            assert [trial.candidate.name for trial in usable] == ["b", "c"]
+            return usable[0]
+
+    found = run(Choosy([[Way("a", FAIR * 2)], [Way("b", FAIR * 1.01), Way("c", FAIR)], [Way("d", POOR)]]), judge)
+    assert (found.candidate.name, found.ended_by) == ("b", "candidates")
+
+
 def test_a_fair_candidate_gets_layers_back_only_where_few_make_it_good(judge: Judge) -> None:
     layers = dict.fromkeys("abcdefghij", GOOD / 100)
     found = run(FakeQuantizer([[Way("w")]], {**layers, "c": FAIR / 2, "h": FAIR / 2}), judge)
