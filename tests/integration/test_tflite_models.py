@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import models
 import numpy as np
 import onnx
 import pytest
@@ -17,6 +18,7 @@ from modelwright.core.errors import BuildFailedError, ToolchainMissingError
 from modelwright.core.records.machine import Machine
 from modelwright.core.records.signature import Signature, TensorSpec
 from modelwright.core.samples.sample_set import SampleRef, SampleSet, open_samples
+from modelwright.harness.building import build_targets
 from modelwright.targets.contract import BuildRequest, BuildResult, RunSettings, Session
 from modelwright.targets.tflite.environment import ensure_environment
 from modelwright.targets.tflite.target import TfliteFp16, TfliteFp32, TfliteInt8, TfliteInt8Dynamic
@@ -388,3 +390,11 @@ def test_a_model_without_weights_has_nothing_to_quantize(tmp_path: Path) -> None
     bench = Bench(tmp_path, [node("Relu", "x", "y")], {"x": (FLOAT, ["n", 3])}, {"y": (FLOAT, ["n", 3])}, {})
     with pytest.raises(BuildFailedError, match="nothing in the model can be quantized to fp16"):
         bench.build("fp16")
+
+
+def test_folders_may_be_named_from_where_the_user_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    models.make_cnn(Path("cnn.onnx"))
+    models.make_samples(Path("samples.npz"), x=(3, 12, 12))
+    built = build_targets("cnn.onnx", samples="samples.npz", out="pi", targets=["tflite-fp32", "tflite-int8"])
+    assert set(built.artifacts) == {"tflite-fp32", "tflite-int8"}, [absent.error.message for absent in built.absent]
