@@ -182,7 +182,7 @@ def prepare(
         )
     progress.finish("samples", _summarize_samples(evidence))
     for sentence in evidence.doubts:
-        progress.say("samples", sentence)
+        progress.finish("samples", sentence, ok=False)
     return export, evidence
 
 

@@ -188,10 +188,12 @@ def _sums_to_one(values: list[Floats], axis: int) -> bool:
 
 def is_signal(clean: list[Floats]) -> bool:
     """Whether neighbouring values of [1, width] move together, as in a waveform: they are positions, not features."""
-    rows = np.concatenate([value.reshape(-1, value.shape[-1]) for value in clean])
-    rows = rows - rows.mean(axis=0) if len(rows) > 1 else rows - rows.mean()
-    energy = float(np.square(rows).sum())
-    return energy > 0.0 and float((rows[:, 1:] * rows[:, :-1]).sum()) > _SIGNAL_CORRELATION * energy
+    alike = len(clean) > 1 and len({value.shape for value in clean}) == 1
+    usual = np.mean(clean, axis=0) if alike else np.concatenate([value.ravel() for value in clean]).mean()
+    rows = [value - usual for value in clean]
+    energy = sum(float(np.square(row).sum()) for row in rows)
+    together = sum(float((row[..., 1:] * row[..., :-1]).sum()) for row in rows)
+    return energy > 0.0 and together > _SIGNAL_CORRELATION * energy
 
 
 def has_unit_rows(clean: list[Floats]) -> bool:

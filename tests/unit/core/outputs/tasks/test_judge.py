@@ -365,6 +365,14 @@ def test_outputs_whose_shape_turns_are_looked_at() -> None:
     assert find_roles(values)["output"].role == "tokens"
 
 
+def test_a_waveform_of_changing_length_is_looked_at() -> None:
+    values = [{"audio": row[None, : 100 + 10 * (index % 7)]} for index, row in enumerate(make_waveform())]
+    assert find_roles(values)["audio"].axis is None
+    halved = [{"audio": value["audio"] / 2} for value in values]
+    assert compare_by_task(values, values).severity < 1e-9
+    assert compare_by_task(values, halved).is_broken
+
+
 def cases_of_roles() -> Iterator[tuple[str, Array, Role]]:
     yield "output", make_logits(), "classes"
     yield "output", make_logits(2), "classes"
