@@ -305,7 +305,8 @@ class ValueMeter:
                     text=f"{where} {found.slope[index]:.3g} times as much as FP32's",
                 )
             )
-        if found.place_text is not None and not pooled:
+        # Where answers are chosen from the numbers, a slice that matters changes answers, and those are counted.
+        if found.place_text is not None and role in ("regression", "other"):
             checks.append(
                 Check(
                     output=name,

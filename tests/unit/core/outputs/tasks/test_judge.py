@@ -79,6 +79,15 @@ def make_segmentation() -> Array:
     return np.concatenate([logits, small], axis=1)
 
 
+def make_soft_mask(border_noise: float) -> Array:
+    """[samples, 1, 24, 24] probabilities of a text detector; nothing is ever in the first row."""
+    generator = rng()
+    inside = np.repeat(np.repeat(generator.random((COUNT, 1, 6, 6)) > 0.7, 4, axis=2), 4, axis=3)
+    values = np.where(inside, 0.97, 0.01) + generator.normal(0, 0.003, inside.shape)
+    values[:, :, 0] = 0.001 + np.random.default_rng(8).uniform(0, border_noise, values[:, :, 0].shape)
+    return np.clip(values, 0, 1)
+
+
 def kill(values: Array, channel: Any, value: float | None = None) -> Array:
     broken = values.copy()
     broken[channel] = broken[channel].mean() if value is None else value
@@ -110,6 +119,7 @@ SHIPPED: dict[str, Case] = {
     "an embedding with 1 % noise": lambda: (make_embedding(), add_noise(make_embedding(), 0.01)),
     "a regression in three units": lambda: (make_units(), add_noise(make_units(), 0.002)),
     "a segmentation with 0.2 % noise": lambda: (make_segmentation(), add_noise(make_segmentation(), 0.002)),
+    "a mask whose quiet border is noisy": lambda: (make_soft_mask(0.0), make_soft_mask(0.45)),
     "one value a sample": lambda: (make_logits()[:, :1], add_noise(make_logits()[:, :1], 0.002)),
     "a channel that is constant up to rounding": lambda: (make_constant(0.0), make_constant(1e-4)),
     "masked logits": lambda: (make_masked(-1e9), add_noise(make_masked(-1e9), 0.0)),
