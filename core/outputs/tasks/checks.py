@@ -40,10 +40,6 @@ class Check(Record):
         return 1.0 + (self.value - self.good) / span if span > 0 else 2.0
 
     @property
-    def is_good(self) -> bool:
-        return self.severity <= 1.0
-
-    @property
     def is_broken(self) -> bool:
         return self.severity >= 2.0
 

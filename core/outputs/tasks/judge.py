@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,7 +13,7 @@ from modelwright.core.outputs.tasks.boxes import BoxMeter
 from modelwright.core.outputs.tasks.checks import Check
 from modelwright.core.outputs.tasks.classes import ClassMeter, EqualMeter
 from modelwright.core.outputs.tasks.embedding import EmbeddingMeter
-from modelwright.core.outputs.tasks.roles import OutputRole, Outputs, Role, find_roles, is_number
+from modelwright.core.outputs.tasks.roles import OutputRole, Outputs, Role, is_number
 from modelwright.core.outputs.tasks.signs import are_ranked, is_within_one
 from modelwright.core.outputs.tasks.thresholds import ThresholdMeter
 from modelwright.core.outputs.tasks.values import ValueMeter
@@ -59,10 +59,6 @@ class TaskFidelity(Record):
     def severity(self) -> float:
         """Of the worst finding: 0 as FP32, up to 1 good, from 2 on broken."""
         return max((check.severity for check in self.checks), default=0.0)
-
-    @property
-    def is_good(self) -> bool:
-        return self.severity <= 1.0
 
     @property
     def is_broken(self) -> bool:
@@ -249,17 +245,3 @@ def _as_rows(value: Array) -> Array | None:
     if squeezed.ndim == 1:
         return squeezed[:, None]
     return squeezed if squeezed.ndim == 2 else None
-
-
-def compare_by_task(
-    reference: Sequence[Outputs],
-    candidate: Iterable[Outputs],
-    *,
-    roles: Mapping[str, OutputRole] | None = None,
-) -> TaskFidelity:
-    """Compares equally long sequences of outputs; the roles are found in the reference where none are given."""
-    found_roles = find_roles(reference) if roles is None else roles
-    meter = TaskMeter(found_roles)
-    for expected, found in zip(reference, candidate, strict=True):
-        meter.add(expected, found)
-    return meter.result()

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from modelwright.core.outputs.tasks.judge import TaskFidelity, compare_by_task
-from modelwright.core.outputs.tasks.roles import Role, find_roles, parse_task
+from modelwright.core.outputs.tasks.judge import TaskFidelity, TaskMeter
+from modelwright.core.outputs.tasks.roles import Outputs, Role, find_roles, parse_task
 
 Array = npt.NDArray[Any]
 COUNT = 160
+
+
+def compare_by_task(reference: Sequence[Outputs], candidate: Sequence[Outputs]) -> TaskFidelity:
+    """Compares equally long sequences of outputs, by the roles that are found in the reference."""
+    meter = TaskMeter(find_roles(reference))
+    for expected, found in zip(reference, candidate, strict=True):
+        meter.add(expected, found)
+    return meter.result()
 
 
 def compare(expected: Array, found: Array, name: str = "output") -> TaskFidelity:
