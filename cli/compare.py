@@ -36,9 +36,10 @@ _BASELINE = "ort-fp32"
 @click.option("-o", "--out", required=True, type=click.Path(), help="Folder for artifacts, results and report.html.")
 @options.overwrite_option
 @options.fresh_option
+@options.details_option
 @options.json_option
 @options.measuring_options
-def compare(source: str, targets: tuple[str, ...], out: str, as_json: bool, **settings: Any) -> int:
+def compare(source: str, targets: tuple[str, ...], out: str, details: bool, as_json: bool, **settings: Any) -> int:
     """Build every target of SOURCE, measure them side by side, say which to ship.
 
     SOURCE is an FP32 model: model.onnx, model.pt2 (a saved torch.export program), or file.py:factory, a function that
@@ -63,7 +64,7 @@ def compare(source: str, targets: tuple[str, ...], out: str, as_json: bool, **se
         comparison = run(source, out=out, targets=targets or None, progress=progress, **settings)
     finally:
         close_progress(progress)
-    print_comparison(comparison, as_json=as_json, folder=out)
+    print_comparison(comparison, as_json=as_json, details=details, folder=out)
     require_limits(comparison)
     return _exit_code(comparison, {*targets, *({settings["baseline"]} - {_BASELINE})})
 

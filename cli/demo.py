@@ -12,8 +12,9 @@ from modelwright.cli import options
 @click.command(short_help="Run everything on the embedded example.")
 @click.option("-o", "--out", default="demo", show_default=True, type=click.Path(), help="Folder for the results.")
 @click.option("-e", "--effort", type=click.Choice(options.EFFORT_NAMES), default="standard", show_default=True)
+@options.details_option
 @options.json_option
-def demo(out: str, effort: str, as_json: bool) -> int:
+def demo(out: str, effort: str, details: bool, as_json: bool) -> int:
     """Run everything on the embedded example and show what comes out.
 
     A small residual CNN that reads handwritten digits is exported, built for every target that suits this machine,
@@ -37,5 +38,5 @@ def demo(out: str, effort: str, as_json: bool) -> int:
         )
     finally:
         close_progress(progress)
-    print_comparison(comparison, as_json=as_json, folder=out)
+    print_comparison(comparison, as_json=as_json, details=details, folder=out)
     return 0

@@ -20,9 +20,12 @@ from modelwright.cli import options
 @options.profile_option
 @click.option("-o", "--out", type=click.Path(), metavar="results.json", help="Write the results here.")
 @options.overwrite_option
+@options.details_option
 @options.json_option
 @options.measuring_options
-def measure(artifacts: tuple[str, ...], out: str | None, overwrite: bool, as_json: bool, **settings: Any) -> int:
+def measure(
+    artifacts: tuple[str, ...], out: str | None, overwrite: bool, details: bool, as_json: bool, **settings: Any
+) -> int:
     """Measure artifacts on this machine, side by side.
 
     Copy an artifact's folder to the device and run this there. It needs modelwright and that artifact's runtime,
@@ -45,7 +48,7 @@ def measure(artifacts: tuple[str, ...], out: str | None, overwrite: bool, as_jso
         comparison = run(artifacts, progress=progress, **settings)
     finally:
         close_progress(progress)
-    print_comparison(comparison, as_json=as_json)
+    print_comparison(comparison, as_json=as_json, details=details)
     if out is not None:
         write_results(Path(out), comparison)
     require_limits(comparison)

@@ -114,6 +114,11 @@ build_option_option = click.option(
     "them. TARGET:NAME=VALUE sets it for one target.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines instead of text.")
+details_option = click.option(
+    "--details",
+    is_flag=True,
+    help="Print per target what does not fit the table: other figures of the latency, load and build times, notes.",
+)
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what is there.")
 fresh_option = click.option(
     "--fresh", is_flag=True, help="Export again although nothing that can be seen has changed; see `export --help`."

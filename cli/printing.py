@@ -135,8 +135,10 @@ def close_progress(progress: Progress) -> None:
         progress.close()
 
 
-def print_comparison(comparison: Comparison, *, as_json: bool, folder: str | None = None) -> None:
-    """Prints a comparison, and where its files lie."""
+def print_comparison(
+    comparison: Comparison, *, as_json: bool, details: bool = False, folder: str | None = None
+) -> None:
+    """Prints a comparison, with what does not fit the table where that is asked for, and where its files lie."""
     if as_json:
         from modelwright.harness.results.file import encode_results
 
@@ -146,7 +148,7 @@ def print_comparison(comparison: Comparison, *, as_json: bool, folder: str | Non
 
     from modelwright.harness.report import render_comparison
 
-    render_comparison(comparison, Console())
+    render_comparison(comparison, Console(), verbose=details)
     if folder is not None:
         click.echo(f"\n{Path(folder) / 'report.html'}  results.json  results.csv  artifacts/")
 

@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import documents
 import pytest
 
 from modelwright.cli import main
+from modelwright.cli.printing import print_comparison
 
 COMMANDS = tuple(main._COMMANDS)
 
@@ -105,3 +107,11 @@ def test_profiles_lists_all_and_shows_one() -> None:
     assert {"raspberry-pi-5", "x86-amx", "nvidia-h200"} <= {row["name"] for row in rows}
     shown = json.loads(run("profiles", "desktop-i5-10400").stdout)
     assert (shown["power"]["tdp_w"], shown["power"]["inference_share"], shown["power"]["idle_w"]) == (65, 0.4, 5)
+
+
+def test_details_print_what_does_not_fit_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    comparison = documents.read(documents.images())
+    print_comparison(comparison, as_json=False)
+    assert "first inference" not in capsys.readouterr().out
+    print_comparison(comparison, as_json=False, details=True)
+    assert "first inference" in capsys.readouterr().out
