@@ -292,6 +292,22 @@ METRICS: tuple[Metric, ...] = (
         null="where no inference was measured",
         detail=Detail(line="times", name="mean", show=format_ms),
     ),
+    *(
+        Metric(
+            key=f"latency_ms.{name}",
+            title=title,
+            unit="ms",
+            better="lower",
+            null="where no inference was measured",
+            detail=Detail(line="times", name=name, show=format_ms),
+            csv=(Csv(name=f"latency_{name}_ms"),),
+        )
+        for name, title in (
+            ("std", "standard deviation of the latency"),
+            ("min", "lowest latency"),
+            ("max", "highest latency"),
+        )
+    ),
     Metric(
         key="latency_ms.p50",
         title="median latency",

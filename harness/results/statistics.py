@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,9 @@ above it, p^n + n (1 - p) p^(n-1) <= 0.01. These are the floors of MLPerf LoadGe
 
 SAME_SPEED = 1.02
 """Ratios within 2 % of 1 are the same speed even where the rounds can tell them apart: no user could."""
+
+_SUMMARIES: Mapping[str, Callable[[Floats], Any]] = {"mean": np.mean, "std": np.std, "min": np.min, "max": np.max}
+"""Of all inferences, however many there are."""
 
 MIN_ROUNDS = 5
 """Under this, the rounds of a launch say nothing about their spread, and the launch is left out."""
@@ -45,6 +49,9 @@ class Latency(Record, kw_only=True):
 
     Attributes:
         mean: Over all measured inferences.
+        std: Over all measured inferences; disturbances are in it.
+        min: Of all measured inferences.
+        max: Of all measured inferences.
         p50: The median.
         p90: Nine of ten inferences are as fast.
         p95: 95 of 100 are.
@@ -52,6 +59,9 @@ class Latency(Record, kw_only=True):
     """
 
     mean: Figure | None = None
+    std: Figure | None = None
+    min: Figure | None = None
+    max: Figure | None = None
     p50: Figure | None = None
     p90: Figure | None = None
     p95: Figure | None = None
@@ -103,8 +113,13 @@ def summarize_latencies(windows_ms: Sequence[Sequence[float]]) -> tuple[Latency,
         The figures, None where too few inferences support one, and the reasons by name.
     """
     flat = np.asarray([value for window in windows_ms for value in window], dtype=np.float64)
-    figures: dict[str, float] = {"mean": float(flat.mean())} if flat.size else {}
-    reasons: dict[str, str] = {} if flat.size else {"mean": "no inference was measured"}
+    figures: dict[str, float] = {}
+    reasons: dict[str, str] = {}
+    for name, summarize in _SUMMARIES.items():
+        if flat.size:
+            figures[name] = float(summarize(flat))
+        else:
+            reasons[name] = "no inference was measured"
     effective = count_effective(windows_ms)
     for percent, floor in PERCENTILE_FLOORS.items():
         name = f"p{percent}"

@@ -178,3 +178,12 @@ def test_wilson_interval_of_textbook_values() -> None:
     assert high == pytest.approx(0.9785, abs=1e-3)
     assert wilson_interval(10, 10) == pytest.approx((0.7225, 1.0), abs=1e-3)
     assert wilson_interval(0, 0) is None
+
+
+def test_spread_and_ends_of_the_latency_are_of_all_inferences() -> None:
+    latency, reasons = summarize_latencies([[1.0, 2.0], [3.0, 6.0]])
+    assert (latency.mean, latency.min, latency.max) == (3.0, 1.0, 6.0)
+    assert latency.std == pytest.approx(3.5**0.5)
+    nothing, reasons = summarize_latencies([])
+    assert (nothing.std, nothing.min, nothing.max) == (None, None, None)
+    assert reasons["std"] == "no inference was measured"
