@@ -257,7 +257,8 @@ def build_all(
             tell.finish(task, f"{name}: {error.message}", ok=False)
         else:
             built.artifacts[name], built.reused[name] = artifact, reused
-            tell.finish(task, summarize_build(artifact, reused=reused))
+            fixed = exported.signature.describe_fixed(artifact.manifest.signature)
+            tell.finish(task, summarize_build(artifact, reused=reused) + (f", {fixed}" if fixed else ""))
     return built
 
 

@@ -159,6 +159,7 @@ class BuildResult:
         notes: Sentences for the user: what to know before shipping it.
         emulation: An ONNX model with the artifact's own arithmetic, in the scratch folder. Where the build host cannot
             run the artifact, ONNX Runtime evaluates this model in its place, and the proof says so.
+        signature: Of the artifact, where dimensions that vary in the model are fixed in it; None for the model's own.
     """
 
     model_file: str
@@ -167,6 +168,7 @@ class BuildResult:
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
     emulation: Path | None = None
+    signature: Signature | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from msgspec import Meta
+from msgspec.structs import replace
 
 from modelwright.core.records.codec import Count, Record
 
@@ -61,3 +63,32 @@ class Signature(Record):
         """Whether every input's first dimension is dynamic, and the same one."""
         firsts = {spec.shape[0] if spec.shape else None for spec in self.inputs}
         return len(firsts) == 1 and isinstance(next(iter(firsts)), str)
+
+    def with_fixed(self, sizes: Mapping[str, int]) -> Signature:
+        """Returns the signature of the same model with some dynamic dimensions fixed.
+
+        Args:
+            sizes: Dimension's name -> its size.
+        """
+
+        def fix(spec: TensorSpec) -> TensorSpec:
+            if spec.shape is None:
+                return spec
+            shape = tuple(sizes.get(size, size) if isinstance(size, str) else size for size in spec.shape)
+            return replace(spec, shape=shape)
+
+        return Signature(inputs=tuple(map(fix, self.inputs)), outputs=tuple(map(fix, self.outputs)))
+
+    def describe_fixed(self, artifact: Signature) -> str:
+        """Returns which dynamic dimensions an artifact of this model has fixed: `batch fixed at 1`; empty for none.
+
+        Args:
+            artifact: Its signature.
+        """
+        shapes = {spec.name: spec.shape or () for spec in artifact.inputs}
+        sizes: dict[str, list[int]] = {}
+        for spec in self.inputs:
+            for size, made in zip(spec.shape or (), shapes.get(spec.name, ()), strict=False):
+                if isinstance(size, str) and isinstance(made, int) and made not in sizes.setdefault(size, []):
+                    sizes[size].append(made)
+        return ", ".join(f"{name} fixed at {' and '.join(map(str, made))}" for name, made in sizes.items())

@@ -31,6 +31,11 @@ def read_inputs(artifact: Artifact, samples: dict[str, Any] | None, batch: int) 
         MeasurementInvalidError: There are none.
     """
     signature = artifact.manifest.signature
+    if batch != 1 and not signature.batch_is_dynamic:
+        raise MeasurementInvalidError(
+            f"{artifact.manifest.target} has a fixed batch: {'; '.join(spec.describe() for spec in signature.inputs)}",
+            hint="measure it with --batch 1, or leave it out",
+        )
     if samples is None:
         return _read_packed_inputs(artifact, batch)
     opened = open_samples(decode(SampleRef, samples), signature, checked=True)

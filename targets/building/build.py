@@ -131,7 +131,7 @@ def build(
                 model_file=built["model_file"],
                 files=hash_files(staging),
                 size_bytes=size_bytes,
-                signature=exported.signature,
+                signature=decode(Signature, built["signature"]),
                 source=exported.describe_source(),
                 samples=decode(Samples, {**evidence.described, "random": evidence.random}),
                 machine=machine,
@@ -298,6 +298,7 @@ def build_in_child(
         "versions": dict(result.versions),
         "notes": list(result.notes),
         "emulation": None if result.emulation is None else str(result.emulation),
+        "signature": encode(result.signature or parsed),
     }
 
 
