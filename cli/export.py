@@ -40,10 +40,10 @@ def export(source: str, out: str, samples: str | None, overwrite: bool, fresh: b
     Examples:
       modelwright export net.py:create --out net.onnx --samples images.npz
     """
-    from modelwright.core.files import scratch_directory
     from modelwright.core.records.codec import encode
     from modelwright.core.samples.materialize import materialize_samples
     from modelwright.core.samples.sample_set import SampleRef
+    from modelwright.core.scratch import scratch_directory
     from modelwright.exporters.exporting import find_or_export
 
     progress = open_progress()

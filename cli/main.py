@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from modelwright.core.errors import ModelwrightError, UsageError
-from modelwright.core.files import describe_os_error
+from modelwright.core.system_errors import describe_os_error
 
 _COMMANDS = {
     "demo": "Run everything on the embedded example and show what comes out.",

@@ -58,12 +58,10 @@ def measure(
 def _check_out(out: Path, *, overwrite: bool) -> None:
     """Refuses a place that cannot be written before minutes of measuring are spent."""
     from modelwright.core.errors import BadInputError
-    from modelwright.core.files import scratch_directory
+    from modelwright.core.files import require_writable
 
     if out.is_dir():
         raise BadInputError(f"{out} is a folder", hint=f"give the file: {out / 'results.json'}")
-    if out.exists() and not overwrite:
+    if out.is_file() and not overwrite:
         raise BadInputError(f"{out} exists", hint="choose another --out, or add --overwrite")
-    if out.parent.exists():
-        with scratch_directory(out.parent):
-            pass
+    require_writable(out)

@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import json
 import math
-import os
-import shutil
-import sys
-import tempfile
-from collections.abc import Iterator, Mapping
+import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from modelwright.core.errors import BadInputError, BuildFailedError, ModelwrightError
-from modelwright.core.locks import Lock, try_lock
+from modelwright.core.errors import BadInputError
+from modelwright.core.scratch import scratch_directory
+from modelwright.core.system_errors import explain_os_error
 
-SCRATCH_PREFIX = ".modelwright-"
-"""How everything begins that is not finished yet; what a killed run left is told by it."""
 _BLOCK_BYTES = 2**20
 _LIMIT_BYTES = 16 * 2**20
 """No record of ours comes near; a larger file is something else and would only fill the memory."""
 _DEEPEST = 64
 """Levels of lists and objects in a record; Python's own recursion ends at some hundreds."""
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_REFUSALS = (
-    errno.EACCES, errno.EEXIST, errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR,
-    errno.ENOTEMPTY, errno.EPERM, errno.EROFS, errno.ETXTBSY,
-)  # fmt: skip
-_SHORTAGES = (errno.EAGAIN, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISLNK, "a link"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (lambda _mode: True, "a device"),
+)
 
 
 def hash_file(path: Path) -> str:
@@ -48,23 +43,52 @@ def hash_json(value: Any) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file under its final name only when it is whole.
+    """Writes a text file as `write_bytes` does.
 
     Characters that UTF-8 lacks (halves of surrogate pairs, as in file names of another encoding) are escaped.
+    """
+    write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a file under its final name only when it is whole; replaces a file, and nothing that is none.
 
     Raises:
         BuildFailedError: The disk is full.
-        BadInputError: The folder is not writable.
+        BadInputError: The folder is not writable, or something else than a file has that name.
     """
-    temporary = path.with_name(f"{SCRATCH_PREFIX}{os.getpid()}.tmp")
     with explain_os_error(path):
+        _require_no_other(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-            temporary.replace(path)
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
+        with scratch_directory(path.parent) as scratch:  # a folder of this process alone: nobody can plant links there
+            staged = Path(scratch) / "new"
+            staged.write_bytes(data)
+            staged.replace(path)
+
+
+def require_writable(path: Path) -> None:
+    """Refuses a place where a file cannot be written, before hours are spent on what is to be written.
+
+    Raises:
+        BuildFailedError: The disk is full.
+        BadInputError: The folder is not writable, or something else than a file has that name.
+    """
+    with explain_os_error(path):
+        _require_no_other(path)
+        parent = next(folder for folder in path.absolute().parents if folder.exists())
+        with scratch_directory(parent) as scratch:
+            (Path(scratch) / "probe").write_bytes(b"1")
+
+
+def _require_no_other(path: Path) -> None:
+    """Refuses to replace a folder, a device, a pipe or a link."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode):
+        kind = next(word for is_one, word in _KINDS if is_one(mode))
+        raise BadInputError(f"{path} is {kind}, not a file: nothing is written there", hint="choose another name")
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -134,141 +158,3 @@ def _require_plain(value: object) -> None:
         level = [item for part in parts for item in part]
     if level:
         raise ValueError(f"it is nested more than {_DEEPEST} levels deep")
-
-
-@contextlib.contextmanager
-def scratch_directory(parent: Path | None = None) -> Iterator[str]:
-    """Yields a temporary folder for intermediate files, next to the result when `parent` is given."""
-    with explain_os_error(Path(tempfile.gettempdir()) if parent is None else parent):
-        directory = tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=parent)
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def staged_directory(final: Path) -> Iterator[Path]:
-    """Yields an empty folder next to `final` that takes its name when the block ends well, else disappears.
-
-    An older folder of that name is replaced in the same moment; it is untouched when the block fails.
-    """
-    with explain_os_error(final):
-        final.parent.mkdir(parents=True, exist_ok=True)
-    with scratch_directory(final.parent) as scratch, explain_os_error(final):
-        staging, retired = Path(scratch) / "new", Path(scratch) / "old"
-        staging.mkdir()
-        yield staging
-        if not final.exists():
-            staging.rename(final)
-            return
-        final.rename(retired)
-        try:
-            staging.rename(final)
-        except BaseException:
-            retired.rename(final)
-            raise
-
-
-@contextlib.contextmanager
-def made_folder(folder: Path) -> Iterator[None]:
-    """Makes a folder, and takes it away again with its parents if the block fails and nothing lies in it.
-
-    Raises:
-        BadInputError: It is a file, or cannot be made.
-    """
-    with explain_os_error(folder):
-        if folder.exists() and not folder.is_dir():
-            raise BadInputError(f"{folder} is a file, not a folder", hint="choose another --out")
-        made = [path for path in (folder, *folder.parents) if not path.exists()]
-        folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    except BaseException:
-        for path in made:
-            with contextlib.suppress(OSError):
-                path.rmdir()
-        raise
-
-
-@contextlib.contextmanager
-def locked_folder(folder: Path) -> Iterator[None]:
-    """Holds a folder for this process alone, and clears away what a killed one left half-made in it.
-
-    The lock lies on the folder itself: no file stays behind, and the system frees it however the process ends. Where
-    the system or the file system cannot lock, nothing is held and nothing is cleared away.
-
-    Raises:
-        BadInputError: Another process holds it.
-    """
-    with explain_os_error(folder):
-        handle = _open_to_lock(folder)
-    try:
-        state = try_lock(handle)
-        if state is Lock.TAKEN:
-            raise BadInputError(
-                f"another modelwright is working in {folder}", hint="wait until it is done, or choose another --out"
-            )
-        if state is Lock.HELD:
-            _clear_leftovers(folder)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _open_to_lock(folder: Path) -> int:
-    if sys.platform == "win32":  # where a folder cannot be opened
-        return os.open(folder / f"{SCRATCH_PREFIX}lock", os.O_RDWR | os.O_CREAT)
-    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-
-
-def _clear_leftovers(folder: Path) -> None:
-    for pattern in (f"{SCRATCH_PREFIX}*", f"*/{SCRATCH_PREFIX}*"):
-        for path in folder.glob(pattern):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                with contextlib.suppress(OSError):
-                    path.unlink()
-
-
-@contextlib.contextmanager
-def explain_os_error(path: Path) -> Iterator[None]:
-    """Turns the operating system's refusals into errors that name the folder and the cure."""
-    try:
-        yield
-    except OSError as error:
-        explained = describe_os_error(error, path)
-        if explained is None:
-            raise
-        raise explained from error
-
-
-def describe_os_error(error: OSError, path: Path | None = None) -> ModelwrightError | None:
-    """Returns what a refusal of the operating system means to the user; None when it looks like a fault of ours.
-
-    Args:
-        error: A full disk, a folder that may not be written, too many open files, ...
-        path: What was to be written, in the user's words; None when only the system's own words say it.
-    """
-    named = path is not None
-    if path is None and isinstance(error.filename, str):
-        path = Path(error.filename)
-    where = "" if path is None else f" {path}"
-    if error.errno in _NO_SPACE:
-        return BuildFailedError(
-            f"no space left on the disk{f' while writing{where}' if where else ''}",
-            hint="free some space or choose another --out; what was finished before is kept",
-            detail=str(error),
-        )
-    if error.errno in _REFUSALS or (named and error.errno == errno.ENOENT):
-        if not named:
-            return BadInputError(f"cannot use{where or ' a file'}: {error.strerror}")
-        return BadInputError(f"cannot write{where}: {error.strerror}", hint="choose another --out", detail=str(error))
-    if error.errno in _SHORTAGES:
-        return BuildFailedError(f"the system refused{where and f' work on{where}'}: {error.strerror}")
-    if "temporary directory" in str(error):
-        return BadInputError(
-            "no folder for temporary files can be written", hint="set TMPDIR to one", detail=str(error)
-        )
-    return None

@@ -16,7 +16,6 @@ import os
 import platform
 import shutil
 import sys
-import time
 from pathlib import Path
 from typing import Literal
 
@@ -25,12 +24,13 @@ from msgspec.structs import replace
 
 from modelwright.core.cache import get_cache_folder
 from modelwright.core.errors import ModelwrightError
-from modelwright.core.files import SCRATCH_PREFIX, hash_file, hash_json, scratch_directory, write_json
+from modelwright.core.files import hash_file, hash_json, write_json
 from modelwright.core.process.child import Progress
 from modelwright.core.records.codec import Record, Sha256, encode, read_record
 from modelwright.core.records.exported import PROGRAM_SUFFIX, ExportedModel, load_exported, save_exported
 from modelwright.core.samples.archives import read_arrays
 from modelwright.core.samples.sample_set import SampleRef
+from modelwright.core.scratch import SCRATCH_PREFIX, scratch_directory
 from modelwright.exporters.inputs import Inputs, find_change
 from modelwright.exporters.source import Source
 
@@ -40,8 +40,6 @@ _LIMIT_GB = 10.0
 _FREE_SHARE = 0.1
 _MODEL = "model.onnx"
 """What the model of every entry is called."""
-_LEFTOVER_S = 24 * 3600.0
-"""What is half-made after a day was left by a process that was killed."""
 _KEY_LETTERS = 32
 _BLOCK_BYTES = 16 * 2**20
 
@@ -159,7 +157,6 @@ def keep(exported: ExportedModel, origin: Origin, *, cached: bool) -> None:
     folder = _exports_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _clear_leftovers(folder)
         needed = exported.size_bytes + (exported.program_path.stat().st_size if exported.program_path else 0)
         if not _make_room(folder, needed):
             return
@@ -256,13 +253,6 @@ def _read_limit() -> int:
     except ValueError:
         limit_gb = _LIMIT_GB
     return int(limit_gb * 1e9) if limit_gb < math.inf else sys.maxsize
-
-
-def _clear_leftovers(folder: Path) -> None:
-    for path in folder.glob(f"{SCRATCH_PREFIX}*"):
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > _LEFTOVER_S:
-                shutil.rmtree(path, ignore_errors=True)
 
 
 def hash_samples(samples: SampleRef) -> str:

@@ -13,11 +13,12 @@ from typing import Any
 from msgspec.structs import replace
 
 from modelwright.core.errors import BadInputError, BuildFailedError, UsageError
-from modelwright.core.files import explain_os_error, made_folder, scratch_directory
 from modelwright.core.process.child import Progress, run_in_child
 from modelwright.core.records.codec import decode, encode
 from modelwright.core.records.exported import ExportedModel, load_exported, record_path, save_exported
 from modelwright.core.samples.sample_set import SampleRef
+from modelwright.core.scratch import made_folder, scratch_directory
+from modelwright.core.system_errors import explain_os_error
 from modelwright.exporters import cache
 from modelwright.exporters.inputs import Inputs
 from modelwright.exporters.source import Source, parse_source

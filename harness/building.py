@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from modelwright.core.errors import BuildFailedError, ModelwrightError, ToolchainMissingError
-from modelwright.core.files import locked_folder, made_folder, scratch_directory
 from modelwright.core.outputs.fidelity import Fidelity
 from modelwright.core.outputs.tasks.roles import Role, parse_task
 from modelwright.core.records.artifact import Artifact
@@ -19,6 +18,7 @@ from modelwright.core.records.exported import ExportedModel, record_path
 from modelwright.core.records.shapes import require_shapes_fit
 from modelwright.core.samples.materialize import is_random, materialize_samples
 from modelwright.core.samples.sample_set import SampleRef
+from modelwright.core.scratch import locked_folder, made_folder, scratch_directory
 from modelwright.exporters.exporting import Export, find_or_export
 from modelwright.harness.preconditions import find_hindrance, require_one_buildable
 from modelwright.harness.progress import Progress, Silence

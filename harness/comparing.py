@@ -13,18 +13,13 @@ from pathlib import Path
 from typing import Literal
 
 from modelwright.core.errors import BadInputError, MeasurementInvalidError
-from modelwright.core.files import (
-    explain_os_error,
-    locked_folder,
-    made_folder,
-    scratch_directory,
-    write_json,
-    write_text,
-)
+from modelwright.core.files import write_json, write_text
 from modelwright.core.outputs.tasks.roles import parse_task
 from modelwright.core.records.codec import Record, decode, encode, read_record
 from modelwright.core.records.exported import ExportedModel
 from modelwright.core.records.shapes import require_shapes_fit
+from modelwright.core.scratch import locked_folder, made_folder, scratch_directory
+from modelwright.core.system_errors import explain_os_error
 from modelwright.exporters.source import parse_source
 from modelwright.harness.building import build_all, explain_nothing_built, prepare
 from modelwright.harness.preconditions import require_baseline, require_gpu_for

@@ -17,11 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from modelwright.core.errors import BadInputError, ToolchainMissingError
-from modelwright.core.files import explain_os_error, write_json
+from modelwright.core.files import write_json
 from modelwright.core.records.codec import Count, Record, encode, read_record
 from modelwright.core.samples.archives import array_file_name
 from modelwright.core.samples.npy import NpyWriter
 from modelwright.core.samples.sample_set import SampleSet
+from modelwright.core.system_errors import explain_os_error
 
 Array = npt.NDArray[Any]
 

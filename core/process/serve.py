@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from modelwright.core.errors import ModelwrightError, ToolchainMissingError
-from modelwright.core.files import describe_os_error
+from modelwright.core.system_errors import describe_os_error
 
 
 def main() -> None:

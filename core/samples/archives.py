@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from modelwright.core.errors import BadInputError
-from modelwright.core.files import describe_os_error
+from modelwright.core.system_errors import describe_os_error
 
 Array = npt.NDArray[Any]
 

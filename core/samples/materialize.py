@@ -11,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from modelwright.core.errors import BadInputError, UsageError
-from modelwright.core.files import explain_os_error, staged_directory
 from modelwright.core.process.child import Progress, run_in_child
 from modelwright.core.records.signature import Signature
 from modelwright.core.samples.archives import array_file_name, is_compressed, unpack_archive
 from modelwright.core.samples.npy import NpyWriter
 from modelwright.core.samples.python_source import is_python, load_function, require_function, shorten_traceback
 from modelwright.core.samples.sample_set import LABELS, write_random
+from modelwright.core.scratch import staged_directory
+from modelwright.core.system_errors import explain_os_error
 
 Array = npt.NDArray[Any]
 

@@ -10,11 +10,12 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from modelwright.core.errors import BadInputError, ModelwrightError
-from modelwright.core.files import explain_os_error, hash_file, hash_json
+from modelwright.core.files import hash_file, hash_json
 from modelwright.core.onnx.external_data import copy_external_files, find_external_files
 from modelwright.core.records.codec import decode, encode
 from modelwright.core.records.exported import PROGRAM_SUFFIX, combine_hashes, record_path
 from modelwright.core.samples.sample_set import SampleRef
+from modelwright.core.system_errors import explain_os_error
 from modelwright.exporters.cache import origin_path
 from modelwright.exporters.onnx.file import read_graph
 from modelwright.exporters.onnx.validate import ValidatedModel, validate_model

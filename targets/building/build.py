@@ -18,7 +18,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from modelwright.core.errors import BadInputError, BuildFailedError, ModelwrightError, ToolchainMissingError
-from modelwright.core.files import hash_json, scratch_directory, staged_directory
+from modelwright.core.files import hash_json
 from modelwright.core.outputs.reference import read_reference
 from modelwright.core.outputs.tasks.roles import OutputRole
 from modelwright.core.process.child import Progress, run_in_child
@@ -42,6 +42,7 @@ from modelwright.core.records.machine import Machine
 from modelwright.core.records.shapes import ShapeRange, require_shapes_admit, require_shapes_fit, resolve_shapes
 from modelwright.core.records.signature import Signature
 from modelwright.core.samples.sample_set import SampleRef, SampleSet, open_samples
+from modelwright.core.scratch import scratch_directory, staged_directory
 from modelwright.targets.building.choices import BuildChoices
 from modelwright.targets.building.evidence import Evidence
 from modelwright.targets.building.prove import describe_conditions, prove

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from modelwright.core.errors import MeasurementInvalidError, ModelwrightError
 from modelwright.core.process.child import run_in_child
 from modelwright.core.records.signature import Signature
+from modelwright.core.scratch import scratch_directory
 from modelwright.targets.contract import Feeds, RunSettings, Session
 from modelwright.targets.graphs.run import blame, open_file, session_options
 from modelwright.targets.readiness import require_import
@@ -60,7 +60,7 @@ class OrtSession(Session):
         """Profiles one inference in a child process, so that the timed session's speed and memory stay as they are."""
         if self._feeds is None:
             return {}
-        with tempfile.TemporaryDirectory() as folder:
+        with scratch_directory() as folder:
             for number, array in enumerate(self._feeds.values()):
                 np.save(Path(folder) / f"{number}.npy", array)
             request = {"folder": folder, "model": str(self._path), "names": list(self._feeds)}

@@ -7,13 +7,13 @@ by then, under a lock. No fault of a cache fails a build.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 import re
 from pathlib import Path
 from typing import Any
 
+from modelwright.core.errors import ModelwrightError
+from modelwright.core.files import write_bytes
 from modelwright.core.locks import lock_file
 
 _HEADER = re.compile(rb"modelwright timing cache 1 ([0-9a-f]{64})\n")
@@ -86,7 +86,7 @@ class TimingCache:
                 data = bytes(mine.serialize())
                 if data != stored:
                     _write(self.path, data)
-        except OSError as error:
+        except (OSError, ModelwrightError) as error:
             self.notes.append(f"the timing cache was not kept, the next build times again: {error}")
 
     def describe(self) -> dict[str, str]:
@@ -125,11 +125,5 @@ def _make_cache(config: Any, data: bytes) -> Any:
 
 
 def _write(path: Path, payload: bytes) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     digest = hashlib.sha256(payload).hexdigest().encode()
-    try:
-        temporary.write_bytes(b"modelwright timing cache 1 " + digest + b"\n" + payload)
-        temporary.replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+    write_bytes(path, b"modelwright timing cache 1 " + digest + b"\n" + payload)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from modelwright.core.errors import BuildFailedError, ToolchainMissingError
 from modelwright.core.process.program import run_program
 from modelwright.core.process.transport import Program
+from modelwright.core.scratch import scratch_directory
 from modelwright.targets.tflite.environment import FOREIGN_VARIABLES, ensure_environment, get_environment_folder
 
 _SCRIPT = Path(__file__).with_name("converter") / "convert.py"
@@ -32,7 +32,7 @@ def run_step(request: Mapping[str, Any], progress: Callable[[str], None]) -> dic
         BuildFailedError: The model cannot be converted; names the operator and the node where there is one.
     """
     python = ensure_environment(progress)
-    with tempfile.TemporaryDirectory(prefix="modelwright-tflite-") as folder:
+    with scratch_directory() as folder:
         request_file, result_file = Path(folder, "request.json"), Path(folder, "result.json")
         request_file.write_text(json.dumps(request, default=str), encoding="utf-8")
         finished = run_program(

@@ -1,52 +1,20 @@
 from __future__ import annotations
 
 import errno
+import os
+import socket
 from pathlib import Path
 
 import pytest
 
 from modelwright.core.errors import BadInputError, BuildFailedError
-from modelwright.core.files import (
-    explain_os_error,
-    hash_file,
-    locked_folder,
-    made_folder,
-    read_json,
-    staged_directory,
-    write_json,
-    write_text,
-)
+from modelwright.core.files import hash_file, read_json, require_writable, write_json, write_text
+from modelwright.core.system_errors import explain_os_error
 
 
 def test_hash_is_sha256(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"abc")
     assert hash_file(tmp_path / "f") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-
-
-def test_staged_directory_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    final = tmp_path / "artifact"
-    with pytest.raises(ValueError, match="boom"), staged_directory(final) as staging:
-        (staging / "half").write_text("x")
-        raise ValueError("boom")
-    assert list(tmp_path.iterdir()) == []
-    with staged_directory(final) as staging:
-        (staging / "whole").write_text("x")
-        assert not final.exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["artifact"]
-    assert (final / "whole").read_text() == "x"
-
-
-def test_failed_replacement_keeps_the_old_one(tmp_path: Path) -> None:
-    final = tmp_path / "artifact"
-    with staged_directory(final) as staging:
-        (staging / "old").touch()
-    with pytest.raises(KeyboardInterrupt), staged_directory(final) as staging:
-        raise KeyboardInterrupt
-    assert (final / "old").exists()
-    with staged_directory(final) as staging:
-        (staging / "new").touch()
-    assert [path.name for path in final.iterdir()] == ["new"]
-    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_full_disk_is_a_clear_error(tmp_path: Path) -> None:
@@ -62,7 +30,7 @@ def test_full_disk_is_a_clear_error(tmp_path: Path) -> None:
 
 def test_write_text_leaves_no_half_file(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    with pytest.raises(BadInputError, match="directory"):
+    with pytest.raises(BadInputError, match="is a folder, not a file"):
         write_text(tmp_path / "folder", "ok")
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
@@ -86,38 +54,57 @@ def test_bad_json_names_the_file(tmp_path: Path, content: str) -> None:
         read_json(path, "a manifest")
 
 
-def test_a_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
-    with locked_folder(tmp_path):
-        with pytest.raises(BadInputError, match="another modelwright is working"), locked_folder(tmp_path):
-            pass
-        assert list(tmp_path.iterdir()) == []
-    with locked_folder(tmp_path):
-        pass
-
-
-def test_what_a_killed_run_left_is_cleared_away_and_nothing_else(tmp_path: Path) -> None:
-    for name in (".modelwright-abc", "artifacts/.modelwright-def", "artifacts/ort-int8"):
-        (tmp_path / name).mkdir(parents=True)
-        (tmp_path / name / "file").touch()
-    for name in (".modelwright-12.tmp", ".modelwright.json", ".hidden"):
-        (tmp_path / name).touch()
-    with locked_folder(tmp_path):
-        left = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
-    assert left == [".hidden", ".modelwright.json", "artifacts/ort-int8/file"]
-
-
-def test_a_folder_made_for_nothing_goes_away_again(tmp_path: Path) -> None:
-    with pytest.raises(BadInputError), made_folder(tmp_path / "a" / "b"):
-        raise BadInputError("no")
-    assert list(tmp_path.iterdir()) == []
-    with pytest.raises(BadInputError), made_folder(tmp_path / "a"):
-        (tmp_path / "a" / "kept").touch()
-        raise BadInputError("no")
-    assert (tmp_path / "a" / "kept").exists()
-
-
 @pytest.mark.parametrize("name", ["x" * 300, "file/inside"])
 def test_every_refusal_of_the_system_is_explained(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(BadInputError, match="cannot write"):
         write_text(tmp_path / name, "text")
+
+
+@pytest.mark.parametrize("kind", ["a device", "a pipe", "a socket", "a link"])
+def test_only_a_file_is_replaced(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "results.json"
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    if kind == "a device":
+        path = Path(os.devnull)
+    elif kind == "a pipe":
+        os.mkfifo(path)
+    elif kind == "a socket":
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(path))
+    else:
+        path.symlink_to(mine)
+    before = path.lstat()
+    for act in (lambda: write_text(path, "ours"), lambda: require_writable(path)):
+        with pytest.raises(BadInputError, match=f"is {kind}, not a file"):
+            act()
+    assert (path.lstat().st_mode, path.lstat().st_ino) == (before.st_mode, before.st_ino)
+    assert mine.read_text() == "mine"
+
+
+def test_a_place_that_cannot_be_written_is_refused_beforehand(tmp_path: Path) -> None:
+    require_writable(tmp_path / "not" / "yet" / "results.json")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file" / "results.json", Path("/proc/nothing/results.json")):
+        with pytest.raises(BadInputError, match="cannot write"):
+            require_writable(place)
+
+
+def test_links_planted_under_the_old_temporary_name_are_not_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (tmp_path / "out").mkdir()
+    for name in (f".modelwright-{os.getpid()}.tmp", f"f.json.{os.getpid()}.tmp"):
+        (tmp_path / "out" / name).symlink_to(victim)
+    write_text(tmp_path / "out" / "f.json", "ours")
+    assert victim.read_text() == "mine"
+    assert (tmp_path / "out" / "f.json").read_text() == "ours"
+    assert (tmp_path / "out" / "f.json").stat().st_mode & 0o777 == 0o666 & ~read_umask()
+
+
+def read_umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
