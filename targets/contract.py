@@ -307,6 +307,17 @@ class Target(ABC):
             )
         return Readiness.yes()
 
+    def key_facts(self, machine: Machine) -> Mapping[str, Any]:  # noqa: ARG002
+        """Returns what decides the files besides what is the same for all targets, in JSON values, for the key.
+
+        Such as the limits of a search, or what a toolchain of the target's own consists of. Other facts mean a new
+        build. Cheap: loads no vendor package.
+
+        Args:
+            machine: The machine the artifact is for.
+        """
+        return {}
+
     def explain_memory(self, error: BaseException) -> str | None:
         """Returns an error's words where it, or what caused it, says that the GPU's memory does not suffice.
 

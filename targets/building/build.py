@@ -18,7 +18,6 @@ from typing import Any
 from msgspec.structs import replace
 
 from modelwright.core.errors import BadInputError, BuildFailedError, ModelwrightError, ToolchainMissingError
-from modelwright.core.files import hash_json
 from modelwright.core.outputs.reference import read_reference
 from modelwright.core.outputs.tasks.roles import OutputRole
 from modelwright.core.process.child import Progress, run_in_child
@@ -45,9 +44,10 @@ from modelwright.core.samples.sample_set import SampleRef, SampleSet, open_sampl
 from modelwright.core.scratch import scratch_directory, staged_directory
 from modelwright.targets.building.choices import BuildChoices
 from modelwright.targets.building.evidence import Evidence
+from modelwright.targets.building.key import make_key
 from modelwright.targets.building.prove import describe_conditions, prove
 from modelwright.targets.contract import BuildRequest, Target
-from modelwright.targets.readiness import Readiness, find_distributions, package_versions
+from modelwright.targets.readiness import Readiness, package_versions
 from modelwright.targets.table import get_target
 
 BUILD_TIMEOUT_S = 3600.0
@@ -107,7 +107,7 @@ def build(
     if target.record.uses_shapes:
         require_shapes_admit(shapes, exported.signature, evidence.sampled_shapes, chosen.batch)
     choice = _Choice(options=chosen.options_of(target_name), shapes=shapes)
-    key = _artifact_key(target, exported, evidence, machine, choice)
+    key = make_key(target, exported, evidence, machine, choice.options, choice.shapes)
     if directory.exists():
         reusable = _find_reusable(directory, key)
         if reusable is not None:
@@ -178,30 +178,6 @@ class _Choice:
 def _require(target_name: str, readiness: Readiness) -> None:
     if not readiness.ok:
         raise ToolchainMissingError(f"{target_name} cannot be built here: {readiness.reason}", hint=readiness.hint)
-
-
-def _artifact_key(
-    target: Target, exported: ExportedModel, evidence: Evidence, machine: Machine, choice: _Choice
-) -> str:
-    """Hashes all that decides an artifact's files."""
-    record = target.record
-    samples = {}
-    if record.uses_samples:
-        samples = {part: (evidence.described[part] or {}).get("sha256") for part in ("calibration", "tuning")}
-    return hash_json(
-        {
-            "target": record.name,
-            "recipe_version": record.recipe_version,
-            "model": exported.sha256,
-            "program": exported.program_sha256 if record.uses_program else None,
-            "samples": samples,
-            "machine": {k: v for k, v in encode(machine).items() if k not in ("name", "gpu")},
-            "gpu": [machine.gpu.name, machine.gpu.compute_capability] if record.uses_gpu and machine.gpu else None,
-            "options": dict(choice.options),
-            "shapes": encode(choice.shapes) if record.uses_shapes else {},
-            "packages": package_versions("modelwright", *find_distributions(record.build_packages)),
-        }
-    )
 
 
 def _find_reusable(directory: Path, key: str) -> Artifact | None:

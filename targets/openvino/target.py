@@ -175,6 +175,11 @@ class OpenvinoInt8(OpenvinoTarget):
         # A quantized model's last line: below it, something is broken rather than rounded.
     )
 
+    def key_facts(self, machine: Machine) -> Mapping[str, Any]:  # noqa: ARG002
+        from modelwright.targets.quantization.search import describe_limits
+
+        return {"search": describe_limits()}
+
     def _finish_build(self, openvino: Any, model: Any, request: BuildRequest) -> BuildResult:
         from modelwright.targets.openvino.quantize import quantize_model
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from modelwright.core.errors import BuildFailedError
 from modelwright.core.onnx.facts import find_opset
+from modelwright.core.records.machine import Machine
 from modelwright.core.records.signature import Signature
 from modelwright.targets.contract import BuildRequest, BuildResult, RunSettings, Session, Target, TargetRecord
 from modelwright.targets.graphs.classify import classify_graph
@@ -26,7 +27,7 @@ from modelwright.targets.quantization.formats import Scheme, choose_scheme
 from modelwright.targets.quantization.judge import Judge
 from modelwright.targets.quantization.onnx_quantizer import OnnxQuantizer
 from modelwright.targets.quantization.prepare import prepare_model
-from modelwright.targets.quantization.search import search
+from modelwright.targets.quantization.search import describe_limits, search
 from modelwright.targets.readiness import package_versions
 
 MODEL_FILE = "model.onnx"
@@ -85,7 +86,14 @@ class OrtFp32(_OrtTarget):
         )
 
 
-class OrtInt8(_OrtTarget):
+class _SearchedTarget(_OrtTarget):
+    """What the two quantized ones share: how they are quantized is searched."""
+
+    def key_facts(self, machine: Machine) -> Mapping[str, Any]:  # noqa: ARG002
+        return {"search": describe_limits()}
+
+
+class OrtInt8(_SearchedTarget):
     """Static INT8: the ranges of activations are fixed by calibration."""
 
     record: ClassVar[TargetRecord] = TargetRecord(
@@ -129,7 +137,7 @@ class OrtInt8(_OrtTarget):
         return _search_and_save(request, quantizer, scheme, {"graph": kind, **recipe}, notes)
 
 
-class OrtInt8Dynamic(_OrtTarget):
+class OrtInt8Dynamic(_SearchedTarget):
     """Dynamic INT8: the ranges of activations are measured at each inference."""
 
     record: ClassVar[TargetRecord] = TargetRecord(

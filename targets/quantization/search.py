@@ -32,6 +32,11 @@ _NAMED = 8
 """Layers named in a note."""
 
 
+def describe_limits() -> dict[str, Any]:
+    """Returns what bounds a search and what it is after: with other limits it may choose otherwise."""
+    return {"budget_s": BUDGET_S, "work_for_good": _FEW, "work_for_fair": _MANY, "goal": describe_goal()}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Found(Generic[CandidateT, ModelT]):
     """What a search found.

@@ -96,6 +96,16 @@ class _Tensorrt(Target):
         readiness = super().check_artifact(requires, machine)
         return check_needs(self.flavour, self.record.name, requires, machine) if readiness.ok else readiness
 
+    def key_facts(self, machine: Machine) -> Mapping[str, Any]:
+        """Returns the driver's CUDA, under which kernels are timed where they are, and the limits of the search."""
+        from modelwright.targets.quantization.search import describe_limits
+
+        gpu = None if self.flavour.builds_without_gpu else machine.gpu
+        return {
+            "cuda": None if gpu is None else gpu.cuda_version,
+            "search": describe_limits() if self.record.precision == "int8" else None,
+        }
+
     def build(self, request: BuildRequest) -> BuildResult:
         """Makes the graph, builds the engine and proves what it computes in; see `Target.build`."""
         flavour, options = self.flavour, request.options

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from modelwright.core.cache import get_cache_folder
 from modelwright.core.errors import ToolchainMissingError
+from modelwright.core.files import hash_file
 from modelwright.core.locks import lock_file
 from modelwright.core.process.program import Finished, run_program
 from modelwright.core.process.transport import Program
@@ -34,6 +35,15 @@ def get_environment_folder() -> Path:
     digest = hashlib.sha256(REQUIREMENTS.read_bytes())
     digest.update(f"{sys.version_info[:3]} {_get_base_python()}".encode())
     return get_cache_folder() / "envs" / f"tflite-{digest.hexdigest()[:16]}"
+
+
+def describe_converter() -> dict[str, str]:
+    """Returns what the converter consists of: a hash over its code, its timing and its requirements, and its Python."""
+    digest = hashlib.sha256()
+    for path in sorted(REQUIREMENTS.parent.iterdir()):
+        if path.is_file():
+            digest.update(f"{path.name} {hash_file(path)}\n".encode())
+    return {"files": digest.hexdigest(), "python": f"{sys.version_info.major}.{sys.version_info.minor}"}
 
 
 def find_environment() -> Path | None:

@@ -15,6 +15,7 @@ from modelwright.core.errors import BuildFailedError
 from modelwright.targets.contract import BuildRequest, Feeds
 from modelwright.targets.quantization.judge import Outputs
 from modelwright.targets.quantization.quantizer import Quantizer, Trial
+from modelwright.targets.readiness import package_versions
 from modelwright.targets.tflite import client
 from modelwright.targets.tflite.recipes import CANDIDATES, WEIGHTED_AND_TABLES, TfliteCandidate
 from modelwright.targets.tflite.samples import store_rows, store_samples
@@ -22,6 +23,11 @@ from modelwright.targets.tflite.samples import store_rows, store_samples
 _CLOSE = 1.1
 """Files whose times differ by less are equally fast; then the smaller one is taken."""
 _RUNTIME = "ai_edge_litert"
+
+
+def describe_choice() -> dict[str, Any]:
+    """Returns by what one of several good files is chosen: how close two times count as equal, and what runs them."""
+    return {"equally_fast": _CLOSE, "run_by": package_versions(_RUNTIME.replace("_", "-"))}
 
 
 @dataclass(frozen=True, kw_only=True)

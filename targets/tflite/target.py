@@ -60,6 +60,16 @@ class _Tflite(Target):
             return Readiness.yes("its converter is installed on first use (a minute, 180 MB, package index)")
         return readiness
 
+    def key_facts(self, machine: Machine) -> Mapping[str, Any]:  # noqa: ARG002
+        from modelwright.targets.quantization.search import describe_limits
+        from modelwright.targets.tflite.environment import describe_converter
+        from modelwright.targets.tflite.quantize import describe_choice
+
+        converter = {"converter": describe_converter()}
+        if self.record.precision == "fp32":
+            return converter
+        return {**converter, "search": describe_limits(), "choice": describe_choice()}
+
     def build(self, request: BuildRequest) -> BuildResult:
         converted = _convert(request)
         made = converted if self.record.precision == "fp32" else self._quantize(request, converted)
