@@ -100,5 +100,5 @@ def take_reference_row(arrays: dict[str, Array], index: int) -> PackedRow:
         kind, _, name = key.partition(":")
         if kind in kinds:
             kinds[kind][name] = array[index]
-    feeds = {name: np.ascontiguousarray(value) for name, value in kinds["input"].items()}
+    feeds = {name: np.asarray(value, order="C") for name, value in kinds["input"].items()}
     return PackedRow(feeds=feeds, expected=kinds["output"], proved=kinds["proved"])

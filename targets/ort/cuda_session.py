@@ -192,7 +192,7 @@ class BoundBuffers:
         self._gpu = gpu
         self._inputs: list[_BoundTensor] = []
         for spec in signature.inputs:
-            array = np.ascontiguousarray(feeds[spec.name])
+            array = np.asarray(feeds[spec.name], order="C")
             bound = _BoundTensor.allocate(gpu, spec.name, array.dtype, feeds[spec.name].shape)
             bound.host.array[:] = array.reshape(-1).view(np.uint8)
             self._inputs.append(bound)

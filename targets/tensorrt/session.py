@@ -142,7 +142,7 @@ class TensorrtSession(Session):
         shapes = self._check_shapes(feeds)
         execution = self._find_execution(0, shapes)
         execution.use(shapes)
-        arrays = {port.name: np.ascontiguousarray(feeds[port.name], port.dtype) for port in self._inputs}
+        arrays = {port.name: np.asarray(feeds[port.name], port.dtype, order="C") for port in self._inputs}
         for name, array in arrays.items():
             self._gpu.copy_to_device(execution.inputs[name], array, array.nbytes, execution.stream)
         execution.enqueue()
@@ -157,7 +157,7 @@ class TensorrtSession(Session):
         execution.use(shapes)
         gpu, stream, staged = self._gpu, execution.stream, []
         for port in self._inputs:
-            array = np.ascontiguousarray(feeds[port.name], port.dtype)
+            array = np.asarray(feeds[port.name], port.dtype, order="C")
             pinned: PinnedBuffer = self._keep(gpu.allocate_pinned(array.nbytes))
             pinned.array[:] = array.reshape(-1).view(np.uint8)
             staged.append((port.name, pinned, array.nbytes))
@@ -182,7 +182,7 @@ class TensorrtSession(Session):
         execution = self._find_execution(stream_index, shapes)
         addresses: dict[str, int] = {}
         for port in self._inputs:
-            array = np.ascontiguousarray(feeds[port.name], port.dtype)
+            array = np.asarray(feeds[port.name], port.dtype, order="C")
             buffer: DeviceBuffer = self._keep(self._gpu.allocate(array.nbytes))
             self._gpu.copy_to_device(buffer, array, array.nbytes, execution.stream)
             execution.stream.synchronize()  # the array may go before the copy is done

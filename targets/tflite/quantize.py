@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from modelwright.core.errors import BuildFailedError
 from modelwright.targets.contract import BuildRequest, Feeds
@@ -17,17 +13,17 @@ from modelwright.targets.quantization.judge import Outputs
 from modelwright.targets.quantization.quantizer import Quantizer, Trial
 from modelwright.targets.readiness import package_versions
 from modelwright.targets.tflite import client
+from modelwright.targets.tflite.answers import RUNTIME, answer
 from modelwright.targets.tflite.recipes import CANDIDATES, WEIGHTED_AND_TABLES, TfliteCandidate
-from modelwright.targets.tflite.samples import store_rows, store_samples
+from modelwright.targets.tflite.samples import store_samples
 
 _CLOSE = 1.1
 """Files whose times differ by less are equally fast; then the smaller one is taken."""
-_RUNTIME = "ai_edge_litert"
 
 
 def describe_choice() -> dict[str, Any]:
     """Returns by what one of several good files is chosen: how close two times count as equal, and what runs them."""
-    return {"equally_fast": _CLOSE, "run_by": package_versions(_RUNTIME.replace("_", "-"))}
+    return {"equally_fast": _CLOSE, "run_by": package_versions(RUNTIME.replace("_", "-"))}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +57,6 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
         self._made: dict[tuple[str, tuple[str, ...]], QuantizedFile | BuildFailedError] = {}
         self._ranges: str | None = None
         self._layers: dict[str, Mapping[str, Any]] = {}
-        self._runs_here = importlib.util.find_spec(_RUNTIME) is not None
         self.versions: Mapping[str, str] = {}
         self.timed: dict[str, dict[str, float]] = {}
         if precision != "fp16":
@@ -82,17 +77,7 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
         return made
 
     def run(self, model: QuantizedFile, feeds: Iterable[Feeds]) -> Iterator[Outputs]:
-        if not self._runs_here:
-            yield from self._run_in_converter(model, list(feeds))
-            return
-        from modelwright.targets.tflite.session import TfliteRunner
-
-        try:
-            runner = TfliteRunner(model.path, model.binding)
-            for inputs in feeds:
-                yield runner.run(inputs)
-        except (RuntimeError, ValueError) as error:
-            raise BuildFailedError(f"TFLite cannot run {model.path.name}", detail=str(error)) from error
+        return answer(model.path, model.binding, feeds, self._request.progress)
 
     def costs(self, model: QuantizedFile) -> Mapping[str, float]:  # noqa: ARG002 - the FP32 file says it
         totals = {kind: sum(layer[kind] for layer in self._layers.values()) or 1.0 for kind in ("work", "weights")}
@@ -207,17 +192,3 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
             f"TFLite's quantizer fails on {candidate.name}: {reason}",
             hint="tflite-fp32 needs no quantization; ort-int8 has another quantizer",
         )
-
-    def _run_in_converter(self, model: QuantizedFile, feeds: Sequence[Feeds]) -> Iterator[Outputs]:
-        with tempfile.TemporaryDirectory(dir=self._request.scratch) as folder:
-            order = {
-                "action": "run",
-                "file": str(model.path),
-                "binding": model.binding,
-                "samples": {"inputs": store_rows(feeds, len(feeds), Path(folder))},
-                "output": folder,
-            }
-            paths = client.run_step(order, self._request.progress)["outputs"]
-            outputs = {name: np.load(path) for name, path in paths.items()}
-        for number in range(len(feeds)):
-            yield {name: array[number] for name, array in outputs.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +12,18 @@ from modelwright.core.samples.sample_set import SampleSet
 from modelwright.targets.contract import Feeds
 
 
-def store_samples(
-    samples: SampleSet | None, folder: Path, reference: Sequence[Feeds] | None = None, *, limit: int | None = None
-) -> dict[str, Any] | None:
-    """Writes samples as the converter reads them: a `.npy` an input, and FP32's outputs where they are known.
+def store_samples(samples: SampleSet | None, folder: Path, *, limit: int | None = None) -> dict[str, str] | None:
+    """Writes samples as the converter reads them: a `.npy` an input.
 
     Args:
         samples: None gives None.
         folder: To write into.
-        reference: FP32's outputs to them.
         limit: Write no more samples than these.
     """
     if samples is None:
         return None
     count = min(samples.count, limit or samples.count)
-    stored: dict[str, Any] = {"inputs": store_rows(samples.feeds(count), count, folder / "inputs")}
-    if reference is not None:
-        outputs = store_rows(reference[:count], count, folder / "outputs")
-        if outputs is not None:
-            stored["outputs"] = outputs
-    return stored
+    return store_rows(samples.feeds(count), count, folder)
 
 
 def store_rows(rows: Iterable[Feeds], count: int, folder: Path) -> dict[str, str] | None:

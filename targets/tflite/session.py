@@ -129,8 +129,7 @@ class TfliteRunner:
         converted = []
         for entry in self._inputs:
             detail = self._input_details[entry["position"]]
-            # Not `ascontiguousarray`: it makes a vector of a scalar.
-            converted.append((detail["index"], np.asarray(feeds[entry["name"]], dtype=detail["dtype"], order="C")))
+            converted.append((detail["index"], fit_input(feeds[entry["name"]], detail)))
         return converted
 
     def _read_output(self, entry: Mapping[str, Any], batch: int) -> Array:
@@ -145,6 +144,13 @@ class TfliteRunner:
     def _run_one_by_one(self, feeds: Mapping[str, Array], batch: int) -> dict[str, Array]:
         results = [self.run(_take(feeds, row)) for row in range(batch)]
         return {name: np.concatenate([result[name] for result in results]) for name in results[0]}
+
+
+def fit_input(value: Array, detail: Mapping[str, Any]) -> Array:
+    """Returns a value as the file's tensor takes it: in its dtype, and a scalar in its shape, which is mostly [1]."""
+    # Not `ascontiguousarray`: it makes a vector of a scalar.
+    fitted = np.asarray(value, dtype=detail["dtype"], order="C")
+    return fitted.reshape(detail["shape"]) if fitted.ndim == 0 else fitted
 
 
 def _take(feeds: Mapping[str, Array], row: int) -> dict[str, Array]:

@@ -5,15 +5,13 @@ The conversion runs in an environment of its own (`converter/`); running needs n
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelwright.core.errors import BuildFailedError, ToolchainMissingError
-from modelwright.core.files import write_json
+from modelwright.core.errors import ToolchainMissingError
 from modelwright.core.records.machine import HOST
 from modelwright.core.records.signature import Signature
 from modelwright.targets.contract import (
@@ -27,7 +25,6 @@ from modelwright.targets.contract import (
     TargetRecord,
 )
 from modelwright.targets.readiness import Readiness, package_versions
-from modelwright.targets.tflite.samples import store_samples
 
 if TYPE_CHECKING:
     from modelwright.core.records.machine import Machine
@@ -38,8 +35,6 @@ _RUNTIMES = {"ai_edge_litert|tflite_runtime": "ai-edge-litert>=2.1"}
 _INT8_RUNTIMES = {"ai_edge_litert": "ai-edge-litert>=2.1"}
 """tflite-runtime 2.14 computes per-channel dynamic FULLY_CONNECTED wrongly, which mixed INT8 files contain too."""
 _BUILD_PACKAGES = {"onnx": "onnx>=1.21", "onnxruntime": "onnxruntime>=1.22"}
-_PROOF_SAMPLES = 16
-"""Tuning samples on which the converted file is compared with ONNX by value before anything is quantized."""
 
 
 class _Tflite(Target):
@@ -71,7 +66,9 @@ class _Tflite(Target):
         return {**converter, "search": describe_limits(), "choice": describe_choice()}
 
     def build(self, request: BuildRequest) -> BuildResult:
-        converted = _convert(request)
+        from modelwright.targets.tflite.conversion import convert
+
+        converted = convert(request)
         made = converted if self.record.precision == "fp32" else self._quantize(request, converted)
         shutil.copyfile(Path(converted["folder"], made["file"]), request.directory / MODEL_FILE)
         return BuildResult(
@@ -187,47 +184,6 @@ class TfliteInt8Dynamic(_Tflite):
         build_extra="tflite",
         run_extra="tflite-run",
     )
-
-
-def _convert(request: BuildRequest) -> dict[str, Any]:
-    """Converts ONNX to FP32 TFLite, once for all four precisions."""
-    from modelwright.targets.tflite.client import run_step
-
-    folder = request.shared / "tflite-fp32"
-    result_file = folder / "result.json"
-    if result_file.is_file():
-        shared: dict[str, Any] = json.loads(result_file.read_text())
-        return shared
-    folder.mkdir(exist_ok=True)
-    samples = request.tuning or request.calibration
-    order: dict[str, Any] = {
-        "action": "convert",
-        "onnx": str(request.model_path),
-        "output": str(folder),
-        "dynamic_batch": request.signature.batch_is_dynamic,
-    }
-    if samples is not None:
-        reference = request.reference if samples is request.tuning else None
-        order["samples"] = store_samples(samples, folder / "samples", reference, limit=_PROOF_SAMPLES)
-    else:
-        order["shapes"] = _fixed_shapes(request.signature)
-    result = {**run_step(order, request.progress), "folder": str(folder)}
-    write_json(result_file, result)
-    return result
-
-
-def _fixed_shapes(signature: Signature) -> dict[str, list[int]]:
-    """Returns the inputs' shapes with a batch of 1; other dynamic dimensions need samples to be known."""
-    shapes = {}
-    for spec in signature.inputs:
-        shape = [1 if axis == 0 and isinstance(size, str) else size for axis, size in enumerate(spec.shape or ())]
-        if any(isinstance(size, str) for size in shape):
-            raise BuildFailedError(
-                f"TFLite needs fixed shapes, and {spec.describe()} has dynamic ones besides the batch",
-                hint="give a few samples more: their shape is then taken",
-            )
-        shapes[spec.name] = [int(size) for size in shape]
-    return shapes
 
 
 class _TfliteSession(Session):

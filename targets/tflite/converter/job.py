@@ -20,28 +20,28 @@ from .inspect_file import describe_file
 from .noise import measure_noise
 from .quantize import Ranges, collect_ranges, load_ranges, make_file, read_table_ranges, save_ranges
 from .samples import Samples
-from .trials import measure_batched, measure_cosine, measure_times, run_samples
+from .trials import measure_times, run_samples
 
 if TYPE_CHECKING:
     from .lower import Lowered
 
-FP32_COSINE = 0.9999
-_PROBE_BATCH = 3
 _PACKAGES = ("onnx2tf", "ai-edge-quantizer", "ai-edge-litert", "onnx", "numpy")
 
 Progress = Callable[[str], None]
 
 
 class ConversionError(Exception):
-    """The conversion could not be made, or gave wrong values."""
+    """The converted file is not what was asked for."""
 
 
 def convert(request: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
-    """Converts ONNX to `fp32.tflite`.
+    """Converts ONNX to an FP32 file.
 
     Args:
-        request: `onnx` (path), `output` (folder), `dynamic_batch`, `samples` (`{"inputs": {name: .npy}, "outputs":
-            {name: .npy}}`) and/or `shapes` ({input name: shape of one feed}).
+        request: `onnx` (path), `output` (folder), `file` (its name there), `shapes` (input name -> shape of one feed),
+            `resizes` (whether to try for a file whose batch can be chosen at run time), `splits_batch` (whether a file
+            without may be given batches, which it runs one sample at a time) and `infinities` (whether minus infinity
+            has to stay infinite).
         progress: Takes a line about what is going on.
     """
     import onnx
@@ -49,54 +49,23 @@ def convert(request: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     from .lower import lower  # with onnx2tf, which the other steps need not wait for
 
     output = Path(request["output"])
-    samples = Samples(request["samples"]) if request.get("samples") else None
-    shapes = dict(samples.shapes()) if samples else {name: tuple(shape) for name, shape in request["shapes"].items()}
-    dynamic_batch = bool(request["dynamic_batch"]) and all(shape[:1] == (1,) for shape in shapes.values())
-    file = output / "fp32.tflite"
-
-    def find_fault(lowered: Lowered) -> str | None:
-        _complete_binding(lowered, splits_batch=dynamic_batch)
-        file.write_bytes(lowered.data)
-        if samples is None or not samples.has_outputs:
-            return None
-        progress("checking the values of the FP32 file")
-        cosines = measure_cosine(file, lowered.binding, samples)
-        if lowered.binding["dynamic_batch"] and samples.count >= _PROBE_BATCH:
-            for name, value in measure_batched(file, lowered.binding, samples, _PROBE_BATCH).items():
-                cosines[name] = min(cosines[name], value)
-        wrong = [f"{name} {value:.4f}" for name, value in cosines.items() if value < FP32_COSINE]
-        return f"wrong values after a resize or conversion (cosine with ONNX: {', '.join(wrong)})" if wrong else None
-
+    shapes = {name: tuple(shape) for name, shape in request["shapes"].items()}
+    counts = all(shape[:1] == (1,) for shape in shapes.values())
+    resizes = bool(request["resizes"]) and counts
     progress("converting ONNX to TFLite")
     model = onnx.load(request["onnx"])
     with tempfile.TemporaryDirectory(dir=output) as work:
-        lowered = lower(model, shapes, Path(work), dynamic_batch=dynamic_batch, is_right=_guard(find_fault))
-    if not lowered.binding["dynamic_batch"]:
-        fault = find_fault(lowered)
-        if fault is not None:
-            raise ConversionError(f"the FP32 file does not follow the ONNX model: {fault}")
-    cosines = measure_cosine(file, lowered.binding, samples) if samples and samples.has_outputs else {}
-    facts = describe_file(lowered.data)
+        lowered = lower(model, shapes, Path(work), resizes=resizes, infinities=bool(request["infinities"]))
+    _complete_binding(lowered, splits_batch=bool(request["splits_batch"]) and counts)
+    Path(output, request["file"]).write_bytes(lowered.data)
     return {
-        "file": file.name,
+        "file": request["file"],
         "binding": lowered.binding,
-        "recipe": {"converter": "onnx2tf flatbuffer_direct", **facts},
-        "cosine": cosines,
+        "recipe": {"converter": "onnx2tf flatbuffer_direct", **describe_file(lowered.data)},
+        "has_infinities": lowered.has_infinities,
         "notes": lowered.notes,
         "versions": _versions(),
     }
-
-
-def _guard(find_fault: Callable[[Lowered], str | None]) -> Callable[[Lowered], str | None]:
-    """Lets a file that does not even load count as a wrong one."""
-
-    def guarded(lowered: Lowered) -> str | None:
-        try:
-            return find_fault(lowered)
-        except (RuntimeError, ValueError) as error:
-            return f"the resizable file does not run: {error}"
-
-    return guarded
 
 
 def _complete_binding(lowered: Lowered, *, splits_batch: bool) -> None:
@@ -121,8 +90,8 @@ def calibrate(request: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     """Measures what quantizing needs to know of the FP32 file, and keeps it for the steps that follow.
 
     Args:
-        request: `fp32` (path), `binding`, `output` (folder) and, for static INT8, `calibration` (samples as in
-            `convert`, without outputs); without it, only the ranges of lookup tables are known.
+        request: `fp32` (path), `binding`, `output` (folder) and, for static INT8, `calibration` (see
+            `Samples`); without it, only the ranges of lookup tables are known.
         progress: Takes a line about what is going on.
 
     Returns:
@@ -176,7 +145,7 @@ def run(request: Mapping[str, Any], _progress: Progress) -> dict[str, Any]:
     """Runs a file on samples, for a tool whose own Python has no TFLite runtime.
 
     Args:
-        request: `file` (path), `binding`, `samples` (as in `convert`) and `output` (folder).
+        request: `file` (path), `binding`, `samples` (see `Samples`) and `output` (folder).
         _progress: Not needed.
 
     Returns:
@@ -195,7 +164,7 @@ def measure(request: Mapping[str, Any], _progress: Progress) -> dict[str, Any]:
     """Times files in turns with each other.
 
     Args:
-        request: `files` (paths), `bindings` and `samples` (as in `convert`), of which the first is the input.
+        request: `files` (paths), `bindings` and `samples` (see `Samples`), of which the first is the input.
         _progress: Not needed.
 
     Returns:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import onnx
 from .graph import Graph, Shape
 from .polish import polish_file
 from .prepare import finish_outputs, prepare_graph
+from .rewrite import has_infinity
 from .twin import FIRST, SECOND, BatchPinnedError, align_constants, merge_files
 
 
@@ -35,28 +36,34 @@ class Lowered:
     Attributes:
         data: The file.
         binding: What `TfliteRunner` needs to speak ONNX names, dtypes and shapes.
+        has_infinities: Whether it writes finite numbers for infinities of the model.
         notes: What the user should know about it.
     """
 
     data: bytes
     binding: dict[str, Any]
+    has_infinities: bool
     notes: list[str] = field(default_factory=list)
 
 
-def lower_resizable(model: onnx.ModelProto, shapes: Mapping[str, Shape], work: Path) -> Lowered:
+def lower_resizable(
+    model: onnx.ModelProto, shapes: Mapping[str, Shape], work: Path, *, infinities: bool = False
+) -> Lowered:
     """Converts a model whose inputs all count samples along axis 0; the batch can be chosen at run time.
 
     Args:
         model: The ONNX model.
         shapes: Input name -> shape at batch 1.
         work: A folder for the converter's files.
+        infinities: See `prepare_graph`.
 
     Raises:
         BatchPinnedError: Not possible for this model.
         UnsupportedOperatorError: TFLite lacks an operator.
     """
-    graphs = [prepare_graph(model, _at_batch(shapes, batch)) for batch in (FIRST, SECOND)]
+    graphs = [prepare_graph(model, _at_batch(shapes, batch), infinities=infinities) for batch in (FIRST, SECOND)]
     align_constants(*graphs)
+    has_infinities = _has_infinities(graphs[0])
     output_shapes = [{name: graph.shapes.get(name) for name in graph.outputs} for graph in graphs]
     finished = [finish_outputs(graph) for graph in graphs]
     files = [
@@ -73,16 +80,19 @@ def lower_resizable(model: onnx.ModelProto, shapes: Mapping[str, Shape], work: P
             for name, new in output_names.items()
         ],
     }
-    return Lowered(data=data, binding=binding)
+    return Lowered(data=data, binding=binding, has_infinities=has_infinities)
 
 
-def lower_fixed(model: onnx.ModelProto, shapes: Mapping[str, Shape], work: Path) -> Lowered:
+def lower_fixed(
+    model: onnx.ModelProto, shapes: Mapping[str, Shape], work: Path, *, infinities: bool = False
+) -> Lowered:
     """Converts a model at exactly the given input shapes.
 
     Raises:
         UnsupportedOperatorError: TFLite lacks an operator.
     """
-    graph = prepare_graph(model, shapes)
+    graph = prepare_graph(model, shapes, infinities=infinities)
+    has_infinities = _has_infinities(graph)
     output_shapes = {name: graph.shapes.get(name) for name in graph.outputs}
     prepared, input_names, output_names = finish_outputs(graph)
     data = polish_file(run_onnx2tf(prepared, work / "fixed"))
@@ -91,39 +101,34 @@ def lower_fixed(model: onnx.ModelProto, shapes: Mapping[str, Shape], work: Path)
         "inputs": [_describe(name, new, graph, shapes[name]) for name, new in input_names.items()],
         "outputs": [_describe(name, new, graph, output_shapes[name]) for name, new in output_names.items()],
     }
-    return Lowered(data=data, binding=binding)
+    return Lowered(data=data, binding=binding, has_infinities=has_infinities)
 
 
 def lower(
-    model: onnx.ModelProto,
-    shapes: Mapping[str, Shape],
-    work: Path,
-    *,
-    dynamic_batch: bool,
-    is_right: Callable[[Lowered], str | None],
+    model: onnx.ModelProto, shapes: Mapping[str, Shape], work: Path, *, resizes: bool, infinities: bool
 ) -> Lowered:
-    """Converts a model, resizable where that gives right values, else at the given shapes.
+    """Converts a model at the given shapes, resizable where that is asked for and works.
 
     Args:
         model: The ONNX model.
         shapes: Input name -> shape of one sample's feed.
         work: A folder for the converter's files.
-        dynamic_batch: Whether the model takes any batch size.
-        is_right: Says what is wrong with the values of a conversion; None when nothing is.
+        resizes: Whether to try for a file that takes any batch size.
+        infinities: See `prepare_graph`.
     """
-    reason = None
-    if dynamic_batch:
-        try:
-            lowered = lower_resizable(model, shapes, work)
-            reason = is_right(lowered)
-            if reason is None:
-                return lowered
-        except BatchPinnedError as error:
-            reason = str(error)
-    lowered = lower_fixed(model, shapes, work)
-    if reason is not None:
-        lowered.notes.append(f"the file runs one sample at a time: {reason}")
+    if not resizes:
+        return lower_fixed(model, shapes, work, infinities=infinities)
+    try:
+        return lower_resizable(model, shapes, work, infinities=infinities)
+    except (BatchPinnedError, UnsupportedOperatorError) as error:
+        reason = str(error)
+    lowered = lower_fixed(model, shapes, work, infinities=infinities)
+    lowered.notes.append(f"the file runs one sample at a time: {reason}")
     return lowered
+
+
+def _has_infinities(graph: Graph) -> bool:
+    return any(has_infinity(node, graph) for node in graph.nodes)
 
 
 def _at_batch(shapes: Mapping[str, Shape], batch: int) -> dict[str, Shape]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..session import fit_input
 from .quantize import Ranges, read_table_ranges
 from .samples import Samples
 
@@ -52,7 +53,7 @@ def measure_noise(
     for feeds in samples.feeds(_SAMPLE_LIMIT):
         for name, value in feeds.items():
             detail = details[tensor_names[name]]
-            interpreter.set_tensor(detail["index"], value.astype(detail["dtype"], copy=False))
+            interpreter.set_tensor(detail["index"], fit_input(value, detail))
         interpreter.reset_all_variables()
         interpreter.invoke()
         for index in {source for _, _, source in found}:

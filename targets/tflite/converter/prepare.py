@@ -25,7 +25,7 @@ from modelwright.core.onnx.walk import find_subgraphs
 
 from .graph import Array, Graph, Shape, infer
 from .recurrent import unroll_recurrent
-from .rewrite import drop_expands, rewrite_gelus, rewrite_matmuls, rewrite_max_pools
+from .rewrite import drop_expands, keep_infinities, rewrite_gelus, rewrite_matmuls, rewrite_max_pools
 
 FOLD_LIMIT_BYTES = 64 * 2**20
 _MAX_ROUNDS = 12
@@ -33,18 +33,21 @@ _RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLi
 _IDENTITIES = {"Identity", "Dropout"}
 
 
-def prepare_graph(model: onnx.ModelProto, shapes: Mapping[str, Shape]) -> Graph:
+def prepare_graph(model: onnx.ModelProto, shapes: Mapping[str, Shape], *, infinities: bool = False) -> Graph:
     """Returns the graph with frozen shapes, folded and rewritten; outputs are still as they were.
 
     Args:
         model: Any ONNX model.
         shapes: Input name -> its shape, all dimensions known.
+        infinities: Whether minus infinity has to stay infinite, at the price of some speed.
     """
     graph = _freeze(model, shapes)
     _fold_until_settled(graph)
     _drop_identities(graph)
     graph.drop_unused()
     drop_expands(graph)
+    if infinities:
+        keep_infinities(graph)
     rewrite_matmuls(graph)
     rewrite_gelus(graph)
     rewrite_max_pools(graph)

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..recipes import Rule
+from ..session import fit_input
 from .samples import Samples
 
 Array = npt.NDArray[Any]
@@ -81,10 +82,9 @@ def collect_ranges(
             qsv_update_func=qsv_utils.min_max_update,
         )
         signature = next(iter(collector.get_signature_list()))
-    dtypes = {detail["name"]: detail["dtype"] for detail in Interpreter(model_content=data).get_input_details()}
+    details = {detail["name"]: detail for detail in Interpreter(model_content=data).get_input_details()}
     for number, feeds in enumerate(samples.feeds(), start=1):
-        feed = {tensor_names[name]: array for name, array in feeds.items()}
-        feed = {name: array.astype(dtypes[name], copy=False) for name, array in feed.items()}
+        feed = {tensor_names[name]: fit_input(array, details[tensor_names[name]]) for name, array in feeds.items()}
         with _silence():
             collector.calibrate({signature: [feed]}, recipe)
         if number % 32 == 0:

@@ -260,3 +260,50 @@ def _broadcasts(reader: onnx.NodeProto, expand: onnx.NodeProto, graph: Graph) ->
     if reader.op_type not in _BROADCASTING or any(name not in graph.shapes for name in (*names, reader.output[0])):
         return False
     return np.broadcast_shapes(*(graph.shapes[name] for name in names)) == graph.shapes[reader.output[0]]
+
+
+def keep_infinities(graph: Graph) -> None:
+    """Writes `Where(mask, x, -inf)` as `x + log(mask)`.
+
+    onnx2tf writes the lowest float for minus infinity, and a row of attention that is masked altogether is then an
+    average where ONNX has NaN.
+    """
+    rewritten: list[onnx.NodeProto] = []
+    for node in graph.nodes:
+        rewritten.extend(_add_logarithm(node, graph) if has_infinity(node, graph) else [node])
+    graph.nodes = rewritten
+
+
+def has_infinity(node: onnx.NodeProto, graph: Graph) -> bool:
+    """Whether a node is a Where between what varies and one infinity."""
+    if node.op_type != "Where" or node.output[0] not in graph.shapes:
+        return False
+    infinite = [name for name in node.input[1:] if _is_infinite(name, graph)]
+    return len(infinite) == 1 and node.input[0] in graph.shapes
+
+
+def _is_infinite(name: str, graph: Graph) -> bool:
+    value = graph.constants.get(name)
+    return value is not None and value.size == 1 and value.dtype.kind == "f" and bool(np.isinf(value).all())
+
+
+def _add_logarithm(node: onnx.NodeProto, graph: Graph) -> list[onnx.NodeProto]:
+    condition, chosen, other = node.input
+    stem = node.name or node.output[0]
+    nodes = []
+    if _is_infinite(chosen, graph):
+        chosen, other = other, chosen
+        opposite = graph.new_name(f"{stem}_opposite")
+        shape = graph.shapes[condition]
+        nodes.append(graph.make_node("Not", [condition], opposite, stem=f"{opposite}_node", shape=shape))
+        condition = opposite
+    kind = graph.dtypes.get(chosen, onnx.TensorProto.FLOAT)
+    mask, logarithm = graph.new_name(f"{stem}_mask"), graph.new_name(f"{stem}_logarithm")
+    graph.dtypes[mask] = kind
+    shape = graph.shapes[condition]
+    nodes.append(graph.make_node("Cast", [condition], mask, stem=f"{mask}_node", shape=shape, to=kind))
+    nodes.append(graph.make_node("Log", [mask], logarithm, stem=f"{logarithm}_node", shape=shape))
+    joined = "Add" if float(graph.constants[other].reshape(())) < 0 else "Sub"
+    shape = graph.shapes[node.output[0]]
+    nodes.append(graph.make_node(joined, [chosen, logarithm], node.output[0], stem=stem, shape=shape))
+    return nodes

@@ -136,8 +136,9 @@ def run_script(tmp_path: Path, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_whatever_goes_wrong_is_written_down(tmp_path: Path) -> None:
-    request = {"action": "convert", "onnx": "/no/such.onnx", "output": str(tmp_path), "dynamic_batch": False}
-    error = run_script(tmp_path, {**request, "shapes": {"x": [1, 4]}})
+    request = {"action": "convert", "onnx": "/no/such.onnx", "output": str(tmp_path), "file": "m.tflite"}
+    ways = {"resizes": False, "splits_batch": False, "infinities": False}
+    error = run_script(tmp_path, {**request, **ways, "shapes": {"x": [1, 4]}})
     assert error["kind"] == "failed"
     assert error["type"] == "FileNotFoundError"
     assert "/no/such.onnx" in error["message"]
@@ -241,7 +242,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
             return {"made": [{"keeps_state": True}] * len(order["orders"]), "versions": {"ai-edge-quantizer": "1"}}
         file = Path(order["output"], f"{order['action']}.tflite")
         file.write_bytes(order["action"].encode())
-        facts = {"recipe": {}, "versions": {"onnx2tf": "1"}}
+        facts = {"recipe": {}, "has_infinities": False, "versions": {"onnx2tf": "1"}}
         return {"file": file.name, "binding": {"inputs": []}, "notes": [order["action"]], **facts}
 
     monkeypatch.setattr(client, "run_step", run_step)
@@ -256,7 +257,7 @@ def test_all_precisions_share_one_conversion(tmp_path: Path, steps: list[dict[st
     assert (request.directory / fp16.model_file).read_bytes() == b"quantize"
     assert [order["action"] for order in steps] == ["convert", "quantize"]
     assert steps[0]["shapes"] == {"x": [1, 2]}
-    assert steps[0]["dynamic_batch"] is True
+    assert steps[0]["resizes"] is True
     assert fp16.recipe["binding"] == {"inputs": [], "reset_variables": True}
     assert fp16.recipe["search"]["chosen"]["name"] == "weights"
     assert fp16.versions == {"ai-edge-quantizer": "1"}

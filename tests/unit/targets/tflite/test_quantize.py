@@ -15,8 +15,7 @@ from modelwright.core.samples.sample_set import SampleRef, open_samples
 from modelwright.targets.contract import BuildRequest
 from modelwright.targets.quantization.goal import Figures
 from modelwright.targets.quantization.quantizer import Trial
-from modelwright.targets.tflite import client
-from modelwright.targets.tflite import quantize as tflite_quantize
+from modelwright.targets.tflite import answers, client
 from modelwright.targets.tflite.quantize import TfliteQuantizer
 from modelwright.targets.tflite.recipes import CANDIDATES, WEIGHTED_AND_TABLES
 
@@ -61,7 +60,7 @@ class Converter:
 
     def run(self, order: dict[str, Any]) -> dict[str, Any]:
         path = Path(order["output"], "y.npy")
-        np.save(path, np.load(order["samples"]["inputs"]["x"]) * 2)
+        np.save(path, np.load(order["samples"]["x"]) * 2)
         return {"outputs": {"y": str(path)}}
 
 
@@ -174,7 +173,7 @@ def test_dynamic_range_knows_no_layers_and_tables_only_where_there_are_some(
 def test_where_no_runtime_is_the_converter_runs_the_samples(
     converter: Converter, request_: BuildRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tflite_quantize, "_RUNTIME", "no_such_runtime")
+    monkeypatch.setattr(answers, "RUNTIME", "no_such_runtime")
     quantizer = make(request_)
     model = quantizer.build(WEIGHTED_AND_TABLES, ())
     assert request_.tuning is not None

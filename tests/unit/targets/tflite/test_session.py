@@ -35,7 +35,7 @@ class FakeInterpreter:
 
     def get_input_details(self) -> list[dict[str, Any]]:
         # The file's order is not ONNX's.
-        return [{"index": 9, "dtype": np.float32}, {"index": 7, "dtype": np.int32}]
+        return [{"index": at, "dtype": self.tensors[at].dtype, "shape": self.tensors[at].shape} for at in (9, 7)]
 
     def get_output_details(self) -> list[dict[str, Any]]:
         return [{"index": 20}, {"index": 21}]
@@ -144,11 +144,12 @@ def test_an_output_of_unknown_shape_is_given_as_it_is() -> None:
     assert outputs["grid"].shape == (1, 4)
 
 
-def test_a_scalar_input_stays_a_scalar(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("shape", [(), (1,)], ids=str)
+def test_a_scalar_has_the_shape_that_the_file_has(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...]) -> None:
     class Scaled(FakeInterpreter):
         def __init__(self, **arguments: Any) -> None:
             super().__init__(**arguments)
-            self.tensors[7] = np.zeros((), np.int32)
+            self.tensors[7] = np.zeros(shape, np.int32)
 
         def invoke(self) -> None:
             self.tensors[20], self.tensors[21] = self.tensors[9] * self.tensors[7], self.tensors[7]

@@ -321,6 +321,21 @@ def test_an_expand_stays_where_it_makes_the_shape() -> None:
     assert kinds(prepare(alone, floats(1, 4))) == ["Expand", "Add"]
 
 
+@pytest.mark.filterwarnings("ignore:divide by zero")
+@pytest.mark.parametrize("infinity", [-np.inf, np.inf])
+@pytest.mark.parametrize("inputs", ["c x inf", "c inf x"])
+def test_an_infinity_of_a_mask_is_made_where_it_is_needed(inputs: str, infinity: float) -> None:
+    nodes = [node("Greater", "x zero", "c"), node("Where", inputs, "y")]
+    model = make_model(nodes, {"zero": np.float32(0), "inf": np.float32(infinity)}, (2, 4))
+    x = floats(2, 4)
+    graph = prepare_graph(model, {"x": x.shape}, infinities=True)
+    prepared = graph.to_model()
+    onnx.checker.check_model(prepared)
+    assert "inf" not in graph.constants
+    np.testing.assert_array_equal(run(prepared, x=x)[0], run(model, x=x)[0])
+    assert "Where" in kinds(prepare(model, x)), "it costs speed"
+
+
 def test_of_two_expands_the_one_that_makes_the_shape_stays() -> None:
     nodes = [node("Expand", "x size", "e"), node("Expand", "c size", "f"), node("Add", "e f", "y")]
     model = make_model(nodes, {"size": np.array([3, 4])}, (1, 4))

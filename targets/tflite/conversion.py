@@ -1,0 +1,157 @@
+"""The FP32 file that all precisions are made of: converted once a model, and taken where its answers are FP32's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from modelwright.core.errors import BuildFailedError
+from modelwright.core.files import write_json
+from modelwright.targets.contract import BuildRequest, Feeds
+from modelwright.targets.quantization.goal import Figures, Level
+from modelwright.targets.quantization.judge import Judge
+from modelwright.targets.tflite import client
+from modelwright.targets.tflite.answers import Outputs, answer, answer_in_batches
+
+_JUDGED = 16
+"""Samples that judge a conversion: what a converter does wrong shows in every inference."""
+_ROUNDING = 0.1
+"""Severity that rounding may come to; beyond it the converter may have done something wrong that another way avoids."""
+_BATCH = 3
+"""Neither 1 nor a size that the file was made at."""
+
+
+def convert(request: BuildRequest) -> dict[str, Any]:
+    """Converts ONNX to FP32 TFLite, once for all precisions; of two ways the one that follows FP32.
+
+    Returns:
+        The converter's result (`converter/job.py`), with the `folder` of its `file`.
+
+    Raises:
+        BuildFailedError: TFLite lacks an operator, or no file gives FP32's answers.
+    """
+    folder = request.shared / "tflite-fp32"
+    result_file = folder / "result.json"
+    if result_file.is_file():
+        shared: dict[str, Any] = json.loads(result_file.read_text())
+        return shared
+    folder.mkdir(exist_ok=True)
+    made = _Conversion(request, folder).make()
+    write_json(result_file, made)
+    return made
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Way:
+    """One way to convert.
+
+    Attributes:
+        resizes: Try for a file that takes any batch size.
+        infinities: Keep minus infinity infinite, at the price of some speed.
+    """
+
+    resizes: bool
+    infinities: bool = False
+
+
+class _Conversion:
+    """Tries ways to convert one model, the fastest file's first, until one follows FP32."""
+
+    def __init__(self, request: BuildRequest, folder: Path) -> None:
+        self._request = request
+        self._folder = folder
+        self._shapes = _find_shapes(request)
+        self._judge = Judge.of_request(request)
+        self._number = 0
+
+    def make(self) -> dict[str, Any]:
+        resizes = self._request.signature.batch_is_dynamic
+        first = self._run_converter(_Way(resizes=resizes))
+        if self._judge is None:
+            return first
+        made, figures = first, self._compare(first, self._judge)
+        for way in () if _is_right(figures) else self._find_others(first):
+            other = self._run_converter(way)
+            found = self._compare(other, self._judge)
+            if found.rank > figures.rank:
+                if first["binding"]["dynamic_batch"] and not other["binding"]["dynamic_batch"]:
+                    fault = _describe(figures)
+                    other["notes"].append(f"the file runs one sample at a time; resized, it is wrong: {fault}")
+                made, figures = other, found
+            if _is_right(figures):
+                break
+        if figures.level < Level.FAIR:
+            raise BuildFailedError(
+                f"onnx2tf converts the model, but the file does not follow FP32: {_describe(figures)}",
+                hint="the ort-* and openvino-* targets take the ONNX model as it is",
+            )
+        return made
+
+    def _find_others(self, first: Mapping[str, Any]) -> Iterator[_Way]:
+        resizable = bool(first["binding"]["dynamic_batch"])
+        if first["has_infinities"]:
+            yield _Way(resizes=resizable, infinities=True)
+        if resizable:
+            yield _Way(resizes=False)
+        if resizable and first["has_infinities"]:
+            yield _Way(resizes=False, infinities=True)
+
+    def _run_converter(self, way: _Way) -> dict[str, Any]:
+        self._number += 1
+        order = {
+            "action": "convert",
+            "onnx": str(self._request.model_path),
+            "output": str(self._folder),
+            "file": f"fp32.{self._number}.tflite",
+            "shapes": {name: list(shape) for name, shape in self._shapes.items()},
+            "splits_batch": self._request.signature.batch_is_dynamic,
+            **asdict(way),
+        }
+        return {**client.run_step(order, self._request.progress), "folder": str(self._folder)}
+
+    def _compare(self, made: Mapping[str, Any], judge: Judge) -> Figures:
+        """Compares a file with FP32, sample by sample; one that can be resized in batches too. The worse counts."""
+        file, binding, progress = Path(made["folder"], made["file"]), made["binding"], self._request.progress
+
+        def run(feeds: Iterable[Feeds]) -> Iterator[Outputs]:
+            return answer(file, binding, feeds, progress)
+
+        progress("checking the values of the FP32 file")
+        count = min(len(judge.reference), _JUDGED)
+        count -= count % _BATCH if count > _BATCH else 0  # all ways are judged on the same samples
+        try:
+            figures = judge.judge(run, count)
+            if binding["dynamic_batch"] and count % _BATCH == 0:
+                batched = judge.judge(lambda feeds: answer_in_batches(run, feeds, _BATCH), count)
+                figures = min(figures, batched, key=lambda each: each.rank)
+        except BuildFailedError as error:
+            return Figures.broken(f"{error.message}: {error.detail}")
+        return figures
+
+
+def _find_shapes(request: BuildRequest) -> dict[str, tuple[int, ...]]:
+    """Returns each input's shape at batch 1: that of the samples; without any, dynamic dimensions are not known."""
+    samples = request.tuning or request.calibration
+    if samples is not None and samples.count:
+        return {name: value.shape for name, value in next(samples.feeds(1)).items()}
+    shapes = {}
+    for spec in request.signature.inputs:
+        shape = [1 if axis == 0 and isinstance(size, str) else size for axis, size in enumerate(spec.shape or ())]
+        if any(isinstance(size, str) for size in shape):
+            raise BuildFailedError(
+                f"TFLite needs fixed shapes, and {spec.describe()} has dynamic ones besides the batch",
+                hint="give a few samples more: their shape is then taken",
+            )
+        shapes[spec.name] = tuple(int(size) for size in shape)
+    return shapes
+
+
+def _is_right(figures: Figures) -> bool:
+    return figures.severity is not None and figures.severity <= _ROUNDING
+
+
+def _describe(figures: Figures) -> str:
+    return figures.fault or figures.finding or figures.describe()
