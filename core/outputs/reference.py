@@ -64,7 +64,7 @@ class ReferenceModel:
     """
 
     def __init__(self, path: str | Path, *, threads: int = 0, config: Mapping[str, str] | None = None) -> None:
-        runtime = _import_runtime()
+        runtime = import_runtime()
         self.path = Path(path)
         options = runtime.SessionOptions()
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_BASIC
@@ -289,7 +289,12 @@ def _is_tensor(value: Any) -> bool:
     return isinstance(value, np.ndarray) and value.dtype.kind in "fiubV"
 
 
-def _import_runtime() -> Any:
+def import_runtime() -> Any:
+    """Imports ONNX Runtime.
+
+    Raises:
+        ToolchainMissingError: It is absent or broken.
+    """
     try:
         return importlib.import_module("onnxruntime")
     except ModuleNotFoundError as error:

@@ -30,6 +30,8 @@ _KEPT_ELEMENTS = 256
 _DATA_FIELDS = ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data")
 _FLOAT16 = 10
 _COMPLAINT_LENGTH = 300
+_QUANTIZED = ("QuantizeLinear", "Integer", "QLinear", "NBits", "BlockQuantized", "Bnb4")
+"""Parts of the names of operators that compute with integers, or with weights stored as such."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,9 +162,7 @@ def _describe_oddities(model: Any) -> list[str]:
     """Returns what a user should know of a model that works."""
     notes = []
     operators = list_operators(model)
-    quantized = sorted(
-        name for _, name in operators if "QuantizeLinear" in name or "Integer" in name or "QLinear" in name
-    )
+    quantized = sorted(name for _, name in operators if any(part in name for part in _QUANTIZED))
     if quantized:
         notes.append(f"the model is already quantized ({', '.join(quantized[:3])}): what follows it is not FP32")
     weights = list(model.graph.initializer)
@@ -171,12 +171,12 @@ def _describe_oddities(model: Any) -> list[str]:
         notes.append("most weights are float16: what follows them is not FP32")
     contrib = sorted(name for domain, name in operators if domain.startswith("com.microsoft"))
     if contrib:
-        notes.append(f"operators that only ONNX Runtime has: {', '.join(contrib[:5])}; other runtimes will refuse them")
+        notes.append(f"operators of ONNX Runtime's own: {', '.join(contrib[:5])}; a runtime without one will say so")
     inputs = {value.name for value in model.graph.input}
     overridable = sum(tensor.name in inputs for tensor in weights)
     if overridable and model.ir_version >= INITIALIZERS_APART_IR:
         notes.append(
-            f"{overridable} weights are inputs too, so that runtimes cannot treat them as constants; export again with "
-            "keep_initializers_as_inputs=False"
+            f"{overridable} weights are inputs too, so that runtimes cannot treat them as constants; export to another "
+            "file, in which they are"
         )
     return notes

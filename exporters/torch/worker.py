@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,11 @@ from modelwright.core.files import hash_file, hash_json
 from modelwright.core.onnx.external_data import copy_external_files, find_external_files
 from modelwright.core.records.codec import decode, encode
 from modelwright.core.records.exported import PROGRAM_SUFFIX, combine_hashes, record_path
-from modelwright.core.samples.sample_set import SampleRef
+from modelwright.core.samples.archives import read_arrays
+from modelwright.core.samples.sample_set import LABELS, SampleRef
 from modelwright.core.system_errors import explain_os_error
 from modelwright.exporters.cache import origin_path
+from modelwright.exporters.onnx.adapt import adapt_model
 from modelwright.exporters.onnx.file import read_graph
 from modelwright.exporters.onnx.validate import ValidatedModel, validate_model
 from modelwright.exporters.trace import Trace, watch
@@ -67,15 +70,18 @@ def convert(
         trace.note_file(str(Path(folder) / Path(path).name))
     with explain_os_error(out), watch(trace):
         if kind == "onnx":
-            model = _pass_through(Path(path), out, trace, progress)
+            model = _pass_through(Path(path), out, ref, trace, progress)
         else:
             model = _convert_torch(kind, Path(path), function, out, ref, tolerance, trace, progress)
     inputs = trace.finish(is_code=kind == "factory")
     return {"model": model, "inputs": None if inputs is None else encode(inputs), "opaque": trace.opaque}
 
 
-def _pass_through(path: Path, out: Path, trace: Trace, progress: Progress) -> dict[str, Any]:
-    """Copies a model and its data, unless it is in its place already, and checks the copy."""
+def _pass_through(path: Path, out: Path, samples: SampleRef | None, trace: Trace, progress: Progress) -> dict[str, Any]:
+    """Copies a model and its data, unless it is in its place already, and checks the copy.
+
+    What would stop runtimes for no good reason is changed in the copy; a model in its place stays as it is.
+    """
     progress("reading the ONNX file")
     names = find_external_files(path, read_graph(path))
     ours = {out.name, record_path(out).name, origin_path(out).name}
@@ -84,15 +90,21 @@ def _pass_through(path: Path, out: Path, trace: Trace, progress: Progress) -> di
         raise BadInputError(f"{path} has a data file of the name {taken.pop()}", hint="choose another --out")
     for name in names:
         trace.note_file(str(trace.folder / name))
+    original, changes = hash_file(path), list[str]()
     if not (out.exists() and out.samefile(path)):
         progress("copying the model")
         copy_external_files(path, names, out.parent)
         shutil.copyfile(path, out)
-    checked = _validate(out, path, progress)
+        fed = () if samples is None else read_arrays(samples.path).keys() - {LABELS}
+        with _naming(out, path):
+            changes = adapt_model(out, fed)
+    with _naming(out, path):
+        checked = validate_model(out, progress)
     files = _hash_files(out, names, progress)
-    source = {"sha256": combine_hashes(files), "files": {path.name: files[out.name]} | {n: files[n] for n in names}}
-    reason = "the source is ONNX already, nothing was converted"
-    return _assemble(out, checked, files, source, None, reason, [])
+    own = {path.name: original} | {name: files[name] for name in names}
+    source = {"sha256": combine_hashes(own), "files": own}
+    reason = "the source is ONNX already, " + ("no number was changed" if changes else "nothing was converted")
+    return _assemble(out, checked, files, source, None, reason, changes)
 
 
 def _convert_torch(
@@ -168,10 +180,11 @@ def _export_once(
     return checked, captured, comparison
 
 
-def _validate(out: Path, path: Path, progress: Progress) -> ValidatedModel:
-    """Checks the staged copy; errors name the user's file."""
+@contextmanager
+def _naming(out: Path, path: Path) -> Iterator[None]:
+    """Lets errors about the staged copy name the user's file."""
     try:
-        return validate_model(out, progress)
+        yield
     except BadInputError as error:
         message = error.message.replace(str(out), str(path))
         raise BadInputError(message, hint=error.hint, detail=error.detail) from error.__cause__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -427,7 +428,30 @@ def test_old_model_with_weights_among_the_inputs(tmp_path: Path) -> None:
     assert (exported.num_parameters, exported.opset) == (15, 8)
     assert not exported.notes
     newer = models.save(tmp_path / "newer.onnx", nodes, inputs, outputs, constants, opset=17, ir_version=8)
-    assert any("2 weights are inputs too" in note for note in export(newer, tmp_path / "n.onnx").notes)
+    bytes_before = newer.read_bytes()
+    (note,) = export(newer, tmp_path / "n.onnx").notes
+    assert "2 weights listed as inputs too (w, b)" in note
+    assert [value.name for value in onnx.load(tmp_path / "n.onnx").graph.input] == ["x"]
+    # In its place a model is the user's, and stays so.
+    (note,) = export(newer, newer).notes
+    assert "2 weights are inputs too" in note
+    assert newer.read_bytes() == bytes_before
+
+
+def test_what_the_newest_onnx_saves_is_lowered_and_the_source_stays_its_own(tmp_path: Path) -> None:
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4])
+    graph = helper.make_graph(
+        [helper.make_node("Cast", ["x"], ["y"], to=1)],
+        "g",
+        [value],
+        [helper.make_tensor_value_info("y", 1, ["batch", 4])],
+    )
+    source = tmp_path / "newest.onnx"
+    onnx.save(helper.make_model(graph), source)  # with the versions of the onnx that is installed
+    exported = export(source, tmp_path / "m.onnx")
+    assert exported.source.files == {"newest.onnx": hashlib.sha256(source.read_bytes()).hexdigest()}
+    with ReferenceModel(exported.model_path) as model:
+        assert list(model.run({"x": np.ones((2, 4), np.float32)})) == ["y"]
 
 
 def test_sloppy_but_sound_model_passes_with_a_note(tmp_path: Path) -> None:
