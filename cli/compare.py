@@ -11,8 +11,6 @@ from modelwright.cli import options
 if TYPE_CHECKING:
     from modelwright.harness import Comparison
 
-_BASELINE = "ort-fp32"
-
 
 @click.command(
     cls=options.SectionedCommand, short_help="Build every target, measure them side by side, say which to ship."
@@ -26,9 +24,7 @@ _BASELINE = "ort-fp32"
 @click.option(
     "--baseline",
     metavar="TARGET",
-    default=_BASELINE,
-    show_default=True,
-    help="The target that speed-ups are over; torch-fp32 is what you have today.",
+    help="The target that speed-ups are over: FP32 in ONNX Runtime unless you say; torch-fp32 is what you have today.",
 )
 @options.shapes_option
 @options.build_option_option
@@ -39,7 +35,15 @@ _BASELINE = "ort-fp32"
 @options.details_option
 @options.json_option
 @options.measuring_options
-def compare(source: str, targets: tuple[str, ...], out: str, details: bool, as_json: bool, **settings: Any) -> int:
+def compare(
+    source: str,
+    targets: tuple[str, ...],
+    baseline: str | None,
+    out: str,
+    details: bool,
+    as_json: bool,
+    **settings: Any,
+) -> int:
     """Build every target of SOURCE, measure them side by side, say which to ship.
 
     SOURCE is an FP32 model: model.onnx, model.pt2 (a saved torch.export program), or file.py:factory, a function that
@@ -58,15 +62,18 @@ def compare(source: str, targets: tuple[str, ...], out: str, details: bool, as_j
     """
     from modelwright.cli.printing import close_progress, open_progress, print_comparison, require_limits
     from modelwright.harness import compare as run
+    from modelwright.targets.table import BASELINE
 
     progress = open_progress()
     try:
-        comparison = run(source, out=out, targets=targets or None, progress=progress, **settings)
+        comparison = run(
+            source, out=out, targets=targets or None, baseline=baseline or BASELINE, progress=progress, **settings
+        )
     finally:
         close_progress(progress)
     print_comparison(comparison, as_json=as_json, details=details, folder=out)
     require_limits(comparison)
-    return _exit_code(comparison, {*targets, *({settings["baseline"]} - {_BASELINE})})
+    return _exit_code(comparison, {*targets, *filter(None, (baseline,))})
 
 
 def _exit_code(comparison: Comparison, asked: set[str]) -> int:

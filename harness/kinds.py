@@ -10,8 +10,6 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from modelwright.core.records.codec import Count as Count
-
 Figure = Annotated[float, Meta(ge=0, le=1e15)]
 """A quantity in its unit: milliseconds, joules, grams."""
 Number = Annotated[float, Meta(ge=-1e15, le=1e15)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from modelwright.core.errors import BadInputError, ModelwrightError, ToolchainMissingError
-from modelwright.core.nvidia.driver import probe_driver
+from modelwright.core.nvidia.probe import probe_driver
 from modelwright.core.records.exported import ExportedModel
 from modelwright.core.records.machine import Machine
 from modelwright.harness.run.runner import MeasureSettings

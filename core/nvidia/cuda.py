@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from modelwright.core.errors import ToolchainMissingError
-from modelwright.core.nvidia.driver import DEVICE_POINTER, SETUP_FAULTS, SUCCESS, Driver, load_driver, require_driver
+from modelwright.core.nvidia.driver import DEVICE_POINTER, SUCCESS, Driver, load_driver
+from modelwright.core.nvidia.probe import SETUP_FAULTS, explain_setup_fault, require_driver
 
 Array = npt.NDArray[Any]
 
-_NOT_READY = 600
 _PRIMARY_CONTEXT_ACTIVE = 708
 _CTX_SCHED_SPIN = 0x1
 _CTX_SCHED_BLOCKING_SYNC = 0x4
@@ -76,15 +76,6 @@ class Event:
     def synchronize(self) -> None:
         """Waits until the device has reached the event; errors of the work before it come out here."""
         self._driver.check("finish the work before an event", "event_synchronize", self.handle)
-
-    def is_done(self) -> bool:
-        """Whether the device has reached the event."""
-        code = self._driver.call("event_query", self.handle)
-        if code == _NOT_READY:
-            return False
-        if code != SUCCESS:
-            self._driver.check("finish the work before an event", "event_query", self.handle)
-        return True
 
     @staticmethod
     def elapsed_ms(start: Event, end: Event) -> float:
@@ -222,7 +213,7 @@ class CudaDevice:
         self._driver.check("tell the current context", "context_current", previous)
         code = self._driver.call("context_retain", context, self._device)
         if code in SETUP_FAULTS:
-            reason, hint = self._driver.explain_setup_fault(code)
+            reason, hint = explain_setup_fault(self._driver, code)
             raise ToolchainMissingError(f"CUDA cannot use {self.name}: {reason}", hint=hint)
         if code != SUCCESS:
             raise self._driver.make_error(f"create a context on {self.name}", code)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from modelwright.core.records.codec import Record
-from modelwright.harness.kinds import Count, Figure
+from modelwright.core.records.codec import Count, Record
+from modelwright.harness.kinds import Figure
 from modelwright.profiles.grid import GridRegion
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from modelwright.harness.formatting import MISSING
-from modelwright.harness.results.metrics import METRICS, Column, Metric
+from modelwright.harness.results.metrics import METRICS
+from modelwright.harness.results.places import Column, Metric
 from modelwright.harness.results.record import Comparison, Measurement
 
 

@@ -16,7 +16,8 @@ from modelwright.harness.formatting import (
     format_significant,
 )
 from modelwright.harness.report.charts import Bar, Point, draw_bars, draw_scatter
-from modelwright.harness.results.metrics import METRICS, Chart, Metric
+from modelwright.harness.results.metrics import METRICS
+from modelwright.harness.results.places import Chart, Metric
 from modelwright.harness.results.record import Comparison, Measurement, Verdict
 from modelwright.harness.results.statistics import Latency
 from modelwright.harness.verdict.wording import name_quality

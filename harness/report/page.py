@@ -24,7 +24,8 @@ from modelwright.harness.formatting import (
 from modelwright.harness.report.columns import ShownColumn, choose_page_columns
 from modelwright.harness.report.figures import draw_bar_figures, draw_scatter_figure
 from modelwright.harness.report.terminal import detail_lines, gpu_lines, missing_lines
-from modelwright.harness.results.metrics import BY_KEY, METRICS, Metric, Tile, list_estimated
+from modelwright.harness.results.metrics import BY_KEY, METRICS, list_estimated
+from modelwright.harness.results.places import Metric, Tile
 from modelwright.harness.results.record import Accelerator, Comparison, Measurement, SamplePart
 from modelwright.harness.verdict.judge import verdict_of
 

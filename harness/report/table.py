@@ -9,7 +9,8 @@ from pathlib import Path
 
 from modelwright.core.files import write_text
 from modelwright.harness.formatting import format_number
-from modelwright.harness.results.metrics import METRICS, Csv, Metric
+from modelwright.harness.results.metrics import METRICS
+from modelwright.harness.results.places import Csv, Metric
 from modelwright.harness.results.record import Comparison, Measurement
 
 _Cell = Callable[[Measurement, Comparison], str]

@@ -1,7 +1,8 @@
 """The one typed result: what `results.json` holds, from measuring to judging and reporting.
 
 The fields are the keys of the file, and the docstrings what the published JSON Schema says of them. Null is what was
-not measured or does not apply; a row's `unavailable` says why.
+not measured or does not apply; a row's `unavailable` says why. What judges and reports gets all parts of a result from
+here, also those that are defined where they are taken (`X as X`): it knows no meters and no runs.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from msgspec.structs import replace
 
 from modelwright.core.outputs.fidelity import Fidelity
 from modelwright.core.outputs.tasks.judge import TaskFidelity
-from modelwright.core.records.codec import Record
+from modelwright.core.records.codec import Count, Record
 from modelwright.harness.formatting import clean_text
-from modelwright.harness.kinds import Cosine, Count, Figure, LogRatio, Share
+from modelwright.harness.kinds import Cosine, Figure, LogRatio, Share
 from modelwright.harness.meters.energy import Carbon, Energy
 from modelwright.harness.meters.gpu_watch import CardObservations as CardObservations
 from modelwright.harness.meters.gpu_watch import OtherProcess as OtherProcess

@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 
-from modelwright.harness.results.metrics import LIMITS, METRICS, Metric
+from modelwright.harness.results.metrics import LIMITS, METRICS
+from modelwright.harness.results.places import Metric
 from modelwright.harness.results.record import SCHEMA, Comparison, Measurement
 
 _ATTRIBUTE = re.compile(r"^    (\w+): (.*(?:\n        .*)*)", re.MULTILINE)

@@ -27,7 +27,7 @@ from modelwright.harness.meters.gpu_bench import GpuBench, OnGpu, open_bench
 from modelwright.harness.meters.host_energy import Meter, find_meter, measure_idle_power_w
 from modelwright.harness.run.interleave import Window, interleave
 from modelwright.harness.run.runner import ArtifactRunner, MeasureSettings
-from modelwright.harness.run.told import Finished, Opened, Proof
+from modelwright.harness.run.told import Finished, Opened, QualityHere
 from modelwright.profiles.fit import require_fit
 from modelwright.profiles.schema import Profile
 from modelwright.targets.contract import Device
@@ -52,7 +52,7 @@ class Measured:
     opened: Opened | None = None
     finished: Finished | None = None
     windows: dict[int, Window] = field(default_factory=dict)
-    proof: Proof | None = None
+    proof: QualityHere | None = None
     failure: ModelwrightError | None = None
     on_gpu: OnGpu | None = None
 
@@ -285,7 +285,7 @@ def _finish(
             measured.failure = error
 
 
-def _require_proved(proof: Proof | None, runner: ArtifactRunner) -> None:
+def _require_proved(proof: QualityHere | None, runner: ArtifactRunner) -> None:
     """Refuses the speed of an artifact whose answers are wrong here: another CPU, another version, a damaged file.
 
     One that was proved keeps its proof: the packed samples are too few to prove it again, and only say whether it

@@ -18,7 +18,7 @@ from modelwright.harness.meters.gpu_watch import WindowOnGpu
 from modelwright.harness.meters.host_energy import Meter
 from modelwright.harness.run.effort import Effort
 from modelwright.harness.run.interleave import Window
-from modelwright.harness.run.told import Finished, Opened, Proof
+from modelwright.harness.run.told import Finished, Opened, QualityHere, RanAlone, Turn
 from modelwright.targets.contract import Device
 
 LOAD_TIMEOUT_S = 600.0
@@ -120,18 +120,18 @@ class ArtifactRunner:
         )
         after_j = None if self._meter is None else self._meter.read_j()
         after = None if self._bench is None else self._bench.observe()
+        turn = msgspec.convert(result, Turn)
         if before is not None and after is not None:
             self._looks.append(WindowOnGpu(before=before, after=after))
-        enqueue_ns = result.get("compute_enqueue_ns")
         return Window(
-            latencies_ms=[nanoseconds / 1e6 for nanoseconds in result["latencies_ns"]],
-            inferences=result["inferences"],
-            elapsed_s=result["elapsed_s"],
+            latencies_ms=[nanoseconds / 1e6 for nanoseconds in turn.latencies_ns],
+            inferences=turn.inferences,
+            elapsed_s=turn.elapsed_s,
             energy_j=None if before_j is None or after_j is None else after_j - before_j,
-            compute_latencies_ms=[nanoseconds / 1e6 for nanoseconds in result.get("compute_latencies_ns") or ()],
-            compute_inferences=result.get("compute_inferences") or 0,
-            compute_elapsed_s=result.get("compute_elapsed_s") or 0.0,
-            compute_enqueue_ms=None if enqueue_ns is None else enqueue_ns / 1e6,
+            compute_latencies_ms=[nanoseconds / 1e6 for nanoseconds in turn.compute_latencies_ns or ()],
+            compute_inferences=turn.compute_inferences or 0,
+            compute_elapsed_s=turn.compute_elapsed_s or 0.0,
+            compute_enqueue_ms=None if turn.compute_enqueue_ns is None else turn.compute_enqueue_ns / 1e6,
         )
 
     def run_for(self, duration_s: float) -> tuple[int, float]:
@@ -141,7 +141,8 @@ class ArtifactRunner:
             {"duration_s": duration_s},
             timeout_s=duration_s * 2 + HANG_GRACE_S,
         )
-        return int(result["inferences"]), float(result["elapsed_s"])
+        told = msgspec.convert(result, RanAlone)
+        return told.inferences, told.elapsed_s
 
     def describe_gpu(self) -> OnGpu | None:
         """Meters the artifact alone and sums up what was seen of the card; None for an artifact on the CPU."""
@@ -152,7 +153,7 @@ class ArtifactRunner:
         result = self._child.call("modelwright.harness.run.worker:finish_in_child", timeout_s=LOAD_TIMEOUT_S)
         return msgspec.convert(result, Finished)
 
-    def prove(self, labelled: SampleRef | None) -> Proof | None:
+    def prove(self, labelled: SampleRef | None) -> QualityHere | None:
         """Compares with the FP32 outputs packed with the artifact, and counts right answers on labelled samples."""
         packed = self._child.call("modelwright.harness.run.worker:prove_on_reference", timeout_s=LOAD_TIMEOUT_S)
         counted = None
@@ -164,7 +165,7 @@ class ArtifactRunner:
             )
         if packed is None and counted is None:
             return None
-        return msgspec.convert({"packed": packed, "counted": counted}, Proof)
+        return msgspec.convert({"packed": packed, "counted": counted}, QualityHere)
 
     def close(self) -> None:
         if self._opened is not None:

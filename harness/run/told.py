@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from modelwright.core.outputs.fidelity import Fidelity
-from modelwright.core.records.codec import Record
-from modelwright.harness.kinds import Count, Figure
+from modelwright.core.records.codec import Count, Record
+from modelwright.harness.kinds import Figure
 
 
 class RanWith(Record, kw_only=True):
@@ -58,6 +58,25 @@ class Opened(Record, kw_only=True):
     gpu: OpenedGpu | None = None
 
 
+class RanAlone(Record, kw_only=True):
+    """What ran in a while, and how long it took; see `worker.run_energy_window`."""
+
+    inferences: Count
+    elapsed_s: Figure
+
+
+class Turn(Record, kw_only=True):
+    """A turn's latencies; see `worker.run_window`. Null what only a computation on an accelerator has."""
+
+    latencies_ns: tuple[Count, ...]
+    inferences: Count
+    elapsed_s: Figure
+    compute_latencies_ns: tuple[Figure, ...] | None = None
+    compute_inferences: Count | None = None
+    compute_elapsed_s: Figure | None = None
+    compute_enqueue_ns: Figure | None = None
+
+
 class Finished(Record, kw_only=True):
     """Memory and what really ran, after the last window.
 
@@ -89,8 +108,8 @@ class Counted(Record, kw_only=True):
     count: Count
 
 
-class Proof(Record, kw_only=True):
-    """What was found of the quality on this machine; null what was not asked for or has no data."""
+class QualityHere(Record, kw_only=True):
+    """What was found of the quality on this machine, beside the manifest's proof; null what was not asked for."""
 
     packed: Packed | None
     counted: Counted | None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from modelwright.core.nvidia.cuda import CudaDevice
-from modelwright.core.nvidia.driver import probe_driver
+from modelwright.core.nvidia.probe import probe_driver
 from modelwright.core.records.machine import Machine
 from modelwright.core.records.signature import Signature
 from modelwright.core.versions import parse_version

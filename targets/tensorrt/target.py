@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from modelwright.core.cache import get_cache_folder
 from modelwright.core.errors import ToolchainMissingError, UsageError
 from modelwright.core.nvidia.cuda import CudaDevice
-from modelwright.core.nvidia.driver import probe_driver
+from modelwright.core.nvidia.probe import probe_driver
 from modelwright.core.records.machine import Gpu, Machine
 from modelwright.core.records.signature import Signature
 from modelwright.targets.contract import BuildRequest, BuildResult, RunSettings, Session, Target, TargetRecord

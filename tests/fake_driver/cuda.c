@@ -436,12 +436,6 @@ CUresult cuEventRecord(CUevent event, CUstream stream) {
     return CUDA_SUCCESS;
 }
 
-CUresult cuEventQuery(CUevent event) {
-    BEGIN(1);
-    (void)event;
-    return CUDA_SUCCESS;
-}
-
 CUresult cuEventSynchronize(CUevent event) {
     BEGIN(1);
     (void)event;

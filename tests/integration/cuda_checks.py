@@ -106,7 +106,6 @@ def compare_events() -> list[float]:
             theirs[1].record()
             ours[1].synchronize()
             stream.synchronize()
-            assert ours[1].is_done()
             return [Event.elapsed_ms(*ours), theirs[0].elapsed_time(theirs[1])]
 
 

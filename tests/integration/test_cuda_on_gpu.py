@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from modelwright.core.errors import MeasurementInvalidError, ModelwrightError, ToolchainMissingError
-from modelwright.core.nvidia.driver import probe_driver
+from modelwright.core.nvidia.probe import probe_driver
 from modelwright.core.process.child import run_in_child
 
 pytestmark = pytest.mark.gpu

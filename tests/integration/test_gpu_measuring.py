@@ -12,7 +12,7 @@ import pytest
 from fake_driver.build import build_fake_driver
 
 from modelwright.core.errors import MeasurementInvalidError, ToolchainMissingError
-from modelwright.core.nvidia.driver import probe_driver
+from modelwright.core.nvidia.probe import probe_driver
 from modelwright.core.process.child import Child
 from modelwright.core.records.artifact import (
     REFERENCE,

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from modelwright.core.errors import MeasurementInvalidError, ModelwrightError, ToolchainMissingError
-from modelwright.core.nvidia.driver import probe_driver
 from modelwright.core.nvidia.nvml import THROTTLING, Nvml, NvmlDevice
+from modelwright.core.nvidia.probe import probe_driver
 from modelwright.core.process.child import Child, run_in_child
 from modelwright.harness.meters.gpu_energy import (
     EnergyWindow,

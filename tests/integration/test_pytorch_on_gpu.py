@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from modelwright.core.errors import MeasurementInvalidError, ModelwrightError
-from modelwright.core.nvidia.driver import probe_driver
+from modelwright.core.nvidia.probe import probe_driver
 from modelwright.core.process.child import run_in_child
 from modelwright.core.records.artifact import Artifact
 from modelwright.harness.building import Built, build_targets

@@ -11,7 +11,8 @@ import pytest
 from fake_driver.build import build_fake_driver
 
 from modelwright.core.errors import ToolchainMissingError
-from modelwright.core.nvidia.driver import LIBRARY, DriverStatus, probe_driver
+from modelwright.core.nvidia.driver import LIBRARY
+from modelwright.core.nvidia.probe import DriverStatus, probe_driver
 from modelwright.core.process.child import run_in_child
 
 Ask = Callable[..., Any]

@@ -14,7 +14,8 @@ from rich.console import Console
 from modelwright.harness.formatting import format_ms, format_significant
 from modelwright.harness.report import columns, page, render_comparison, render_csv, render_html, table
 from modelwright.harness.results import metrics, schema
-from modelwright.harness.results.metrics import LIMITS, METRICS, Column, Csv, Detail, Metric
+from modelwright.harness.results.metrics import LIMITS, METRICS
+from modelwright.harness.results.places import Column, Csv, Detail, Metric
 from modelwright.harness.results.record import Comparison
 
 MADE_UP = Metric(

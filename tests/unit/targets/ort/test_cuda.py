@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from modelwright.core.nvidia.driver import DriverStatus
+from modelwright.core.nvidia.probe import DriverStatus
 from modelwright.core.records.machine import Machine
 from modelwright.targets.ort import cuda_target as ort_cuda
 from modelwright.targets.ort.cuda_placement import (
