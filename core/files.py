@@ -58,7 +58,7 @@ def write_bytes(path: Path, data: bytes) -> None:
         BadInputError: The folder is not writable, or something else than a file has that name.
     """
     with explain_os_error(path):
-        _require_no_other(path)
+        require_no_other(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with scratch_directory(path.parent) as scratch:  # a folder of this process alone: nobody can plant links there
             staged = Path(scratch) / "new"
@@ -74,14 +74,18 @@ def require_writable(path: Path) -> None:
         BadInputError: The folder is not writable, or something else than a file has that name.
     """
     with explain_os_error(path):
-        _require_no_other(path)
+        require_no_other(path)
         parent = next(folder for folder in path.absolute().parents if folder.exists())
         with scratch_directory(parent) as scratch:
             (Path(scratch) / "probe").write_bytes(b"1")
 
 
-def _require_no_other(path: Path) -> None:
-    """Refuses to replace a folder, a device, a pipe or a link."""
+def require_no_other(path: Path) -> None:
+    """Refuses a place that a folder, a device, a pipe or a link has: files are replaced, and nothing else.
+
+    Raises:
+        BadInputError: Names what it is.
+    """
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:

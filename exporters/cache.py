@@ -145,15 +145,15 @@ def find_cached(place: Path, request: str, folder: Path) -> tuple[ExportedModel,
     return None
 
 
-def keep(exported: ExportedModel, origin: Origin, *, cached: bool) -> None:
-    """Writes what an export was made from beside it and, if wished, puts a copy of all into the cache.
+def save_origin(model_path: Path, origin: Origin) -> Path:
+    """Writes what a model was made from beside it."""
+    path = origin_path(model_path)
+    write_json(path, encode(origin))
+    return path
 
-    Raises:
-        ModelwrightError: It cannot be written beside the export. That the cache cannot be written is no error.
-    """
-    write_json(origin_path(exported.model_path), encode(origin))
-    if not cached:
-        return
+
+def keep(exported: ExportedModel, origin: Origin) -> None:
+    """Puts a copy of an export into the cache; that it cannot be written is no error."""
     folder = _exports_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -164,7 +164,7 @@ def keep(exported: ExportedModel, origin: Origin, *, cached: bool) -> None:
             place = Path(scratch) / "new" / _MODEL
             place.parent.mkdir()
             _transfer(exported, place)
-            write_json(origin_path(place), encode(origin))
+            save_origin(place, origin)
             entry = folder / f"{origin.request[:_KEY_LETTERS]}-{hash_json(encode(origin.inputs))[:_KEY_LETTERS]}"
             if entry.exists():
                 entry.rename(Path(scratch) / "old")

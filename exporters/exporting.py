@@ -6,6 +6,7 @@ An export whose source and toolchain have not changed is not made again: see `mo
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,13 @@ from msgspec.structs import replace
 from modelwright.core.errors import BadInputError, BuildFailedError, UsageError
 from modelwright.core.process.child import Progress, run_in_child
 from modelwright.core.records.codec import decode, encode
-from modelwright.core.records.exported import ExportedModel, load_exported, record_path, save_exported
+from modelwright.core.records.exported import ExportedModel, save_exported
 from modelwright.core.samples.sample_set import SampleRef
 from modelwright.core.scratch import made_folder, scratch_directory
 from modelwright.core.system_errors import explain_os_error
 from modelwright.exporters import cache
 from modelwright.exporters.inputs import Inputs
+from modelwright.exporters.placing import place_export, require_free
 from modelwright.exporters.source import Source, parse_source
 
 TOLERANCE = 1e-3
@@ -101,9 +103,11 @@ def find_or_export(
     samples: SampleRef | None = None,
     tolerance: float = TOLERANCE,
     overwrite: bool = False,
+    replace_own: bool = False,
     fresh: bool = False,
     timeout_s: float = TIMEOUT_S,
     progress: Progress | None = None,
+    review: Callable[[ExportedModel], None] = lambda _exported: None,
 ) -> Export:
     """Turns a source into a verified ONNX model, or finds that an earlier run did and nothing has changed since.
 
@@ -117,10 +121,13 @@ def find_or_export(
         out: The ONNX file to write; its folder is made.
         samples: Inputs to compare on, up to 32; they also serve a factory without example inputs.
         tolerance: Relative L2 error that no output may exceed.
-        overwrite: Replace an existing file that was made from something else.
+        overwrite: Replace an existing file that was made from something else. What is to lie beside the model replaces
+            files of an earlier export only, whatever is said here.
+        replace_own: Replace it if an earlier export left it and nobody has changed it since.
         fresh: Make it again although nothing that can be seen has changed.
         timeout_s: Give up after this many seconds.
         progress: Takes a line about what is going on.
+        review: Takes the record before anything is replaced, and may raise.
 
     Raises:
         BadInputError: The source cannot be used, or `out` exists or cannot be written.
@@ -147,8 +154,7 @@ def find_or_export(
             if exported != found[0]:
                 save_exported(exported)
             return Export(model=exported, reused=True, created=found[1].created)
-        if out.exists() and not overwrite:
-            raise BadInputError(f"{out} exists", hint="choose another --out, or add --overwrite")
+        require_free(out, overwrite=overwrite, replace_own=replace_own)
         origin: cache.Origin | None
         with scratch_directory(out.parent) as scratch:
             staged = Path(scratch) / out.name
@@ -159,10 +165,10 @@ def find_or_export(
                 made = _run(parsed, staged.parent, out.name, samples, tolerance, timeout_s, progress)
                 exported, unseen = _to_record(parsed, out, made["model"]), made["opaque"]
                 origin = None if unseen else _to_origin(request, made["inputs"], exported)
-            _place(staged.parent, out, exported, overwrite=overwrite)
-        save_exported(exported)
-        if origin is not None:
-            cache.keep(exported, origin, cached=found is None and parsed.kind != "onnx")
+            review(exported)
+            place_export(staged.parent, out, exported, origin, replace_own=overwrite or replace_own)
+        if origin is not None and found is None and parsed.kind != "onnx":
+            cache.keep(exported, origin)
     created = _now() if origin is None else origin.created
     return Export(model=exported, reused=found is not None, created=created, unseen=unseen)
 
@@ -233,39 +239,3 @@ def _check_name(source: Source, out: Path) -> bool:
     if out.is_dir():
         raise BadInputError(f"{out} is a folder", hint=f"give the file: {out / 'model.onnx'}")
     return source.kind == "onnx" and out.exists() and out.samefile(source.path)
-
-
-def _place(staging: Path, out: Path, exported: ExportedModel, *, overwrite: bool) -> None:
-    """Moves the files to their places, the model last, so that it never lacks its data.
-
-    Raises:
-        BadInputError: A file that is to lie beside the model exists.
-    """
-    data = _list_beside(exported)
-    for name in data:
-        if (out.parent / name).exists() and not overwrite:
-            raise BadInputError(f"{out.parent / name} exists", hint="choose another --out, or add --overwrite")
-    stale = _data_of_older(out) - set(data)
-    # A record never describes another model than the one beside it.
-    cache.origin_path(out).unlink(missing_ok=True)
-    record_path(out).unlink(missing_ok=True)
-    for name in data:
-        (out.parent / name).parent.mkdir(parents=True, exist_ok=True)
-        (staging / name).replace(out.parent / name)
-    (staging / out.name).replace(out)
-    for name in stale:
-        (out.parent / name).unlink(missing_ok=True)
-
-
-def _data_of_older(out: Path) -> set[str]:
-    """Returns the other files of an export that is being replaced, as its record lists and hashes them."""
-    try:
-        return set(_list_beside(load_exported(out)))
-    except BadInputError:
-        return set()
-
-
-def _list_beside(exported: ExportedModel) -> list[str]:
-    """Returns the files that lie beside the model and belong to it: its data and the saved program."""
-    names = [name for name in exported.files if name != exported.model_path.name]
-    return names if exported.program is None else [*names, exported.program]

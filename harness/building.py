@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from modelwright.core.errors import BuildFailedError, ModelwrightError, ToolchainMissingError
+from modelwright.core.errors import BadInputError, BuildFailedError, ModelwrightError, ToolchainMissingError
 from modelwright.core.outputs.fidelity import Fidelity
 from modelwright.core.outputs.tasks.roles import Role, parse_task
-from modelwright.core.records.artifact import Artifact
-from modelwright.core.records.exported import ExportedModel, record_path
+from modelwright.core.records.artifact import MANIFEST, Artifact, open_artifact
+from modelwright.core.records.exported import ExportedModel
 from modelwright.core.records.shapes import require_shapes_fit
 from modelwright.core.samples.materialize import is_random, materialize_samples
 from modelwright.core.samples.sample_set import SampleRef
@@ -103,6 +103,7 @@ def build_targets(
             overwrite=overwrite,
             fresh=fresh,
             progress=tell,
+            review=lambda exported: None if overwrite else _require_no_others(folder, exported),
         )
         exported = export.model
         require_shapes_fit(choices.shapes, exported.signature)
@@ -120,9 +121,46 @@ def build_targets(
             choices=choices,
         )
         built.export = export
+        for sentence in tell_others(folder, exported):
+            tell.finish("build", sentence, ok=False)
     if not built.artifacts:
         raise explain_nothing_built(built)
     return built
+
+
+def _require_no_others(folder: Path, exported: ExportedModel) -> None:
+    """Refuses to put a model beside artifacts of another one: nothing would say any more what they were made from."""
+    others = find_others(folder, exported)
+    if others:
+        sources = sorted({artifact.manifest.source.path for artifact in others.values()})
+        raise BadInputError(
+            f"{folder} holds artifacts of another model than {exported.source.path}: {', '.join(others)}, built from "
+            f"{', '.join(sources)} as it was then",
+            hint="choose another --out, or add --overwrite to replace that model and what is built again",
+        )
+
+
+def tell_others(folder: Path, exported: ExportedModel) -> list[str]:
+    """Returns a sentence about the artifacts in a folder that were made from another model, if there are any."""
+    others = find_others(folder, exported)
+    if not others:
+        return []
+    verb = "is" if len(others) == 1 else "are"
+    return [
+        f"{', '.join(others)} in {folder} {verb} of another model than the one exported now, and left as before: "
+        "remove what is not wanted any more, or build it again"
+    ]
+
+
+def find_others(folder: Path, exported: ExportedModel) -> dict[str, Artifact]:
+    """Returns the artifacts in a folder that were made from another model, by the names of their folders."""
+    others = {}
+    for path in sorted(folder.glob(f"*/{MANIFEST}")):
+        with contextlib.suppress(BadInputError):  # damaged: nothing says what it is of
+            artifact = open_artifact(path.parent)
+            if artifact.manifest.source.onnx_sha256 != exported.sha256:
+                others[path.parent.name] = artifact
+    return others
 
 
 def prepare(
@@ -137,8 +175,12 @@ def prepare(
     overwrite: bool,
     fresh: bool,
     progress: Progress,
+    review: Callable[[ExportedModel], None] = lambda _exported: None,
 ) -> tuple[Export, Evidence]:
-    """Exports a source and prepares the samples that its artifacts are built from and judged by."""
+    """Exports a source and prepares the samples that its artifacts are built from and judged by.
+
+    `review` takes the model before it replaces an earlier one, and may raise.
+    """
     progress.start("export", f"exporting {source}")
     random = is_random(str(samples))
     calibration_path = None
@@ -152,10 +194,11 @@ def prepare(
             source,
             model_path,
             samples=None if calibration_path is None else SampleRef(path=calibration_path),
-            # The record beside it says that the model is ours; another file of that name is the user's.
-            overwrite=overwrite or record_path(model_path).is_file(),
+            overwrite=overwrite,
+            replace_own=True,
             fresh=fresh,
             progress=lambda text: progress.say("export", text),
+            review=review,
         )
     exported = export.model
     if calibration_path is None:

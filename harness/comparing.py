@@ -21,7 +21,7 @@ from modelwright.core.records.shapes import require_shapes_fit
 from modelwright.core.scratch import locked_folder, made_folder, scratch_directory
 from modelwright.core.system_errors import explain_os_error
 from modelwright.exporters.source import parse_source
-from modelwright.harness.building import build_all, explain_nothing_built, prepare
+from modelwright.harness.building import build_all, explain_nothing_built, prepare, tell_others
 from modelwright.harness.preconditions import require_baseline, require_gpu_for
 from modelwright.harness.progress import Progress, Silence
 from modelwright.harness.report import render_html, write_csv
@@ -180,7 +180,7 @@ def compare(
             reused=built.reused,
             measurements=measurements,
             absent=built.absent,
-            warnings=[*exported.notes, *evidence.doubts],
+            warnings=[*exported.notes, *evidence.doubts, *tell_others(folder / "artifacts", exported)],
         )
         measured = len(comparison.measured)
         tell.finish("measure", f"{measured} artifacts measured", ok=measured > 0)

@@ -46,6 +46,7 @@ from modelwright.targets.building.choices import BuildChoices
 from modelwright.targets.building.evidence import Evidence
 from modelwright.targets.building.key import make_key
 from modelwright.targets.building.prove import describe_conditions, prove
+from modelwright.targets.building.replacing import require_own
 from modelwright.targets.contract import BuildRequest, Target
 from modelwright.targets.readiness import Readiness, package_versions
 from modelwright.targets.table import get_target
@@ -117,6 +118,7 @@ def build(
                 f"{directory} exists and was not built from these inputs",
                 hint="choose another --out, or add --overwrite",
             )
+        require_own(directory)
     with staged_directory(directory) as staging, scratch_directory(directory.parent) as scratch:
         started = time.monotonic()
         built = _build_in_staging(target, exported, evidence, machine, choice, staging, scratch, report)

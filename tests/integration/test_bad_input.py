@@ -362,6 +362,48 @@ def test_a_model_of_the_users_own_is_not_overwritten(tmp_path: Path) -> None:
     assert built.reused == {"ort-fp32": True}
 
 
+def test_another_model_is_not_put_under_the_artifacts_of_an_earlier_one(place: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(place / "built", tmp_path / "out")
+    other = models.make_cnn(tmp_path / "other.onnx", opset=18)
+    before = (out / "model" / "model.onnx").read_bytes()
+    asked = ("-s", "samples.npz", "-o", out, "-t", "ort-fp32")
+    refused = run("build", other, *asked, cwd=place)
+    assert refused.returncode == 3
+    assert "holds artifacts of another model than" in refused.stderr
+    assert "ort-fp32, ort-int8" in refused.stderr
+    assert (out / "model" / "model.onnx").read_bytes() == before
+    done = run("build", other, *asked, "--overwrite", cwd=place)  # the cure that the hint names
+    assert done.returncode == 0, done.stderr
+    assert f"ort-int8 in {out} is of another model" in done.stderr
+    hashes = {name: open_artifact(out / name).manifest.source.onnx_sha256 for name in ("ort-fp32", "ort-int8")}
+    assert hashes["ort-fp32"] != hashes["ort-int8"]
+    assert list_hidden(out) == []
+
+
+def test_a_file_of_the_users_in_an_artifacts_folder_is_not_deleted(place: Path, tmp_path: Path) -> None:
+    for folder in ("ort-fp32", "mine"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "ort-fp32" / "notes.txt").write_text("mine")
+    source, samples = place / "cnn.onnx", place / "samples.npz"
+    with pytest.raises(BadInputError, match=r"no build made notes\.txt in it"):
+        build_targets(source, samples=samples, out=tmp_path, targets=["ort-fp32"], overwrite=True)
+    assert (tmp_path / "ort-fp32" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("place_name", ["pipe", "link", "/dev/null"])
+def test_results_go_to_no_device_pipe_or_link(place: Path, tmp_path: Path, place_name: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "victim")
+    out = tmp_path / place_name
+    before = out.lstat()
+    done = run("measure", "built/ort-fp32", "-e", "strict", "--overwrite", "-o", out, cwd=place)
+    assert done.returncode == 3
+    assert "not a file" in done.stderr
+    assert "round" not in done.stderr
+    assert out.lstat().st_ino == before.st_ino
+    assert not (tmp_path / "victim").exists()
+
+
 def test_what_lies_beside_an_artifact_is_not_run(place: Path, tmp_path: Path) -> None:
     """Neither by the command nor by any process that it starts, and those start: measuring, and profiling in there."""
     shutil.copytree(place / "built" / "ort-fp32", tmp_path / "ort-fp32")
