@@ -89,8 +89,9 @@ class FidelityMeter:
             expected = np.asarray(expected)
             meter = self._outputs.get(name)
             if meter is None:
+                free = None if self._tasks is None else self._tasks.find_free_axis(name, reference)
                 meter = self._outputs[name] = OutputMeter(
-                    name, is_float=is_float(expected), sentinel=self._sentinels.get(name)
+                    name, is_float=is_float(expected), sentinel=self._sentinels.get(name), free_axis=free
                 )
             found = candidate.get(name)
             meter.add(expected, None if found is None else np.asarray(found))
@@ -115,7 +116,7 @@ class FidelityMeter:
         agreement = self._agreed / self._rows if self._rows else None
         if task is not None and any(output.is_float for output in outputs):
             agreement = task.kept if task.measure == "agreement" else None
-            reason = None if agreement is not None else f"the outputs are read as {task.task}, not as classes"
+            reason = None if agreement is not None else _explain_no_agreement(task)
         return Fidelity(
             samples=self._samples,
             outputs=outputs,
@@ -139,6 +140,12 @@ def compare_outputs(
     for expected, found in zip(reference, candidate, strict=True):
         meter.add(expected, found, next(known))
     return meter.result()
+
+
+def _explain_no_agreement(task: TaskFidelity) -> str:
+    if task.task in ("classes", "tokens") and task.measure == "overlap":
+        return "every class is decided by itself, so no sample has one answer"
+    return f"the outputs are read as {task.task}, not as classes"
 
 
 def find_scores(outputs: Outputs) -> str | None:

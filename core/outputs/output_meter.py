@@ -64,9 +64,18 @@ class OutputFidelity(Record):
 
 
 class OutputMeter:
-    """Sums over one output; keeps no outputs but the first sample's, to tell whether they ever change."""
+    """Sums over one output; keeps no outputs but the first sample's, to tell whether they ever change.
 
-    def __init__(self, name: str, *, is_float: bool, sentinel: float | None = None) -> None:
+    Args:
+        name: Of the output.
+        is_float: Whether it holds floating-point numbers.
+        sentinel: The value that stands for "masked".
+        free_axis: One along which a candidate may be longer or shorter.
+    """
+
+    def __init__(
+        self, name: str, *, is_float: bool, sentinel: float | None = None, free_axis: int | None = None
+    ) -> None:
         self._name = name
         self._sentinel = sentinel
         self._is_float = is_float
@@ -81,7 +90,7 @@ class OutputMeter:
         self._non_finite = 0
         self._reference_non_finite = 0
         self._mismatch: str | None = None
-        self._lengths = _Lengths()
+        self._lengths = _Lengths(free_axis)
         self._filled_cosine_sum = 0.0
         self._variation: _Variation | None = _Variation() if is_float else None
         self._lone: _LoneValues | None = _LoneValues() if is_float else None
@@ -193,11 +202,15 @@ class OutputMeter:
 
 
 class _Lengths:
-    """Which axes change their length in the reference, and on which ones the candidate's differs from it."""
+    """Which axes change their length in the reference, and on which ones the candidate's differs from it.
 
-    def __init__(self) -> None:
+    Args:
+        free: An axis that is known to change, such as that of detections, though it may not on these samples.
+    """
+
+    def __init__(self, free: int | None = None) -> None:
         self._first: tuple[int, ...] | None = None
-        self._changing: set[int] = set()
+        self._changing = set() if free is None else {free}
         self._differing: set[int] = set()
         self._same_rank = True
 

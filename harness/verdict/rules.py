@@ -30,7 +30,7 @@ MIN_AGREEMENT_WITH_ACCURACY = 0.90
 """With labels, the accuracy decides; but equal accuracy with other answers to a tenth of the samples is luck."""
 
 RELAXED_SEVERITY = 1.5
-"""Half of the way from what nobody would notice to what is broken: taken only as `RELAXED_AGREEMENT` is."""
+"""Half of the way from what nobody would notice to what is broken: taken only together with `RELAXED_AGREEMENT`."""
 MIN_COSINE = 0.999
 
 SIZE_RESOLUTION = 1.02
@@ -125,7 +125,10 @@ def _may_ship(
         broken = row.task is not None and row.task.is_broken
         return row.accuracy is not None and not loses and not differs and not broken
     if row.task is not None:
-        return row.task.severity <= (RELAXED_SEVERITY if relaxed else 1.0)
+        if not relaxed:
+            return row.task.severity <= 1.0
+        agrees = row.agreement is None or row.agreement >= min(RELAXED_AGREEMENT, 1 - one_sample) - EPSILON
+        return row.task.severity <= RELAXED_SEVERITY and agrees
     min_agreement = RELAXED_AGREEMENT if relaxed else MIN_AGREEMENT
     if axis == "agreement":
         return row.agreement is not None and row.agreement >= min(min_agreement, 1 - one_sample) - EPSILON

@@ -29,7 +29,7 @@ MUCH_SMALLER = 1.6
 KEPT_WORDS = {
     "agreement": "agreement with FP32",
     "detections": "FP32's detections kept",
-    "overlap": "overlap with FP32's mask",
+    "overlap": "overlap with what FP32 says yes to",
     "cosine": "cosine with FP32's vectors",
     "R squared": "FP32's variation followed",
 }

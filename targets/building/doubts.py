@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from modelwright.core.outputs.tasks.judge import find_labelled
-from modelwright.core.outputs.tasks.roles import OutputRole, is_number
+from modelwright.core.outputs.tasks.roles import OutputRole
+from modelwright.core.outputs.tasks.signs import is_number
 from modelwright.targets.contract import Array
 
 LEAST_SAMPLES = 8

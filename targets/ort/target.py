@@ -212,5 +212,5 @@ def _search_and_save(
         recipe={**recipe, "formats": scheme.to_dict(), "search": found.describe()},
         requires={"any_instruction_set": needed, "packages": {"onnxruntime": ">=1.22"}},
         versions=package_versions("onnx", "onnxruntime", "numpy"),
-        notes=[*found.notes(), *notes],
+        notes=[*found.notes(), *quantizer.notes(), *notes],
     )

@@ -21,6 +21,7 @@ from modelwright.targets.quantization.statistics import TensorStatistics, collec
 _ALPHAS = (None, 0.7, 0.5, 0.8)
 """In the order of trying: the cheapest first, then what did best on a sentence classifier."""
 _USUAL_ALPHA = 0.7
+_NAMED = 4
 _TRANSFORMER_RANGES = 2
 """Ways to choose ranges that are tried in a transformer, where smoothing matters more."""
 
@@ -104,3 +105,11 @@ class OnnxQuantizer(Quantizer[OnnxCandidate, Any]):
                 self.smoothed, missing, lambda: samples.feeds(CALIBRATION_SAMPLES), self._request.scratch
             )
         return self._statistics
+
+    def notes(self) -> list[str]:
+        """Returns what calibration did not count."""
+        odd = [name for name, seen in self._statistics.items() if seen.left_out]
+        if not odd:
+            return []
+        named = ", ".join(odd[:_NAMED]) + (", ..." if len(odd) > _NAMED else "")
+        return [f"calibration left out values that are NaN or infinite, of {named}"]

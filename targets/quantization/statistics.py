@@ -39,12 +39,14 @@ class TensorStatistics:
         high: Largest value, or 0 if that is larger.
         counts: int64 [bins]: a histogram over [low, high] of a part of the values.
         size: Number of values in one sample.
+        left_out: Values that were NaN or infinite, as of rows that are all masked.
     """
 
     low: float
     high: float
     counts: Array
     size: int = 0
+    left_out: int = 0
 
     def percentile_range(self, share: float) -> tuple[float, float]:
         """Returns the range that leaves out at most `1 - share` of the values, half of it at each end."""
@@ -111,33 +113,50 @@ def collect_statistics(
 ) -> dict[str, TensorStatistics]:
     """Collects range and histogram of activations in two passes over the samples.
 
+    What is NaN or infinite has no place in a range: it is left out, and counted.
+
     Raises:
-        BuildFailedError: A tensor holds NaN or infinity: names it and the node that makes it.
+        BuildFailedError: A tensor holds nothing else: names it and the node that makes it.
     """
     bounds: dict[str, tuple[float, float]] = {}
     sizes: dict[str, int] = {}
+    left_out: dict[str, int] = {}
     for name, values in stream_tensors(model, names, feeds, scratch):
         if values.size:
-            low, high = bounds.get(name, (0.0, 0.0))
-            bounds[name] = float(np.minimum(low, values.min())), float(np.maximum(high, values.max()))
             sizes[name] = max(sizes.get(name, 0), int(values.size))
-    for name, ends in bounds.items():
-        if not np.isfinite(ends).all():
+            finite = _drop_nonfinite(values)
+            left_out[name] = left_out.get(name, 0) + values.size - finite.size
+            if finite.size:
+                low, high = bounds.get(name, (0.0, 0.0))
+                bounds[name] = min(low, float(finite.min())), max(high, float(finite.max()))
+    for name in sizes:
+        if name not in bounds:
             producer = index_graph(model).producers.get(name)
             where = f"node {producer.name} ({producer.op_type})" if producer is not None else "the input"
-            raise BuildFailedError(f"calibration saw NaN or infinity in {name}, made by {where}")
+            raise BuildFailedError(
+                f"calibration saw nothing but NaN or infinity in {name}, made by {where}",
+                hint="give --samples on which the FP32 model computes numbers there",
+            )
     counts = {name: np.zeros(_HISTOGRAM_BINS, np.int64) for name in bounds}
     for name, values in stream_tensors(model, list(bounds), feeds, scratch):
         low, high = bounds[name]
         if high > low and values.size:
             # An odd stride walks through all channels instead of always meeting the same ones.
-            part = values.reshape(-1)[:: max(1, values.size // _HISTOGRAM_VALUES) | 1]
+            part = _drop_nonfinite(values.reshape(-1)[:: max(1, values.size // _HISTOGRAM_VALUES) | 1])
             bins = ((part - low) * (_HISTOGRAM_BINS / (high - low))).astype(np.int64)
             counts[name] += np.bincount(np.minimum(bins, _HISTOGRAM_BINS - 1), minlength=_HISTOGRAM_BINS)
     return {
-        name: TensorStatistics(low=ends[0], high=ends[1], counts=counts[name], size=sizes[name])
+        name: TensorStatistics(
+            low=ends[0], high=ends[1], counts=counts[name], size=sizes[name], left_out=left_out[name]
+        )
         for name, ends in bounds.items()
     }
+
+
+def _drop_nonfinite(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Returns the values that are numbers; the array itself where all are."""
+    finite = np.isfinite(values)
+    return values if finite.all() else values[finite]
 
 
 def collect_channel_maxima(
@@ -147,7 +166,8 @@ def collect_channel_maxima(
     maxima: dict[str, npt.NDArray[np.float32]] = {}
     for name, values in stream_tensors(model, names, feeds, scratch):
         if values.size:
-            largest = np.abs(values.reshape(-1, values.shape[-1])).max(axis=0)
+            rows = values.reshape(-1, values.shape[-1])
+            largest = np.where(np.isfinite(rows), np.abs(rows), 0.0).max(axis=0)
             maxima[name] = np.maximum(maxima[name], largest) if name in maxima else largest
     return maxima
 

@@ -128,7 +128,7 @@ def _finish(
         "rest": {**cast.recipe, **describe_types(found, cast)},
         "checked": seen,
     }
-    notes = [*chosen.notes(), *cast.notes]
+    notes = [*chosen.notes(), *quantizer.notes(), *cast.notes]
     runtime = package_versions("onnxruntime").get("onnxruntime", "0.0")
     if not is_at_least(runtime, _HALF_PAIRS_RUNTIME):
         notes.append(

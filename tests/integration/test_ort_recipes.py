@@ -326,6 +326,44 @@ def test_large_models_take_the_same_numbers_through_files(tmp_path: Path, monkey
     np.testing.assert_allclose(outputs[0], outputs[1], atol=1e-6)
 
 
+def make_masked_rows(low: float) -> Any:
+    """Rows that begin with less than `low` become NaN: a softmax over nothing but -inf, as of masked attention."""
+    nodes = [
+        helper.make_node("Gemm", ["x", "w"], ["h"], "fc1"),
+        helper.make_node("Slice", ["x", "zero", "one", "one"], ["flag"]),
+        helper.make_node("Greater", ["flag", "low"], ["shown"]),
+        helper.make_node("Where", ["shown", "h", "ninf"], ["s"]),
+        helper.make_node("Softmax", ["s"], ["p"]),
+        helper.make_node("Gemm", ["p", "v"], ["y"], "fc2"),
+    ]
+    constants = {
+        "w": rotate(16),
+        "v": rotate(16),
+        "low": np.array([low], np.float32),
+        "ninf": np.array([-np.inf], np.float32),
+        "zero": np.array([0]),
+        "one": np.array([1]),
+    }
+    return make_model(nodes, constants, ("n", 16), ("n", 16))
+
+
+def test_what_is_nan_is_left_out_of_calibration_and_said(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, make_masked_rows(-0.5))
+    seen = smoothing.collect_statistics(load_model(bench.path), ["p"], bench.calibration.feeds, tmp_path)["p"]
+    assert seen.left_out > 0
+    assert seen.left_out % 16 == 0
+    assert 0.0 < seen.high <= 1.0
+    assert seen.counts.sum() + seen.left_out == bench.calibration.count * 16
+    result = bench.build(ort.OrtInt8())
+    assert "calibration left out values that are NaN or infinite, of p" in result.notes
+
+
+def test_a_tensor_without_a_number_is_named(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, make_masked_rows(1e9))
+    with pytest.raises(BuildFailedError, match=r"nothing but NaN or infinity in p, made by node \S* \(Softmax\)"):
+        smoothing.collect_statistics(load_model(bench.path), ["p"], bench.calibration.feeds, tmp_path)
+
+
 def test_streaming_holds_one_group_of_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(tmp_path, make_cnn())
     model = load_model(bench.path)

@@ -13,15 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from modelwright.core.outputs.tasks.checks import Check, as_loss, bound_share
-from modelwright.core.outputs.tasks.roles import OutputRole
-from modelwright.core.outputs.tasks.signs import as_box_rows
+from modelwright.core.outputs.tasks.rows import BOX_SIDES, RowFormat
 from modelwright.core.outputs.tasks.values import format_share
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 
-THRESHOLD = 0.25
-"""What deployed detectors show from: YOLO's `conf` default."""
 SLACK = 0.2
 """A detection within this share of the threshold may be on either side of it."""
 OVERLAP = 0.5
@@ -37,19 +34,24 @@ BEST, AMONG = 10, 30
 """Where FP32 is never sure, its ten best of a sample have to be among the thirty best: a threshold would cut through
 scores that hardly differ."""
 MIN_CLASS_ROWS = 5
-_SETTLING_SAMPLES = 8
-_ROUNDING = 0.01
-"""A class number may be off by this much: who reads it cuts it down to a whole one."""
 _FEW = 50
 
 
 @dataclass(kw_only=True)
 class Detections:
-    """Detections of one sample, best first: boxes float64 [n, 4] as corners, scores [n], classes int64 [n]."""
+    """Detections of one sample, best first.
+
+    Attributes:
+        boxes: float64 [n, 4], as corners.
+        scores: float64 [n].
+        classes: int64 [n].
+        rows: int64 [n]: where they stand in the output.
+    """
 
     boxes: Floats
     scores: Floats
     classes: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int64]
 
 
 @dataclass(kw_only=True)
@@ -99,48 +101,28 @@ class BoxMeter:
     """Matches detections sample by sample.
 
     Args:
-        role: Of the output that holds boxes and scores together.
-        threshold: From which score a row is a detection; None takes 0.25 where FP32 reaches it, else the best rows.
+        name: Of the output that holds the boxes.
+        rows: How its rows are read.
     """
 
-    def __init__(self, role: OutputRole, threshold: float | None = None) -> None:
-        self.role = role
-        self._threshold = threshold
-        self._settled = False
-        self._corners = self._numbered = True
-        self._samples: list[tuple[Floats, Floats]] = []
+    def __init__(self, name: str, rows: RowFormat) -> None:
+        self._name, self._rows = name, rows
         self._tally = _Tally()
 
-    def add(self, expected: Array, found: Array) -> None:
-        """Takes FP32's rows and the candidate's; their numbers may differ."""
-        wanted, have = as_box_rows(np.asarray(expected, np.float64)), as_box_rows(np.asarray(found, np.float64))
-        empty = np.zeros((0, 6))
-        wanted, have = (empty if rows is None else rows for rows in (wanted, have))
-        if self._settled:
-            self._compare(wanted, have)
-            return
-        self._samples.append((wanted, have))
-        if len(self._samples) >= _SETTLING_SAMPLES:
-            self._settle()
+    def add(self, expected: Floats | None, found: Floats | None) -> list[tuple[int, int]]:
+        """Takes FP32's rows and the candidate's, whose numbers may differ, and returns which ones are the same thing.
 
-    def _settle(self) -> None:
-        """Settles threshold and format of the boxes on FP32's first answers, then compares those."""
-        references = [rows for rows, _ in self._samples if len(rows)]
-        self._numbered = holds_class_numbers(references)
-        if self._threshold is None:
-            likely = sum(int((read_scores(rows, self._numbered)[0] >= THRESHOLD).sum()) for rows in references)
-            self._threshold = THRESHOLD if likely >= len(self._samples) or not references else None
-        sides = np.concatenate([rows[:, :4] for rows in references]) if references else np.zeros((0, 4))
-        sides = sides[np.isfinite(sides).all(axis=1)]
-        ordered = (sides[:, 2] >= sides[:, 0]) & (sides[:, 3] >= sides[:, 1])
-        self._corners = not len(sides) or bool(np.mean(ordered) > 0.98)
-        self._settled = True
-        samples, self._samples = self._samples, []
-        for wanted, have in samples:
-            self._compare(wanted, have)
+        Args:
+            expected: float64 [rows, columns]; see `join_rows`. None for none.
+            found: Likewise; of other columns is like none.
+        """
+        wanted = np.zeros((0, BOX_SIDES)) if expected is None else expected
+        fits = found is not None and found.shape[1] == wanted.shape[1]
+        return self._compare(wanted, found if found is not None and fits else wanted[:0])
 
-    def _compare(self, wanted: Floats, have: Floats) -> None:
-        low = -np.inf if self._threshold is None else self._threshold * (1 - SLACK)
+    def _compare(self, wanted: Floats, have: Floats) -> list[tuple[int, int]]:
+        threshold = self._rows.threshold
+        low = -np.inf if threshold is None else threshold * (1 - SLACK)
         reference, candidate = (self._read(rows, low) for rows in (wanted, have))
         shown, given = (self._find_shown(found) for found in (reference, candidate))
         pairs = match(reference, candidate)
@@ -160,30 +142,26 @@ class BoxMeter:
             distance = float(np.abs(one - other).mean())
             tally.sides_px.append(distance)
             tally.moved.append(distance / size)
+        return [(int(reference.rows[first]), int(candidate.rows[second])) for first, second in pairs]
 
     def _find_shown(self, found: Detections) -> int:
         """Returns how many of the detections, best first, have to have a counterpart."""
-        if self._threshold is None:
+        if self._rows.threshold is None:
             return min(BEST, len(found.scores))
-        return int(np.count_nonzero(found.scores >= self._threshold * (1 + SLACK)))
+        return int(np.count_nonzero(found.scores >= self._rows.threshold * (1 + SLACK)))
 
     def _read(self, rows: Floats, least: float) -> Detections:
         """Returns the detections above a score, those of the same thing collapsed into the best."""
-        if not len(rows):
-            return Detections(boxes=np.zeros((0, 4)), scores=np.zeros(0), classes=np.zeros(0, np.int64))
-        scores, classes = read_scores(rows, self._numbered)
-        sides = rows[:, :4]
+        scores, classes = self._rows.read(rows)
+        sides = rows[:, :BOX_SIDES]
         good = np.isfinite(sides).all(axis=1) & np.isfinite(scores) & (scores >= least)
         order = np.flatnonzero(good)[np.argsort(-scores[good], kind="stable")][: 4 * MOST_DETECTIONS]
-        boxes = sides[order] if self._corners else _to_corners(sides[order])
-        found = suppress(Detections(boxes=boxes, scores=scores[order], classes=classes[order]))
-        most = AMONG if self._threshold is None else MOST_DETECTIONS
-        return Detections(boxes=found.boxes[:most], scores=found.scores[:most], classes=found.classes[:most])
+        boxes = sides[order] if self._rows.corners else _to_corners(sides[order])
+        found = suppress(Detections(boxes=boxes, scores=scores[order], classes=classes[order], rows=order))
+        return take(found, np.arange(len(found.rows))[: AMONG if self._rows.threshold is None else MOST_DETECTIONS])
 
     def result(self) -> BoxFidelity | None:
         """Returns what was matched; None where FP32 detects nothing."""
-        if not self._settled:
-            self._settle()
         tally = self._tally
         if not tally.expected and not tally.found:
             return None
@@ -194,7 +172,7 @@ class BoxMeter:
             rows, lost = counted[worst]
         return BoxFidelity(
             detections=tally.expected,
-            threshold=self._threshold,
+            threshold=self._rows.threshold,
             lost=tally.lost,
             found=tally.found,
             box_error=float(np.mean(tally.moved)) if tally.moved else 0.0,
@@ -209,7 +187,7 @@ class BoxMeter:
         seen = self.result()
         if seen is None:
             return []
-        name, count = self.role.name, max(seen.detections, 1)
+        name, count = self._name, max(seen.detections, 1)
         at = f"among the {BEST} best of a sample" if seen.threshold is None else f"at a score of {seen.threshold:.2g}"
         checks = [
             Check(
@@ -257,30 +235,6 @@ def _rate(part: int, count: int) -> float:
     return as_loss(bound_share(min(part, count), count, upper=False) if count < _FEW else part / count)
 
 
-def read_scores(rows: Floats, numbered: bool) -> tuple[Floats, npt.NDArray[np.int64]]:
-    """Returns each row's best score and its class: of one score and a class number, or of one score a class.
-
-    Args:
-        rows: float64 [n, columns]; the first four are sides.
-        numbered: From `holds_class_numbers`, of FP32's rows: a candidate's 1.97 is read as its users read it.
-    """
-    rest = rows[:, 4:]
-    if rest.shape[1] == 0:
-        return np.ones(len(rows)), np.zeros(len(rows), np.int64)
-    if rest.shape[1] >= 2 and numbered:
-        return rest[:, 0], np.floor(np.nan_to_num(rest[:, 1], posinf=-1.0, neginf=-1.0) + _ROUNDING).astype(np.int64)
-    if rest.shape[1] == 1:
-        return rest[:, 0], np.zeros(len(rows), np.int64)
-    return rest.max(axis=1), np.argmax(rest, axis=1).astype(np.int64)
-
-
-def holds_class_numbers(references: list[Floats]) -> bool:
-    """Whether the column after the first score holds whole numbers: classes, not their scores."""
-    column = np.concatenate([rows[:, 5] for rows in references if rows.shape[1] > 5] or [np.zeros(0)])
-    finite = column[np.isfinite(column)]
-    return bool(finite.size) and bool(np.all(finite == np.round(finite))) and float(finite.max(initial=0.0)) >= 1.0
-
-
 def _to_corners(sides: Floats) -> Floats:
     """Turns centre, width and height into corners."""
     half = sides[:, 2:] / 2
@@ -309,7 +263,14 @@ def suppress(found: Detections) -> Detections:
                 gone |= overlapping[index] & (np.arange(len(left)) > index)
         kept.extend(left[~gone].tolist())
     order = sorted(kept)[:MOST_DETECTIONS]
-    return Detections(boxes=found.boxes[order], scores=found.scores[order], classes=found.classes[order])
+    return take(found, np.array(order, np.int64))
+
+
+def take(found: Detections, order: npt.NDArray[np.int64]) -> Detections:
+    """Returns some of the detections."""
+    return Detections(
+        boxes=found.boxes[order], scores=found.scores[order], classes=found.classes[order], rows=found.rows[order]
+    )
 
 
 def match(reference: Detections, candidate: Detections) -> list[tuple[int, int]]:

@@ -227,7 +227,7 @@ class ClassMeter:
                     text=f"agreement beyond chance (Cohen's kappa) is {seen.kappa:.3f}",
                 )
             )
-        checks.extend(_check_recall(self.role, self._expected, self._hits))
+        checks.extend(check_recall(self.role, self._expected, self._hits))
         if self._labelled:
             checks.append(self._check_accuracy())
         return checks
@@ -277,10 +277,12 @@ class EqualMeter:
             return []
         differing = self._count - self._equal
         text = f"{differing} of {self._count} answers are others than FP32's"
-        value = bound_share(differing, self._count, upper=False)
+        # Few may be chance; several are not.
+        sure = bound_share(differing, self._count, upper=False)
+        value = differing / self._count if differing >= MIN_CLASS_ROWS else sure
         good, broken = MASK_FLIPS if self.role.role == "mask" else FLIPS
         flips = Check(output=self.role.name, measure="flips", value=value, good=good, broken=broken, text=text)
-        return [flips, *_check_recall(self.role, self._expected, self._hits)]
+        return [flips, *check_recall(self.role, self._expected, self._hits)]
 
 
 def find_worst_class(expected: npt.NDArray[np.int64], hits: npt.NDArray[np.int64]) -> int | None:
@@ -291,7 +293,14 @@ def find_worst_class(expected: npt.NDArray[np.int64], hits: npt.NDArray[np.int64
     return int(min(counted, key=lambda name: bound_share(int(hits[name]), int(expected[name]), upper=True)))
 
 
-def _check_recall(role: OutputRole, expected: npt.NDArray[np.int64], hits: npt.NDArray[np.int64]) -> list[Check]:
+def check_recall(role: OutputRole, expected: npt.NDArray[np.int64], hits: npt.NDArray[np.int64]) -> list[Check]:
+    """Returns the finding about the class that loses most; none where no class has enough rows.
+
+    Args:
+        role: Of the output.
+        expected: Rows in which FP32 finds each class.
+        hits: Those in which the candidate finds it too.
+    """
     worst = find_worst_class(expected, hits)
     if worst is None:
         return []

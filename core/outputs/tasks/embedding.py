@@ -48,12 +48,13 @@ class EmbeddingMeter:
         self._found: list[Array] = []
 
     def add(self, expected: Array, found: Array) -> None:
-        """Takes FP32's vectors [..., width] and the candidate's."""
+        """Takes FP32's vectors [..., width] and the candidate's; those that FP32 leaves NaN are skipped."""
         wanted = np.asarray(expected, np.float32).reshape(-1, np.shape(expected)[-1])
         have = np.asarray(found, np.float32).reshape(wanted.shape)
+        sound = ~np.isnan(wanted).any(axis=1)
         if len(self._expected) < _MOST_VECTORS:
-            self._expected.extend(wanted)
-            self._found.extend(have)
+            self._expected.extend(wanted[sound])
+            self._found.extend(have[sound])
 
     def result(self) -> EmbeddingFidelity | None:
         """Returns what was seen; None without a vector."""

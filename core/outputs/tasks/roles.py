@@ -11,22 +11,27 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from modelwright.core.errors import UsageError
+from modelwright.core.outputs.tasks.rows import RowFormat, are_turned, as_box_rows, find_rows, looks_like_boxes
 from modelwright.core.outputs.tasks.signs import (
-    are_ranked,
+    are_alike,
+    are_decisions,
     are_shares,
-    as_box_rows,
     drop_odd,
     find_axis,
     find_sentinel,
     has_unit_rows,
+    has_varying_top,
+    is_number,
     is_probability,
     is_signal,
     is_within_one,
-    looks_like_boxes,
+    lies_in_a_plane,
+    mostly_tops_at_an_end,
     moves_in_a_plane,
     spread_indices,
 )
@@ -45,6 +50,10 @@ LOOKED_AT = 64
 """Samples that settle the roles: enough to see what varies."""
 _EMBEDDING_WIDTH = 32
 """Embeddings are 32 wide or wider; an unnamed narrower vector is not taken for one."""
+_VECTOR_STEP = 32
+"""Widths that are multiples of it are mostly those of vectors; hardly ever a number of classes."""
+_VOCABULARY = 16384
+"""Wider than the hidden states of any model that runs outside a data centre."""
 
 _CLASS_NAME = re.compile(r"logit|prob|softmax|class(?!_?token)|categor|\bcls\b|_cls$|^cls_|pred_label", re.IGNORECASE)
 _EMBEDDING_NAME = re.compile(r"embed|feature|descriptor|latent|pooler|hidden|fingerprint", re.IGNORECASE)
@@ -68,7 +77,8 @@ class OutputRole(Record):
         is_probability: Whether all values lie within 0 and 1 and use that range: one unit, in which a hundredth is
             little.
         sentinel: A value that stands for "masked" and is no number of the model's, such as -1e9; None without one.
-        by_rank: Whether rows stand where their score puts them: then row 5 is another thing when two scores tie.
+        independent: Whether every class is decided by itself, as after a sigmoid; else one of them is chosen.
+        rows: How the rows of boxes are read; None where the output is none, or nothing says how sure a box is.
     """
 
     name: str
@@ -77,7 +87,8 @@ class OutputRole(Record):
     axis: Count | None
     is_probability: bool = False
     sentinel: Number | None = None
-    by_rank: bool = False
+    independent: bool = False
+    rows: RowFormat | None = None
 
 
 def parse_task(text: str) -> dict[str, Role]:
@@ -121,20 +132,36 @@ def find_roles(
     if unknown:
         raise UsageError(f"--task: there is no output {unknown[0]!r}", hint=f"outputs: {', '.join(names)}")
     roles = {}
-    scored = _find_scored(shown[0]) if shown else set()
+    # Of detections some samples have none: the one with most of them says most.
+    fullest = max(shown, key=lambda outputs: sum(map(np.size, outputs.values())), default={})
+    scored = _find_scored(fullest)
     for name in names:
         values = [np.asarray(outputs[name], np.float64) for outputs in shown if is_number(np.asarray(outputs[name]))]
         if len(values) == len(shown):
             roles[name] = _find_role(name, values, given.get(name, given.get("")), labelled, name in scored)
+    for name, role in list(roles.items()):
+        if role.role == "boxes":
+            roles |= _settle_rows(role, find_rows(name, shown), roles, shown[0])
     answers = {} if any(role.role == "boxes" for role in roles.values()) else _find_answers(shown, alone=not roles)
     return {name: (roles | answers)[name] for name in names if name in roles or name in answers}
 
 
-def _find_scored(first: Outputs) -> set[str]:
+def _settle_rows(
+    boxes: OutputRole, rows: RowFormat | None, roles: Mapping[str, OutputRole], first: Outputs
+) -> dict[str, OutputRole]:
+    """Returns the roles of boxes and of what stands beside them: its rows are no channels."""
+    settled = {boxes.name: msgspec.structs.replace(boxes, rows=rows)}
+    for name in () if rows is None else rows.followers:
+        if name in roles and rows is not None and roles[name].axis == rows.find_axis(first):
+            settled[name] = msgspec.structs.replace(roles[name], axis=None)
+    return settled
+
+
+def _find_scored(outputs: Outputs) -> set[str]:
     """Returns the outputs beside which another gives a probability for each of their rows."""
-    counts = {name: _count_rows(np.asarray(value)) for name, value in first.items()}
+    counts = {name: _count_rows(np.asarray(value)) for name, value in outputs.items()}
     likely = {
-        name for name, value in first.items() if is_number(np.asarray(value)) and is_within_one(np.asarray(value))
+        name for name, value in outputs.items() if is_number(np.asarray(value)) and is_within_one(np.asarray(value))
     }
     return {name for name, rows in counts.items() if any(counts[other] == rows for other in likely - {name})}
 
@@ -163,11 +190,6 @@ def _find_answers(shown: Sequence[Outputs], *, alone: bool) -> dict[str, OutputR
     return found
 
 
-def is_number(array: Array) -> bool:
-    """Whether an array holds floating-point numbers, bfloat16 included."""
-    return array.dtype.kind == "f" or array.dtype.name == "bfloat16"
-
-
 def _find_role(name: str, values: list[Floats], given: Role | None, labelled: bool, scored: bool) -> OutputRole:
     sentinel = find_sentinel(values)
     clean = [drop_odd(value, sentinel) for value in values]
@@ -176,7 +198,7 @@ def _find_role(name: str, values: list[Floats], given: Role | None, labelled: bo
     likely = is_probability(clean)
     if given is not None:
         role, why = given, "--task"
-        if role in ("classes", "tokens", "mask") and values[0].size <= 1 and role != "mask":
+        if role in ("classes", "tokens") and values[0].size <= 1 and not likely:
             role, why = "regression", "--task, but it is one value"
     else:
         role, why = _guess(name, clean, axis, labelled, scored)
@@ -184,15 +206,29 @@ def _find_role(name: str, values: list[Floats], given: Role | None, labelled: bo
         axis = len(shape) - 1
     if role in ("regression", "other") and len(shape) == 2 and shape[1] >= _EMBEDDING_WIDTH and is_signal(clean):
         axis = None  # positions in time are no channels: each means the same
-    by_rank = False
     if role == "boxes":
-        rows = as_box_rows(values[0])
-        by_rank = are_ranked(clean)
+        rows = as_box_rows(values[0], turned=are_turned(values))
         # The columns: sides, scores. Of an output that cannot be read as rows, the axis that was found stays.
-        axis = axis if rows is None else len(shape) - (1 if rows.shape[1] == shape[-1] else 2)
+        axis = axis if rows is None else len(shape) - (2 if are_turned(values) else 1)
     return OutputRole(
-        name=name, role=role, why=why, axis=axis, is_probability=likely, sentinel=sentinel, by_rank=by_rank
+        name=name,
+        role=role,
+        why=why,
+        axis=axis,
+        is_probability=likely,
+        sentinel=sentinel,
+        independent=_is_independent(role, clean, axis, likely, labelled),
     )
+
+
+def _is_independent(role: Role, clean: list[Floats], axis: int | None, likely: bool, labelled: bool) -> bool:
+    """Whether classes are decided each by itself: probabilities that are no shares of a whole, or of one class."""
+    if role not in ("classes", "tokens", "mask"):
+        return False
+    if axis is None or clean[0].shape[axis] == 1:
+        return True
+    one_answer = labelled and role == "classes"
+    return likely and not one_answer and not are_shares(clean, axis)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,11 +248,36 @@ class _Seen:
         """What an output of class scores is, by its rank."""
         return "mask" if self.rank >= 4 else "tokens" if self.rank == 3 else "classes"
 
+    @property
+    def is_lone(self) -> bool:
+        """Whether there never is more than one value."""
+        return max(value.size for value in self.clean) <= 1
+
+    @property
+    def decides(self) -> bool:
+        """Whether its values are decisions, each by itself."""
+        named = _REGRESSION_NAME.search(self.name)
+        return self.rank <= 4 and not named and is_probability(self.clean) and are_decisions(self.clean)
+
+    @property
+    def looks_chosen(self) -> bool:
+        """Whether its values move as trained logits do: normalized features do so too, to the last bit."""
+        if not moves_in_a_plane(self.clean, self.axis):
+            return False
+        doubtful = self.rank == 2 and self.width >= _EMBEDDING_WIDTH
+        doubtful &= self.width % _VECTOR_STEP == 0 or lies_in_a_plane(self.clean)
+        return not doubtful or has_varying_top(self.clean)
+
+    @property
+    def looks_like_a_vector(self) -> bool:
+        """Whether its width is a usual one of vectors, or its channels are alike; units of their own are not."""
+        return self.width % _VECTOR_STEP == 0 or are_alike(self.clean)
+
 
 _Sign = tuple[str, Callable[[_Seen], Role | None]]
 
 _SIGNS: tuple[_Sign, ...] = (
-    ("one value a sample", lambda s: "regression" if s.clean[0].size <= 1 else None),
+    ("one value a sample", lambda s: "regression" if s.is_lone and not s.decides else None),
     ("the samples are labelled", lambda s: "classes" if s.rank == 2 and s.labelled else None),
     (
         "rows of coordinates and scores",
@@ -227,6 +288,7 @@ _SIGNS: tuple[_Sign, ...] = (
         lambda s: s.chosen if are_shares(s.clean, s.axis) else None,
     ),
     ("its name", lambda s: _find_named(s)),
+    ("its values are next to 0 or 1, each by itself", lambda s: s.chosen if s.decides else None),
     ("its rows have length 1", lambda s: "embedding" if s.rank == 2 and has_unit_rows(s.clean) else None),
     (
         "one probability a pixel",
@@ -234,15 +296,20 @@ _SIGNS: tuple[_Sign, ...] = (
     ),
     (
         "the sum over its channels hardly moves, as of trained logits",
-        lambda s: s.chosen if s.rank in (2, 4) and s.width >= 2 and moves_in_a_plane(s.clean, s.axis) else None,
+        lambda s: s.chosen if s.rank in (2, 4) and s.width >= 2 and s.looks_chosen else None,
     ),
+    (
+        "the sum over its channels hardly moves, and most positions name the first or last: nothing",
+        lambda s: "tokens" if s.rank == 3 and mostly_tops_at_an_end(s.clean, s.axis) and s.looks_chosen else None,
+    ),
+    ("as many channels as a vocabulary has", lambda s: "tokens" if s.rank == 3 and s.width >= _VOCABULARY else None),
     (
         "a long vector whose neighbours move together",
         lambda s: "other" if s.rank == 2 and s.width >= _EMBEDDING_WIDTH and is_signal(s.clean) else None,
     ),
     (
         "a long vector without a sign of classes",
-        lambda s: "embedding" if s.rank == 2 and s.width >= _EMBEDDING_WIDTH and s.width % 32 == 0 else None,
+        lambda s: "embedding" if s.rank == 2 and s.width >= _EMBEDDING_WIDTH and s.looks_like_a_vector else None,
     ),
     ("a few values without a sign of classes", lambda s: "regression" if s.rank == 2 else None),
 )

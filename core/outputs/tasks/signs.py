@@ -5,7 +5,6 @@ All take one array a sample, each [1, ...] as the model gave it; `clean` ones ho
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
@@ -28,14 +27,28 @@ _MOST_ELONGATED = 4
 """Images are up to this many times as long as they are wide; a table of rows is longer."""
 _SIGNAL_CORRELATION = 0.5
 """Neighbours in a waveform or a spectrum move together; the features of an embedding stand in no order."""
-BOX_SIDES = 4
-_WIDEST_PLAIN_BOX = 7
-"""Sides, score, class and an index: what detectors that suppress by themselves give, in as few rows as they find."""
-_LEAST_PIXELS = 4.0
-"""Sides that differ by more are pixels; shares of the image lie within 0 and 1."""
-_MOST_BOX_COLUMNS = 512
+_DECIDED = 0.12
+"""Mean distance from 0 or 1, whichever is nearer, up to which numbers within them are decisions; evenly spread ones are
+0.25 away."""
+_FEWEST_ROWS = 8
+_MOST_ONE_ANSWER = 0.9
 
-_BOX_NAME = re.compile(r"bbox|box|\bdets?\b|detection", re.IGNORECASE)
+
+def is_number(array: Array) -> bool:
+    """Whether an array holds floating-point numbers, bfloat16 included."""
+    return array.dtype.kind == "f" or array.dtype.name == "bfloat16"
+
+
+def as_sigmoid(logits: Floats) -> Floats:
+    """Returns the probabilities of logits that are decided each by itself."""
+    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(logits, -500.0, 500.0))))
+
+
+def as_softmax(logits: Floats) -> Floats:
+    """Returns the probabilities of logits of which one is chosen, along the last axis."""
+    with np.errstate(invalid="ignore"):
+        powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
 
 def spread_indices(count: int, most: int) -> list[int]:
@@ -196,6 +209,13 @@ def is_signal(clean: list[Floats]) -> bool:
     return energy > 0.0 and together > _SIGNAL_CORRELATION * energy
 
 
+def are_decisions(clean: list[Floats]) -> bool:
+    """Whether probabilities mostly lie next to 0 or 1, as after a sigmoid: each says yes or no by itself."""
+    near = np.concatenate([np.minimum(value, 1.0 - value).ravel() for value in clean])
+    near = near[np.isfinite(near)]
+    return bool(near.size) and float(near.mean()) < _DECIDED
+
+
 def has_unit_rows(clean: list[Floats]) -> bool:
     """Whether every row is a vector of length 1, as vectors that are compared by cosine mostly are."""
     lengths = np.concatenate([np.linalg.norm(value.reshape(-1, value.shape[-1]), axis=1) for value in clean])
@@ -204,7 +224,7 @@ def has_unit_rows(clean: list[Floats]) -> bool:
 
 def moves_in_a_plane(clean: list[Floats], axis: int | None) -> bool:
     """Whether the sum over the channels varies far less than independent channels would make it."""
-    if axis is None or len(clean) < 8:
+    if axis is None or len(clean) < _FEWEST_ROWS:
         return False
     rows = np.concatenate([np.moveaxis(v, axis, -1).reshape(-1, v.shape[axis]) for v in clean])
     rows = rows[np.isfinite(rows).all(axis=1)]
@@ -212,62 +232,44 @@ def moves_in_a_plane(clean: list[Floats], axis: int | None) -> bool:
     return apart > 0.0 and float(rows.sum(axis=1).var()) < _SUM_SHARE * apart
 
 
-def looks_like_boxes(name: str, clean: list[Floats], *, scored: bool = False) -> bool:
-    """Whether an output is [1, rows, columns] (or [1, columns, rows]) of four sides, scores and perhaps a class.
+def lies_in_a_plane(clean: list[Floats]) -> bool:
+    """Whether [1, width] sum to one number up to rounding, as after a normalization: training never gets that far."""
+    rows = np.concatenate([value.reshape(-1, value.shape[-1]) for value in clean])
+    rows = rows[np.isfinite(rows).all(axis=1)]
+    return bool(len(rows)) and float(rows.sum(axis=1).std()) < 1e-4 * float(np.abs(rows).sum(axis=1).mean())
 
-    Args:
-        name: Of the output.
-        clean: Its values.
-        scored: Whether another output gives a probability for each row.
+
+def has_varying_top(clean: list[Floats]) -> bool:
+    """Whether in most of [1, width] one value stands out, now this one and now that: a class, no feature.
+
+    The largest of n numbers of a bell curve lies less than sqrt(2 ln n) deviations above their mean.
     """
-    found = [rows for value in clean if (rows := as_box_rows(value)) is not None]
-    if not found or len({rows.shape[1] for rows in found}) > 1:
+    rows = np.concatenate([value.reshape(-1, value.shape[-1]) for value in clean])
+    rows = rows[np.isfinite(rows).all(axis=1)]
+    if len(rows) < _FEWEST_ROWS or rows.shape[1] < 2:
         return False
-    rows = np.concatenate(found)
-    sides, scores = rows[:, :BOX_SIDES], rows[:, BOX_SIDES:]
-    sides = sides[np.isfinite(sides).all(axis=1)]
-    if not len(sides):
+    rows = rows - rows.mean(axis=0)
+    tops = np.argmax(rows, axis=1)
+    usual = np.bincount(tops).max() / len(rows)
+    heights = (rows.max(axis=1) - rows.mean(axis=1)) / np.maximum(rows.std(axis=1), 1e-30)
+    return bool(usual < _MOST_ONE_ANSWER and np.median(heights) > np.sqrt(2 * np.log(rows.shape[1])))
+
+
+def mostly_tops_at_an_end(clean: list[Floats], axis: int | None) -> bool:
+    """Whether the first or the last channel is the largest at most positions, not at all: the blank of a CTC head."""
+    if axis is None or clean[0].shape[axis] < 3:
         return False
-    corners = float(np.mean((sides[:, 2] >= sides[:, 0]) & (sides[:, 3] >= sides[:, 1])))
-    positive = float(np.mean((sides[:, 2:] >= 0).all(axis=1)))
-    if _BOX_NAME.search(name):
-        return max(corners, positive) > 0.9
-    in_pixels = float(sides.max() - sides.min()) > _LEAST_PIXELS
-    if not scores.shape[1]:
-        several = max(len(rows) for rows in found) > 1
-        return scored and several and (corners > 0.98 or (in_pixels and positive > 0.98) or _lie_inside(sides))
-    inside = np.nan_to_num(scores[:, 0])
-    if inside.min() < 0.0 or inside.max() > 1.0:
+    tops = np.concatenate([np.argmax(np.nan_to_num(value, nan=-np.inf), axis=axis).ravel() for value in clean])
+    ends = [float(np.mean(tops == end)) for end in (0, clean[0].shape[axis] - 1)]
+    return 0.3 < max(ends) < 0.999
+
+
+def are_alike(clean: list[Floats]) -> bool:
+    """Whether the channels of [1, width] have about one level and spread, as features have: no units of their own."""
+    rows = np.concatenate([value.reshape(-1, value.shape[-1]) for value in clean])
+    rows = rows[np.isfinite(rows).all(axis=1)]
+    if len(rows) < _FEWEST_ROWS:
         return False
-    if in_pixels:
-        return max(corners, positive) > 0.98
-    # Shares of the image: told from other numbers within 0 and 1 by scores that are mostly next to nothing.
-    rare = float(np.median(scores[:, 0])) < 0.1 < inside.max()
-    return rare and len(rows) > len(found) and (corners > 0.98 or _lie_inside(sides))
-
-
-def _lie_inside(sides: Floats) -> bool:
-    """Whether centre, width and height, as shares of an image, make boxes within it, here and there."""
-    half = sides[:, 2:] / 2
-    low, high = sides[:, :2] - half, sides[:, :2] + half
-    inside = (half > 0.0).all(axis=1) & (low > -0.05).all(axis=1) & (high < 1.05).all(axis=1)
-    return bool(np.mean(inside) > 0.98) and float(sides[:, :2].std()) > 0.1
-
-
-def are_ranked(clean: list[Floats]) -> bool:
-    """Whether rows come in the order of their scores, or as many as there are: not one for each place in the image."""
-    found = [rows for value in clean if (rows := as_box_rows(value)) is not None]
-    if len({rows.shape for rows in found}) > 1:
-        return True
-    scored = [rows[:, BOX_SIDES] for rows in found if rows.shape[1] > BOX_SIDES and len(rows) > 1]
-    return bool(scored) and all(bool(np.all(np.diff(np.nan_to_num(scores)) <= 1e-6)) for scores in scored)
-
-
-def as_box_rows(value: Array) -> Array | None:
-    """Returns [rows, columns] of an output of boxes, turned where the columns come first; None where it is none."""
-    squeezed = value.reshape(value.shape[1:]) if value.ndim == 3 and value.shape[0] == 1 else value
-    if squeezed.ndim != 2:
-        return None
-    if squeezed.shape[0] < squeezed.shape[1] and squeezed.shape[1] > _WIDEST_PLAIN_BOX:
-        squeezed = squeezed.T
-    return squeezed if BOX_SIDES <= squeezed.shape[1] <= _MOST_BOX_COLUMNS else None
+    spreads = rows.std(axis=0)
+    within, between = float(np.mean(spreads**2)), float(rows.mean(axis=0).var())
+    return within > 0.0 and between < 2 * within and float(np.median(spreads)) > 0.3 * float(spreads.max())

@@ -15,7 +15,9 @@ import numpy.typing as npt
 
 from modelwright.core.outputs.tasks.checks import Z_ONE_SIDED, Check, as_loss
 from modelwright.core.outputs.tasks.roles import OutputRole
-from modelwright.core.outputs.tasks.signs import BOX_SIDES, is_sentinel
+from modelwright.core.outputs.tasks.rows import BOX_SIDES
+from modelwright.core.outputs.tasks.saturation import Saturation, SaturationMeter
+from modelwright.core.outputs.tasks.signs import is_sentinel
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -40,6 +42,11 @@ head hardly move: how far the boxes that are detections moved is looked at after
 SCALE_LIMITS = (0.05, 0.2)
 """How much steeper or flatter than FP32's an output runs: good, broken. Noise averages out for who uses many values; a
 scale does not, and every metre or decibel is wrong by it. Where to call it broken is arbitrary between 10 and 30 %."""
+RANGE_LIMITS = (0.1, 0.3)
+"""How much of the way to FP32's end is missing where a channel stops short of it: good, broken. The largest are wrong
+by that much, always in one direction, however few they are."""
+CHOSEN_RANGE_LIMITS = (0.1, 1.0)
+"""The same where answers are chosen from the numbers: a stop that changes none is worth knowing, and no more."""
 PLACE_LIMITS = (0.1, 1.0)
 """Noise of one slice along another axis: good, broken. Of many slices one is noisy by chance, so more is let pass."""
 _SAMPLED_VALUES = 2**16
@@ -72,7 +79,8 @@ class ChannelNoise:
         pooled: Of all channels together, each in its own unit.
         slope: How much each channel moves with FP32's: 1 is alike, 1.3 is 30 % too much. NaN where FP32's is constant.
         off_scale: How far the slope is surely off 1: what noise may have done by chance is taken off.
-        unlike: Values that are masked, NaN or infinite in one and not in the other.
+        saturation: The channel that stops shortest of FP32's end; None where none does.
+        unlike: Values that are masked, NaN or infinite in one and not in the other, but where FP32 is NaN.
         count: Values compared.
     """
 
@@ -84,6 +92,7 @@ class ChannelNoise:
     pooled: float
     slope: Floats
     off_scale: Floats
+    saturation: Saturation | None
     unlike: int
     count: int
 
@@ -100,6 +109,7 @@ class ValueMeter:
         self._shape: tuple[int, ...] | None = None
         self._fixed: _ElementSums | None = None
         self._channels: _ChannelSums | None = None
+        self._ends: SaturationMeter | None = None
         self._unlike = 0
         self._values = 0
         self._pairs: list[tuple[Floats, Floats]] = []
@@ -110,8 +120,8 @@ class ValueMeter:
         wanted, have = np.asarray(expected, np.float64), np.asarray(found, np.float64)
         odd = ~np.isfinite(wanted) | is_sentinel(wanted, self.role.sentinel)
         broken = ~np.isfinite(have) | is_sentinel(have, self.role.sentinel)
-        same = odd & broken & (np.isnan(wanted) == np.isnan(have))
-        same &= np.isnan(wanted) | (np.sign(wanted) == np.sign(have))
+        # FP32's NaN is no answer, so nothing is asked there; a mask is one.
+        same = np.isnan(wanted) | (odd & broken & ~np.isnan(have) & (np.sign(wanted) == np.sign(have)))
         self._unlike += int(np.count_nonzero((odd | broken) & ~same))
         self._values += wanted.size
         usable = ~odd & ~broken
@@ -124,9 +134,11 @@ class ValueMeter:
             size = max(1, wanted.size)
             generator = np.random.default_rng(0)
             self._picked = np.sort(generator.choice(size, min(wanted.size, _SAMPLED_VALUES // 16), replace=False))
-        if self._channels is None:
-            self._channels = _ChannelSums()
-        self._channels.add(*(self._by_channel(value) for value in (usable, reference, error)))
+        by_channel = [self._by_channel(value) for value in (usable, reference, error)]
+        if self._channels is None or self._ends is None:
+            self._channels, self._ends = _ChannelSums(), SaturationMeter(len(by_channel[0]))
+        self._channels.add(*by_channel)
+        self._ends.add(*by_channel)
         if self._fixed is not None:
             if wanted.shape == self._shape:
                 self._fixed.add(usable, reference, error)
@@ -176,6 +188,7 @@ class ValueMeter:
             pooled=pooled,
             slope=1.0 + excess,
             off_scale=np.nan_to_num(np.maximum(np.abs(excess) - Z_ONE_SIDED * chance, 0.0)),
+            saturation=None if self._ends is None else self._ends.result(np.asarray(spread > floor)),
             unlike=self._unlike,
             count=self._values,
         )
@@ -225,8 +238,8 @@ class ValueMeter:
             one_unit[:] = True
         elif self.role.role == "boxes":
             # Of rows of boxes: the columns that are scores. Sides in pixels are units of their own.
-            one_unit = (sums.low >= -1e-6) & (sums.high <= 1 + 1e-6)
-            one_unit[:BOX_SIDES] = False
+            scores = 0 if self.role.rows is None else self.role.rows.scores
+            one_unit[BOX_SIDES : BOX_SIDES + scores] = True
             usual_side = float((sums.spread / np.maximum(count, 1))[:BOX_SIDES].max(initial=0.0))
             least_side = _SIDE_FLOOR_SHARE**2 * usual_side * count
             floor[:BOX_SIDES] = np.maximum(floor, least_side)[:BOX_SIDES]
@@ -305,6 +318,8 @@ class ValueMeter:
                     text=f"{where} {found.slope[index]:.3g} times as much as FP32's",
                 )
             )
+        if found.saturation is not None:
+            checks.append(self._check_range(found.saturation, len(found.noise)))
         # Where answers are chosen from the numbers, a slice that matters changes answers, and those are counted.
         if found.place_text is not None and role in ("regression", "other"):
             checks.append(
@@ -329,6 +344,18 @@ class ValueMeter:
                 )
             )
         return checks
+
+    def _check_range(self, seen: Saturation, channels: int) -> Check:
+        which = "it" if channels == 1 else f"channel {seen.channel} of {channels}"
+        good, broken = RANGE_LIMITS if self.role.role in ("regression", "other") else CHOSEN_RANGE_LIMITS
+        return Check(
+            output=self.role.name,
+            measure="range",
+            value=as_loss(seen.lost),
+            good=good,
+            broken=broken,
+            text=f"{which} saturates at {seen.stop:.4g} where FP32 reaches {seen.reach:.4g}",
+        )
 
 
 def _describe(channel: int | None, channels: int, noise: float) -> str:
