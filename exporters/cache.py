@@ -24,10 +24,11 @@ from msgspec.structs import replace
 
 from modelwright.core.cache import get_cache_folder
 from modelwright.core.errors import ModelwrightError
-from modelwright.core.files import hash_file, hash_json, write_json
+from modelwright.core.files import hash_file, hash_json
 from modelwright.core.process.child import Progress
-from modelwright.core.records.codec import Record, Sha256, encode, read_record
+from modelwright.core.records.codec import Record, Sha256, encode
 from modelwright.core.records.exported import PROGRAM_SUFFIX, ExportedModel, load_exported, save_exported
+from modelwright.core.records.seal import read_sealed, write_sealed
 from modelwright.core.samples.archives import read_arrays
 from modelwright.core.samples.sample_set import SampleRef
 from modelwright.core.scratch import SCRATCH_PREFIX, scratch_directory
@@ -55,7 +56,7 @@ class Origin(Record, kw_only=True):
         created: When, in UTC, ISO 8601.
     """
 
-    schema: Literal[1] = 1
+    schema: Literal[2] = 2
     request: Sha256
     inputs: Inputs
     onnx_sha256: Sha256
@@ -148,7 +149,7 @@ def find_cached(place: Path, request: str, folder: Path) -> tuple[ExportedModel,
 def save_origin(model_path: Path, origin: Origin) -> Path:
     """Writes what a model was made from beside it."""
     path = origin_path(model_path)
-    write_json(path, encode(origin))
+    write_sealed(path, origin)
     return path
 
 
@@ -174,7 +175,7 @@ def keep(exported: ExportedModel, origin: Origin) -> None:
 
 
 def _read_origin(model_path: Path) -> Origin:
-    return read_record(Origin, origin_path(model_path), what="what an export was made from")
+    return read_sealed(Origin, origin_path(model_path), what="what an export was made from")[0]
 
 
 def _belongs(exported: ExportedModel, origin: Origin) -> bool:

@@ -13,7 +13,8 @@ from pathlib import Path
 from modelwright.core.errors import BadInputError, BuildFailedError, ModelwrightError, ToolchainMissingError
 from modelwright.core.outputs.fidelity import Fidelity
 from modelwright.core.outputs.tasks.roles import Role, parse_task
-from modelwright.core.records.artifact import MANIFEST, Artifact, open_artifact
+from modelwright.core.records.artifact import Artifact, open_artifact
+from modelwright.core.records.artifact_files import MANIFEST
 from modelwright.core.records.exported import ExportedModel
 from modelwright.core.records.shapes import require_shapes_fit
 from modelwright.core.samples.materialize import is_random, materialize_samples

@@ -13,9 +13,6 @@ from msgspec import Meta
 Figure = Annotated[float, Meta(ge=0, le=1e15)]
 """A quantity in its unit: milliseconds, joules, grams."""
 Number = Annotated[float, Meta(ge=-1e15, le=1e15)]
-Share = Annotated[float, Meta(ge=0, le=1)]
-Cosine = Annotated[float, Meta(ge=-1.001, le=1.001)]
-"""Of an angle; rounding may lead a little beyond 1."""
 Ratio = Annotated[float, Meta(ge=1e-12, le=1e12)]
 LogRatio = Annotated[float, Meta(ge=-28, le=28)]
 """The natural logarithm of a ratio."""

@@ -13,7 +13,7 @@ import re
 import shutil
 import stat
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, BinaryIO
@@ -67,6 +67,27 @@ def copy_external_files(path: Path, names: Iterable[str], folder: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         with open_external_file(path, name, f"{path}: a tensor's data") as source, target.open("xb") as copy:
             shutil.copyfileobj(source, copy, _COPIED_BYTES)
+
+
+def rename_external_files(model: Any, folder: Path, names: Mapping[str, str]) -> None:
+    """Gives files that `copy_external_files` copied other names, and says so in the model, which is not saved.
+
+    Args:
+        model: What `onnx.load(path, load_external_data=False)` gives.
+        folder: Where the copies lie.
+        names: Old name -> new one, as `find_external_files` returns them.
+    """
+    for old, new in names.items():
+        (folder / new).parent.mkdir(parents=True, exist_ok=True)
+        (folder / old).rename(folder / new)
+        for parent in PurePosixPath(old).parents[:-1]:
+            if not any((folder / parent).iterdir()):
+                (folder / parent).rmdir()
+    for tensor in iterate_tensors(model):
+        for entry in tensor.external_data:
+            if tensor.data_location == _EXTERNAL and entry.key == "location":
+                location = str(PurePosixPath(entry.value))
+                entry.value = names.get(location, entry.value)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from modelwright.core.errors import BadInputError
 from modelwright.core.outputs.output_meter import OutputFidelity, OutputMeter, is_float
 from modelwright.core.outputs.tasks.judge import TaskFidelity, TaskMeter
 from modelwright.core.outputs.tasks.roles import OutputRole
-from modelwright.core.records.codec import Amount, Count, Number, Record
+from modelwright.core.records.codec import Cosine, Count, Record, Share
 
 Array = npt.NDArray[Any]
 Outputs = Mapping[str, Array]
@@ -48,8 +48,8 @@ class Fidelity(Record):
     samples: Count
     outputs: tuple[OutputFidelity, ...]
     worst_output: str | None
-    cosine: Number | None
-    agreement: Amount | None
+    cosine: Cosine | None
+    agreement: Share | None
     agreement_reason: str | None
     task: TaskFidelity | None = None
 

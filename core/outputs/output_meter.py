@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from modelwright.core.outputs.tasks.signs import is_sentinel
-from modelwright.core.records.codec import Amount, Count, Number, Record
+from modelwright.core.records.codec import Amount, Cosine, Count, Number, Record, Share
 
 Array = npt.NDArray[Any]
 
@@ -50,13 +50,13 @@ class OutputFidelity(Record):
 
     name: str
     is_float: bool
-    cosine_mean: Number | None
-    cosine_min: Number | None
+    cosine_mean: Cosine | None
+    cosine_min: Cosine | None
     max_abs_error: Amount | None
     relative_l2_error: Amount | None
     r_squared: Number | None
     is_constant: bool
-    equal_share: Amount | None
+    equal_share: Share | None
     nonfinite: Count
     reference_nonfinite: Count
     shape_fault: str | None

@@ -1,7 +1,7 @@
 """An artifact: a folder with the runtime's files and `artifact.json`, the manifest that says what it is.
 
-A manifest is written last and read first: a folder without one is no artifact, and files whose hash is not the
-manifest's are never loaded.
+A manifest is written last and read first: a folder without one is no artifact, a manifest that was edited is refused
+(`seal.py`), and files whose hash is not the manifest's are never loaded.
 """
 
 from __future__ import annotations
@@ -14,17 +14,16 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, UnsetType
 
 from modelwright.core.errors import BadInputError
-from modelwright.core.files import hash_file, write_json
 from modelwright.core.outputs.fidelity import Fidelity
 from modelwright.core.outputs.tasks.roles import OutputRole
-from modelwright.core.records.codec import Amount, Count, FileName, Line, Record, Sha256, encode, read_record
+from modelwright.core.records.artifact_files import MANIFEST, REFERENCE, find_changes
+from modelwright.core.records.codec import Amount, Count, FileName, Line, Record, Sha256
 from modelwright.core.records.exported import SourceModel
 from modelwright.core.records.machine import Machine
+from modelwright.core.records.seal import read_sealed, write_sealed
 from modelwright.core.records.signature import Signature
 
-MANIFEST = "artifact.json"
-REFERENCE = "reference.npz"
-_HINT = "build the artifact again"
+_HINT = "build the artifact again, or copy it again from where it was built"
 _Few = Annotated[tuple[Line, ...], Meta(max_length=100)]
 
 
@@ -145,8 +144,8 @@ class Manifest(Record):
     """
 
     schema: Annotated[
-        Literal[1], Meta(extra={"hint": "it was made by another version of modelwright: build it again"})
-    ] = 1
+        Literal[2], Meta(extra={"hint": "it was made by another version of modelwright: build it again"})
+    ] = 2
     target: Line
     model_file: FileName
     files: Mapping[FileName, Sha256]
@@ -169,10 +168,17 @@ class Manifest(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
-    """A folder and its manifest."""
+    """A folder and its manifest.
+
+    Attributes:
+        directory: The folder.
+        manifest: As it was read or written.
+        seal: The hash of the manifest, and so of all that it hashes: two artifacts with one seal are the same.
+    """
 
     directory: Path
     manifest: Manifest
+    seal: str
 
     @property
     def model_path(self) -> Path:
@@ -181,39 +187,20 @@ class Artifact:
     @property
     def reference_path(self) -> Path | None:
         """Inputs with the FP32 model's outputs, to prove the artifact on the device; None when absent."""
-        path = self.directory / REFERENCE
-        return path if path.is_file() else None
-
-
-def hash_files(directory: Path) -> dict[str, str]:
-    """Returns relative path -> SHA-256 for every file of a folder but the manifest."""
-    return {
-        path.relative_to(directory).as_posix(): hash_file(path)
-        for path in sorted(directory.rglob("*"))
-        if path.is_file() and path.name != MANIFEST
-    }
-
-
-def measure_size(directory: Path) -> int:
-    """Returns the bytes that a device needs: every file but the manifest and the reference outputs."""
-    return sum(
-        path.stat().st_size
-        for path in directory.rglob("*")
-        if path.is_file() and path.name not in (MANIFEST, REFERENCE)
-    )
+        return self.directory / REFERENCE if REFERENCE in self.manifest.files else None
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> Artifact:
     """Writes `artifact.json`; the last step of a build, after which the folder is an artifact."""
-    write_json(directory / MANIFEST, encode(manifest))
-    return Artifact(directory=directory, manifest=manifest)
+    seal = write_sealed(directory / MANIFEST, manifest)
+    return Artifact(directory=directory, manifest=manifest, seal=seal)
 
 
 def open_artifact(directory: Path) -> Artifact:
     """Reads an artifact's manifest; its files are not touched.
 
     Raises:
-        BadInputError: No such folder, no manifest, or one that this version does not understand.
+        BadInputError: No such folder, no manifest, one that was edited, or one that this version does not understand.
     """
     if not directory.is_dir():
         raise BadInputError(
@@ -226,30 +213,22 @@ def open_artifact(directory: Path) -> Artifact:
         if any(directory.glob("*.export.json")):
             hint = "it holds the exported ONNX model; name the artifacts beside it"
         raise BadInputError(f"{directory} is not an artifact: it has no {MANIFEST}", hint=hint)
-    manifest = read_record(Manifest, path, what="an artifact's manifest", hint=_HINT)
+    manifest, seal = read_sealed(Manifest, path, what="an artifact's manifest", hint=_HINT)
     if manifest.model_file not in manifest.files:
         raise BadInputError(f"{path}: model_file: it has no hash in files", hint=_HINT)
-    return Artifact(directory=directory, manifest=manifest)
+    proof = manifest.proof
+    if proof is not None and max(proof.correct or 0, proof.correct_fp32 or 0) > proof.count:
+        raise BadInputError(f"{path}: proof: more right answers than its {proof.count} samples", hint=_HINT)
+    return Artifact(directory=directory, manifest=manifest, seal=seal)
 
 
 def verify_files(artifact: Artifact) -> None:
     """Compares every file with the manifest.
 
     Raises:
-        BadInputError: A file is missing, changed, or was added.
+        BadInputError: A file is missing, changed, or was added; or something lies there that is no file.
     """
-    expected = dict(artifact.manifest.files)
-    try:
-        found = hash_files(artifact.directory)
-    except OSError as error:
-        raise BadInputError(f"artifact {artifact.directory} cannot be read: {error}") from error
-    faults = [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
-    faults += [f"{name} is not in the manifest" for name in sorted(found.keys() - expected.keys())]
-    faults += [
-        f"{name} was changed (SHA-256 {found[name][:12]}..., the manifest says {expected[name][:12]}...)"
-        for name in sorted(found.keys() & expected.keys())
-        if found[name] != expected[name]
-    ]
+    faults = list(find_changes(artifact.directory, artifact.manifest.files))
     if faults:
         raise BadInputError(
             f"artifact {artifact.directory} is not what was built: {'; '.join(faults)}",

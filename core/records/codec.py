@@ -30,6 +30,9 @@ T = TypeVar("T")
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1, description="a whole number of 0 or more")]
 Number = Annotated[float, Meta(ge=-sys.float_info.max, le=sys.float_info.max, description="a finite number")]
 Amount = Annotated[float, Meta(ge=0, le=sys.float_info.max, description="a finite number of 0 or more")]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Cosine = Annotated[float, Meta(ge=-1.001, le=1.001)]
+"""Of an angle; rounding may lead a little beyond 1."""
 Text = Annotated[str, Meta(pattern=r"\S")]
 # Controls, and what turns the direction of writing: what is printed must not command the terminal.
 _UNPRINTABLE = r"\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff"

@@ -13,19 +13,19 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from modelwright.core.errors import BadInputError
-from modelwright.core.files import hash_file, hash_json, write_json
+from modelwright.core.files import hash_file, hash_json
 from modelwright.core.records.codec import (
     Amount,
+    Cosine,
     Count,
     FileName,
     Line,
-    Number,
     Record,
     Sha256,
+    Share,
     decode,
-    encode,
-    read_record,
 )  # fmt: skip
+from modelwright.core.records.seal import read_sealed, write_sealed
 from modelwright.core.records.signature import Signature
 
 RECORD_SUFFIX = ".export.json"
@@ -43,8 +43,8 @@ class OutputError(Record):
 
     max_abs_error: Amount | None
     relative_l2_error: Amount | None
-    cosine: Number | None
-    equal_share: Amount | None
+    cosine: Cosine | None
+    equal_share: Share | None
 
 
 class SourceComparison(Record):
@@ -119,7 +119,7 @@ class ExportedModel(Record):
         versions: Package -> version of what made and checked it.
     """
 
-    schema: Literal[2] = 2
+    schema: Literal[3] = 3
     model_path: Path
     signature: Signature
     source: ExportSource
@@ -177,7 +177,7 @@ def record_path(model_path: Path) -> Path:
 def save_exported(exported: ExportedModel) -> Path:
     """Writes the record beside the model; the last step of an export."""
     path = record_path(exported.model_path)
-    write_json(path, encode(replace(exported, model_path=Path(exported.model_path.name))))
+    write_sealed(path, replace(exported, model_path=Path(exported.model_path.name)))
     return path
 
 
@@ -193,7 +193,7 @@ def load_exported(path: str | Path, *, verify: bool = True) -> ExportedModel:
     """
     path = Path(path)
     record = path if path.name.endswith(RECORD_SUFFIX) else record_path(path)
-    exported = read_record(ExportedModel, record, what="the record of an exported model", hint=_HINT)
+    exported, _ = read_sealed(ExportedModel, record, what="the record of an exported model", hint=_HINT)
     # A record may come from anywhere: it must not point out of its folder.
     name = decode(FileName, str(exported.model_path), where=f"{record}: model_path")
     if name not in exported.files:

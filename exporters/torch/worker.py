@@ -84,10 +84,14 @@ def _pass_through(path: Path, out: Path, samples: SampleRef | None, trace: Trace
     """
     progress("reading the ONNX file")
     names = find_external_files(path, read_graph(path))
-    ours = {out.name, record_path(out).name, origin_path(out).name}
-    taken = ours.intersection(PurePosixPath(name).parts[0] for name in names)
+    ours = {place.name.casefold() for place in (out, record_path(out), origin_path(out))}
+    taken = [name for name in names if PurePosixPath(name).parts[0].casefold() in ours]
     if taken:
-        raise BadInputError(f"{path} has a data file of the name {taken.pop()}", hint="choose another --out")
+        raise BadInputError(
+            f"{path} has a data file of the name {taken[0]}, which is to be a file of the export",
+            hint="save the model again with its data in a file of another name: onnx.save_model(model, path, "
+            "save_as_external_data=True, location='weights.bin')",
+        )
     for name in names:
         trace.note_file(str(trace.folder / name))
     original, changes = hash_file(path), list[str]()

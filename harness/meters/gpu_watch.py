@@ -16,8 +16,8 @@ from typing import Protocol
 import msgspec
 
 from modelwright.core.nvidia.nvml import THROTTLING, Process
-from modelwright.core.records.codec import Count, Record
-from modelwright.harness.kinds import Figure, Number, Share
+from modelwright.core.records.codec import Count, Record, Share
+from modelwright.harness.kinds import Figure, Number
 
 THROTTLED_SHARE = 0.01
 """Of a window; what the driver's counters hold beyond it is throttling, less of it is not felt."""

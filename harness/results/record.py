@@ -17,9 +17,9 @@ from msgspec.structs import replace
 
 from modelwright.core.outputs.fidelity import Fidelity
 from modelwright.core.outputs.tasks.judge import TaskFidelity
-from modelwright.core.records.codec import Count, Record
+from modelwright.core.records.codec import Cosine, Count, Record, Share
 from modelwright.harness.formatting import clean_text
-from modelwright.harness.kinds import Cosine, Figure, LogRatio, Share
+from modelwright.harness.kinds import Figure, LogRatio
 from modelwright.harness.meters.energy import Carbon, Energy
 from modelwright.harness.meters.gpu_watch import CardObservations as CardObservations
 from modelwright.harness.meters.gpu_watch import OtherProcess as OtherProcess

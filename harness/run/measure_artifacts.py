@@ -135,6 +135,9 @@ def measure_artifacts(
                 _launch(order, launch, settings, results, samples, alive, tell=tell, on_round=on_round)
                 if launch == settings.effort.launches - 1:
                     _finish(order, results, bench, tell, prove=prove, labelled=labelled)
+        for name, artifact in artifacts.items():
+            if results[name].failure is None:
+                results[name].failure = _find_late_change(artifact)
     return Measurements(by_name=results, meter=meter, idle_power_w=idle_power_w)
 
 
@@ -209,6 +212,15 @@ def _launch(
                 measured.finished = runner.finish()
             except ModelwrightError as error:
                 measured.failure = error
+
+
+def _find_late_change(artifact: Artifact) -> ModelwrightError | None:
+    """Returns why the numbers are not those of an artifact whose files, which may be mapped, changed meanwhile."""
+    try:
+        verify_files(artifact)
+    except ModelwrightError as error:
+        return error
+    return None
 
 
 def require_runnable(name: str, artifact: Artifact, host: Profile) -> str | None:

@@ -8,7 +8,7 @@ from typing import Self
 
 import msgspec
 
-from modelwright.core.errors import MeasurementInvalidError
+from modelwright.core.errors import BadInputError, MeasurementInvalidError
 from modelwright.core.process.child import Child
 from modelwright.core.records.artifact import Artifact
 from modelwright.core.records.codec import encode
@@ -83,7 +83,11 @@ class ArtifactRunner:
         return self._opened
 
     def open(self, samples: SampleRef | None) -> Opened:
-        """Loads the artifact in a new process and runs it once; what was seen of the card before is kept."""
+        """Loads the artifact in a new process and runs it once; what was seen of the card before is kept.
+
+        Raises:
+            BadInputError: What was loaded there is not the artifact that was opened here.
+        """
         self.close()
         self._opened = Child(
             f"measuring {self.name}",
@@ -107,7 +111,13 @@ class ArtifactRunner:
             },
             timeout_s=LOAD_TIMEOUT_S,
         )
-        return msgspec.convert(result, Opened)
+        opened = msgspec.convert(result, Opened)
+        if opened.seal != self._artifact.seal:
+            raise BadInputError(
+                f"artifact {self._artifact.directory} was replaced by another one while it was measured",
+                hint="measure it again when nothing else writes into its folder",
+            )
+        return opened
 
     def run_window(self, window_s: float) -> Window:
         """Takes a turn; the parent blocks on a pipe meanwhile."""

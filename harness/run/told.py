@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from modelwright.core.outputs.fidelity import Fidelity
-from modelwright.core.records.codec import Count, Record
+from modelwright.core.records.codec import Count, Record, Sha256
 from modelwright.harness.kinds import Figure
 
 
@@ -48,8 +48,13 @@ class OpenedGpu(Record, kw_only=True):
 
 
 class Opened(Record, kw_only=True):
-    """What loading told; see `worker.open_in_child`."""
+    """What loading told; see `worker.open_in_child`.
 
+    Attributes:
+        seal: Of the artifact that was loaded, its files hashed before and afterwards; see `Artifact`.
+    """
+
+    seal: Sha256
     import_ms: Figure
     load_ms: Figure
     first_inference_ms: Figure

@@ -22,7 +22,7 @@ from modelwright.core.nvidia.cuda import CudaDevice
 from modelwright.core.nvidia.driver import explain_out_of_memory
 from modelwright.core.outputs.fidelity import compare_outputs, count_correct
 from modelwright.core.outputs.tasks.roles import find_roles
-from modelwright.core.records.artifact import Artifact, open_artifact
+from modelwright.core.records.artifact import Artifact, open_artifact, verify_files
 from modelwright.core.records.codec import decode, encode
 from modelwright.core.records.signature import Signature
 from modelwright.core.samples.sample_set import Array, SampleRef, open_samples
@@ -71,7 +71,7 @@ def open_in_child(
     """Loads an artifact and runs it once.
 
     Args:
-        directory: The artifact's folder; its hashes have been verified by the parent.
+        directory: The artifact's folder; its files are hashed here, before they are loaded and again afterwards.
         threads: Intra-operator threads.
         batch: Samples an inference.
         samples: Inputs to run on; None for the ones packed with the artifact.
@@ -81,19 +81,21 @@ def open_in_child(
         streams: Inferences in flight on the GPU while the computation alone is timed.
 
     Returns:
-        `import_ms`, `load_ms`, `first_inference_ms`, `runtime_bytes` (private memory with the runtime imported and
-        nothing loaded; None where the system does not tell), `settings` as they really apply, with a reason where
-        they are not what was asked for, and `gpu`: None on the CPU; else `uuid`, `name`, `compute_capability`,
-        `context_ms` (creating the CUDA context, which `load_ms` does not hold) and `device_bytes_delta`: by how much
-        the card's free memory shrank from before loading until every input was bound and had run once. The context
-        itself is not in it, and what other processes took or gave back meanwhile is.
+        `seal` of the artifact that was loaded, `import_ms`, `load_ms`, `first_inference_ms`, `runtime_bytes` (private
+        memory with the runtime imported and nothing loaded; None where the system does not tell), `settings` as they
+        really apply, with a reason where they are not what was asked for, and `gpu`: None on the CPU; else `uuid`,
+        `name`, `compute_capability`, `context_ms` (creating the CUDA context, which `load_ms` does not hold) and
+        `device_bytes_delta`: by how much the card's free memory shrank from before loading until every input was bound
+        and had run once. The context itself is not in it, and what other processes took or gave back meanwhile is.
 
     Raises:
+        BadInputError: Its files are not those of its manifest.
         MeasurementInvalidError: It cannot run as asked, or not at all.
         ToolchainMissingError: The runtime or the NVIDIA driver is absent or broken.
     """
     settings = RunSettings(threads=threads, device=device, cuda_graph=cuda_graph, spin=spin, streams=streams)
     artifact = open_artifact(Path(directory))
+    verify_files(artifact)
     target = _state.target = get_target(artifact.manifest.target)
     inputs = read_inputs(artifact, samples, batch)
 
@@ -121,9 +123,11 @@ def open_in_child(
         first_inference_ms = _elapsed_ms(started)
         if _state.gpu is not None:
             _state.lanes = _bind_lanes(_state.session, inputs, streams, target.record.name, _state.gpu)
+    verify_files(artifact)  # what was swapped after the first look may be what was loaded
     gc.collect()
     gc.freeze()  # what is loaded stays: the collections between the windows need not walk through it
     return {
+        "seal": artifact.seal,
         "import_ms": import_ms,
         "load_ms": load_ms,
         "first_inference_ms": first_inference_ms,

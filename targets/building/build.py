@@ -22,19 +22,16 @@ from modelwright.core.outputs.reference import read_reference
 from modelwright.core.outputs.tasks.roles import OutputRole
 from modelwright.core.process.child import Progress, run_in_child
 from modelwright.core.records.artifact import (
-    MANIFEST,
-    REFERENCE,
     Artifact,
     BuildHost,
     Manifest,
     Requires,
     Samples,
-    hash_files,
-    measure_size,
     open_artifact,
     verify_files,
     write_manifest,
 )
+from modelwright.core.records.artifact_files import MANIFEST, REFERENCE, measure_size
 from modelwright.core.records.codec import decode, encode
 from modelwright.core.records.exported import ExportedModel
 from modelwright.core.records.machine import Machine
@@ -45,6 +42,7 @@ from modelwright.core.scratch import scratch_directory, staged_directory
 from modelwright.targets.building.choices import BuildChoices
 from modelwright.targets.building.evidence import Evidence
 from modelwright.targets.building.key import make_key
+from modelwright.targets.building.proof_files import hash_built, hash_proved
 from modelwright.targets.building.prove import describe_conditions, prove
 from modelwright.targets.building.replacing import require_own
 from modelwright.targets.contract import BuildRequest, Target
@@ -111,28 +109,27 @@ def build(
     key = make_key(target, exported, evidence, machine, choice.options, choice.shapes)
     if directory.exists():
         reusable = _find_reusable(directory, key)
-        if reusable is not None:
+        if isinstance(reusable, Artifact):
             return _prove_again(reusable, target, exported, evidence, host, threads, report), True
         if not overwrite:
-            raise BadInputError(
-                f"{directory} exists and was not built from these inputs",
-                hint="choose another --out, or add --overwrite",
-            )
+            raise BadInputError(f"{directory} exists and {reusable}", hint="choose another --out, or add --overwrite")
         require_own(directory)
     with staged_directory(directory) as staging, scratch_directory(directory.parent) as scratch:
         started = time.monotonic()
         built = _build_in_staging(target, exported, evidence, machine, choice, staging, scratch, report)
         build_s = time.monotonic() - started
+        files = hash_built(target_name, staging)
         proof, reason = prove(
-            target, built, staging, exported, evidence, host, threads, report, answers=staging / REFERENCE
+            target, built, staging, exported, evidence, host, threads, report, files=files, answers=staging / REFERENCE
         )
+        files = hash_proved(target_name, staging, files)
         size_bytes = measure_size(staging)
         write_manifest(
             staging,
             Manifest(
                 target=target_name,
                 model_file=built["model_file"],
-                files=hash_files(staging),
+                files=files,
                 size_bytes=size_bytes,
                 signature=decode(Signature, built["signature"]),
                 source=exported.describe_source(),
@@ -182,14 +179,15 @@ def _require(target_name: str, readiness: Readiness) -> None:
         raise ToolchainMissingError(f"{target_name} cannot be built here: {readiness.reason}", hint=readiness.hint)
 
 
-def _find_reusable(directory: Path, key: str) -> Artifact | None:
+def _find_reusable(directory: Path, key: str) -> Artifact | str:
+    """Returns the artifact in a folder, or why it cannot be used again: it is built anew where the user allows it."""
     try:
         artifact = open_artifact(directory)
         if artifact.manifest.key != key:
-            return None
+            return "was not built from these inputs"
         verify_files(artifact)
-    except BadInputError:
-        return None  # damaged or foreign: built again where the user allows it
+    except BadInputError as error:
+        return f"cannot be used again: {error.message}"
     return artifact
 
 
@@ -302,7 +300,10 @@ def _prove_again(
     if proof is not None and (told := encode(proof)) == told | conditions:
         return artifact
     built = {"model_file": manifest.model_file, "recipe": dict(manifest.recipe), "requires": encode(manifest.requires)}
-    renewed, reason = prove(target, built, artifact.directory, exported, evidence, host, threads, report, answers=None)
+    renewed, reason = prove(
+        target, built, artifact.directory, exported, evidence, host, threads, report, files=manifest.files, answers=None
+    )
+    verify_files(artifact)
     if renewed is None and proof is not None:
         return artifact  # it cannot run here: what was proved when it was built still says on which samples
     return write_manifest(artifact.directory, replace(manifest, proof=renewed, proof_reason=reason))

@@ -24,6 +24,7 @@ from modelwright.core.records.machine import Machine
 from modelwright.core.records.signature import Signature
 from modelwright.core.samples.sample_set import SampleRef, open_samples
 from modelwright.targets.building.evidence import Evidence
+from modelwright.targets.building.proof_files import require_unchanged
 from modelwright.targets.contract import Array, Feeds, RunSettings, Target
 from modelwright.targets.readiness import Readiness, package_versions
 from modelwright.targets.table import get_target
@@ -49,6 +50,7 @@ def prove(
     threads: int,
     report: Progress,
     *,
+    files: Mapping[str, str],
     answers: Path | None,
 ) -> tuple[Proof | None, str | None]:
     """Compares an artifact with FP32 on the evaluation samples.
@@ -62,6 +64,7 @@ def prove(
         host: This machine.
         threads: To run it with.
         report: Takes a line about what is going on.
+        files: Name -> SHA-256 of every file of the artifact: what is loaded must be this, before and afterwards.
         answers: Where to pack a few samples with FP32's answers and the artifact's; None leaves them as they are.
 
     Returns:
@@ -95,6 +98,7 @@ def prove(
                 "model_file": built["model_file"],
                 "recipe": built["recipe"],
                 "device": target.choose_device(host),
+                "files": dict(files),
                 **shared,
             },
             purpose=f"running {name} on the evaluation samples",
@@ -139,6 +143,7 @@ def prove_in_child(
     model_file: str,
     recipe: dict[str, Any],
     device: Any,
+    files: dict[str, str],
     signature: dict[str, Any],
     evaluation: dict[str, Any],
     reference: str,
@@ -149,7 +154,9 @@ def prove_in_child(
     """Child side of a proof: fidelity, and accuracy where there are labels, on consecutive evaluation samples."""
     parsed = decode(Signature, signature)
     settings = RunSettings(threads=threads, device=device)
+    require_unchanged(target, Path(directory), files)
     with get_target(target).load(Path(directory), model_file, recipe, parsed, settings) as session:
+        require_unchanged(target, Path(directory), files)
         proof = _compare(session.run, parsed, evaluation, reference, roles, answers)
     return proof | {"emulated": None, "device": device}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from modelwright.core.errors import BadInputError
 from modelwright.core.files import read_json
-from modelwright.core.records.artifact import MANIFEST
+from modelwright.core.records.artifact_files import MANIFEST
 
 _NAMED = 5
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from modelwright.core.errors import BadInputError
 from modelwright.core.onnx import external_data
+from modelwright.core.records.artifact_files import is_reserved
 from modelwright.targets.readiness import require_import
 
 _PROTOBUF_LIMIT_BYTES = 2**31 - 2**24
@@ -74,7 +75,9 @@ def find_external_files(path: Path) -> list[str]:
 
 
 def copy_model(path: Path, folder: Path, file_name: str) -> str:
-    """Copies a model and the files that hold its weights into an empty folder.
+    """Copies a model and the files that hold its weights into the empty folder of an artifact.
+
+    Files of weights whose names an artifact's own files have get others; see `is_reserved`.
 
     Returns:
         The copy's name: `file_name`, or `graph-` before it where the weights have that name.
@@ -82,5 +85,19 @@ def copy_model(path: Path, folder: Path, file_name: str) -> str:
     names = find_external_files(path)
     external_data.copy_external_files(path, names, folder)
     file = file_name if file_name not in names else f"graph-{file_name}"
-    shutil.copyfile(path, folder / file)
+    reserved = [name for name in names if is_reserved(name)]
+    if reserved:
+        model = load_model(path, weights=False)
+        external_data.rename_external_files(model, folder, _choose_names(reserved, names))
+        (folder / file).write_bytes(model.SerializeToString())
+    else:
+        shutil.copyfile(path, folder / file)
     return file
+
+
+def _choose_names(reserved: list[str], taken: list[str]) -> dict[str, str]:
+    """Returns other names for files, none of them taken."""
+    prefix = "weights-"
+    while any(name.startswith(prefix) for name in taken):
+        prefix += "-"
+    return {name: f"{prefix}{name}" for name in reserved}

@@ -17,9 +17,11 @@ from pathlib import Path
 import models
 import numpy as np
 import pytest
+import sealing
 
 from modelwright.core.errors import BadInputError, MeasurementInvalidError, ModelwrightError
-from modelwright.core.records.artifact import MANIFEST, REFERENCE, open_artifact
+from modelwright.core.records.artifact import open_artifact
+from modelwright.core.records.artifact_files import MANIFEST, REFERENCE
 from modelwright.core.records.codec import encode
 from modelwright.core.records.machine import Machine
 from modelwright.exporters import export
@@ -248,12 +250,12 @@ def test_an_artifact_for_another_machine_runs_and_says_so(place: Path, tmp_path:
 
 
 def copy_artifact(source: Path, folder: Path, **changes: object) -> Path:
-    """Copies an artifact with other entries in its manifest, and with the hashes of the files as they are."""
+    """Copies an artifact with other entries in its manifest and all hashes anew, as a forger would."""
     if not folder.exists():
         shutil.copytree(source, folder)
-    data = json.loads((folder / MANIFEST).read_text()) | changes
-    data["files"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in data["files"]}
-    (folder / MANIFEST).write_text(json.dumps(data))
+    files = json.loads((folder / MANIFEST).read_text())["files"]
+    files = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files}
+    sealing.change_record(folder / MANIFEST, files=files, **changes)
     return folder
 
 

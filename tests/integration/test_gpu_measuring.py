@@ -15,15 +15,13 @@ from modelwright.core.errors import MeasurementInvalidError, ToolchainMissingErr
 from modelwright.core.nvidia.probe import probe_driver
 from modelwright.core.process.child import Child
 from modelwright.core.records.artifact import (
-    REFERENCE,
     BuildHost,
     Manifest,
     Requires,
     Samples,
-    hash_files,
-    measure_size,
     write_manifest,
 )  # fmt: skip
+from modelwright.core.records.artifact_files import REFERENCE, hash_files, measure_size
 from modelwright.core.records.exported import SourceModel
 from modelwright.core.records.machine import Machine
 from modelwright.core.records.signature import Signature, TensorSpec

@@ -17,7 +17,7 @@ from modelwright.core.outputs.tasks.roles import OutputRole, Outputs, Role
 from modelwright.core.outputs.tasks.rows import RowFormat
 from modelwright.core.outputs.tasks.signs import is_number
 from modelwright.core.outputs.tasks.values import ValueMeter
-from modelwright.core.records.codec import Amount, Count, Record
+from modelwright.core.records.codec import Count, Record, Share
 
 Array = npt.NDArray[Any]
 
@@ -44,7 +44,7 @@ class TaskFidelity(Record):
     samples: Count
     detection: tuple[str, ...]
     measure: str
-    kept: Amount | None
+    kept: Share | None
     checks: tuple[Check, ...]
 
     @property

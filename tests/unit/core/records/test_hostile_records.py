@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sealing
 from click.testing import CliRunner
 
 from modelwright.cli.inspect import inspect
 from modelwright.core.errors import BadInputError
-from modelwright.core.records.artifact import MANIFEST, open_artifact
+from modelwright.core.records.artifact import open_artifact
+from modelwright.core.records.artifact_files import MANIFEST
 from modelwright.core.records.exported import load_exported
 
 EARLIER = Path(__file__).with_name("earlier")
@@ -75,12 +77,12 @@ def read_manifest() -> dict[str, Any]:
         machine["gpu"] = {name: GPU[name] for name in ("name", "compute_capability", "memory_bytes")}
     data["proof"]["fidelity"]["task"] = TASK
     data["proof"]["roles"] = {"logits": {"name": "logits", "role": "classes", "why": "labels", "axis": 1}}
-    return data | {"requires": data["requires"] | {"gpu": GPU}, "notes": ["a note"]}
+    return data | {"schema": 2, "requires": data["requires"] | {"gpu": GPU}, "notes": ["a note"]}
 
 
 def read_export() -> dict[str, Any]:
     data: dict[str, Any] = json.loads((EARLIER / "model.export.json").read_text())
-    return data | {"notes": ["a note"], "comparison_reason": "a reason"}
+    return data | {"schema": 3, "notes": ["a note"], "comparison_reason": "a reason"}
 
 
 RECORDS = {MANIFEST: read_manifest(), "model.export.json": read_export()}
@@ -99,7 +101,7 @@ def open_record(path: Path) -> Any:
 
 def test_the_records_themselves_are_read(record: tuple[Path, dict[str, Any]]) -> None:
     path, data = record
-    path.write_text(json.dumps(data))
+    sealing.write_record(path, data)
     open_record(path)
 
 
@@ -109,7 +111,7 @@ def test_wrong_values_are_refused_or_harmless(record: tuple[Path, dict[str, Any]
     for place in list_places(data):
         for value in VALUES:
             changed, before = put(data, place, value)
-            path.write_text(json.dumps(changed))
+            sealing.write_record(path, changed)
             try:
                 open_record(path)
             except BadInputError as error:
@@ -147,13 +149,13 @@ def test_unknown_and_missing_keys_are_named(record: tuple[Path, dict[str, Any]])
         if not isinstance(before, dict) or set(maps) & {key for key in place if isinstance(key, str)}:
             continue
         changed, _ = put({"top": data}, ("top", *place), before | {"surprise": 1})
-        path.write_text(json.dumps(changed["top"]))
+        sealing.write_record(path, changed["top"])
         dotted = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in (*place, "surprise"))
         with pytest.raises(BadInputError, match=re.escape(f": {dotted[1:]}: unknown key")):
             open_record(path)
         for key in before:
             changed, _ = put({"top": data}, ("top", *place), {name: before[name] for name in before if name != key})
-            path.write_text(json.dumps(changed["top"]))
+            sealing.write_record(path, changed["top"])
             if place[:1] == ("requires",) or (key in OPTIONAL and place[-1:] != (key,)):
                 open_record(path)
                 continue

@@ -48,7 +48,7 @@ def artifact(target: str, proof: Proof | None = PROOF) -> Artifact:
         build_host=records.BuildHost(architecture="x86_64", system="Linux", python="3.11"), build_s=1.5, proof=proof,
         proof_reason=None if proof else "not proved: another machine", notes=("a note",), key=HASH, created="c",
     )  # fmt: skip
-    return Artifact(directory=Path(target), manifest=manifest)
+    return Artifact(directory=Path(target), manifest=manifest, seal=HASH)
 
 
 def measured(name: str, latency_ms: float, rounds: int = 12, energy_j: float | None = None) -> Measured:
@@ -62,7 +62,7 @@ def measured(name: str, latency_ms: float, rounds: int = 12, energy_j: float | N
         for index in range(rounds)
     }
     opened = Opened(
-        import_ms=1.0, load_ms=2.0, first_inference_ms=3.0, runtime_bytes=40, settings=RanWith(threads=1)
+        seal=HASH, import_ms=1.0, load_ms=2.0, first_inference_ms=3.0, runtime_bytes=40, settings=RanWith(threads=1),
     )  # fmt: skip
     finished = Finished(peak_memory_bytes=100, steady_memory_bytes=90, precision_executed={"precision": "int8"})
     return Measured(name=name, opened=opened, finished=finished, windows=windows)

@@ -45,7 +45,7 @@ class Scripted:
         self._loads += 1
         self._note("open")
         return Opened(
-            import_ms=1.0, load_ms=float(self._loads), first_inference_ms=1.0, runtime_bytes=1,
+            seal="0" * 64, import_ms=1.0, load_ms=float(self._loads), first_inference_ms=1.0, runtime_bytes=1,
             settings=RanWith(),
         )  # fmt: skip
 
@@ -79,7 +79,7 @@ def run(monkeypatch: pytest.MonkeyPatch, names: str, **fails: int) -> tuple[dict
     ):
         monkeypatch.setattr(module, name, stub)
     host = load_profile("desktop-i5-10400")
-    artifacts = {name: Artifact(directory=Path(name), manifest=None) for name in names}  # type: ignore[arg-type]
+    artifacts = {name: Artifact(directory=Path(name), manifest=None, seal="") for name in names}  # type: ignore[arg-type]
     taken = measure_artifacts(artifacts, MeasureSettings(effort=EFFORT), host, host, samples=None)
     return dict(taken.by_name), Scripted.events
 

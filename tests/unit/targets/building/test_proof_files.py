@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from modelwright.core.errors import BuildFailedError
+from modelwright.targets.building import prove as prove_module
+from modelwright.targets.building.proof_files import hash_built, hash_proved, require_unchanged
+
+
+@pytest.fixture
+def staging(tmp_path: Path) -> Path:
+    folder = tmp_path / "new"
+    (folder / "data").mkdir(parents=True)
+    (folder / "model.bin").write_bytes(b"weights")
+    (folder / "data" / "artifact.json").write_bytes(b"more weights")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["reference.npz", "artifact.json", "Reference.NPZ"])
+def test_a_build_cannot_leave_what_would_be_overwritten_after_the_proof(staging: Path, name: str) -> None:
+    (staging / name).write_bytes(b"weights")
+    with pytest.raises(BuildFailedError, match=f"left {name}, a name that the artifact needs itself"):
+        hash_built("a-fp32", staging)
+
+
+def test_a_build_leaves_files_only(staging: Path) -> None:
+    (staging / "link").symlink_to(staging / "model.bin")
+    with pytest.raises(BuildFailedError, match=r"left more than files.*link is a link"):
+        hash_built("a-fp32", staging)
+
+
+def test_what_was_built_is_what_the_manifest_gets(staging: Path) -> None:
+    files = hash_built("a-fp32", staging)
+    assert set(files) == {"model.bin", "data/artifact.json"}
+    (staging / "reference.npz").write_bytes(b"outputs")
+    assert hash_proved("a-fp32", staging, files).items() >= files.items()
+    (staging / "data" / "artifact.json").write_bytes(b"no weights")
+    for check in (hash_proved, require_unchanged):
+        with pytest.raises(BuildFailedError, match=r"data/artifact\.json"):
+            check("a-fp32", staging, files)
+
+
+@pytest.mark.parametrize("name", ["late.bin", "data/late.bin"])
+def test_a_file_that_comes_with_the_proof_is_no_part_of_it(staging: Path, name: str) -> None:
+    files = hash_built("a-fp32", staging)
+    (staging / name).write_bytes(b"")
+    with pytest.raises(BuildFailedError, match=f"changed while it was proved: {name}"):
+        hash_proved("a-fp32", staging, files)
+
+
+class Swapping:
+    """A target whose file is swapped between the first look at it and its being loaded."""
+
+    @contextlib.contextmanager
+    def load(self, directory: Path, model_file: str, *_: object) -> Iterator[None]:
+        (directory / model_file).write_bytes(b"Weights")
+        yield None
+
+
+def test_a_file_that_is_swapped_while_it_is_loaded_is_not_proved(
+    staging: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = hash_built("a-fp32", staging)
+    monkeypatch.setattr(prove_module, "get_target", lambda _name: Swapping())
+    with pytest.raises(BuildFailedError, match=r"not any more what was built: model\.bin was changed"):
+        prove_module.prove_in_child(
+            target="a-fp32", directory=str(staging), model_file="model.bin", recipe={}, device="cpu", files=files,
+            signature={"inputs": [], "outputs": []}, evaluation={}, reference="", roles={}, answers=None, threads=1,
+        )  # fmt: skip
