@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 @click.option("-o", "--out", required=True, type=click.Path(), help="Folder for artifacts, results and report.html.")
 @options.overwrite_option
 @options.fresh_option
+@options.show_paths_option
 @options.details_option
 @options.json_option
 @options.measuring_options

@@ -12,9 +12,10 @@ from modelwright.cli import options
 @click.command(short_help="Run everything on the embedded example.")
 @click.option("-o", "--out", default="demo", show_default=True, type=click.Path(), help="Folder for the results.")
 @click.option("-e", "--effort", type=click.Choice(options.EFFORT_NAMES), default="standard", show_default=True)
+@options.show_paths_option
 @options.details_option
 @options.json_option
-def demo(out: str, effort: str, details: bool, as_json: bool) -> int:
+def demo(out: str, effort: str, show_paths: bool, details: bool, as_json: bool) -> int:
     """Run everything on the embedded example and show what comes out.
 
     A small residual CNN that reads handwritten digits is exported, built for every target that suits this machine,
@@ -34,6 +35,7 @@ def demo(out: str, effort: str, details: bool, as_json: bool) -> int:
             samples=folder / "samples.npz",
             out=out,
             effort=effort,
+            show_paths=show_paths,
             progress=progress,
         )
     finally:

@@ -20,11 +20,18 @@ from modelwright.cli import options
 @options.profile_option
 @click.option("-o", "--out", type=click.Path(), metavar="results.json", help="Write the results here.")
 @options.overwrite_option
+@options.show_paths_option
 @options.details_option
 @options.json_option
 @options.measuring_options
 def measure(
-    artifacts: tuple[str, ...], out: str | None, overwrite: bool, details: bool, as_json: bool, **settings: Any
+    artifacts: tuple[str, ...],
+    out: str | None,
+    overwrite: bool,
+    show_paths: bool,
+    details: bool,
+    as_json: bool,
+    **settings: Any,
 ) -> int:
     """Measure artifacts on this machine, side by side.
 
@@ -40,6 +47,7 @@ def measure(
     from modelwright.cli.printing import close_progress, open_progress, print_comparison, require_limits
     from modelwright.harness import measure as run
     from modelwright.harness.results.file import write_results
+    from modelwright.harness.results.paths import relate_paths
 
     if out is not None:
         _check_out(Path(out), overwrite=overwrite)
@@ -48,6 +56,8 @@ def measure(
         comparison = run(artifacts, progress=progress, **settings)
     finally:
         close_progress(progress)
+    if not show_paths:
+        comparison = relate_paths(comparison, Path(out or "results.json").parent)
     print_comparison(comparison, as_json=as_json, details=details)
     if out is not None:
         write_results(Path(out), comparison)

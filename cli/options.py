@@ -119,6 +119,12 @@ details_option = click.option(
     is_flag=True,
     help="Print per target what does not fit the table: other figures of the latency, load and build times, notes.",
 )
+show_paths_option = click.option(
+    "--show-paths",
+    is_flag=True,
+    help="Write where files lie, as you gave it. Without it what may be shown to others names files only, and "
+    "results.json says the way from its own folder.",
+)
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what is there.")
 fresh_option = click.option(
     "--fresh", is_flag=True, help="Export again although nothing that can be seen has changed; see `export --help`."

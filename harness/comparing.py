@@ -28,6 +28,7 @@ from modelwright.harness.report import render_html, write_csv
 from modelwright.harness.results.assemble import Context, assemble_comparison
 from modelwright.harness.results.file import write_results
 from modelwright.harness.results.limits import Limits
+from modelwright.harness.results.paths import relate_paths
 from modelwright.harness.results.record import Comparison, Samples, Source
 from modelwright.harness.run.effort import get_effort
 from modelwright.harness.run.measure_artifacts import measure_artifacts, require_threads
@@ -66,6 +67,7 @@ def compare(
     seed: int = 0,
     overwrite: bool = False,
     fresh: bool = False,
+    show_paths: bool = False,
     progress: Progress | None = None,
 ) -> Comparison:
     """Builds targets of one source, measures them side by side and writes the comparison.
@@ -95,6 +97,8 @@ def compare(
         seed: Of the order of turns.
         overwrite: Use `out` even though it holds a comparison of another source.
         fresh: Export again although nothing that can be seen has changed.
+        show_paths: Write paths as they were given; without it results.json says the way from its own folder, and
+            report.html names files only.
         progress: Told what is going on.
 
     Returns:
@@ -185,10 +189,12 @@ def compare(
         measured = len(comparison.measured)
         tell.finish("measure", f"{measured} artifacts measured", ok=measured > 0)
         comparison = finish_comparison(comparison, limits)
+        if not show_paths:
+            comparison = relate_paths(comparison, folder)
         with explain_os_error(folder):
             write_results(folder / "results.json", comparison)
             write_csv(comparison, folder / "results.csv")
-            write_text(folder / "report.html", render_html(comparison))
+            write_text(folder / "report.html", render_html(comparison, show_paths=show_paths))
     if not measured:
         reasons = "; ".join(f"{row.target}: {row.reason}" for row in comparison.measurements)
         raise MeasurementInvalidError(f"nothing could be measured: {reasons}", hint=f"see {folder / 'results.json'}")

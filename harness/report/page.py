@@ -25,6 +25,7 @@ from modelwright.harness.report.columns import ShownColumn, choose_page_columns
 from modelwright.harness.report.figures import draw_bar_figures, draw_scatter_figure
 from modelwright.harness.report.terminal import detail_lines, gpu_lines, missing_lines
 from modelwright.harness.results.metrics import BY_KEY, METRICS, list_estimated
+from modelwright.harness.results.paths import drop_paths
 from modelwright.harness.results.places import Metric, Tile
 from modelwright.harness.results.record import Accelerator, Comparison, Measurement, SamplePart
 from modelwright.harness.verdict.judge import verdict_of
@@ -43,8 +44,15 @@ _MANY_COLUMNS = 10
 """With more, the table needs its columns narrower to show the last ones beside the first."""
 
 
-def render_html(comparison: Comparison) -> str:
-    """Returns the report as one HTML page with inline style, script and SVG."""
+def render_html(comparison: Comparison, *, show_paths: bool = False) -> str:
+    """Returns the report as one HTML page with inline style, script and SVG.
+
+    Args:
+        comparison: What was measured.
+        show_paths: Whether to say where files lie; without it they are named.
+    """
+    if not show_paths:
+        comparison = drop_paths(comparison)
     verdict = verdict_of(comparison)
     rows = [row for target in verdict.order if (row := comparison.find(target)) is not None]
     measured = [row for row in rows if row.measured]

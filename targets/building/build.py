@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from modelwright.core.errors import BadInputError, BuildFailedError, ModelwrightError, ToolchainMissingError
 from modelwright.core.outputs.reference import read_reference
 from modelwright.core.outputs.tasks.roles import OutputRole
+from modelwright.core.path_names import drop_folders
 from modelwright.core.process.child import Progress, run_in_child
 from modelwright.core.records.artifact import (
     Artifact,
@@ -124,6 +125,7 @@ def build(
         )
         files = hash_proved(target_name, staging, files)
         size_bytes = measure_size(staging)
+        source = exported.describe_source()
         write_manifest(
             staging,
             Manifest(
@@ -132,8 +134,9 @@ def build(
                 files=files,
                 size_bytes=size_bytes,
                 signature=decode(Signature, built["signature"]),
-                source=exported.describe_source(),
-                samples=decode(Samples, {**evidence.described, "random": evidence.random}),
+                # An artifact is given on: its manifest says which files it was made from, not in whose home they lie.
+                source=replace(source, path=drop_folders(source.path)),
+                samples=decode(Samples, {**_without_folders(evidence.described), "random": evidence.random}),
                 machine=machine,
                 requires=decode(Requires, built["requires"]),
                 recipe=built["recipe"],
@@ -152,6 +155,13 @@ def build(
             ),
         )
     return open_artifact(directory), False
+
+
+def _without_folders(described: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        part: None if facts is None else {**facts, "path": drop_folders(facts["path"])}
+        for part, facts in described.items()
+    }
 
 
 def check_source(target: Target, exported: ExportedModel) -> Readiness:

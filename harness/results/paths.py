@@ -1,0 +1,94 @@
+"""The paths in a comparison that is given on: results.json says the way from its own folder, report.html the names.
+
+Errors and notes quote paths too. There the folder of the results is left out, and the user's home is `~`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+
+from modelwright.core.path_names import drop_folders, find_home, relate_path
+from modelwright.core.records.codec import decode, encode
+from modelwright.harness.results.record import Comparison
+
+_BELOW_HOME = re.compile(r"~/(?:[^\s'\"/]+/)*")
+
+
+def relate_paths(comparison: Comparison, folder: Path) -> Comparison:
+    """Returns a comparison whose paths are told from a folder.
+
+    Args:
+        comparison: With paths as the user wrote them, from the working directory.
+        folder: That results.json lies in.
+    """
+    related = _name_files(comparison, lambda path: relate_path(path, folder))
+    given = [path for path in _list_files(comparison) if Path(path).is_absolute()]
+    return _rewrite(related, lambda text: _hide_places(text, folder, given))
+
+
+def drop_paths(comparison: Comparison) -> Comparison:
+    """Returns a comparison that names files and says of no folder where it is."""
+    return _rewrite(
+        _name_files(comparison, lambda path: drop_folders(f"/{path}")), lambda text: _BELOW_HOME.sub(".../", text)
+    )
+
+
+def _list_files(comparison: Comparison) -> list[str]:
+    samples = comparison.samples
+    parts = [part.path for part in (samples.calibration, samples.tuning, samples.evaluation) if part is not None]
+    return [comparison.source.path, *parts, *([samples.measured_on] if samples.measured_on else [])]
+
+
+def _name_files(comparison: Comparison, name: Callable[[str], str]) -> Comparison:
+    """Names the source and the samples."""
+    samples = comparison.samples
+    parts = {
+        key: None if part is None else replace(part, path=name(part.path))
+        for key, part in (
+            ("calibration", samples.calibration),
+            ("tuning", samples.tuning),
+            ("evaluation", samples.evaluation),
+        )
+    }
+    measured_on = None if samples.measured_on is None else name(samples.measured_on)
+    return replace(
+        comparison,
+        source=replace(comparison.source, path=name(comparison.source.path)),
+        samples=replace(samples, **parts, measured_on=measured_on),
+    )
+
+
+def _rewrite(comparison: Comparison, change: Callable[[str], str]) -> Comparison:
+    """Changes every text of a comparison; names of keys stay."""
+    return decode(Comparison, _walk(encode(comparison), change), where="the results")
+
+
+def _walk(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: _walk(item, change) for key, item in value.items()}
+    return [_walk(item, change) for item in value] if isinstance(value, list) else value
+
+
+def _hide_places(text: str, folder: Path, given: list[str]) -> str:
+    """Leaves out the folder of the results and those of given files, and writes the home as `~`.
+
+    Only places that are known are looked for: names of tensors, such as `/layer1/Conv`, look like paths as well.
+    """
+    if "/" not in text and "\\" not in text:
+        return text
+    for file in given:
+        text = text.replace(file, drop_folders(file))
+    for place in dict.fromkeys((str(folder.absolute()), str(folder.resolve()))):
+        if Path(place).parent != Path(place):
+            text = text.replace(f"{place}/", "").replace(place, ".")
+    home = find_home()
+    if home is not None and home.parent != home:
+        text = re.sub(rf"{re.escape(str(home))}(?![\w.-])", "~", text)
+    return text
