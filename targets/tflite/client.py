@@ -67,8 +67,9 @@ def _report(line: str, progress: Callable[[str], None]) -> None:
 
 def _make_error(error: Mapping[str, Any]) -> Exception:
     if error["kind"] == "unsupported_operator":
+        why = f": {error['why']}" if error.get("why") else ""
         return BuildFailedError(
-            f"TFLite cannot express operator {error['operator']} (node {error['node']})",
+            f"TFLite cannot express operator {error['operator']} (node {error['node']}){why}",
             hint="choose another runtime for this model, or export it without that operator",
             detail=str(error["message"]),
         )

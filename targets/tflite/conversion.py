@@ -8,8 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from modelwright.core.errors import BuildFailedError
 from modelwright.core.files import write_json
+from modelwright.core.records.signature import Signature, TensorSpec
 from modelwright.targets.contract import BuildRequest, Feeds
 from modelwright.targets.quantization.goal import Figures, Level
 from modelwright.targets.quantization.judge import Judge
@@ -147,6 +150,42 @@ def _find_shapes(request: BuildRequest) -> dict[str, tuple[int, ...]]:
             )
         shapes[spec.name] = tuple(int(size) for size in shape)
     return shapes
+
+
+def fix_signature(signature: Signature, binding: Mapping[str, Any]) -> tuple[Signature, list[str]]:
+    """Returns the signature of a converted file, and notes on the dimensions that vary in the model and not in it."""
+    served = binding["dynamic_batch"] or binding["splits_batch"]
+    counts = {spec.shape[0] for spec in signature.inputs if spec.shape}
+    sizes = {
+        name: int(size)
+        for spec, entry in zip(signature.inputs, binding["inputs"], strict=True)
+        for name, size in zip(spec.shape or (), entry["shape"], strict=True)
+        if isinstance(name, str) and not (served and name in counts)
+    }
+    if not sizes:
+        return signature, []
+    fixed = signature.with_fixed(sizes)
+    ends = zip(fixed.outputs, binding["outputs"], strict=True)
+    fixed = replace(fixed, outputs=tuple(_fix_output(spec, entry, served=served) for spec, entry in ends))
+    told = {name: f"{name} fixed at {size}" for name, size in sizes.items()}
+    batches = [told.pop(name) for name in list(told) if name in counts]
+    notes = [f"{text}: the file takes one sample an inference" for text in batches]
+    if told:
+        cure = "for another size, build it with samples of that size"
+        notes.append(f"{', '.join(told.values())}, as in the samples: {cure}")
+    return fixed, notes
+
+
+def _fix_output(spec: TensorSpec, entry: Mapping[str, Any], *, served: bool) -> TensorSpec:
+    """Gives sizes to the dimensions that follow from the inputs', such as half of a height, but for the batch's."""
+    sizes = entry["shape"]
+    if spec.shape is None or sizes is None or len(sizes) != len(spec.shape):
+        return spec
+    scales = entry["scales_with_batch"] or [served and axis == 0 for axis in range(len(sizes))]
+    parts = zip(spec.shape, sizes, scales, strict=True)
+    return replace(
+        spec, shape=tuple(size if isinstance(name, str) and not grows else name for name, size, grows in parts)
+    )
 
 
 def _is_right(figures: Figures) -> bool:

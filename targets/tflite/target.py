@@ -66,17 +66,19 @@ class _Tflite(Target):
         return {**converter, "search": describe_limits(), "choice": describe_choice()}
 
     def build(self, request: BuildRequest) -> BuildResult:
-        from modelwright.targets.tflite.conversion import convert
+        from modelwright.targets.tflite.conversion import convert, fix_signature
 
         converted = convert(request)
         made = converted if self.record.precision == "fp32" else self._quantize(request, converted)
+        signature, fixed = fix_signature(request.signature, made["binding"])
         shutil.copyfile(Path(converted["folder"], made["file"]), request.directory / MODEL_FILE)
         return BuildResult(
             model_file=MODEL_FILE,
             recipe={**made["recipe"], "binding": made["binding"]},
             requires={"packages": {"ai-edge-litert": ">=2.1"}},
             versions=made["versions"],
-            notes=tuple(dict.fromkeys((*converted["notes"], *made["notes"]))),
+            notes=tuple(dict.fromkeys((*fixed, *converted["notes"], *made["notes"]))),
+            signature=signature,
         )
 
     def _quantize(self, request: BuildRequest, converted: Mapping[str, Any]) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def _describe_error(error: Exception) -> dict[str, Any]:
         "trace": traceback.format_exc(limit=-6),
     }
     if operator is not None:
-        described.update(operator=operator, node=node)
+        described.update(operator=operator, node=node, why=getattr(error, "why", None))
     return described
 
 

@@ -29,6 +29,7 @@ class Graph:
         dtypes: Name -> ONNX element type, where inference found one.
         inputs: Names of the inputs, in order.
         outputs: Names of the outputs, in order.
+        notes: What the user should know of what was done to it.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -41,6 +42,7 @@ class Graph:
         self.outputs = [value.name for value in model.graph.output]
         self.shapes: dict[str, Shape] = {}
         self.dtypes: dict[str, int] = {}
+        self.notes: list[str] = []
         # Those of subgraphs as well: a name of theirs would hide a new one that they are to read.
         self._names = {name for graph in iterate_graphs(model) for name in own_names(graph)}
         self._names.update(node.name for node in self.nodes)

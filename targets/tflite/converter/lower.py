@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,20 +12,11 @@ from typing import Any
 import onnx
 
 from .graph import Graph, Shape
+from .operators import UnsupportedOperatorError, name_operator
 from .polish import polish_file
 from .prepare import finish_outputs, prepare_graph
 from .rewrite import has_infinity
 from .twin import FIRST, SECOND, BatchPinnedError, align_constants, merge_files
-
-
-class UnsupportedOperatorError(Exception):
-    """The model has an operator that TFLite cannot express."""
-
-    def __init__(self, operator: str, node: str, reason: str) -> None:
-        super().__init__(f"operator {operator} of node {node}: {reason}")
-        self.operator = operator
-        self.node = node
-        self.reason = reason
 
 
 @dataclass(kw_only=True)
@@ -74,13 +64,13 @@ def lower_resizable(
     _, input_names, output_names = finished[0]
     binding = {
         "dynamic_batch": True,
-        "inputs": [_describe(name, new, graphs[0], shapes[name]) for name, new in input_names.items()],
+        "inputs": [_describe(name, new, model, shapes[name]) for name, new in input_names.items()],
         "outputs": [
-            _describe(name, new, graphs[0], *_at_one(output_shapes[0][name], output_shapes[1][name]))
+            _describe(name, new, model, *_at_one(output_shapes[0][name], output_shapes[1][name]))
             for name, new in output_names.items()
         ],
     }
-    return Lowered(data=data, binding=binding, has_infinities=has_infinities)
+    return Lowered(data=data, binding=binding, has_infinities=has_infinities, notes=graphs[0].notes)
 
 
 def lower_fixed(
@@ -98,10 +88,10 @@ def lower_fixed(
     data = polish_file(run_onnx2tf(prepared, work / "fixed"))
     binding = {
         "dynamic_batch": False,
-        "inputs": [_describe(name, new, graph, shapes[name]) for name, new in input_names.items()],
-        "outputs": [_describe(name, new, graph, output_shapes[name]) for name, new in output_names.items()],
+        "inputs": [_describe(name, new, model, shapes[name]) for name, new in input_names.items()],
+        "outputs": [_describe(name, new, model, output_shapes[name]) for name, new in output_names.items()],
     }
-    return Lowered(data=data, binding=binding, has_infinities=has_infinities)
+    return Lowered(data=data, binding=binding, has_infinities=has_infinities, notes=graph.notes)
 
 
 def lower(
@@ -144,13 +134,14 @@ def _at_one(first: Shape | None, second: Shape | None) -> tuple[Shape | None, li
 
 
 def _describe(
-    name: str, tensor: str, graph: Graph, shape: Shape | None, scales: list[bool] | None = None
+    name: str, tensor: str, model: onnx.ModelProto, shape: Shape | None, scales: list[bool] | None = None
 ) -> dict[str, Any]:
-    dtype = graph.dtypes.get(tensor) or graph.dtypes.get(name)
+    """Returns what the runner has to know of one input or output; the dtype is the model's, whatever the file's."""
+    kinds = {value.name: value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)}
     return {
         "name": name,
         "tensor": tensor,
-        "dtype": None if not dtype else onnx.helper.tensor_dtype_to_np_dtype(dtype).name,
+        "dtype": onnx.helper.tensor_dtype_to_np_dtype(kinds[name]).name if kinds[name] else None,
         "shape": None if shape is None else list(shape),
         "scales_with_batch": scales,
     }
@@ -174,17 +165,6 @@ def run_onnx2tf(model: onnx.ModelProto, work: Path) -> bytes:
                 keep_shape_absolutely_input_names=[value.name for value in model.graph.input],
                 flatbuffer_direct_show_progress=False,
             )
-    except NotImplementedError as error:
-        raise _name_operator(error) from error
+    except Exception as error:
+        raise name_operator(error, model) from error
     return Path(result["float32_tflite_path"]).read_bytes()
-
-
-def _name_operator(error: NotImplementedError) -> Exception:
-    cause = error.__cause__
-    operator, node = getattr(cause, "node_op", None), getattr(cause, "node_name", None)
-    if operator is not None:
-        return UnsupportedOperatorError(str(operator), str(node), f"{cause}")
-    found = re.search(r"\bop=(\S+)(?: node=(\S+))?", str(error))
-    if found:
-        return UnsupportedOperatorError(found[1], found[2] or "?", str(error))
-    return error

@@ -7,13 +7,15 @@ Each step exists because of something that onnx2tf 2.6.9 was seen to do otherwis
 - MatMul with a constant becomes Gemm, since it otherwise becomes BATCH_MATMUL, which is slow and which per-channel
   quantization gets wrong; a constant on the left comes out with wrong values when a Transpose is before it;
 - any spelling of GELU is written the one way that is fused to the GELU operator;
+- If is taken apart, STFT becomes a convolution and SAME_LOWER numbers: it has none of them;
+- float64 becomes float32, since TFLite computes nothing in it;
 - outputs of rank 3 and more leave the graph flattened to rank 2, since they otherwise keep the channels-last layout.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -23,9 +25,14 @@ from modelwright.core.onnx.facts import ONNX_DOMAINS, find_inputs, read_attribut
 from modelwright.core.onnx.sparse import densify_graph
 from modelwright.core.onnx.walk import find_subgraphs
 
+from .branches import compute_both_branches, take_known_branches
+from .doubles import narrow_doubles
 from .graph import Array, Graph, Shape, infer
+from .operators import UnsupportedOperatorError
+from .pads import write_pads
 from .recurrent import unroll_recurrent
 from .rewrite import drop_expands, keep_infinities, rewrite_gelus, rewrite_matmuls, rewrite_max_pools
+from .spectrum import rewrite_spectra
 
 FOLD_LIMIT_BYTES = 64 * 2**20
 _MAX_ROUNDS = 12
@@ -43,6 +50,7 @@ def prepare_graph(model: onnx.ModelProto, shapes: Mapping[str, Shape], *, infini
     """
     graph = _freeze(model, shapes)
     _fold_until_settled(graph)
+    _take_branches(graph)
     _drop_identities(graph)
     graph.drop_unused()
     drop_expands(graph)
@@ -50,6 +58,8 @@ def prepare_graph(model: onnx.ModelProto, shapes: Mapping[str, Shape], *, infini
         keep_infinities(graph)
     rewrite_matmuls(graph)
     rewrite_gelus(graph)
+    write_pads(graph)
+    rewrite_spectra(graph)
     rewrite_max_pools(graph)
     unroll_recurrent(graph)
     _drop_identities(graph)
@@ -68,6 +78,7 @@ def _freeze(model: onnx.ModelProto, shapes: Mapping[str, Shape]) -> Graph:
     # Exporters list initializers and symbolic sizes here; both contradict the frozen shapes.
     del frozen.graph.value_info[:]
     densify_graph(frozen.graph)
+    is_double = narrow_doubles(frozen)
     inputs = find_inputs(frozen.graph)
     del frozen.graph.input[:]
     for value in inputs:
@@ -75,7 +86,36 @@ def _freeze(model: onnx.ModelProto, shapes: Mapping[str, Shape]) -> Graph:
         frozen.graph.input.append(onnx.helper.make_tensor_value_info(value.name, elem_type, shapes[value.name]))
     for value in frozen.graph.output:
         value.type.tensor_type.ClearField("shape")
-    return Graph(infer(frozen))
+    graph = Graph(infer(frozen))
+    if is_double:
+        graph.notes.append("it computes in float32: TFLite has no arithmetic in float64")
+    return graph
+
+
+def _take_branches(graph: Graph) -> None:
+    """Takes every If out of the graph.
+
+    Raises:
+        UnsupportedOperatorError: The outputs of two branches differ in shape, and only the inputs say which runs.
+    """
+    for _ in range(_MAX_ROUNDS):
+        known = take_known_branches(graph)
+        both = {} if known else compute_both_branches(graph)
+        if not known and not both:
+            return
+        _infer_types(graph)
+        _fold_until_settled(graph)
+        for name, pairs in both.items():
+            _require_one_shape(name, pairs, graph)
+            graph.notes.append(f"If {name}: both branches are computed, as the inputs say which one counts")
+
+
+def _require_one_shape(name: str, pairs: Sequence[tuple[str, str]], graph: Graph) -> None:
+    for one, other in pairs:
+        shapes = [graph.shapes.get(value) for value in (one, other)]
+        if None in shapes or shapes[0] != shapes[1]:
+            reason = f"its branches give outputs of different shapes ({shapes[0]} and {shapes[1]})"
+            raise UnsupportedOperatorError("If", name, f"{reason}, and only the inputs say which one runs", ours=True)
 
 
 def _fold_until_settled(graph: Graph) -> None:
@@ -83,9 +123,13 @@ def _fold_until_settled(graph: Graph) -> None:
         if not _fold_once(graph):
             return
         # What was folded (a Reshape's target, say) lets inference get further.
-        inferred = Graph(infer(_strip_large(graph)))
-        graph.shapes.update(inferred.shapes)
-        graph.dtypes.update(inferred.dtypes)
+        _infer_types(graph)
+
+
+def _infer_types(graph: Graph) -> None:
+    inferred = Graph(infer(_strip_large(graph)))
+    graph.shapes.update(inferred.shapes)
+    graph.dtypes.update(inferred.dtypes)
 
 
 def _strip_large(graph: Graph) -> onnx.ModelProto:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from modelwright.core.errors import BuildFailedError, ModelwrightError, ToolchainMissingError
@@ -18,7 +19,7 @@ from modelwright.targets.contract import BuildRequest
 from modelwright.targets.tflite import client, environment
 from modelwright.targets.tflite import target as tflite
 from modelwright.targets.tflite.converter import convert
-from modelwright.targets.tflite.converter.lower import UnsupportedOperatorError, _name_operator
+from modelwright.targets.tflite.converter.operators import UnsupportedOperatorError, name_operator
 
 SCRIPT = """
 import json, os, pathlib, signal, sys
@@ -178,6 +179,12 @@ def test_an_unsupported_operator_crosses_the_border() -> None:
     assert "no builder" in str(error.detail)
 
 
+def test_a_reason_of_our_own_is_read_first() -> None:
+    described = convert._describe_error(UnsupportedOperatorError("If", "choice", "its branches differ", ours=True))
+    error = client._make_error(described)
+    assert str(error) == "TFLite cannot express operator If (node choice): its branches differ"
+
+
 class NodeError(Exception):
     node_op, node_name = "Det", "det_1"
 
@@ -187,7 +194,9 @@ class NodeError(Exception):
     [
         ("cannot build", NodeError("no builder"), ("Det", "det_1")),
         ("failed: op=Det node=det_1 reason", None, ("Det", "det_1")),
-        ("failed: op=Det", None, ("Det", "?")),
+        ("failed: op=Det", None, ("Det", "det_0")),
+        ("Conv auto_pad is not supported. op=conv_a", None, ("Conv", "conv_a")),
+        ("failed: op=det_1, node=", None, ("Det", "det_1")),
     ],
 )
 def test_operator_and_node_are_found_in_the_vendors_error(
@@ -195,14 +204,35 @@ def test_operator_and_node_are_found_in_the_vendors_error(
 ) -> None:
     error = NotImplementedError(text)
     error.__cause__ = cause
-    found = _name_operator(error)
+    found = name_operator(error, make_model())
     assert isinstance(found, UnsupportedOperatorError)
     assert (found.operator, found.node) == named
 
 
-def test_an_error_that_names_no_operator_stays_as_it_is() -> None:
-    error = NotImplementedError("not yet")
-    assert _name_operator(error) is error
+def make_model() -> onnx.ModelProto:
+    nodes = [
+        onnx.helper.make_node(kind, ["x"], [name], name)
+        for kind, name in (("Det", "det_0"), ("Det", "det_1"), ("Conv", "conv_a"))
+    ]
+    return onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [], []))
+
+
+def test_what_the_vendors_code_was_at_is_named() -> None:
+    def build(node: onnx.NodeProto) -> None:
+        raise KeyError("kernel")
+
+    try:
+        build(make_model().graph.node[2])
+    except KeyError as error:
+        found = name_operator(error, make_model())
+    assert isinstance(found, UnsupportedOperatorError)
+    assert (found.operator, found.node) == ("Conv", "conv_a")
+
+
+def test_an_error_that_names_no_operator_of_the_model_stays_as_it_is() -> None:
+    for text in ("not yet", "op=Elsewhere", "node=?"):
+        error = NotImplementedError(text)
+        assert name_operator(error, make_model()) is error
 
 
 # The target's side
@@ -243,7 +273,9 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         file = Path(order["output"], f"{order['action']}.tflite")
         file.write_bytes(order["action"].encode())
         facts = {"recipe": {}, "has_infinities": False, "versions": {"onnx2tf": "1"}}
-        return {"file": file.name, "binding": {"inputs": []}, "notes": [order["action"]], **facts}
+        entries = [{"shape": [1, 2], "scales_with_batch": [True, False]}]
+        binding = {"dynamic_batch": True, "splits_batch": False, "inputs": entries, "outputs": entries}
+        return {"file": file.name, "binding": binding, "notes": [order["action"]], **facts}
 
     monkeypatch.setattr(client, "run_step", run_step)
     return got
@@ -258,7 +290,8 @@ def test_all_precisions_share_one_conversion(tmp_path: Path, steps: list[dict[st
     assert [order["action"] for order in steps] == ["convert", "quantize"]
     assert steps[0]["shapes"] == {"x": [1, 2]}
     assert steps[0]["resizes"] is True
-    assert fp16.recipe["binding"] == {"inputs": [], "reset_variables": True}
+    assert fp16.recipe["binding"] == fp32.recipe["binding"] | {"reset_variables": True}
+    assert fp16.signature == request.signature
     assert fp16.recipe["search"]["chosen"]["name"] == "weights"
     assert fp16.versions == {"ai-edge-quantizer": "1"}
     assert fp16.notes[0] == "convert"

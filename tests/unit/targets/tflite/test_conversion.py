@@ -18,7 +18,7 @@ from modelwright.core.samples.sample_set import SampleRef, open_samples
 from modelwright.targets.contract import BuildRequest
 from modelwright.targets.tflite import client, conversion
 from modelwright.targets.tflite.answers import answer_in_batches
-from modelwright.targets.tflite.conversion import convert
+from modelwright.targets.tflite.conversion import convert, fix_signature
 
 WEIGHTS = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
 Answers = Callable[[Any], dict[str, Any]]
@@ -161,3 +161,49 @@ def test_each_sample_of_a_batch_gets_its_part() -> None:
     rows = list(answer_in_batches(run, feeds, 3))
     assert [row["y"].tolist() for row in rows] == [[0], [2], [4], [6], [8], [10]], "the seventh fills no batch"
     assert all(row["all"] == 5 for row in rows)
+
+
+# What the file has fixed
+
+
+def make_signature(inputs: dict[str, Any], outputs: dict[str, Any]) -> Signature:
+    kinds = [
+        [TensorSpec(name=n, dtype="float32", shape=shape) for n, shape in part.items()] for part in (inputs, outputs)
+    ]
+    return Signature(inputs=tuple(kinds[0]), outputs=tuple(kinds[1]))
+
+
+def make_binding(inputs: list[Any], outputs: list[Any], **changes: Any) -> dict[str, Any]:
+    ends = [[{"shape": shape, "scales_with_batch": None} for shape in part] for part in (inputs, outputs)]
+    return {"dynamic_batch": False, "splits_batch": False, "inputs": ends[0], "outputs": ends[1], **changes}
+
+
+def test_sizes_of_the_samples_are_told_and_those_that_follow_from_them() -> None:
+    signature = make_signature({"x": ("n", 3, "h", "w")}, {"y": ("m", 8, "h // 2", "w"), "z": None})
+    binding = make_binding([[1, 3, 64, 96]], [[1, 8, 32, 96], None], dynamic_batch=True)
+    binding["outputs"][0]["scales_with_batch"] = [True, False, False, False]
+    fixed, notes = fix_signature(signature, binding)
+    assert fixed.inputs[0].shape == ("n", 3, 64, 96)
+    assert fixed.outputs[0].shape == ("m", 8, 32, 96)
+    assert fixed.outputs[1].shape is None
+    assert notes == [
+        "h fixed at 64, w fixed at 96, as in the samples: for another size, build it with samples of that size"
+    ]
+    binding |= {"dynamic_batch": False, "splits_batch": True}
+    binding["outputs"][0]["scales_with_batch"] = None
+    assert fix_signature(signature, binding)[0] == fixed, "a batch is run sample by sample"
+
+
+def test_a_batch_that_the_file_does_not_take_is_told() -> None:
+    signature = make_signature({"x": ("n", "length"), "state": (2, "n", 4), "rate": ()}, {"y": ("n", 1)})
+    fixed, notes = fix_signature(signature, make_binding([[1, 512], [2, 1, 4], []], [[1, 1]]))
+    assert [spec.shape for spec in fixed.inputs] == [(1, 512), (2, 1, 4), ()]
+    assert fixed.outputs[0].shape == (1, 1)
+    assert notes[0] == "n fixed at 1: the file takes one sample an inference"
+    assert notes[1].startswith("length fixed at 512, as in the samples")
+
+
+def test_a_model_without_varying_sizes_keeps_its_signature() -> None:
+    signature = make_signature({"x": ("n", 4)}, {"y": ("n", 3)})
+    binding = make_binding([[1, 4]], [[1, 3]], dynamic_batch=True)
+    assert fix_signature(signature, binding) == (signature, [])
