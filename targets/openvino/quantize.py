@@ -19,8 +19,9 @@ import numpy as np
 from modelwright.core.errors import BuildFailedError
 from modelwright.core.samples.sample_set import SampleSet
 from modelwright.targets.contract import Array, BuildRequest, Feeds, RunSettings
+from modelwright.targets.openvino.branches import IdleBranches, set_idle_branches_apart
 from modelwright.targets.openvino.recipes import BF16_INSTRUCTION_SETS, CONVOLUTIONAL, TRANSFORMER, NncfCandidate
-from modelwright.targets.openvino.session import OpenvinoSession, find_ports, silence_vendor
+from modelwright.targets.openvino.session import OpenvinoSession, find_ports, fit_types, silence_vendor
 from modelwright.targets.quantization.goal import Figures
 from modelwright.targets.quantization.judge import Judge, Outputs
 from modelwright.targets.quantization.quantizer import Quantizer, share_work
@@ -33,6 +34,7 @@ _ACCURATE_EFFORT = 2.3
 """How much longer accurate bias correction took than the fast one, on ResNet-50."""
 _PASSING = 10
 """Reading and writing a value takes as long as some ten multiplications."""
+_SHOWN_CHARACTERS = 300
 _REBUILT_BYTES = 1_000_000
 """Weights up to which a model is quantized again to rank each of its layers."""
 _RECURRENT = re.compile("(LSTM|GRU|RNN|AUGRU)(Cell|Sequence)$")
@@ -83,12 +85,13 @@ def quantize_model(
         "overflow_fix": quantizer.overflow_fix,
         "calibration_count": quantizer.calibration.count,
         "search": described,
+        "idle_branches": list(quantizer.idle.branches),
         "compile_options": dict(found.model.options),
         "inference_precision": hint,
         "inference_precision_reason": reason,
         "inference_precision_figures": figures,
     }
-    return found.model.model, recipe, tuple(_explain(found))
+    return found.model.model, recipe, tuple(_explain(found, quantizer.idle))
 
 
 def choose_float_precision(
@@ -115,9 +118,11 @@ def choose_float_precision(
     return "bf16", "the machine has BF16, and it loses nothing on the samples that judge", after.to_dict()
 
 
-def _explain(found: Found[NncfCandidate, RunnableModel]) -> list[str]:
+def _explain(found: Found[NncfCandidate, RunnableModel], idle: IdleBranches) -> list[str]:
     """Returns what the user has to know of the result."""
     notes = found.notes()
+    if idle.branches:
+        notes.append(f"in float, because no calibration sample takes it: {', '.join(idle.branches)}")
     if found.candidate.float_layers:
         notes.append(f"recurrent layers stay in float: {', '.join(found.candidate.float_layers)}")
     if found.model.options:
@@ -136,6 +141,7 @@ class NncfQuantizer(Quantizer[NncfCandidate, RunnableModel]):
         self._openvino, self._nncf, self._model, self._request = openvino, nncf, model, request
         self._core = openvino.Core()
         self.is_transformer = has_attention(model)
+        self.idle = set_idle_branches_apart(self._core, model, fit_types(model, self.calibration.feeds()))
         self._weight_bytes = sum(int(op.data.nbytes) for op in model.get_ops() if op.get_type_name() == "Constant")
         # Without a dot-product instruction, pairs of u8 x s8 products are added in 16 bits and can saturate.
         self.overflow_fix = "disable" if request.machine.has_int8_dot_product else "enable"
@@ -164,12 +170,12 @@ class NncfQuantizer(Quantizer[NncfCandidate, RunnableModel]):
             options["activations_range_estimator_params"] = RangeEstimatorParametersSet.MINMAX
         if candidate.smooth_quant_alpha is not None:
             options["smooth_quant_alphas"] = advanced.AdvancedSmoothQuantParameters(matmul=candidate.smooth_quant_alpha)
-        ignored = [*candidate.float_layers, *kept]
+        ignored = [*candidate.float_layers, *kept, *self.idle.layers]
         try:
             with silence_vendor():
                 model = nncf.quantize(
                     self._model.clone(),
-                    nncf.Dataset(_SampleStream(self.calibration)),
+                    nncf.Dataset(_SampleStream(self.calibration, self._model)),
                     preset=nncf.QuantizationPreset(candidate.preset),
                     target_device=nncf.TargetDevice.CPU,
                     subset_size=self.calibration.count,
@@ -181,7 +187,7 @@ class NncfQuantizer(Quantizer[NncfCandidate, RunnableModel]):
                 )
         except Exception as error:
             raise BuildFailedError(
-                f"NNCF cannot quantize {self._request.model_path.name} ({candidate.name}): {type(error).__name__}",
+                f"NNCF cannot quantize {self._request.model_path.name} ({candidate.name}): {_say_why(error)}",
                 hint=_NO_INT8_HINT,
                 detail=str(error),
             ) from error
@@ -195,8 +201,8 @@ class NncfQuantizer(Quantizer[NncfCandidate, RunnableModel]):
         # from its file. On the threads of a measurement: which kernels are fused depends on their number.
         with tempfile.TemporaryDirectory(dir=self._request.scratch) as folder:
             path = Path(folder) / "candidate.xml"
-            self._openvino.save_model(model.model, path, compress_to_fp16=False)
             try:
+                self._openvino.save_model(model.model, path, compress_to_fp16=False)
                 session = OpenvinoSession(
                     self._openvino,
                     self._core,
@@ -250,6 +256,12 @@ class NncfQuantizer(Quantizer[NncfCandidate, RunnableModel]):
         return RunnableModel(model=changed, options=WITHOUT_FUSION)
 
 
+def _say_why(error: Exception) -> str:
+    """Returns the first line of a vendor's message, which says more than the error's class."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:_SHOWN_CHARACTERS] if lines else type(error).__name__
+
+
 def _count_work(node: Any) -> float:
     """Returns a layer's multiplications for one inference, and what reading and writing its results counts as."""
     *sizes, result = (_list_sizes(value) for value in (*node.input_values(), node.output(0)))
@@ -271,11 +283,11 @@ def _list_sizes(value: Any) -> list[int]:
 class _SampleStream:
     """Hands samples to NNCF one at a time, as often as it asks."""
 
-    def __init__(self, samples: SampleSet) -> None:
-        self._samples = samples
+    def __init__(self, samples: SampleSet, model: Any) -> None:
+        self._samples, self._model = samples, model
 
     def __iter__(self) -> Iterator[dict[str, Array]]:
-        return self._samples.feeds()
+        return fit_types(self._model, self._samples.feeds())
 
     def __len__(self) -> int:
         return self._samples.count

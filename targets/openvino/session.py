@@ -7,7 +7,7 @@ import io
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -53,6 +53,10 @@ class OpenvinoSession(Session):
         self._input_ports = find_ports(model.inputs, signature.inputs)
         self._output_ports = find_ports(model.outputs, signature.outputs)
         self._wide_inputs = [spec.name for spec in signature.inputs if spec.dtype in {"int64", "uint64", "uint32"}]
+        self._types = {
+            spec.name: _dtype_of(model.inputs[port])
+            for spec, port in zip(signature.inputs, self._input_ports, strict=True)
+        }
         self._hint = hint
         # One inference at a time on its own threads. Not pinned: every artifact of a comparison would be pinned to
         # the same first core, and could not move away from a busy neighbour on a shared machine.
@@ -92,7 +96,7 @@ class OpenvinoSession(Session):
         # A tensor shares the array's memory and keeps it alive; OpenVINO shares only what is writable.
         wrap = self._openvino.Tensor
         tensors = [
-            (port, wrap(np.require(feeds[spec.name], requirements=["C", "A", "W"]), shared_memory=True))
+            (port, wrap(np.require(feeds[spec.name], self._types[spec.name], ["C", "A", "W"]), shared_memory=True))
             for spec, port in zip(self._signature.inputs, self._input_ports, strict=True)
         ]
         request = self._select(tuple(tuple(tensor.shape) for _, tensor in tensors))
@@ -190,6 +194,18 @@ def silence_vendor() -> Iterator[None]:
     with out, err, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+def fit_types(model: Any, feeds: Iterable[Feeds]) -> Iterator[dict[str, Array]]:
+    """Yields inputs in the types of a model's ports, which carry the ONNX names: float64 is float32 there."""
+    types = {name: _dtype_of(port) for port in model.inputs for name in port.get_names()}
+    for inputs in feeds:
+        yield {name: np.asarray(value, types[name]) for name, value in inputs.items()}
+
+
+def _dtype_of(port: Any) -> np.dtype[Any]:
+    dtype: np.dtype[Any] = np.dtype(port.get_element_type().to_dtype())
+    return dtype
 
 
 def find_ports(ports: Any, specs: tuple[TensorSpec, ...]) -> list[int]:

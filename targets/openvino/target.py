@@ -7,20 +7,21 @@ dynamic ones (1.1 to 1.35 times on small models), so a dynamic model is compiled
 from __future__ import annotations
 
 import contextlib
-import re
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from modelwright.core.errors import BadInputError, BuildFailedError
+from modelwright.core.errors import BadInputError
 from modelwright.core.records.machine import Machine
 from modelwright.core.records.signature import Signature
 from modelwright.targets.contract import BuildRequest, BuildResult, RunSettings, Session, Target, TargetRecord
+from modelwright.targets.openvino.convert import convert_model
 from modelwright.targets.openvino.recipes import BF16_INSTRUCTION_SETS
-from modelwright.targets.openvino.session import OpenvinoSession, find_ports, import_openvino, silence_vendor
+from modelwright.targets.openvino.session import OpenvinoSession, import_openvino, silence_vendor
 from modelwright.targets.readiness import Readiness, package_versions, require_import
 
 MODEL_FILE = "openvino.xml"
@@ -41,8 +42,11 @@ class OpenvinoTarget(Target):
         request.progress("converting to OpenVINO IR")
         with silence_vendor():
             openvino = import_openvino()
-            model = convert_model(openvino, request.model_path, request.signature)
-        return self._finish_build(openvino, model, request)
+            converted = convert_model(openvino, request)
+        for note in converted.notes:
+            request.progress(note)
+        result = self._finish_build(openvino, converted.model, request)
+        return replace(result, signature=converted.signature, notes=(*converted.notes, *result.notes))
 
     @abstractmethod
     def _finish_build(self, openvino: Any, model: Any, request: BuildRequest) -> BuildResult:
@@ -91,6 +95,7 @@ class OpenvinoFp32(OpenvinoTarget):
         title="OpenVINO FP32",
         is_float=True,
         needs_calibration=False,
+        recipe_version=2,
         build_packages=_RUN_PACKAGES,
         run_packages=_RUN_PACKAGES,
         build_extra="openvino",
@@ -123,6 +128,7 @@ class OpenvinoBf16(OpenvinoTarget):
         title="OpenVINO BF16",
         is_float=True,
         needs_calibration=False,
+        recipe_version=2,
         build_packages=_RUN_PACKAGES,
         run_packages=_RUN_PACKAGES,
         build_extra="openvino",
@@ -167,7 +173,7 @@ class OpenvinoInt8(OpenvinoTarget):
         is_float=False,
         needs_calibration=True,
         uses_samples=True,
-        recipe_version=3,
+        recipe_version=4,
         build_packages={**_RUN_PACKAGES, "nncf": "nncf>=3.0"},
         run_packages=_RUN_PACKAGES,
         build_extra="openvino",
@@ -190,32 +196,6 @@ class OpenvinoInt8(OpenvinoTarget):
         return BuildResult(
             model_file=MODEL_FILE, recipe=recipe, versions=package_versions("openvino", "nncf"), notes=notes
         )
-
-
-def convert_model(openvino: Any, path: Path, signature: Signature) -> Any:
-    """Converts ONNX to an OpenVINO model whose ports carry the ONNX names.
-
-    `read_model` would do, but leaves the graph as torch wrote it: NNCF then misses the grouped convolutions, whose
-    weights lie behind a Reshape, and attention stays unfused (1.12 and 1.15 times slower in INT8).
-
-    Raises:
-        BuildFailedError: An operator that OpenVINO does not know, by name; or the graph does not convert.
-    """
-    try:
-        model = openvino.convert_model(str(path))
-    except Exception as error:
-        found = re.search(r"No conversion rule found for operations: *(.+)", str(error))
-        what = f"it has no conversion for {found.group(1).strip()}" if found else "the conversion failed"
-        raise BuildFailedError(
-            f"OpenVINO cannot convert {path.name}: {what}",
-            hint="replace the operator in the model, export with another opset, or use the ort-* targets",
-            detail=str(error),
-        ) from error
-    for ports, specs in ((model.inputs, signature.inputs), (model.outputs, signature.outputs)):
-        for index, spec in zip(find_ports(ports, specs), specs, strict=True):
-            if spec.name not in ports[index].get_names():
-                ports[index].get_tensor().add_names({spec.name})
-    return model
 
 
 def _check_bf16(machine: Machine) -> Readiness | None:

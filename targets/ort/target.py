@@ -22,6 +22,7 @@ from modelwright.targets.graphs.rewrite import PER_AXIS_OPSET, pool_spatial_mean
 from modelwright.targets.graphs.run import open_file
 from modelwright.targets.ort import plan as ort_plan
 from modelwright.targets.ort.recipes import DynamicQuantizer, StaticQuantizer
+from modelwright.targets.ort.refusal import refuse_unquantizable
 from modelwright.targets.ort.session import OrtSession
 from modelwright.targets.quantization.formats import Scheme, choose_scheme
 from modelwright.targets.quantization.judge import Judge
@@ -31,8 +32,6 @@ from modelwright.targets.quantization.search import describe_limits, search
 from modelwright.targets.readiness import package_versions
 
 MODEL_FILE = "model.onnx"
-_FLOAT16 = 10
-"""`onnx.TensorProto.FLOAT16`."""
 _STATIC_OPSET, _DYNAMIC_OPSET = 10, 11
 """Where the operators appeared that the two methods cannot do without: QLinearConv and DynamicQuantizeLinear."""
 
@@ -104,7 +103,7 @@ class OrtInt8(_SearchedTarget):
         is_float=False,
         needs_calibration=True,
         uses_samples=True,
-        recipe_version=2,
+        recipe_version=3,
         build_packages={"onnx": "onnx", "onnxruntime": "onnxruntime"},
         run_packages={"onnxruntime": "onnxruntime"},
         build_extra="ort",
@@ -120,15 +119,13 @@ class OrtInt8(_SearchedTarget):
         if kind == "cnn":
             pool_spatial_means(model)
         if not ort_plan.find_quantizable(model, index_graph(model)):
-            raise BuildFailedError(
-                "the model has no Conv, MatMul or Gemm with constant float32 weights: nothing for ort-int8 to quantize",
-                hint=_explain_weights(model) or "use ort-int8-dynamic for LSTM networks, ort-fp32 otherwise",
-            )
+            other = "ort-int8-dynamic" if ort_plan.find_dynamic(model, index_graph(model)) else None
+            raise refuse_unquantizable(model, "ort-int8", "Conv, MatMul or Gemm", other)
         if find_opset(model) < _STATIC_OPSET:
             raise _old_opset(_STATIC_OPSET, model, prepared)
         scheme = choose_scheme(request.machine, static=True)
         quantizer = StaticQuantizer(request, model, kind, scheme)
-        notes = []
+        notes = _explain_preparation(prepared)
         if kind == "rnn":
             notes.append("recurrent layers stay in float: ONNX Runtime quantizes LSTM only dynamically")
         recipe = {"method": "static Q/DQ", "calibration_samples": quantizer.sample_count, **prepared}
@@ -148,7 +145,7 @@ class OrtInt8Dynamic(_SearchedTarget):
         is_float=False,
         needs_calibration=False,
         uses_samples=True,
-        recipe_version=2,
+        recipe_version=3,
         build_packages={"onnx": "onnx", "onnxruntime": "onnxruntime"},
         run_packages={"onnxruntime": "onnxruntime"},
         build_extra="ort",
@@ -160,14 +157,11 @@ class OrtInt8Dynamic(_SearchedTarget):
         model, prepared = prepare_model(request)
         kind = classify_graph(model)
         if not ort_plan.find_dynamic(model, index_graph(model)):
-            raise BuildFailedError(
-                "the model has no MatMul, Gemm or LSTM with constant float32 weights: nothing for ort-int8-dynamic",
-                hint=_explain_weights(model)
-                or "use ort-int8: dynamically quantized Conv runs slower than FP32 in ONNX Runtime",
-            )
+            other = "ort-int8" if ort_plan.find_quantizable(model, index_graph(model)) else None
+            raise refuse_unquantizable(model, "ort-int8-dynamic", "MatMul, Gemm or LSTM", other)
         if find_opset(model) < _DYNAMIC_OPSET:
             raise _old_opset(_DYNAMIC_OPSET, model, prepared)
-        notes = []
+        notes = _explain_preparation(prepared)
         if any(node.op_type == "Conv" for node in model.graph.node):
             notes.append("convolutions stay in float: their dynamic kernel is slower; ort-int8 quantizes them")
         if any(node.op_type in ("GRU", "RNN") for node in model.graph.node):
@@ -177,13 +171,9 @@ class OrtInt8Dynamic(_SearchedTarget):
         return _search_and_save(request, quantizer, scheme, {"graph": kind, "method": "dynamic", **prepared}, notes)
 
 
-def _explain_weights(model: Any) -> str | None:
-    """Returns what to do about weights that are there, but not in float32; None when there are none."""
-    if any(node.op_type in ("DequantizeLinear", "QLinearConv", "QLinearMatMul") for node in model.graph.node):
-        return "the model is quantized already: give the float model that it was made from"
-    if any(tensor.data_type == _FLOAT16 and len(tensor.dims) > 1 for tensor in model.graph.initializer):
-        return "its weights are float16: export it in float32"
-    return None
+def _explain_preparation(prepared: Mapping[str, Any]) -> list[str]:
+    """Returns what the user has to know of how the model was prepared."""
+    return [str(prepared["float64_note"])] if "float64_note" in prepared else []
 
 
 def _old_opset(needed: int, model: Any, prepared: Mapping[str, Any]) -> BuildFailedError:

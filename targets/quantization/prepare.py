@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from modelwright.core.errors import BuildFailedError
+from modelwright.core.onnx.doubles import has_double_weights, narrow_inside
 from modelwright.core.onnx.facts import find_opset
 from modelwright.targets.contract import BuildRequest, RunSettings
 from modelwright.targets.graphs.files import find_external_files, load_model, save_model
@@ -18,11 +19,23 @@ EXTERNAL_BYTES = 1_500_000_000
 
 
 def prepare_model(request: BuildRequest) -> tuple[Any, dict[str, Any]]:
-    """Loads the model at a fit opset, with constants and batch norms folded and its graph normalized."""
+    """Loads the model at a fit opset, with constants and batch norms folded and its graph normalized.
+
+    Returns:
+        The model, and what was or could not be done to it, for the recipe; `float64_note` is for the user too.
+    """
     request.progress("folding constants and batch norms")
-    path, notes = request.model_path, {}
+    path, notes = request.model_path, dict[str, Any]()
     external = find_external_files(path)
-    if find_opset(load_model(path, weights=False)) < PER_AXIS_OPSET:
+    graph = load_model(path, weights=False)
+    if has_double_weights(graph):
+        narrowed = load_model(path)
+        narrow_inside(narrowed, [spec.name for spec in request.signature.outputs if spec.dtype == "float64"])
+        path, external = request.scratch / "narrowed.onnx", []
+        save_model(narrowed, path)
+        notes["float64_note"] = "float64 is float32 inside: there are no integer kernels beside wider numbers"
+        request.progress(notes["float64_note"])
+    if find_opset(graph) < PER_AXIS_OPSET:
         source = load_model(path)
         try:
             converted = raise_opset(source, PER_AXIS_OPSET, lambda m: _verify(request, m))

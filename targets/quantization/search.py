@@ -7,11 +7,12 @@ on is `Judge`; here is only the order of trying, and when to stop.
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic
 
-from modelwright.core.errors import BuildFailedError
+from modelwright.core.errors import BuildFailedError, ModelwrightError, ToolchainMissingError
 from modelwright.targets.quantization.goal import Figures, Level, describe_goal, explain_miss
 from modelwright.targets.quantization.judge import Judge
 from modelwright.targets.quantization.quantizer import (
@@ -28,6 +29,8 @@ BUDGET_S = 120.0
 _FEW, _MANY = 0.2, 0.5
 """Share of the work that may go back to float to make a candidate good, as beyond it the speed is gone too; and to save
 one that is poor, which nobody can use at any speed."""
+_FLOAT_HINT = "the float targets of this runtime need no quantization"
+_TRACE_CHARACTERS = 2000
 _NAMED = 8
 """Layers named in a note."""
 
@@ -137,12 +140,12 @@ class _Search(Generic[CandidateT, ModelT]):
         self._quantizer, self._judge, self._progress = quantizer, judge, progress
         self._clock, self._deadline, self._ran_out = clock, clock() + budget_s, False
         self._trials: list[Trial[CandidateT]] = []
-        self._errors: list[BuildFailedError] = []
+        self._errors: list[ModelwrightError] = []
 
     def run(self) -> Found[CandidateT, ModelT]:
         best = self._try_candidates()
         if best.figures.level < Level.GOOD:
-            best = self._put_layers_back(best)
+            best = self._keep_unless(best, lambda: self._put_layers_back(best))
         if best.model is None or best.figures.level is Level.BROKEN:
             raise self._explain_failure(best)
         missed = "time" if self._ran_out else "candidates"
@@ -175,7 +178,19 @@ class _Search(Generic[CandidateT, ModelT]):
         if best.figures.level < Level.FAIR:
             return best
         chosen = self._quantizer.choose([trial for trial in rivals if trial.figures.loses_nothing(best.figures)])
-        return best if chosen is best.trial else self._make_again(chosen)
+        return best if chosen is best.trial else self._keep_unless(best, lambda: self._make_again(chosen))
+
+    def _keep_unless(
+        self, best: _Made[CandidateT, ModelT], improve: Callable[[], _Made[CandidateT, ModelT]]
+    ) -> _Made[CandidateT, ModelT]:
+        """Returns what a further step makes; what there is where the step fails: nothing that works is given up."""
+        try:
+            return improve()
+        except ToolchainMissingError:
+            raise
+        except Exception as error:  # of a vendor's toolchain, or of ours around it
+            self._progress(f"{best.trial.candidate.name} is kept: {self._note(error).describe()}")
+            return best
 
     def _put_layers_back(self, best: _Made[CandidateT, ModelT]) -> _Made[CandidateT, ModelT]:
         """Returns the best candidate with the fewest layers in float that make it good, or a poor one fair."""
@@ -248,9 +263,10 @@ class _Search(Generic[CandidateT, ModelT]):
     def _build_and_judge(self, candidate: CandidateT, kept: tuple[str, ...]) -> tuple[ModelT | None, Figures]:
         try:
             model = self._quantizer.build(candidate, kept)
-        except BuildFailedError as error:
-            self._errors.append(error)
-            return None, Figures.broken(error.message)
+        except ToolchainMissingError:
+            raise
+        except Exception as error:  # what a vendor's toolchain raises; candidates before and after may do all the same
+            return None, self._note(error)
         figures = self._run(model)
         if figures.level < Level.GOOD:
             for other in self._quantizer.other_ways(model):
@@ -262,9 +278,21 @@ class _Search(Generic[CandidateT, ModelT]):
     def _run(self, model: ModelT) -> Figures:
         try:
             return self._judge.judge(lambda feeds: self._quantizer.run(model, feeds))
-        except BuildFailedError as error:
-            self._errors.append(error)
-            return Figures.broken(error.message)
+        except ToolchainMissingError:
+            raise
+        except Exception as error:
+            return self._note(error)
+
+    def _note(self, error: Exception) -> Figures:
+        """Remembers why a try failed, and returns what it counts as."""
+        if not isinstance(error, ModelwrightError):
+            error = BuildFailedError(
+                f"quantizing failed: {type(error).__name__}: {error}",
+                hint=_FLOAT_HINT,
+                detail="".join(traceback.format_exception(error))[-_TRACE_CHARACTERS:],
+            )
+        self._errors.append(error)
+        return Figures.broken(error.message)
 
     def _make_again(self, trial: Trial[CandidateT]) -> _Made[CandidateT, ModelT]:
         """Returns an earlier trial with its model, which is not kept for all of them: models are large."""
@@ -277,10 +305,10 @@ class _Search(Generic[CandidateT, ModelT]):
         self._ran_out = True
         return False
 
-    def _explain_failure(self, best: _Made[CandidateT, ModelT]) -> BuildFailedError:
+    def _explain_failure(self, best: _Made[CandidateT, ModelT]) -> ModelwrightError:
         if self._errors:
             return self._errors[0]
         return BuildFailedError(
             f"no way of quantizing gives usable numbers: {best.figures.describe()}",
-            hint="the float targets of this runtime need no quantization",
+            hint=_FLOAT_HINT,
         )

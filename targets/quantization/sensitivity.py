@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 
-from modelwright.core.errors import BuildFailedError
+from modelwright.core.errors import ToolchainMissingError
 from modelwright.targets.quantization.goal import Figures
 from modelwright.targets.quantization.judge import Judge
 from modelwright.targets.quantization.quantizer import CandidateT, ModelT, Quantizer
@@ -90,8 +90,10 @@ def _measure(quantizer: Quantizer[CandidateT, ModelT], judge: Judge, make: Calla
     try:
         model = make()
         return judge.judge(lambda feeds: quantizer.run(model, feeds), _SAMPLES)
-    except BuildFailedError as error:
-        return Figures.broken(error.message)
+    except ToolchainMissingError:
+        raise
+    except Exception as error:  # what a vendor's toolchain raises of one group says nothing of the others
+        return Figures.broken(str(error))
 
 
 def _split(layers: Sequence[str], parts: int) -> list[tuple[str, ...]]:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import models
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from modelwright.core.errors import BadInputError, BuildFailedError
 from modelwright.core.outputs.fidelity import compare_outputs
@@ -27,7 +28,7 @@ if importlib.util.find_spec("openvino") is None:  # not importorskip: an import 
     pytest.skip("OpenVINO is not installed", allow_module_level=True)
 
 VNNI = Machine(name="vnni", architecture="x86_64", instruction_sets=frozenset({"avx512_vnni"}), cores=2)
-DTYPES = {"tensor(float)": "float32", "tensor(int64)": "int64", "tensor(bool)": "bool"}
+DTYPES = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(int64)": "int64", "tensor(bool)": "bool"}
 
 
 @dataclass
@@ -340,3 +341,128 @@ def test_nothing_is_printed_and_nothing_is_reported(tmp_path: Path) -> None:
         check=False,
     )
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+
+
+def make_branching(path: Path) -> Path:
+    """Scores of an image by one of two networks, which `mode` chooses; both call their tensors alike."""
+    rng = np.random.default_rng(7)
+
+    def branch(scale: float) -> onnx.GraphProto:
+        weight = (rng.standard_normal((8, 3, 3, 3)) * scale).astype(np.float32)
+        nodes = [
+            helper.make_node("Conv", ["x", "w"], ["c"], name="conv", pads=[1] * 4),
+            helper.make_node("Relu", ["c"], ["r"], name="relu"),
+            helper.make_node("GlobalAveragePool", ["r"], ["p"], name="pool"),
+        ]
+        result = helper.make_tensor_value_info("p", TensorProto.FLOAT, None)
+        return helper.make_graph(nodes, "branch", [], [result], [numpy_helper.from_array(weight, "w")])
+
+    nodes = [
+        helper.make_node("Equal", ["mode", "one"], ["is_one"], name="ask"),
+        helper.make_node("If", ["is_one"], ["pooled"], "choose", then_branch=branch(0.3), else_branch=branch(0.1)),
+        helper.make_node("Flatten", ["pooled"], ["flat"], name="flatten"),
+        helper.make_node("MatMul", ["flat", "head"], ["y"], name="head"),
+    ]
+    inputs = [("x", TensorProto.FLOAT, ["batch", 3, 12, 12]), ("mode", TensorProto.INT64, [])]
+    constants = {"one": np.array(1), "head": rng.standard_normal((8, 5)).astype(np.float32)}
+    return models.save(path, nodes, inputs, [("y", TensorProto.FLOAT, ["batch", 5])], constants)
+
+
+def count_quantizers(model) -> int:
+    return sum(operator.get_type_name() == "FakeQuantize" for operator in model.get_ops())
+
+
+@pytest.mark.parametrize("modes", ["then", "else", "both"])
+def test_a_branch_that_no_sample_takes_stays_in_float(tmp_path: Path, modes: str) -> None:
+    """NNCF refuses the whole model there: "Calibration dataset must not be empty"."""
+    pytest.importorskip("nncf")
+    place = Workplace(tmp_path, make_branching(tmp_path / "m.onnx"))
+    mode = {"then": np.ones(40, np.int64), "else": np.zeros(40, np.int64), "both": np.arange(40) % 2}[modes]
+    images = np.cumsum(np.random.default_rng(1).standard_normal((40, 3, 12, 12)) * 0.3, -1)
+    np.savez(place.samples, x=images.astype(np.float32), mode=mode)
+    result = place.build(OpenvinoInt8(), samples=True)
+    idle = {"then": "else", "else": "then"}.get(modes)
+    expected = [] if idle is None else [f"the {idle} branch of choose"]
+    assert result.recipe["idle_branches"] == expected
+    assert [note for note in result.notes if "no calibration sample takes it" in note] == [
+        f"in float, because no calibration sample takes it: {name}" for name in expected
+    ]
+    import openvino
+
+    (choice,) = [op for op in openvino.Core().read_model(tmp_path / result.model_file).get_ops() if is_if(op)]
+    quantized = {"then": count_quantizers(choice.get_function(0)), "else": count_quantizers(choice.get_function(1))}
+    assert {name for name, count in quantized.items() if count} == {"then", "else"} - {idle}
+    with place.load(OpenvinoInt8(), result) as session:
+        answers = [session.run(feeds) for feeds in place.feeds()]
+    fidelity = compare_outputs([place.answer(feeds) for feeds in place.feeds()], answers)
+    assert fidelity.cosine is not None
+    assert fidelity.cosine > 0.99
+
+
+def is_if(operator) -> bool:
+    return operator.get_type_name() == "If"
+
+
+def make_spectrum(path: Path) -> Path:
+    """|STFT| of a signal, weighed: OpenVINO converts it where the signal's shape is known, batch included."""
+    rng = np.random.default_rng(3)
+    constants = {
+        "hop": np.array(16),
+        "window": np.hanning(32).astype(np.float32),
+        "length": np.array(32),
+        "last": np.array([-1]),
+        "head": rng.standard_normal((17, 4)).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("Unsqueeze", ["x", "last"], ["u"], name="unsqueeze"),
+        helper.make_node("STFT", ["u", "hop", "window", "length"], ["s"], name="spectrum", onesided=1),
+        helper.make_node("Mul", ["s", "s"], ["sq"], name="square"),
+        helper.make_node("ReduceSum", ["sq", "last"], ["power"], name="power", keepdims=0),
+        helper.make_node("MatMul", ["power", "head"], ["y"], name="head"),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 128])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 7, 4])
+    weights = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "spectrum", [x], [y], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def test_what_converts_with_a_fixed_batch_only_is_built_so_and_says_it(tmp_path: Path) -> None:
+    place = Workplace(tmp_path, make_spectrum(tmp_path / "m.onnx"))
+    np.savez(place.samples, x=np.random.default_rng(2).standard_normal((8, 128)).astype(np.float32))
+    result = place.build(OpenvinoFp32())
+    assert result.signature is not None
+    assert place.signature.describe_fixed(result.signature) == "batch fixed at 1"
+    (note,) = result.notes
+    assert "batch is fixed at 1: OpenVINO cannot convert it otherwise (operator STFT (node spectrum): Shape of" in note
+    with place.load(OpenvinoFp32(), result) as session:
+        for feeds in place.feeds("all"):
+            np.testing.assert_allclose(session.run(feeds)["y"], place.answer(feeds)["y"], rtol=1e-3, atol=1e-3)
+
+
+def test_float64_runs_in_float32(tmp_path: Path) -> None:
+    """OpenVINO has no float64 kernels, and failed on what NNCF made of such a model."""
+    pytest.importorskip("nncf")
+    rng = np.random.default_rng(3)
+    constants = {"w1": rng.normal(0, 0.4, (16, 32)), "w2": rng.normal(0, 0.4, (32, 3))}
+    nodes = [
+        helper.make_node("MatMul", ["x", "w1"], ["m"], name="first"),
+        helper.make_node("Tanh", ["m"], ["t"], name="tanh"),
+        helper.make_node("MatMul", ["t", "w2"], ["y"], name="second"),
+    ]
+    inputs, outputs = [("x", TensorProto.DOUBLE, ["batch", 16])], [("y", TensorProto.DOUBLE, ["batch", 3])]
+    place = Workplace(tmp_path, models.save(tmp_path / "m.onnx", nodes, inputs, outputs, constants))
+    np.savez(place.samples, x=rng.standard_normal((40, 16)))
+    for target, precision in ((OpenvinoFp32(), "f32"), (OpenvinoInt8(), "int8")):
+        result = place.build(target, samples=True)
+        assert result.signature is not None
+        assert [spec.dtype for spec in (*result.signature.inputs, *result.signature.outputs)] == ["float32"] * 2
+        assert any("float64 is float32 here" in note for note in result.notes)
+        with place.load(target, result) as session:
+            answers = [session.run(feeds) for feeds in place.feeds()]
+            assert session.describe_execution()["precision"] == precision
+        assert answers[0]["y"].dtype == np.float64
+        fidelity = compare_outputs([place.answer(feeds) for feeds in place.feeds()], answers)
+        assert fidelity.cosine is not None
+        assert fidelity.cosine > 0.98

@@ -18,6 +18,7 @@ from modelwright.core.samples.sample_set import SampleRef, open_samples
 from modelwright.targets.contract import BuildRequest
 from modelwright.targets.openvino import quantize as openvino_quantization
 from modelwright.targets.openvino import target as openvino
+from modelwright.targets.openvino.branches import IdleBranches
 from modelwright.targets.openvino.quantize import (
     WITHOUT_FUSION,
     NncfQuantizer,
@@ -147,7 +148,8 @@ class ScriptedQuantizer(NncfQuantizer):
         self, request: BuildRequest, script: dict[str, float] | None = None, *, bf16: bool = True, nodes: Any = ()
     ) -> None:
         core = SimpleNamespace(get_property=lambda *_: ["FP32", *(["BF16"] if bf16 else [])])
-        super().__init__(SimpleNamespace(Core=lambda: core), None, SimpleNamespace(get_ops=lambda: nodes), request)
+        model = SimpleNamespace(get_ops=lambda: nodes, get_ordered_ops=lambda: nodes, inputs=[])
+        super().__init__(SimpleNamespace(Core=lambda: core), None, model, request)
         self.script = script or {}
 
     def build(self, candidate, kept):
@@ -210,7 +212,7 @@ def test_fused_kernels_that_compute_wrongly_are_switched_off(tmp_path: Path) -> 
     found = search(Wrong(request), make_judge(request), request.progress)
     assert len(found.trials) == 1
     assert found.model.options == WITHOUT_FUSION
-    assert "fused kernels" in openvino_quantization._explain(found)[0]
+    assert "fused kernels" in openvino_quantization._explain(found, IdleBranches())[0]
 
 
 def test_overflow_is_avoided_where_the_processor_saturates(tmp_path: Path) -> None:

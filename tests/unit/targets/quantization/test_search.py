@@ -267,6 +267,49 @@ def test_nothing_that_works_is_an_error_with_its_first_reason(judge: Judge, faul
     assert caught.value.hint
 
 
+@pytest.mark.parametrize("where", ["build", "run", "costs", "again"])
+def test_what_works_outlives_whatever_a_later_step_raises(judge: Judge, where: str) -> None:
+    """A vendor's own errors, as they come: NNCF raises ValidationError, OpenVINO RuntimeError, both Exceptions."""
+
+    class Fragile(FakeQuantizer):
+        def build(self, candidate: Way, kept: Collection[str]) -> Model:
+            again = ("fair", ()) in self.made
+            if (where == "build" and candidate.name == "late") or (
+                where == "again" and candidate.name == "fair" and again
+            ):
+                raise RuntimeError("Check 'false' failed")
+            return super().build(candidate, kept)
+
+        def run(self, model: Model, feeds: Iterable[Feeds]) -> Iterator[Outputs]:
+            if where == "run" and self.made[-1][0] == "late":
+                raise KeyError("port")
+            return super().run(model, feeds)
+
+        def costs(self, model: Model) -> Mapping[str, float]:
+            if where == "costs":
+                raise RuntimeError("to_shape was called on a dynamic shape.")
+            return super().costs(model)
+
+        def choose(self, usable: Sequence[Trial[Way]]) -> Trial[Way]:
+            return usable[0]
+
+    groups = [[Way("fair", FAIR), Way("closer", FAIR / 1.001)], [Way("late", POOR)]]
+    found = run(Fragile(groups, {"l": 0.0, "m": 0.0}), judge)
+    assert found.candidate.name in {"fair", "closer"}
+    assert found.figures is not None
+    assert found.figures.level is Level.FAIR
+
+
+def test_an_error_nobody_expected_is_told_where_nothing_works(judge: Judge) -> None:
+    class Broken(FakeQuantizer):
+        def build(self, candidate: Way, kept: Collection[str]) -> Model:
+            raise RuntimeError("Check 'false' failed")
+
+    with pytest.raises(BuildFailedError, match="RuntimeError: Check 'false' failed") as caught:
+        run(Broken([[Way("a")]]), judge)
+    assert "Traceback" in (caught.value.detail or "")
+
+
 @pytest.mark.parametrize("fault", ["run", "nan"])
 def test_a_layer_that_breaks_the_model_goes_back(judge: Judge, fault: str) -> None:
     quantizer = FakeQuantizer([[Way("w")]], dict.fromkeys("abcdefgh", GOOD / 10), faults={"f": fault})
