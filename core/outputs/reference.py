@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, overload
@@ -27,6 +28,8 @@ from modelwright.core.system_errors import explain_os_error
 Array = npt.NDArray[Any]
 
 INDEX = "reference.json"
+INFERENCE_LIMIT_S = 300.0
+"""Of one inference of the reference: a `Loop` that never ends would hold up the first of them for ever."""
 _SERIAL_DIGITS = 6
 _LOG_ERRORS_ONLY = 3
 
@@ -57,14 +60,23 @@ class ReferenceModel:
         path: The model; external data lies next to it and is mapped.
         threads: Within one operator; 0 for all cores.
         config: Entries of the session's configuration.
+        limit_s: Of one inference.
 
     Raises:
         BadInputError: ONNX Runtime refuses the model; names the operator and node where it says which.
         ToolchainMissingError: onnxruntime is absent or broken.
     """
 
-    def __init__(self, path: str | Path, *, threads: int = 0, config: Mapping[str, str] | None = None) -> None:
-        runtime = import_runtime()
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        threads: int = 0,
+        config: Mapping[str, str] | None = None,
+        limit_s: float = INFERENCE_LIMIT_S,
+    ) -> None:
+        self._runtime = runtime = import_runtime()
+        self._limit_s = limit_s
         self.path = Path(path)
         options = runtime.SessionOptions()
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_BASIC
@@ -93,17 +105,41 @@ class ReferenceModel:
             Output name -> array, in the model's order.
 
         Raises:
-            BadInputError: The model fails on this input; names the node.
+            BadInputError: The model fails on this input, or does not come to an end; names the node.
         """
         try:
-            values = self._session.run(list(self.output_names), dict(feeds))
+            with self._limited() as (options, ended):
+                values = self._session.run(list(self.output_names), dict(feeds), options)
         except Exception as error:
+            if ended.is_set():
+                raise BadInputError(
+                    f"{self.path}: one inference did not end within {self._limit_s:g} s and was stopped",
+                    hint="a Loop whose condition never turns false does that: give it a trip count, and try the model "
+                    "in ONNX Runtime first",
+                ) from error
             shapes = ", ".join(f"{name} {value.dtype} {list(value.shape)}" for name, value in feeds.items())
             raise self._explain(error, f"it fails in ONNX Runtime on the input {shapes}") from error
         broken = [name for name, value in zip(self.output_names, values, strict=True) if not _is_tensor(value)]
         if broken:
             raise BadInputError(f"{self.path}: output {broken[0]} is not a tensor of numbers")
         return dict(zip(self.output_names, values, strict=True))
+
+    @contextmanager
+    def _limited(self) -> Iterator[tuple[Any, threading.Event]]:
+        """Yields options that end an inference between two nodes when its time is over, and whether that happened."""
+        options, ended = self._runtime.RunOptions(), threading.Event()
+
+        def end() -> None:
+            ended.set()
+            options.terminate = True
+
+        timer = threading.Timer(self._limit_s, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield options, ended
+        finally:
+            timer.cancel()
 
     def close(self) -> None:
         """Frees the session."""
@@ -159,9 +195,6 @@ class ReferenceOutputs(Sequence[Mapping[str, Array]]):
 def write_reference(model_path: Path, samples: SampleSet, directory: Path, *, threads: int = 0) -> None:
     """Writes FP32's outputs on every sample, one inference after the other; for child processes.
 
-    An output of one shape on all samples becomes `NAME.npy` [samples, ...]; one of varying shape a folder `NAME` with
-    a file a sample. `reference.json`, written last, says which.
-
     Args:
         model_path: The FP32 model.
         samples: The inputs.
@@ -172,13 +205,31 @@ def write_reference(model_path: Path, samples: SampleSet, directory: Path, *, th
         BadInputError: ONNX Runtime refuses the model, or fails on a sample.
         BuildFailedError: No space on the disk.
     """
+    with ReferenceModel(model_path, threads=threads) as model:
+        write_outputs(map(model.run, samples.feeds()), model.output_names, directory)
+
+
+def write_outputs(outputs: Iterable[Mapping[str, Array]], names: Sequence[str], directory: Path) -> None:
+    """Writes outputs as `read_reference` reads them.
+
+    An output of one shape on all samples becomes `NAME.npy` [samples, ...]; one of varying shape a folder `NAME` with
+    a file a sample. `reference.json`, written last, says which.
+
+    Args:
+        outputs: One mapping a sample.
+        names: Of the outputs.
+        directory: Folder to write to; made if absent.
+
+    Raises:
+        BuildFailedError: No space on the disk.
+    """
     with explain_os_error(directory):
         directory.mkdir(parents=True, exist_ok=True)
-        with ReferenceModel(model_path, threads=threads) as model, ExitStack() as stack:
-            writers = {name: stack.enter_context(_OutputWriter(directory, name)) for name in model.output_names}
+        with ExitStack() as stack:
+            writers = {name: stack.enter_context(_OutputWriter(directory, name)) for name in names}
             count = 0
-            for feeds in samples.feeds():
-                for name, value in model.run(feeds).items():
+            for sample in outputs:
+                for name, value in sample.items():
                     writers[name].append(np.asarray(value))
                 count += 1
             varying = [name for name, writer in writers.items() if writer.is_varying]

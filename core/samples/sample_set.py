@@ -78,6 +78,10 @@ class SampleSet:
         for index in self._indices[:limit]:
             yield self._feeds_of(int(index))
 
+    def sample(self, position: int) -> dict[str, Array]:
+        """Returns one inference's inputs, batch dimension included."""
+        return self._feeds_of(int(self._indices[position]))
+
     def batch(self, positions: Sequence[int]) -> dict[str, Array]:
         """Returns several samples as one batch: [len(positions), ...] for every input."""
         parts = [self._feeds_of(int(self._indices[position])) for position in positions]
@@ -121,7 +125,7 @@ def open_samples(ref: SampleRef, signature: Signature, *, checked: bool = False)
     count = _check_arrays(ref.path, arrays, labels, signature)
     if not checked:
         for spec in signature.inputs:
-            _check_finite(ref.path, spec.name, arrays[spec.name])
+            _check_finite(ref.path, spec, arrays[spec.name])
     indices = select_part(count, ref.part, holds_evaluation=ref.holds_evaluation, limit=ref.limit)
     ordered = {spec.name: arrays[spec.name] for spec in signature.inputs}
     return SampleSet(ordered, labels, indices, signature)
@@ -264,16 +268,25 @@ def _is_harmless_cast(array: Array, dtype: str) -> bool:
     return False
 
 
-def _check_finite(path: Path, name: str, array: Array) -> None:
-    """Reads a float array once, block by block."""
+def _check_finite(path: Path, spec: TensorSpec, array: Array) -> None:
+    """Reads a float array once, block by block, as the model will see it: 1e300 is finite only until the cast."""
     if array.dtype.kind != "f" or array.size == 0:
         return
     rows = max(1, _BLOCK_BYTES // max(1, array[:1].nbytes))
     for start in range(0, array.shape[0], rows):
-        finite = np.isfinite(array[start : start + rows])
-        if not finite.all():
-            bad = start + int(np.argmin(finite.reshape(finite.shape[0], -1).all(axis=1)))
+        block = array[start : start + rows]
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(block.astype(spec.dtype, copy=False))
+        if finite.all():
+            continue
+        place = tuple(np.argwhere(~finite)[0])
+        value, row = block[place], start + int(place[0])
+        if np.isfinite(value):
             raise BadInputError(
-                f"{path}: {name} holds NaN or infinity, first in row {bad}",
-                hint="a quantizer calibrated on these would be silently wrong: clean the samples",
+                f"{path}: {spec.name} holds {value:g} in row {row}, which is infinite in the model's {spec.dtype}",
+                hint="scale the samples as the model was trained on, or take out what stands for a missing value",
             )
+        raise BadInputError(
+            f"{path}: {spec.name} holds NaN or infinity, first in row {row}",
+            hint="a quantizer calibrated on these would be silently wrong: clean the samples",
+        )

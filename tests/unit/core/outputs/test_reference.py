@@ -72,3 +72,30 @@ def test_failing_node_is_named(tmp_path: Path) -> None:
         assert reference.run({"i": np.array([1])})["y"].shape == (1,)
         with pytest.raises(BadInputError, match="operator Gather, node pick"):
             reference.run({"i": np.array([7])})
+
+
+def test_a_loop_that_never_ends_is_stopped(tmp_path: Path) -> None:
+    value = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Add", ["sum", "x"], ["next"])],
+        "body",
+        [
+            value("turn", TensorProto.INT64, []),
+            value("go", TensorProto.BOOL, None),
+            value("sum", TensorProto.FLOAT, None),
+        ],
+        [value("on", TensorProto.BOOL, None), value("next", TensorProto.FLOAT, None)],
+    )
+    path = models.save(
+        tmp_path / "loop.onnx",
+        [helper.make_node("Loop", ["", "always", "x"], ["y"], body=body)],
+        [("x", TensorProto.FLOAT, ["n", 4])],
+        [("y", TensorProto.FLOAT, ["n", 4])],
+        {"always": np.array(True)},
+    )
+    with (
+        ReferenceModel(path, limit_s=0.2) as model,
+        pytest.raises(BadInputError, match=r"did not end within 0\.2 s and was stopped") as caught,
+    ):
+        model.run({"x": np.ones((1, 4), np.float32)})
+    assert "Loop" in str(caught.value.hint)

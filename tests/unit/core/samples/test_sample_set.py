@@ -134,6 +134,27 @@ def test_a_late_nan_is_found(tmp_path: Path) -> None:
         open_all(save(tmp_path, x=x))
 
 
+@pytest.mark.parametrize(("dtype", "value"), [("float32", 1e300), ("float32", -1e39), ("float16", 70000.0)])
+def test_what_becomes_infinite_in_the_models_type_is_refused(tmp_path: Path, dtype: str, value: float) -> None:
+    x = np.zeros((9, 4))
+    x[6, 2] = value
+    words = rf"x holds {value:g} in row 6, which is infinite in the model's {dtype}".replace("+", r"\+")
+    with pytest.raises(BadInputError, match=words):
+        open_all(save(tmp_path, x=x), signature(("x", dtype, ("batch", 4))))
+    x[6, 2] = 1e4
+    assert open_all(save(tmp_path, x=x), signature(("x", dtype, ("batch", 4)))).count == 9
+
+
+def test_a_sample_is_the_one_that_feeds_give(tmp_path: Path) -> None:
+    expected = signature(("x", "float32", ("batch", 3, 4)), ("rate", "int64", ()))
+    path = save(tmp_path, x=np.arange(60, dtype=np.float32).reshape(5, 3, 4), rate=np.arange(5))
+    samples = open_samples(SampleRef(path=path, part="evaluation"), expected)
+    for position, feeds in enumerate(samples.feeds()):
+        assert samples.sample(position)["rate"].shape == ()
+        for name, value in samples.sample(position).items():
+            np.testing.assert_array_equal(value, feeds[name])
+
+
 def test_broken_files_are_refused(tmp_path: Path) -> None:
     whole = save(tmp_path, x=np.zeros((50, 3, 4), np.float32)).read_bytes()
     for name, content in {"cut.npz": whole[:700], "empty.npz": b"", "text.npz": b"hello"}.items():
