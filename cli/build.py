@@ -18,6 +18,7 @@ from modelwright.cli.printing import close_progress, open_progress, print_json, 
 @options.evaluation_option
 @options.evaluation_limit_option
 @options.task_option
+@options.state_option
 @options.shapes_option
 @options.build_option_option
 @options.profile_option

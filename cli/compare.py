@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @options.evaluation_option
 @options.evaluation_limit_option
 @options.task_option
+@options.state_option
 @click.option(
     "--baseline",
     metavar="TARGET",

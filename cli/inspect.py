@@ -84,6 +84,9 @@ def _print_proof(proof: Proof | None, reason: str | None) -> None:
     if proof.emulated:
         parts.append(f"its graph evaluated by {proof.emulated}; `modelwright measure` proves the artifact itself")
     _line("proof", ", ".join(parts))
+    if proof.chain is not None:
+        fed = ", ".join(state.describe() for state in proof.chain.states)
+        _line("chained", f"{fed}: {proof.chain.reason or proof.chain.describe()}, on {proof.chain.chains} chains")
     if task:
         _line("task", task.task)
         for check in task.checks[:_SHOWN_CHECKS]:

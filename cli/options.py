@@ -87,8 +87,16 @@ evaluation_limit_option = click.option(
 task_option = click.option(
     "--task",
     metavar="TASK",
-    help="What the outputs mean: classes, tokens, mask, boxes, embedding, regression or other; for several outputs "
+    help="What the outputs mean: classes, tokens, mask, boxes, embedding, regression, state or other; for several "
     "logits=classes,boxes=boxes. Decides how artifacts are held against FP32. Default: found in FP32's own answers.",
+)
+state_option = click.option(
+    "--state",
+    "states",
+    multiple=True,
+    metavar="OUTPUT=INPUT",
+    help="An output that the next step is fed with, such as stateN=state; may be repeated. Artifacts are then also "
+    "compared after 50 steps, each fed with its own. Default: found by names and shapes; `none` finds none.",
 )
 profile_option = click.option(
     "-p",

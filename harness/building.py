@@ -12,6 +12,7 @@ from pathlib import Path
 
 from modelwright.core.errors import BadInputError, BuildFailedError, ModelwrightError, ToolchainMissingError
 from modelwright.core.outputs.fidelity import Fidelity
+from modelwright.core.outputs.states import State, StateChoice, parse_states
 from modelwright.core.outputs.tasks.roles import Role, parse_task
 from modelwright.core.records.artifact import Artifact, open_artifact
 from modelwright.core.records.artifact_files import MANIFEST
@@ -30,6 +31,8 @@ from modelwright.targets.building.build import build
 from modelwright.targets.building.choices import BuildChoices, read_choices
 from modelwright.targets.building.evidence import EVALUATION_LIMIT, Evidence, prepare_evidence
 from modelwright.targets.table import get_target, suiting_targets
+
+_SHOWN_STATES = 3
 
 
 @dataclass(kw_only=True)
@@ -52,6 +55,7 @@ def build_targets(
     profile: str = "host",
     evaluation_limit: int = EVALUATION_LIMIT,
     task: str | None = None,
+    states: Sequence[str] = (),
     options: Sequence[str] = (),
     shapes: Sequence[str] = (),
     overwrite: bool = False,
@@ -69,6 +73,8 @@ def build_targets(
         profile: The machine they are for; may be another than this one.
         evaluation_limit: Judge on at most this many samples.
         task: What the outputs mean: `classes`, or `logits=classes,boxes=boxes`; None finds it in FP32's answers.
+        states: `OUTPUT=INPUT` pairs: outputs that the next step is fed with; others are found by name and shape unless
+            one of the texts is `none`.
         options: `NAME=VALUE`, or `TARGET:NAME=VALUE` for one target.
         shapes: `INPUT=MIN:OPT:MAX` ranges of dynamic inputs, for engines.
         overwrite: Replace artifacts that were built from other inputs.
@@ -90,6 +96,7 @@ def build_targets(
     for name in names:
         get_target(name)
     choices = read_choices(options, shapes, names)
+    chosen_states = parse_states(states)
     require_one_buildable(names, chosen.machine())
     folder = Path(out)
     with made_folder(folder), locked_folder(folder), scratch_directory(folder) as scratch:
@@ -100,6 +107,7 @@ def build_targets(
             evaluation=evaluation,
             limit=evaluation_limit,
             tasks=parse_task(task) if task else {},
+            states=chosen_states,
             scratch=Path(scratch),
             overwrite=overwrite,
             fresh=fresh,
@@ -172,6 +180,7 @@ def prepare(
     evaluation: str | Path | None,
     limit: int,
     tasks: Mapping[str, Role],
+    states: StateChoice,
     scratch: Path,
     overwrite: bool,
     fresh: bool,
@@ -222,6 +231,7 @@ def prepare(
             random=random,
             origins=origins,
             tasks=tasks,
+            states=states,
             progress=lambda text: progress.say("samples", text),
         )
     progress.finish("samples", _summarize_samples(evidence))
@@ -318,6 +328,8 @@ def summarize_build(artifact: Artifact, *, reused: bool) -> str:
         parts.append(manifest.proof_reason or "not proved")
     else:
         parts += describe_fidelity(manifest.proof.fidelity)
+        if manifest.proof.chain is not None:
+            parts.append(manifest.proof.chain.describe())
         if manifest.proof.emulated:
             parts.append("its graph evaluated by ONNX Runtime on the CPU")
     return f"{manifest.target}: {', '.join(parts)}"
@@ -339,7 +351,13 @@ def _summarize_samples(evidence: Evidence) -> str:
     counts = [f"{part['count']} {name}" for name, part in evidence.described.items() if part is not None]
     labelled = (evidence.described["evaluation"] or {}).get("labels")
     kind = "random samples" if evidence.random else "samples"
-    return f"{kind}: {', '.join(counts)}{', labelled' if labelled else ''}"
+    fed = "" if evidence.chain is None else f"; chained: {_list_states(evidence.chain.states)}"
+    return f"{kind}: {', '.join(counts)}{', labelled' if labelled else ''}{fed}"
+
+
+def _list_states(states: Sequence[State]) -> str:
+    shown = ", ".join(state.describe() for state in states[:_SHOWN_STATES])
+    return shown + (f" and {len(states) - _SHOWN_STATES} more" if len(states) > _SHOWN_STATES else "")
 
 
 def explain_nothing_built(built: Built) -> ModelwrightError:

@@ -14,6 +14,7 @@ from typing import Literal
 
 from modelwright.core.errors import BadInputError, MeasurementInvalidError
 from modelwright.core.files import write_json, write_text
+from modelwright.core.outputs.states import parse_states
 from modelwright.core.outputs.tasks.roles import parse_task
 from modelwright.core.records.codec import Record, decode, encode, read_record
 from modelwright.core.records.exported import ExportedModel
@@ -61,6 +62,7 @@ def compare(
     region: str | None = None,
     evaluation_limit: int = EVALUATION_LIMIT,
     task: str | None = None,
+    states: Sequence[str] = (),
     options: Sequence[str] = (),
     shapes: Sequence[str] = (),
     limits: Limits | None = None,
@@ -91,6 +93,8 @@ def compare(
         region: Of the grid, for carbon; None for the profile's.
         evaluation_limit: Judge on at most this many samples.
         task: What the outputs mean: `classes`, or `logits=classes,boxes=boxes`; None finds it in FP32's answers.
+        states: `OUTPUT=INPUT` pairs: outputs that the next step is fed with; others are found by name and shape unless
+            one of the texts is `none`.
         options: `NAME=VALUE` of targets' build options, or `TARGET:NAME=VALUE` for one target.
         shapes: `INPUT=MIN:OPT:MAX` ranges of dynamic inputs, for engines.
         limits: What a target must meet to be shipped.
@@ -126,6 +130,7 @@ def compare(
         streams=streams,
     )
     choices = read_choices(options, shapes, names, batch)
+    chosen_states = parse_states(states)
     require_fit(chosen, host)
     require_threads(threads, host)
     require_gpu_for(settings)
@@ -142,6 +147,7 @@ def compare(
                 evaluation=evaluation,
                 limit=evaluation_limit,
                 tasks=parse_task(task) if task else {},
+                states=chosen_states,
                 scratch=scratch,
                 overwrite=overwrite,
                 fresh=fresh,

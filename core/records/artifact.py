@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, UnsetType
 
 from modelwright.core.errors import BadInputError
+from modelwright.core.outputs.chains import ChainProof
 from modelwright.core.outputs.fidelity import Fidelity
 from modelwright.core.outputs.tasks.roles import OutputRole
 from modelwright.core.records.artifact_files import MANIFEST, REFERENCE, find_changes
@@ -105,6 +106,8 @@ class Proof(Record):
         host: That it ran on.
         threads: That it ran with.
         roles: Output -> what it means; None in manifests of earlier versions.
+        chain: How it follows FP32 when each is fed with its own state; None for a model without states. Its findings
+            are among those of `fidelity`.
     """
 
     fidelity: Fidelity
@@ -117,6 +120,7 @@ class Proof(Record):
     host: Machine
     threads: Count
     roles: Mapping[str, OutputRole] | None = None
+    chain: ChainProof | None = None
 
 
 class Manifest(Record):

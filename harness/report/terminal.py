@@ -211,6 +211,8 @@ def detail_lines(row: Measurement, baseline: str) -> list[tuple[str, str]]:
     if row.energy is not None and row.energy.source:
         scope = "" if row.energy.scope is None else f" ({row.energy.scope})"
         lines.append(("energy", f"{row.energy.source}{scope}"))
+    if row.chain is not None:
+        lines.append(("fed with its own state", row.chain.describe()))
     if row.emulated:
         lines.append(("quality", "of the graph that it was built from, evaluated by ONNX Runtime"))
     return [*lines, *computation_lines(row, baseline), *(("note", note) for note in row.notes)]

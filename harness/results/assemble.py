@@ -229,6 +229,7 @@ def _describe_row(
         kept=quality.fidelity.task.kept if quality.fidelity and quality.fidelity.task else None,
         cosine=quality.fidelity.cosine if quality.fidelity else None,
         fidelity=quality.fidelity,
+        chain=None if manifest.proof is None else manifest.proof.chain,
         emulated=quality.emulated,
         energy=energy,
         carbon=estimate_carbon(energy, context.region),

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec.structs import replace
 
+from modelwright.core.outputs.chains import ChainProof
 from modelwright.core.outputs.fidelity import Fidelity
 from modelwright.core.outputs.tasks.judge import TaskFidelity
 from modelwright.core.records.codec import Cosine, Count, Record, Share
@@ -197,6 +198,8 @@ class Measurement(Record, kw_only=True):
         accuracy_fp32: Of the FP32 source on the same samples.
         evaluated: Samples that the quality was taken on.
         fidelity: How each output follows FP32, and how well they serve the task that FP32 serves.
+        chain: How it follows FP32 when each is fed with its own state for many steps; null for a model without states.
+            Its findings are among those of `fidelity`.
         emulated: Whether the quality is that of the graph it was built from, evaluated by ONNX Runtime.
         energy: Of an inference.
         carbon: That the energy stands for.
@@ -249,6 +252,7 @@ class Measurement(Record, kw_only=True):
     kept: Share | None = None
     cosine: Cosine | None = None
     fidelity: Fidelity | None = None
+    chain: ChainProof | None = None
     emulated: bool = False
     energy: Energy | None = None
     carbon: Carbon | None = None

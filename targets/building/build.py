@@ -26,6 +26,7 @@ from modelwright.core.records.artifact import (
     Artifact,
     BuildHost,
     Manifest,
+    Proof,
     Requires,
     Samples,
     open_artifact,
@@ -307,7 +308,7 @@ def _prove_again(
     manifest = artifact.manifest
     proof = manifest.proof
     conditions = describe_conditions(evidence, host, threads)
-    if proof is not None and (told := encode(proof)) == told | conditions:
+    if proof is not None and (told := encode(proof)) == told | conditions and _chains_alike(proof, evidence):
         return artifact
     built = {"model_file": manifest.model_file, "recipe": dict(manifest.recipe), "requires": encode(manifest.requires)}
     renewed, reason = prove(
@@ -317,6 +318,12 @@ def _prove_again(
     if renewed is None and proof is not None:
         return artifact  # it cannot run here: what was proved when it was built still says on which samples
     return write_manifest(artifact.directory, replace(manifest, proof=renewed, proof_reason=reason))
+
+
+def _chains_alike(proof: Proof, evidence: Evidence) -> bool:
+    """Whether a proof fed back the states that this evidence has."""
+    proved = () if proof.chain is None else proof.chain.states
+    return proved == (() if evidence.chain is None else evidence.chain.states)
 
 
 def explain_failure(error: ModelwrightError) -> dict[str, str | None]:

@@ -1,16 +1,22 @@
 """Evidence that is none: samples that repeat, answers that never change, labels that FP32 gets wrong.
 
 A candidate that ignores its input follows FP32 perfectly on such samples. They are compared all the same; what the
-comparison cannot say is said beside it.
+comparison cannot say is said beside it. What nothing can be compared with is refused.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 
 import numpy as np
 
+from modelwright.core.errors import BadInputError
+from modelwright.core.outputs.fidelity import count_correct
+from modelwright.core.outputs.states import State
+from modelwright.core.outputs.tasks.checks import bound_share
 from modelwright.core.outputs.tasks.judge import find_labelled
 from modelwright.core.outputs.tasks.roles import OutputRole
 from modelwright.core.outputs.tasks.signs import is_number
@@ -20,44 +26,140 @@ LEAST_SAMPLES = 8
 """Of fewer samples, that they agree says little."""
 _REPEATED_SHARE = 0.1
 """Some repeated rows are in every real data set."""
+_SHARED_SHARE = 0.01
+"""So are some that are in two files; one in a hundred is no accident any more."""
+_CONSTANT_SHARE = 1e-5
+"""What moves by less of its size moves by rounding."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """What samples are, each by its hash.
+
+    Attributes:
+        digests: SHA-256 of each sample's inputs.
+        empty: Samples that hold nothing but zeros.
+        still: Inputs that are the same in all of them.
+    """
+
+    digests: Sequence[bytes]
+    empty: int
+    still: AbstractSet[str]
+
+
+def look_at(feeds: Iterable[Mapping[str, Array]]) -> Rows:
+    """Hashes samples, one after the other, as the model is fed with them."""
+    digests: list[bytes] = []
+    empty = 0
+    first: Mapping[str, bytes] = {}
+    still: set[str] = set()
+    for sample in feeds:
+        inputs = {name: hashlib.sha256(sample[name].tobytes()).digest() for name in sorted(sample)}
+        digests.append(hashlib.sha256(b"".join(inputs.values())).digest())
+        empty += all(not np.any(value) for value in sample.values())
+        if not first:
+            first, still = inputs, set(inputs)
+        still = {name for name in still if inputs[name] == first[name]}
+    return Rows(digests=digests, empty=empty, still=still)
+
+
+def require_other_samples(judged: Rows, calibrating: Rows) -> None:
+    """Refuses samples that are the calibration's over again, in whatever order.
+
+    Raises:
+        BadInputError: They are.
+    """
+    if sorted(judged.digests) == sorted(calibrating.digests):
+        raise BadInputError(
+            f"all {len(judged.digests)} samples of --eval are those of --samples: what calibrates would judge itself",
+            hint="leave out --eval: half of the samples is then held back to judge",
+        )
+
+
+def require_finite_answers(answers: Sequence[Mapping[str, Array]]) -> None:
+    """Refuses a model that gives no number on any sample: whatever an artifact did would agree with it.
+
+    Raises:
+        BadInputError: Every output is floating point, and holds nothing but NaN and infinities.
+    """
+    if not answers or not answers[0]:
+        return
+    kinds = dict.fromkeys(answers[0], "")
+    for answer in answers:
+        for name, value in answer.items():
+            if not is_number(np.asarray(value)) or np.isfinite(np.asarray(value, np.float64)).any():
+                return
+            if np.size(value):
+                kinds[name] = kinds[name] or ("NaN" if np.isnan(np.asarray(value, np.float64)).any() else "infinite")
+    if not any(kinds.values()):
+        return  # nothing but empty outputs: a detector that finds nothing
+    described = "; ".join(f"output {name} is {kind}" for name, kind in kinds.items() if kind)
+    raise BadInputError(
+        f"FP32 itself gives no finite number on any of the {len(answers)} samples: {described}",
+        hint="look for a division by zero, the logarithm of zero, or weights that are NaN; and check that the samples "
+        "are scaled as the model was trained on",
+    )
 
 
 def find_doubts(
-    feeds: Iterable[Mapping[str, Array]],
+    judged: Rows,
     answers: Sequence[Mapping[str, Array]],
     roles: Mapping[str, OutputRole],
     labels: Array | None,
+    *,
+    calibrating: AbstractSet[bytes] = frozenset(),
+    states: Sequence[State] = (),
 ) -> list[str]:
     """Returns what the evaluation samples cannot show, a sentence each.
 
     Args:
-        feeds: The samples.
+        judged: The samples.
         answers: FP32's outputs on them.
         roles: What the outputs mean.
         labels: int64 [samples], where there are any.
+        calibrating: Hashes of the samples that calibrate and tune.
+        states: What the next step is fed with.
     """
     count = len(answers)
+    found = [*_doubt_origin(judged, calibrating), *_doubt_states(judged, states)]
     if count < LEAST_SAMPLES:
-        return []
-    return [*_doubt_samples(feeds, count), *_doubt_answers(answers, roles), *_doubt_labels(answers, roles, labels)]
+        samples = "1 sample judges" if count == 1 else f"{count} samples judge"
+        return [f"only {samples}: that an artifact follows FP32 there says little; give 100 or more", *found]
+    return [*_doubt_samples(judged), *found, *_doubt_answers(answers, roles), *_doubt_labels(answers, roles, labels)]
 
 
-def _doubt_samples(feeds: Iterable[Mapping[str, Array]], count: int) -> list[str]:
-    seen, empty = set(), 0
-    for sample in feeds:
-        digest = hashlib.sha256()
-        for name in sorted(sample):
-            digest.update(np.ascontiguousarray(sample[name]).tobytes())
-        seen.add(digest.digest())
-        empty += all(not np.any(value) for value in sample.values())
+def _doubt_samples(judged: Rows) -> list[str]:
+    count, different = len(judged.digests), len(set(judged.digests))
     found = []
-    if count - len(seen) > _REPEATED_SHARE * count:
+    if different == 1:
+        found.append(f"all {count} evaluation samples are the same one: they show what one shows")
+    elif count - different > _REPEATED_SHARE * count:
         found.append(
-            f"only {len(seen)} of the {count} evaluation samples differ: repeated ones are no further evidence"
+            f"only {different} of the {count} evaluation samples differ: repeated ones are no further evidence"
         )
-    if empty > 1:
-        found.append(f"{empty} of the {count} evaluation samples hold nothing but zeros")
+    if judged.empty > 1:
+        found.append(f"{judged.empty} of the {count} evaluation samples hold nothing but zeros")
     return found
+
+
+def _doubt_origin(judged: Rows, calibrating: AbstractSet[bytes]) -> list[str]:
+    shared, count = sum(digest in calibrating for digest in judged.digests), len(judged.digests)
+    if shared <= _SHARED_SHARE * count:
+        return []
+    return [
+        f"{shared} of the {count} evaluation samples are also among those that calibrate: quality is judged too well "
+        "on them; give others with --eval"
+    ]
+
+
+def _doubt_states(judged: Rows, states: Sequence[State]) -> list[str]:
+    still = [state.input for state in states if state.input in judged.still]
+    if not still or len(judged.digests) == 1:
+        return []
+    return [
+        f"input {', '.join(still)} is the same in all samples, and is a state that changes from step to step: what "
+        "quantizes on them sees no other; run the model over a stream and save the state that each step begins with"
+    ]
 
 
 def _doubt_answers(answers: Sequence[Mapping[str, Array]], roles: Mapping[str, OutputRole]) -> list[str]:
@@ -65,7 +167,13 @@ def _doubt_answers(answers: Sequence[Mapping[str, Array]], roles: Mapping[str, O
     chooses = find_labelled(roles)
     for name, first in answers[0].items():
         values = [np.asarray(answer[name]) for answer in answers]
-        if all(np.array_equal(value, first, equal_nan=is_number(value)) for value in values):
+        broken = sum(bool(np.isnan(np.asarray(value, np.float64)).any()) for value in values) if is_number(first) else 0
+        if broken:
+            found.append(
+                f"FP32's output {name} holds NaN on {broken} of the {len(answers)} samples: there it is no measure of "
+                "anything"
+            )
+        if all(_is_same(value, first) for value in values):
             found.append(
                 f"FP32's output {name} is the same on all {len(answers)} samples: nothing shows whether it works"
             )
@@ -77,20 +185,38 @@ def _doubt_answers(answers: Sequence[Mapping[str, Array]], roles: Mapping[str, O
     return found
 
 
+def _is_same(value: Array, first: Array) -> bool:
+    """Whether two answers differ by rounding at most."""
+    if value.shape != first.shape or not is_number(value):
+        return bool(np.array_equal(value, first))
+    one, other = np.asarray(value, np.float64), np.asarray(first, np.float64)
+    finite = np.isfinite(other)
+    size = float(np.abs(other[finite]).max(initial=0.0))
+    if not np.array_equal(one[~finite], other[~finite], equal_nan=True):
+        return False
+    return bool(np.all(np.abs(one[finite] - other[finite]) <= _CONSTANT_SHARE * size))
+
+
 def _doubt_labels(
     answers: Sequence[Mapping[str, Array]], roles: Mapping[str, OutputRole], labels: Array | None
 ) -> list[str]:
     if labels is None:
         return []
     found = []
+    count = len(labels)
     if len(np.unique(labels)) == 1:
-        found.append(f"all {len(labels)} labels name class {int(labels[0])}: accuracy says nothing about the others")
+        found.append(f"all {count} labels name class {int(labels[0])}: accuracy says nothing about the others")
+    correct = sum(count_correct(answer, label) for answer, label in zip(answers, labels, strict=True))
     name = find_labelled(roles)
-    if name is not None and not any(
-        int(np.argmax(answer[name])) == label for answer, label in zip(answers, labels, strict=True)
-    ):
+    chance = 0.0 if name is None else 1 / np.shape(answers[0][name])[-1]
+    if correct == 0:
         found.append(
-            f"FP32 gets none of the {len(labels)} labels right: they are most likely counted from another start, or "
-            "name other classes"
+            f"FP32 gets none of the {count} labels right: they are most likely counted from another start, or name "
+            "other classes"
+        )
+    elif bound_share(correct, count, upper=True) < chance:
+        found.append(
+            f"FP32 gets {correct} of the {count} labels right, fewer than guessing would: they most likely name other "
+            "classes, or stand in another order"
         )
     return found

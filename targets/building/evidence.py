@@ -6,21 +6,39 @@ does so on the tuning part, and the evaluation part only judges.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from msgspec.structs import replace
 
-from modelwright.core.errors import BadInputError
+from modelwright.core.errors import BadInputError, UsageError
+from modelwright.core.outputs.chains import STEPS, Chain
+from modelwright.core.outputs.reference import ReferenceModel, read_reference, write_outputs
+from modelwright.core.outputs.states import State, StateChoice, choose_states, explain_misfit
 from modelwright.core.outputs.tasks.roles import OutputRole, Role, find_roles
 from modelwright.core.process.child import Progress, run_in_child
 from modelwright.core.records.codec import decode, encode
 from modelwright.core.records.exported import ExportedModel
 from modelwright.core.records.signature import Signature
-from modelwright.core.samples.sample_set import SampleRef, open_samples
+from modelwright.core.samples.sample_set import SampleRef, SampleSet, open_samples
+from modelwright.targets.building.chains import record_chains
+from modelwright.targets.building.doubts import (
+    find_doubts,
+    look_at,
+    require_finite_answers,
+    require_other_samples,
+)
+from modelwright.targets.contract import Array
 
+CHAINS = "chains"
+"""Where FP32's outputs at the end of its chains lie, beside those on single samples."""
+EVIDENCE_TIMEOUT_S = 3600.0
+ANSWERS_LIMIT_S = 1800.0
+"""FP32 on one part of the samples: an artifact has as long to be proved on them."""
+_TRIED_S = 60.0
 EVALUATION_LIMIT = 512
 """Samples that judge, at most, unless the user asks for more: a share of 99 % is then known within 0.9 points."""
 
@@ -38,6 +56,7 @@ class Evidence:
         random: Whether the samples are noise that the user asked for by name.
         roles: Output -> what it means, found in FP32's outputs on the evaluation samples or said by the user.
         doubts: What the evaluation samples cannot show, a sentence each.
+        chain: What FP32's states become when they are fed back; None for a model without states.
     """
 
     calibration: SampleRef | None
@@ -48,6 +67,7 @@ class Evidence:
     random: bool
     roles: Mapping[str, OutputRole] = field(default_factory=dict)
     doubts: tuple[str, ...] = ()
+    chain: Chain | None = None
 
     @property
     def sampled_shapes(self) -> dict[str, list[list[int]]]:
@@ -71,6 +91,7 @@ def prepare_evidence(
     random: bool = False,
     origins: Mapping[str, str] | None = None,
     tasks: Mapping[str, Role] | None = None,
+    states: StateChoice | None = None,
     progress: Progress | None = None,
 ) -> Evidence:
     """Checks and splits the samples and computes FP32's outputs on them, in a child process.
@@ -84,11 +105,16 @@ def prepare_evidence(
         random: Whether the samples are noise.
         origins: Path that was opened -> what the user called it, for the manifest.
         tasks: Output -> its task, as the user said it; see `roles.parse_task`.
+        states: What the user said about states that the next step is fed with; None finds them.
         progress: Takes a line about what is going on.
 
     Raises:
-        BadInputError: Samples that do not fit the model, or the same file given to calibrate and to judge.
+        BadInputError: Samples that do not fit the model, the same ones given to calibrate and to judge, or a model that
+            gives no number or does not come to an end on them.
+        UsageError: States that the model does not have.
     """
+    choice = states or StateChoice()
+    chosen = choose_states(choice, exported.signature)
     if evaluation is not None and evaluation.resolve() == samples.resolve():
         raise BadInputError(
             f"{samples} is given both to calibrate and to judge",
@@ -112,13 +138,17 @@ def prepare_evidence(
             "parts": encode(parts),
             "reference": str(scratch),
             "tasks": dict(tasks or {}),
+            "states": encode(chosen.states),
+            "given": encode(choice.given),
         },
         purpose=f"reading the samples and running {exported.model_path.name} in FP32",
         crash_error=BadInputError,
+        timeout_s=EVIDENCE_TIMEOUT_S,
         progress=progress,
     )
     roles = decode(dict[str, OutputRole], described.pop("roles"), where="what the outputs mean")
-    doubts = tuple(described.pop("doubts"))
+    doubts = (*chosen.unfit, *described.pop("doubts"))
+    chain = described.pop("chain")
     (scratch / "shared").mkdir(parents=True, exist_ok=True)
     for part in described.values():
         if part is not None and origins:
@@ -132,6 +162,7 @@ def prepare_evidence(
         random=random,
         roles=roles,
         doubts=doubts,
+        chain=None if chain is None else decode(Chain, chain, where="the chains of FP32"),
     )
 
 
@@ -141,41 +172,101 @@ def describe_in_child(
     parts: dict[str, Any],
     reference: str,
     tasks: dict[str, Role],
+    states: list[dict[str, str]],
+    given: list[dict[str, str]],
     progress: Progress,
 ) -> dict[str, Any]:
     """Child side of `prepare_evidence`.
 
     Returns:
-        Part -> path, count, SHA-256, whether labelled, None for an empty part; `roles`, what the outputs mean; and
-        `doubts`, what the evaluation samples cannot show.
+        Part -> path, count, SHA-256, whether labelled, None for an empty part; `roles`, what the outputs mean; `chain`,
+        what states become; and `doubts`, what the evaluation samples cannot show.
     """
-    from modelwright.core.outputs.reference import read_reference, write_reference
-    from modelwright.targets.building.doubts import find_doubts
-
     parsed = decode(Signature, signature)
+    refs = {name: decode(SampleRef, data) for name, data in parts.items()}
     described: dict[str, Any] = {}
-    for name, data in parts.items():
-        ref = decode(SampleRef, data)
-        progress(f"reading the {name} samples")
-        samples = open_samples(ref, parsed)
-        if samples.count == 0:
-            described[name] = None
-            continue
-        described[name] = {
-            "path": str(ref.path),
-            "count": samples.count,
-            "sha256": samples.sha256,
-            "labels": samples.labels is not None,
-            "shapes": {name: list(value.shape) for name, value in next(iter(samples.feeds(1))).items()},
-        }
-        if name != "calibration":
-            progress(f"running FP32 on {samples.count} {name} samples")
-            write_reference(Path(model_path), samples, Path(reference) / name)
-    judged = described["evaluation"]
-    if judged is None:
-        return described | {"roles": {}, "doubts": []}
-    answers = read_reference(Path(reference) / "evaluation")
-    roles = find_roles(answers, tasks=tasks, labelled=judged["labels"])
-    samples = open_samples(decode(SampleRef, parts["evaluation"]), parsed, checked=True)
-    doubts = find_doubts(samples.feeds(), answers, roles, samples.labels)
-    return described | {"roles": encode(roles), "doubts": doubts}
+    with ReferenceModel(Path(model_path)) as model:
+        for name, ref in refs.items():
+            progress(f"reading the {name} samples")
+            samples = open_samples(ref, parsed)
+            if samples.count == 0:
+                described[name] = None
+                continue
+            described[name] = {
+                "path": str(ref.path),
+                "count": samples.count,
+                "sha256": samples.sha256,
+                "labels": samples.labels is not None,
+                "shapes": {name: list(value.shape) for name, value in next(iter(samples.feeds(1))).items()},
+            }
+            if name != "calibration":
+                progress(f"running FP32 on {samples.count} {name} samples")
+                write_outputs(_answer(model, samples), model.output_names, Path(reference) / name)
+        if described["evaluation"] is None:
+            return described | {"roles": {}, "doubts": [], "chain": None}
+        samples = open_samples(refs["evaluation"], parsed, checked=True)
+        answers = read_reference(Path(reference) / "evaluation")
+        require_finite_answers(answers)
+        fitting, unfit = _keep_fitting(
+            decode(tuple[State, ...], states), decode(tuple[State, ...], given), samples.sample(0), answers[0]
+        )
+        outputs = {state.output for state in fitting}
+        roles = find_roles(answers, tasks=tasks, labelled=samples.labels is not None, states=outputs)
+        judged = look_at(samples.feeds())
+        calibrating = _hash_calibrating(refs, parsed)
+        doubts = find_doubts(judged, answers, roles, samples.labels, calibrating=calibrating, states=fitting)
+        chain = None
+        if fitting:
+            progress(f"running FP32 over {STEPS} steps, each fed with its own state")
+            chain = record_chains(model, samples, fitting, roles, Path(reference) / CHAINS)
+    if chain is not None and chain.reason is not None:
+        doubts.append(f"artifacts are not compared over {chain.steps} steps fed with their own state: {chain.reason}")
+    return described | {"roles": encode(roles), "doubts": [*unfit, *doubts], "chain": encode(chain)}
+
+
+def _answer(model: ReferenceModel, samples: SampleSet) -> Iterator[Mapping[str, Array]]:
+    """Yields FP32's outputs, and stops early where all of them would take too long."""
+    began_s = time.monotonic()
+    for number, feeds in enumerate(samples.feeds(), 1):
+        yield model.run(feeds)
+        elapsed_s = time.monotonic() - began_s
+        if elapsed_s > _TRIED_S and elapsed_s / number * samples.count > ANSWERS_LIMIT_S:
+            raise BadInputError(
+                f"{model.path}: FP32 takes {elapsed_s / number:.3g} s a sample, so {samples.count} samples would take "
+                f"more than {ANSWERS_LIMIT_S / 60:g} minutes",
+                hint="judge on fewer samples with --eval-limit",
+            )
+
+
+def _keep_fitting(
+    states: Sequence[State], given: Sequence[State], feeds: Mapping[str, Array], answer: Mapping[str, Array]
+) -> tuple[list[State], list[str]]:
+    """Returns the states whose outputs are of their inputs' shape as they really are, and a sentence on the others."""
+    faults = {state: fault for state in states if (fault := explain_misfit(state, feeds, answer)) is not None}
+    for state in given:
+        if state in faults:
+            raise UsageError(
+                f"--state {state.output}={state.input}: {faults[state]}",
+                hint="a state keeps its shape from step to step; one that grows, as many caches do, cannot be chained",
+            )
+    fitting = [state for state in states if state not in faults]
+    if not faults:
+        return fitting, []
+    first, others = next(iter(faults.values())), f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    return fitting, [f"what the next step is fed with is not compared over several steps: {first}{others}"]
+
+
+def _hash_calibrating(refs: Mapping[str, SampleRef], signature: Signature) -> frozenset[bytes]:
+    """Returns the hashes of what calibrates and tunes: of the whole file where another one judges.
+
+    Raises:
+        BadInputError: That other one holds the same samples.
+    """
+    used = [refs["calibration"], refs["tuning"]]
+    if not refs["evaluation"].holds_evaluation:
+        used = [replace(refs["calibration"], part="all")]
+    looked = [look_at(open_samples(ref, signature, checked=True).feeds()) for ref in used]
+    if len(looked) == 1:
+        judged = replace(refs["evaluation"], part="all", limit=None)
+        require_other_samples(look_at(open_samples(judged, signature, checked=True).feeds()), looked[0])
+    return frozenset(digest for rows in looked for digest in rows.digests)

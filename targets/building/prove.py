@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from modelwright.core.errors import BuildFailedError
-from modelwright.core.outputs.fidelity import Fidelity, FidelityMeter, count_correct, explain_broken
+from modelwright.core.outputs.chains import Chain, explain_chain_broken, join_chain
+from modelwright.core.outputs.fidelity import FidelityMeter, count_correct, explain_broken
 from modelwright.core.outputs.reference import ReferenceModel, read_reference
 from modelwright.core.outputs.tasks.roles import OutputRole
 from modelwright.core.process.child import Progress, run_in_child
@@ -23,7 +24,8 @@ from modelwright.core.records.exported import ExportedModel
 from modelwright.core.records.machine import Machine
 from modelwright.core.records.signature import Signature
 from modelwright.core.samples.sample_set import SampleRef, open_samples
-from modelwright.targets.building.evidence import Evidence
+from modelwright.targets.building.chains import compare_chains
+from modelwright.targets.building.evidence import CHAINS, Evidence
 from modelwright.targets.building.proof_files import require_unchanged
 from modelwright.targets.contract import Array, Feeds, RunSettings, Target
 from modelwright.targets.readiness import Readiness, package_versions
@@ -85,6 +87,8 @@ def prove(
         "evaluation": encode(evidence.evaluation),
         "reference": str(evidence.reference / "evaluation"),
         "roles": encode(evidence.roles),
+        "chain": encode(evidence.chain),
+        "chains": str(evidence.reference / CHAINS),
         "answers": None if answers is None else str(answers),
         "threads": threads,
     }
@@ -113,13 +117,24 @@ def prove(
             timeout_s=PROOF_TIMEOUT_S,
         )
     assert isinstance(proof, dict)
-    fault = explain_broken(decode(Fidelity, proof["fidelity"]))
+    proved = decode(Proof, proof | describe_conditions(evidence, host, threads))
+    _require_following(name, proved)
+    return proved, None
+
+
+def _require_following(name: str, proof: Proof) -> None:
+    """Refuses an artifact whose answers, or whose state after many steps, nobody would use."""
+    fault = None if proof.chain is None else explain_chain_broken(proof.chain)
+    hint = "do not ship it; the float targets of this runtime keep the accuracy"
     if fault is not None:
-        raise BuildFailedError(
-            f"{name} was built, but its outputs do not follow FP32: {fault}",
-            hint="do not ship it; the float targets of this runtime keep the accuracy",
+        hint = (
+            "do not ship it: its state goes astray. Calibrate on the states of a running stream (run the model step by "
+            "step, and save what each step begins with), or ship a float target of this runtime"
         )
-    return decode(Proof, proof | describe_conditions(evidence, host, threads)), None
+    else:
+        fault = explain_broken(proof.fidelity)
+    if fault is not None:
+        raise BuildFailedError(f"{name} was built, but its outputs do not follow FP32: {fault}", hint=hint)
 
 
 def _check_here(target: Target, requires: Mapping[str, Any], host: Machine) -> Readiness:
@@ -148,6 +163,8 @@ def prove_in_child(
     evaluation: dict[str, Any],
     reference: str,
     roles: dict[str, Any],
+    chain: dict[str, Any] | None,
+    chains: str,
     answers: str | None,
     threads: int,
 ) -> dict[str, Any]:
@@ -157,7 +174,7 @@ def prove_in_child(
     require_unchanged(target, Path(directory), files)
     with get_target(target).load(Path(directory), model_file, recipe, parsed, settings) as session:
         require_unchanged(target, Path(directory), files)
-        proof = _compare(session.run, parsed, evaluation, reference, roles, answers)
+        proof = _compare(session.run, parsed, evaluation, reference, roles, chain, chains, answers)
     return proof | {"emulated": None, "device": device}
 
 
@@ -167,12 +184,15 @@ def prove_emulation_in_child(
     evaluation: dict[str, Any],
     reference: str,
     roles: dict[str, Any],
+    chain: dict[str, Any] | None,
+    chains: str,
     answers: str | None,
     threads: int,
 ) -> dict[str, Any]:
     """Child side of a proof by emulation: ONNX Runtime evaluates the graph on the CPU."""
     with ReferenceModel(path, threads=threads, config=_AS_WRITTEN) as model:
-        proof = _compare(model.run, decode(Signature, signature), evaluation, reference, roles, answers)
+        parsed = decode(Signature, signature)
+        proof = _compare(model.run, parsed, evaluation, reference, roles, chain, chains, answers)
     version = package_versions("onnxruntime").get("onnxruntime", "of unknown version")
     return proof | {"emulated": f"onnxruntime {version} on the CPU", "device": "cpu"}
 
@@ -183,12 +203,15 @@ def _compare(
     evaluation: Mapping[str, Any],
     reference: str,
     roles: Mapping[str, Any],
+    chain: Mapping[str, Any] | None,
+    chains: str,
     answers: str | None,
 ) -> dict[str, Any]:
-    """Compares consecutive answers with FP32's, counts right ones, and packs the first few."""
+    """Compares consecutive answers with FP32's, counts right ones, packs the first few, and compares chained steps."""
     samples = open_samples(decode(SampleRef, evaluation), signature, checked=True)
     expected = read_reference(Path(reference))
-    meter = FidelityMeter(decode(dict[str, OutputRole], roles))
+    meanings = decode(dict[str, OutputRole], roles)
+    meter = FidelityMeter(meanings)
     packed = _Pack()
     correct = {"artifact": 0, "fp32": 0}
     for index, feeds in enumerate(samples.feeds()):
@@ -202,8 +225,14 @@ def _compare(
     if answers is not None:
         packed.write(Path(answers))
     labelled = samples.labels is not None
+    fidelity, chained = meter.result(), None
+    # What is broken on single steps needs no chain to say so.
+    if chain is not None and explain_broken(fidelity) is None:
+        chained = compare_chains(run, samples, decode(Chain, chain), meanings, Path(chains))
+        fidelity = join_chain(fidelity, chained)
     return {
-        "fidelity": encode(meter.result()),
+        "fidelity": encode(fidelity),
+        "chain": encode(chained),
         "count": samples.count,
         "correct": correct["artifact"] if labelled else None,
         "correct_fp32": correct["fp32"] if labelled else None,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -188,7 +189,8 @@ class TaskMeter:
                 shares.append(meter.kept())
         if not shares:
             measure = "R squared"
-            shares = [meter.kept() for meter in self._values.values()]
+            values = [meter for meter in self._values.values() if meter.role.role != "state"]
+            shares = [meter.kept() for meter in values or self._values.values()]
         known = [share for share in shares if share is not None]
         return measure, min(known, default=None)
 
@@ -208,6 +210,11 @@ _TELLING = (
     "noise",
 )
 """Findings that say most to a user, of several that mean broken."""
+
+
+def add_checks(task: TaskFidelity, checks: Sequence[Check]) -> TaskFidelity:
+    """Returns a comparison with further findings in their place among its own."""
+    return msgspec.structs.replace(task, checks=tuple(sorted((*task.checks, *checks), key=_rank)))
 
 
 def _rank(check: Check) -> tuple[float, int, float]:

@@ -7,7 +7,7 @@ Nothing here looks at a candidate: roles are settled before anything is judged b
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -41,9 +41,10 @@ Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 Outputs = Mapping[str, Array]
 
-Role = Literal["classes", "tokens", "mask", "boxes", "embedding", "regression", "other"]
+Role = Literal["classes", "tokens", "mask", "boxes", "embedding", "regression", "state", "other"]
 """`classes` one answer a sample; `tokens` one a position; `mask` one a pixel; `boxes` rows of detections; `embedding` a
-vector for comparing; `regression` numbers that mean something each; `other` all else, judged value by value."""
+vector for comparing; `regression` numbers that mean something each; `state` what the model is fed with in its next
+step; `other` all else, judged value by value."""
 TASKS: tuple[Role, ...] = get_args(Role)
 
 LOOKED_AT = 64
@@ -113,7 +114,11 @@ def parse_task(text: str) -> dict[str, Role]:
 
 
 def find_roles(
-    reference: Sequence[Outputs], *, tasks: Mapping[str, Role] | None = None, labelled: bool = False
+    reference: Sequence[Outputs],
+    *,
+    tasks: Mapping[str, Role] | None = None,
+    labelled: bool = False,
+    states: Collection[str] = (),
 ) -> dict[str, OutputRole]:
     """Says what each float output means.
 
@@ -121,6 +126,7 @@ def find_roles(
         reference: FP32's outputs, one mapping a sample, each [1, ...] as the model gave it.
         tasks: What the user said; see `parse_task`.
         labelled: Whether the samples carry one class each: then an output [1, classes] is one.
+        states: The outputs that an input of the next step takes.
 
     Raises:
         UsageError: `tasks` names an output that the model does not have.
@@ -138,11 +144,15 @@ def find_roles(
     for name in names:
         values = [np.asarray(outputs[name], np.float64) for outputs in shown if is_number(np.asarray(outputs[name]))]
         if len(values) == len(shown):
-            roles[name] = _find_role(name, values, given.get(name, given.get("")), labelled, name in scored)
+            said = given.get(name) or ("state" if name in states else given.get(""))
+            role = _find_role(name, values, said, labelled, name in scored)
+            why = "it feeds the next step" if name in states and name not in given else role.why
+            roles[name] = msgspec.structs.replace(role, why=why)
     for name, role in list(roles.items()):
         if role.role == "boxes":
             roles |= _settle_rows(role, find_rows(name, shown), roles, shown[0])
     answers = {} if any(role.role == "boxes" for role in roles.values()) else _find_answers(shown, alone=not roles)
+    answers = {name: role for name, role in answers.items() if name not in states}
     return {name: (roles | answers)[name] for name in names if name in roles or name in answers}
 
 

@@ -49,6 +49,9 @@ CHOSEN_RANGE_LIMITS = (0.1, 1.0)
 """The same where answers are chosen from the numbers: a stop that changes none is worth knowing, and no more."""
 PLACE_LIMITS = (0.1, 1.0)
 """Noise of one slice along another axis: good, broken. Of many slices one is noisy by chance, so more is let pass."""
+STATE_CHANNEL_LIMITS = (0.1, 10.0)
+"""Noise of one channel of a state: good, broken. A state is read by the model alone: what a channel is worth shows in
+the outputs, so it is the whole state that decides, and a channel alone only where it drifts from all that FP32 has."""
 _SAMPLED_VALUES = 2**16
 _ROBUST_LEEWAY = 10.0
 """Noise against the typical instead of the mean square deviation is this much larger where values are heavy-tailed."""
@@ -60,6 +63,7 @@ NOISE_LIMITS = {
     "mask": (0.02, 0.5),
     "boxes": (0.02, 0.5),
     "embedding": (0.02, 0.3),
+    "state": (0.02, 0.3),
     "regression": (0.01, 0.15),
     "other": (0.01, 0.15),
 }
@@ -234,7 +238,7 @@ class ValueMeter:
             # One sample, or the same again and again: classes vary beside each other, if not over samples.
             mean = sums.mean - np.average(sums.mean, weights=count) if count.sum() else sums.mean
             return np.maximum(floor, float(np.mean(mean**2)) * count)
-        if self.role.is_probability or self.role.role in ("classes", "tokens", "mask"):
+        if self.role.is_probability or self.role.role in ("classes", "tokens", "mask", "state"):
             one_unit[:] = True
         elif self.role.role == "boxes":
             # Of rows of boxes: the columns that are scores. Sides in pixels are units of their own.
@@ -292,7 +296,7 @@ class ValueMeter:
             share = found.unlike / max(found.count, 1)
             text = f"{found.unlike} of {found.count} values are NaN, infinite or masked in one and not in the other"
             checks.append(Check(output=name, measure="unlike", value=share, good=1e-6, broken=1e-3, text=text))
-        pooled = role == "embedding"
+        pooled = role in ("embedding", "state")
         channel = int(np.argmax(found.noise)) if found.noise.size else 0
         value = found.pooled if pooled else float(found.noise.max(initial=0.0))
         checks.append(
@@ -305,6 +309,17 @@ class ValueMeter:
                 text=_describe(None if pooled else channel, len(found.noise), value),
             )
         )
+        if role == "state" and len(found.noise) > 1:
+            checks.append(
+                Check(
+                    output=name,
+                    measure="channel_noise",
+                    value=as_loss(float(found.noise[channel])),
+                    good=STATE_CHANNEL_LIMITS[0],
+                    broken=STATE_CHANNEL_LIMITS[1],
+                    text=_describe(channel, len(found.noise), float(found.noise[channel])),
+                )
+            )
         if role in ("regression", "other") and found.off_scale.any():
             index = int(np.argmax(found.off_scale))
             where = "the output moves" if len(found.slope) == 1 else f"channel {index} of {len(found.slope)} moves"

@@ -7,15 +7,22 @@ from typing import Any
 import numpy as np
 import pytest
 
+from modelwright.core.errors import BadInputError
+from modelwright.core.outputs.states import State
 from modelwright.core.outputs.tasks.roles import find_roles
-from modelwright.targets.building.doubts import find_doubts
+from modelwright.targets.building.doubts import find_doubts, look_at, require_finite_answers, require_other_samples
 
 COUNT = 40
 
 
-def doubt(samples: Any, logits: Any, labels: Any = None) -> list[str]:
+def look(samples: Any) -> Any:
+    return look_at({"x": row[None]} for row in samples)
+
+
+def doubt(samples: Any, logits: Any, labels: Any = None, calibrating: Any = ()) -> list[str]:
     answers = [{"logits": row[None]} for row in logits]
-    return find_doubts([{"x": row[None]} for row in samples], answers, find_roles(answers), labels)
+    used = frozenset(look(calibrating).digests)
+    return find_doubts(look(samples), answers, find_roles(answers), labels, calibrating=used)
 
 
 def make() -> tuple[Any, Any]:
@@ -28,35 +35,103 @@ def test_good_evidence_is_not_doubted() -> None:
     assert doubt(samples, logits, logits.argmax(axis=1)) == []
     samples[:3] = samples[3]
     assert doubt(samples, logits) == []
+    assert doubt(samples, logits, calibrating=samples + 1) == []
 
 
-@pytest.mark.parametrize("kind", ["repeated", "zeros", "constant", "one answer", "one label", "wrong labels"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "repeated",
+        "identical",
+        "zeros",
+        "constant",
+        "rounding",
+        "nan",
+        "one answer",
+        "one label",
+        "wrong labels",
+        "worse",
+    ],
+)
 def test_what_shows_nothing_is_said(kind: str) -> None:
     samples, logits = make()
     labels = None
     if kind == "repeated":
         samples = np.repeat(samples[:4], 10, axis=0)
         expected = "only 4 of the 40 evaluation samples differ"
+    elif kind == "identical":
+        samples = np.repeat(samples[:1], 40, axis=0)
+        expected = "all 40 evaluation samples are the same one"
     elif kind == "zeros":
         samples[:3] = 0.0
         expected = "3 of the 40 evaluation samples hold nothing but zeros"
     elif kind == "constant":
         logits = np.repeat(logits[:1], COUNT, axis=0)
         expected = "output logits is the same on all 40 samples"
+    elif kind == "rounding":
+        logits = np.repeat(logits[:1], COUNT, axis=0) * (1 + 1e-7 * logits)
+        expected = "output logits is the same on all 40 samples"
+    elif kind == "nan":
+        logits[5, 1] = logits[7, 2] = np.nan
+        expected = "output logits holds NaN on 2 of the 40 samples"
     elif kind == "one answer":
         logits[:, 2] = 9.0
         expected = "FP32 answers with class 2 on all 40 samples"
     elif kind == "one label":
-        labels = np.full(COUNT, 1)
-        expected = "all 40 labels name class 1"
-    else:
+        labels = np.full(COUNT, logits[0].argmax())
+        expected = f"all 40 labels name class {labels[0]}"
+    elif kind == "wrong labels":
         labels = logits.argmax(axis=1) + 10
         expected = "FP32 gets none of the 40 labels right"
+    else:
+        labels = (logits.argmax(axis=1) + 1) % 4
+        labels[:3] = logits[:3].argmax(axis=1)
+        expected = "FP32 gets 3 of the 40 labels right, fewer than guessing would"
     found = doubt(samples, logits, labels)
     assert len(found) == 1
     assert expected in found[0]
 
 
-def test_a_few_samples_are_not_doubted() -> None:
+@pytest.mark.parametrize(("count", "words"), [(1, "only 1 sample judges"), (3, "only 3 samples judge")])
+def test_a_few_samples_are_said_to_be_few(count: int, words: str) -> None:
     samples, logits = make()
-    assert doubt(samples[:3] * 0, logits[:3] * 0) == []
+    found = doubt(samples[:count] * 0, logits[:count] * 0)
+    assert len(found) == 1
+    assert found[0].startswith(words)
+
+
+def test_samples_that_calibrate_and_judge_are_counted() -> None:
+    samples, logits = make()
+    mixed = np.concatenate([samples[::-1][:10], samples[10:] + 1])
+    found = doubt(samples, logits, calibrating=mixed)
+    assert len(found) == 1
+    assert found[0].startswith("10 of the 40 evaluation samples are also among those that calibrate")
+
+
+def test_a_reordered_copy_is_no_other_file() -> None:
+    samples, _ = make()
+    with pytest.raises(BadInputError, match="all 40 samples of --eval are those of --samples") as caught:
+        require_other_samples(look(samples), look(samples[::-1]))
+    assert "leave out --eval" in str(caught.value.hint)
+    require_other_samples(look(samples), look(samples[1:]))
+
+
+def test_a_state_that_never_changes_is_named() -> None:
+    samples, logits = make()
+    answers = [{"logits": row[None], "hn": row[None]} for row in logits]
+    states = (State(output="hn", input="h"),)
+    for state, named in ((np.zeros((COUNT, 1)), True), (samples, False)):
+        judged = look_at({"x": row[None], "h": h} for row, h in zip(samples, state, strict=True))
+        found = find_doubts(judged, answers, find_roles(answers, states=["hn"]), None, states=states)
+        assert [text.startswith("input h is the same in all samples") for text in found] == [True] * named
+
+
+@pytest.mark.parametrize(("value", "word"), [(np.nan, "NaN"), (np.inf, "infinite"), (-np.inf, "infinite")])
+def test_a_model_without_a_number_is_refused(value: float, word: str) -> None:
+    broken = [{"y": np.full((1, 3), value, np.float32)} for _ in range(5)]
+    with pytest.raises(BadInputError, match=f"on any of the 5 samples: output y is {word}"):
+        require_finite_answers(broken)
+    one_number = [*broken, {"y": np.array([[np.nan, 1.0, np.nan]], np.float32)}]
+    require_finite_answers(one_number)
+    require_finite_answers([answer | {"count": np.array([3])} for answer in broken])
+    require_finite_answers([{"boxes": np.zeros((0, 4), np.float32)}])

@@ -1,0 +1,226 @@
+"""Chained steps of FP32 and of an artifact, each in a child process: what states become when they are fed back.
+
+FP32 runs its chains once for all targets. It also runs them a second time with its states moved by a few roundings: a
+recurrence that does not even follow itself then would blame every artifact, and nothing is compared.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from msgspec.structs import replace
+
+from modelwright.core.errors import BadInputError, BuildFailedError
+from modelwright.core.outputs.chains import (
+    JUDGED_STEPS,
+    MOST_CHAINS,
+    STEPS,
+    Chain,
+    ChainProof,
+    Outputs,
+    Roundings,
+    run_chain,
+)
+from modelwright.core.outputs.fidelity import Fidelity, FidelityMeter, explain_broken
+from modelwright.core.outputs.reference import ReferenceModel, read_reference, write_outputs
+from modelwright.core.outputs.states import State
+from modelwright.core.outputs.tasks.roles import OutputRole
+from modelwright.core.outputs.tasks.signs import spread_indices
+from modelwright.core.samples.sample_set import SampleSet
+from modelwright.targets.contract import Feeds
+
+BUDGET_S = 60.0
+"""No further chain begins that would most likely end after it."""
+LIMIT_S = 300.0
+"""What the first chain may take: nothing is compared where it takes longer."""
+MOST_BYTES = 256 * 2**20
+"""Of FP32's answers that are kept: of large caches fewer steps are compared."""
+_MOST_OWN_SEVERITY = 0.5
+"""Up to it FP32 still follows itself when its states are moved by roundings: half of what nobody would notice."""
+_MOST_GROWTH = 1000.0
+"""A state that grows more than so from the first steps to the last has left everything that the samples show."""
+_FIRST_STEPS = 10
+
+
+def record_chains(
+    model: ReferenceModel,
+    samples: SampleSet,
+    states: Sequence[State],
+    roles: Mapping[str, OutputRole],
+    directory: Path,
+) -> Chain:
+    """Runs FP32's chains and writes what comes out at their end.
+
+    Args:
+        model: FP32.
+        samples: The evaluation samples.
+        states: What is fed back.
+        roles: What the outputs mean.
+        directory: Folder for the outputs, chain after chain, each its last steps in order.
+
+    Returns:
+        The chains; with a reason where comparing with them would say nothing of an artifact.
+    """
+    chain = Chain(states=tuple(states))
+    clock = _Clock()
+    starts: list[int] = []
+    ends: list[list[Outputs]] = []
+    judged = JUDGED_STEPS
+    try:
+        for start in clock.admit(spread_indices(samples.count, MOST_CHAINS)):
+            watch = _StateWatch(states)
+            last: deque[Outputs] = deque(maxlen=judged)
+            for outputs in run_chain(model.run, samples, states, start):
+                last.append(outputs)
+                fault = watch.look(outputs) or clock.explain_late()
+                if fault is not None:
+                    return _without(chain, fault)
+            fault = watch.explain_growth()
+            if fault is not None:
+                return _without(chain, fault)
+            judged = judged if ends else _fit_bytes(last[-1])
+            starts.append(start)
+            ends.append(list(last)[-judged:])
+    except BadInputError as error:
+        return _without(chain, f"FP32 itself fails when it is fed with its own state: {error.message}")
+    meter = FidelityMeter(roles)
+    for start, end in zip(starts, ends, strict=True):
+        disturbed = run_chain(model.run, samples, states, start, disturb=Roundings())
+        for expected, found in zip(end, deque(disturbed, maxlen=judged), strict=True):
+            meter.add(expected, found)
+    fault = _explain_chaos(meter.result())
+    if fault is not None:
+        return _without(chain, fault)
+    write_outputs((outputs for end in ends for outputs in end), model.output_names, directory)
+    return Chain(states=tuple(states), starts=tuple(starts), judged=judged)
+
+
+def compare_chains(
+    run: Callable[[Feeds], Outputs],
+    samples: SampleSet,
+    chain: Chain,
+    roles: Mapping[str, OutputRole],
+    directory: Path,
+) -> ChainProof:
+    """Runs an artifact's chains and compares their ends with FP32's.
+
+    Args:
+        run: One inference of the artifact.
+        samples: The evaluation samples.
+        chain: As FP32 ran it.
+        roles: What the outputs mean.
+        directory: Where FP32's outputs lie.
+
+    Raises:
+        BuildFailedError: The artifact takes its samples, but not its own state.
+    """
+    nothing = ChainProof(states=chain.states, steps=chain.steps, chains=0, fidelity=None, reason=chain.reason)
+    if chain.reason is not None:
+        return nothing
+    expected = iter(read_reference(directory))
+    meter = FidelityMeter(roles)
+    clock = _Clock()
+    compared = 0
+    for start in clock.admit(chain.starts):
+        steps = run_chain(_explaining(run), samples, chain.states, start, steps=chain.steps)
+        for step, outputs in enumerate(steps):
+            late = clock.explain_late()
+            if late is not None:
+                return ChainProof(states=chain.states, steps=chain.steps, chains=0, fidelity=None, reason=late)
+            if step >= chain.steps - chain.judged:
+                meter.add(next(expected), outputs)
+        compared += 1
+    return ChainProof(states=chain.states, steps=chain.steps, chains=compared, fidelity=meter.result())
+
+
+def _without(chain: Chain, reason: str) -> Chain:
+    return replace(chain, reason=reason)
+
+
+def _fit_bytes(outputs: Outputs) -> int:
+    """Returns how many steps of a chain are kept, by the size of one."""
+    size = sum(np.asarray(value).nbytes for value in outputs.values()) * MOST_CHAINS
+    return max(1, min(JUDGED_STEPS, MOST_BYTES // max(1, size)))
+
+
+def _explaining(run: Callable[[Feeds], Outputs]) -> Callable[[Feeds], Outputs]:
+    """Says that a failure is one of chained steps: the artifact took the samples before."""
+
+    def run_step(feeds: Feeds) -> Outputs:
+        try:
+            return run(feeds)
+        except Exception as error:  # a runtime's errors have no base
+            raise BuildFailedError(
+                "it runs on the samples, but fails when it is fed with its own state",
+                hint="do not ship it; the float targets of this runtime keep the state",
+                detail=f"{type(error).__name__}: {error}",
+            ) from error
+
+    return run_step
+
+
+def _explain_chaos(own: Fidelity) -> str | None:
+    """Returns why FP32 cannot be followed over many steps: it does not follow itself."""
+    worst = None if own.task is None else own.task.worst
+    fault = explain_broken(own)
+    if fault is None and worst is not None and worst.severity > _MOST_OWN_SEVERITY:
+        fault = f"output {worst.output}: {worst.text}"
+    if fault is None:
+        return None
+    return (
+        f"FP32 does not follow itself either: with its states moved by {Roundings.COUNT} float32 roundings a step, "
+        f"{fault}"
+    )
+
+
+class _Clock:
+    """Keeps chains within their time."""
+
+    def __init__(self) -> None:
+        self._began_s = time.monotonic()
+
+    def admit(self, starts: Sequence[int]) -> Iterator[int]:
+        """Yields starts as long as there is time for one more chain; the first always."""
+        for number, start in enumerate(starts):
+            if number and self._elapsed_s * (number + 1) / number > BUDGET_S:
+                return
+            yield start
+
+    def explain_late(self) -> str | None:
+        """Returns a reason to stop."""
+        if self._elapsed_s <= LIMIT_S:
+            return None
+        return f"{STEPS} steps take longer than {LIMIT_S:g} s here"
+
+    @property
+    def _elapsed_s(self) -> float:
+        return time.monotonic() - self._began_s
+
+
+class _StateWatch:
+    """Looks whether FP32's states stay what the samples show."""
+
+    def __init__(self, states: Sequence[State]) -> None:
+        self._peaks: dict[str, list[float]] = {state.output: [] for state in states}
+
+    def look(self, outputs: Outputs) -> str | None:
+        """Takes a step's outputs; returns a reason to stop."""
+        for name, peaks in self._peaks.items():
+            value = np.asarray(outputs[name])
+            peaks.append(float(np.abs(value.astype(np.float64)).max(initial=0.0)))
+            if not math.isfinite(peaks[-1]):
+                return f"FP32's own state {name} is not finite any more after {len(peaks)} steps"
+        return None
+
+    def explain_growth(self) -> str | None:
+        """Returns why the end of a chain is nothing that the samples show."""
+        for name, peaks in self._peaks.items():
+            first, last = max(peaks[:_FIRST_STEPS]), max(peaks[-_FIRST_STEPS:])
+            if last > _MOST_GROWTH * first > 0.0:
+                return f"FP32's own state {name} grows without bounds: from {first:.3g} to {last:.3g} in {STEPS} steps"
+        return None
