@@ -66,14 +66,13 @@ def _about_samples(findings: Findings) -> list[str]:
 
 def _explain_relaxed(findings: Findings) -> str:
     """Says which limit was lowered, and what the artifact to ship loses."""
-    if findings.axis == "agreement":
-        text = "Nothing faster than FP32 agrees with it in 99 % of the samples; the limit was lowered to 98 %"
-    else:
-        text = "Nothing faster than FP32 follows it so closely that nobody would notice; the limit was lowered"
     task = findings.ship.task if findings.ship else None
-    if findings.ship is None or task is None or task.worst is None or task.severity <= 1.0:
-        return f"{text}."
-    return f"{text}. Of {findings.ship.title}, output {task.worst.output}: {task.worst.text}."
+    if findings.ship is None or task is None or task.worst is None:
+        return "Nothing faster than FP32 agrees with it in 99 % of the samples; the limit was lowered to 98 %."
+    return (
+        "Nothing faster than FP32 follows it so closely that nobody would notice; the limit was lowered. "
+        f"Of {findings.ship.title}, output {task.worst.output}: {task.worst.text}."
+    )
 
 
 def _about_int8(findings: Findings, explained: set[frozenset[str]]) -> list[str]:

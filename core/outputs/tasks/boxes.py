@@ -27,7 +27,7 @@ SUPPRESSION = 0.6
 LOST = (0.02, 0.10)
 """Share of FP32's detections that are gone: good, broken. The same of new ones."""
 CLASS_LOST = (0.05, 0.3)
-BOX_ERROR = (0.02, 0.15)
+BOX_ERROR = (0.03, 0.15)
 """Mean distance of a box's sides from FP32's, as a share of its size."""
 MOST_DETECTIONS = 300
 BEST, AMONG = 10, 30
@@ -75,6 +75,7 @@ class BoxFidelity:
         found: The candidate's that have none.
         box_error: Mean distance of matched boxes' sides, as a share of their size.
         box_error_px: The same in the boxes' own unit, mostly pixels.
+        classes: Those of `MIN_CLASS_ROWS` detections or more.
         worst_class: The class that loses most; None where none has `MIN_CLASS_ROWS` detections.
     """
 
@@ -84,6 +85,7 @@ class BoxFidelity:
     found: int
     box_error: float
     box_error_px: float
+    classes: int
     worst_class: int | None
     worst_lost: int
     worst_rows: int
@@ -177,6 +179,7 @@ class BoxMeter:
             found=tally.found,
             box_error=float(np.mean(tally.moved)) if tally.moved else 0.0,
             box_error_px=float(np.mean(tally.sides_px)) if tally.sides_px else 0.0,
+            classes=len(counted),
             worst_class=worst,
             worst_lost=lost,
             worst_rows=rows,
@@ -221,7 +224,7 @@ class BoxMeter:
                 Check(
                     output=name,
                     measure="class_lost",
-                    value=bound_share(seen.worst_lost, seen.worst_rows, upper=False),
+                    value=bound_share(seen.worst_lost, seen.worst_rows, upper=False, among=seen.classes),
                     good=CLASS_LOST[0],
                     broken=CLASS_LOST[1],
                     text=f"class {seen.worst_class} loses {seen.worst_lost} of its {seen.worst_rows} detections",

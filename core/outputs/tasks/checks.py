@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 from modelwright.core.records.codec import Amount, Line, Record
 
@@ -49,11 +50,18 @@ def as_loss(value: float) -> float:
     return min(value, _LARGEST) if value >= 0.0 else (_LARGEST if math.isnan(value) else 0.0)
 
 
-def bound_share(hits: float, count: float, *, upper: bool) -> float:
-    """Returns a one-sided 95 % bound of a share (Wilson 1927); 1 or 0 where nothing was counted."""
+def bound_share(hits: float, count: float, *, upper: bool, among: int = 1) -> float:
+    """Returns a one-sided 95 % bound of a share (Wilson 1927); 1 or 0 where nothing was counted.
+
+    Args:
+        hits: Of the share.
+        count: Of all.
+        upper: Which side.
+        among: Shares of which this is the extreme one: of many, one is far off by chance (Bonferroni).
+    """
     if count <= 0:
         return 1.0 if upper else 0.0
-    z = Z_ONE_SIDED
+    z = Z_ONE_SIDED if among <= 1 else NormalDist().inv_cdf(1 - 0.05 / among)
     share = hits / count
     centre = share + z * z / (2 * count)
     width = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from modelwright.core.outputs.tasks.checks import Z_ONE_SIDED, Check, bound_share
 from modelwright.core.outputs.tasks.roles import OutputRole
-from modelwright.core.outputs.tasks.signs import is_sentinel
+from modelwright.core.outputs.tasks.signs import as_softmax, is_sentinel
 from modelwright.core.outputs.tasks.values import format_share
 
 Array = npt.NDArray[Any]
@@ -23,13 +23,21 @@ Floats = npt.NDArray[np.float64]
 
 ESTIMATE_WEIGHT = 200.0
 """Rows that the estimate of flips counts for beside those that were seen: of some thousand rows, counting decides."""
-FLIPS = (0.01, 0.10)
-"""Share of other answers than FP32's: good, broken."""
+FLIPS = (0.03, 0.10)
+"""Share of other answers than FP32's, where their regret is known: good, broken."""
+PLAIN_FLIPS = (0.01, 0.10)
+"""The same of answers without scores: nothing says that FP32 was in doubt."""
+REGRET = (0.005, 0.03)
+"""Accuracy that other answers cost by FP32's own probabilities, as much as may be lost where it is measured: a flip
+between two classes that it holds for as likely costs nothing, one from a class that it is sure of costs a whole answer.
+"""
 LABELLED_FLIPS = (0.05, 0.15)
 """The same where labels decide: as right as FP32 with other answers to a tenth of the samples is still luck."""
 ACCURACY_LOSS = (0.005, 0.03)
 """Points of accuracy lost: good, broken."""
 _MANY_LABELS = 2000
+TOKEN_FLIPS = (0.03, 0.10)
+"""Of texts, where several words often fit; where most positions say "nothing", kappa is the stricter one."""
 MASK_FLIPS = (0.02, 0.10)
 KAPPA_LOSS = (0.05, 0.4)
 """1 - Cohen's kappa: agreement beyond chance. Landis and Koch (1977) call 0.6 the least that is substantial."""
@@ -42,6 +50,7 @@ _TIED_SHARE = 0.01
 """Probabilities within this share of each other tie: two roundings of bfloat16 are 0.8 %, and 0.503 against 0.497 is a
 toss of a coin in FP32 too."""
 _MOST_MARGINS = 2**16
+_MARGINS_USED = 4096
 _LIKELY = 0.02
 _CLASSES_COUNTED = 4096
 """Of larger vocabularies, recall by class is not kept; the tail has too few rows to say anything."""
@@ -54,7 +63,9 @@ class ClassFidelity:
     Attributes:
         rows: Answers compared.
         agreement: Share that is the same; a tie with FP32's best class is the same.
+        regret: Mean probability, as FP32 has it, that an answer loses against FP32's own.
         estimated_flips: Share of other answers that margins and errors lead one to expect.
+        estimated_regret: The same of the regret.
         kappa: Cohen's; None where FP32's answer never changes.
         worst_class: The class whose rows are lost most, with at least `MIN_CLASS_ROWS` of them; None without one.
         worst_recall: Share of its rows that are found.
@@ -63,7 +74,9 @@ class ClassFidelity:
 
     rows: int
     agreement: float
+    regret: float
     estimated_flips: float
+    estimated_regret: float
     kappa: float | None
     worst_class: int | None
     worst_recall: float | None
@@ -82,10 +95,8 @@ class ClassMeter:
         self._found: npt.NDArray[np.int64] = np.zeros(0, np.int64)
         self._hits: npt.NDArray[np.int64] = np.zeros(0, np.int64)
         self._labelled = self._right_lost = self._right_won = 0
-        self._margins: list[Floats] = []
-        self._kept = 0
-        self._error_energy = 0.0
-        self._error_count = 0
+        self._margins = _Margins()
+        self._regret = 0.0
 
     def add(self, expected: Array, found: Array, label: int | None = None) -> None:
         """Takes FP32's scores and the candidate's, of the same shape; rows that FP32 leaves NaN are skipped.
@@ -126,29 +137,29 @@ class ClassMeter:
         size = len(self._hits)
         for counts, chosen in ((self._expected, answer), (self._found, given), (self._hits, answer[agreed])):
             counts += np.bincount(chosen[chosen < size], minlength=size)
-        self._note_margins(wanted, have, answer, rows)
+        if wanted.shape[1] > 1:
+            likely = as_softmax(wanted) if not self.role.is_probability else np.nan_to_num(wanted)
+            lost = likely[rows, answer] - np.where(legible, likely[rows, given], 0.0)
+            self._regret += float(np.maximum(lost, 0.0).sum())
+            self._note_margins(wanted, have, answer, likely)
 
-    def _note_margins(self, wanted: Floats, have: Floats, answer: Array, rows: Array) -> None:
+    def _note_margins(self, wanted: Floats, have: Floats, answer: Array, likely: Floats) -> None:
         """Notes how far FP32's answer is ahead of its next class, and by how much the candidate is off in that."""
-        if wanted.shape[1] < 2:
-            return
+        rows = np.arange(len(wanted))
         others = wanted.copy()
         others[rows, answer] = -np.inf
         second = np.argmax(others, axis=1)
-        likely = np.ones(len(wanted), np.bool_)
+        doubtful = np.ones(len(wanted), np.bool_)
         if self.role.is_probability:
             # Where the next class is out of the question, the logarithm of its probability is all rounding.
-            likely = wanted[rows, second] > _LIKELY
+            doubtful = wanted[rows, second] > _LIKELY
             wanted, have = _to_logits(wanted), _to_logits(have)
         margin = wanted[rows, answer] - wanted[rows, second]
         with np.errstate(invalid="ignore"):
             error = have[rows, answer] - have[rows, second] - margin
         usable = np.isfinite(margin) & np.isfinite(error) & (margin > 0.0)
-        self._error_energy += float(np.square(error[usable & likely]).sum())
-        self._error_count += int(np.count_nonzero(usable & likely))
-        if self._kept < _MOST_MARGINS:
-            self._margins.append(margin[usable][: _MOST_MARGINS - self._kept])
-            self._kept += len(self._margins[-1])
+        gap = likely[rows, answer] - likely[rows, second]
+        self._margins.add(margin[usable], error[usable], gap[usable], doubtful[usable])
 
     def _to_rows(self, value: Array) -> Floats:
         axis = -1 if self.role.axis is None else self.role.axis
@@ -166,25 +177,19 @@ class ClassMeter:
         worst = find_worst_class(self._expected, self._hits)
         rows = 0 if worst is None else int(self._expected[worst])
         recall = None if worst is None else float(self._hits[worst] / rows)
+        flips, regret = self._margins.estimate()
         return ClassFidelity(
             rows=self._rows,
             agreement=agreement,
-            estimated_flips=self._estimate_flips(),
+            regret=self._regret / self._rows,
+            estimated_flips=flips,
+            estimated_regret=regret,
             kappa=kappa,
             worst_class=worst,
             worst_recall=recall,
             worst_rows=rows,
             answers=int(np.count_nonzero(self._expected)),
         )
-
-    def _estimate_flips(self) -> float:
-        """Returns the mean chance that an error as large as those seen turns an answer: P(N(0, s) > margin)."""
-        if not self._error_count or not self._error_energy:
-            return 0.0
-        sigma = math.sqrt(self._error_energy / self._error_count)
-        margins = np.concatenate(self._margins)
-        chances = [0.5 * math.erfc(margin / (sigma * math.sqrt(2))) for margin in margins[:4096]]
-        return float(np.mean(chances)) if chances else 0.0
 
     def kept(self) -> float | None:
         """Returns the share of answers that are FP32's."""
@@ -196,12 +201,13 @@ class ClassMeter:
         if seen is None:
             return []
         name = self.role.name
-        is_mask = self.role.role == "mask"
-        good, broken = MASK_FLIPS if is_mask else LABELLED_FLIPS if self._labelled else FLIPS
-        flips = (seen.rows * (1 - seen.agreement) + ESTIMATE_WEIGHT * seen.estimated_flips) / (
-            seen.rows + ESTIMATE_WEIGHT
-        )
+        limits = {"mask": MASK_FLIPS, "tokens": TOKEN_FLIPS}
+        good, broken = LABELLED_FLIPS if self._labelled else limits.get(self.role.role, FLIPS)
+        flips = _weigh(1 - seen.agreement, seen.estimated_flips, seen.rows)
         differing = seen.rows - round(seen.agreement * seen.rows)
+        # What was seen is broken whatever margins and errors lead one to expect.
+        if differing >= max(MIN_CLASS_ROWS, broken * seen.rows):
+            flips = max(flips, differing / seen.rows)
         checks = [
             Check(
                 output=name,
@@ -230,7 +236,20 @@ class ClassMeter:
         checks.extend(check_recall(self.role, self._expected, self._hits))
         if self._labelled:
             checks.append(self._check_accuracy())
+        elif self.role.role != "mask":
+            checks.append(self._check_regret(seen))
         return checks
+
+    def _check_regret(self, seen: ClassFidelity) -> Check:
+        regret = _weigh(seen.regret, seen.estimated_regret, seen.rows)
+        return Check(
+            output=self.role.name,
+            measure="regret",
+            value=max(0.0, regret),
+            good=REGRET[0],
+            broken=REGRET[1],
+            text=f"other answers than FP32's cost {100 * regret:.2g} points of accuracy, by FP32's own probabilities",
+        )
 
     def _check_accuracy(self) -> Check:
         """Holds the accuracy against FP32's on the same samples; what chance may have done is taken off (McNemar)."""
@@ -246,6 +265,54 @@ class ClassMeter:
             text=f"accuracy changes by {-100 * drop:+.2g} points: of {count} labelled samples {lost} right answers are "
             f"lost and {won} won",
         )
+
+
+class _Margins:
+    """How far FP32's answers are ahead of the next class, and by how much a candidate is off in that."""
+
+    def __init__(self) -> None:
+        self._margins: list[Floats] = []
+        self._gaps: list[Floats] = []
+        self._kept = self._count = 0
+        self._energy = self._shared = self._size = 0.0
+
+    def add(self, margin: Floats, error: Floats, gap: Floats, doubtful: npt.NDArray[np.bool_]) -> None:
+        """Takes a value a row each.
+
+        Args:
+            margin: Of the scores.
+            error: The candidate's in it.
+            gap: What the next class is less likely by.
+            doubtful: Rows whose error counts.
+        """
+        self._count += int(np.count_nonzero(doubtful))
+        self._energy += float(np.square(error[doubtful]).sum())
+        self._shared += float((error * margin)[doubtful].sum())
+        self._size += float(np.square(margin[doubtful]).sum())
+        left = _MOST_MARGINS - self._kept
+        if left > 0:
+            self._margins.append(margin[:left])
+            self._gaps.append(gap[:left])
+            self._kept += len(self._margins[-1])
+
+    def estimate(self) -> tuple[float, float]:
+        """Returns the mean chance that an error as large as those seen turns an answer, and the regret of it.
+
+        An error in proportion to the margin turns none, however large: scores are only steeper or flatter.
+        """
+        if not self._count or not self._energy:
+            return 0.0, 0.0
+        slope = self._shared / self._size if self._size else 0.0
+        sigma = math.sqrt(max(self._energy - slope * self._shared, 0.0) / self._count)
+        margins, gaps = (np.concatenate(values)[:_MARGINS_USED] for values in (self._margins, self._gaps))
+        reach = max(sigma * math.sqrt(2), 1e-300)
+        chances = np.array([0.5 * math.erfc((1 + slope) * margin / reach) for margin in margins])
+        return (float(chances.mean()), float((chances * gaps).mean())) if len(chances) else (0.0, 0.0)
+
+
+def _weigh(seen: float, estimated: float, rows: int) -> float:
+    """Returns the mean of what was counted and what is to be expected: of few rows the latter says more."""
+    return (rows * seen + ESTIMATE_WEIGHT * estimated) / (rows + ESTIMATE_WEIGHT)
 
 
 class EqualMeter:
@@ -280,7 +347,7 @@ class EqualMeter:
         # Few may be chance; several are not.
         sure = bound_share(differing, self._count, upper=False)
         value = differing / self._count if differing >= MIN_CLASS_ROWS else sure
-        good, broken = MASK_FLIPS if self.role.role == "mask" else FLIPS
+        good, broken = MASK_FLIPS if self.role.role == "mask" else PLAIN_FLIPS
         flips = Check(output=self.role.name, measure="flips", value=value, good=good, broken=broken, text=text)
         return [flips, *check_recall(self.role, self._expected, self._hits)]
 
@@ -309,7 +376,7 @@ def check_recall(role: OutputRole, expected: npt.NDArray[np.int64], hits: npt.ND
         Check(
             output=role.name,
             measure="recall",
-            value=1 - bound_share(found, rows, upper=True),
+            value=1 - bound_share(found, rows, upper=True, among=int(np.count_nonzero(expected >= MIN_CLASS_ROWS))),
             good=RECALL_LOSS[0],
             broken=RECALL_LOSS[1],
             text=f"class {worst} is found in {found} of the {rows} {_name_rows(role)} where FP32 finds it",

@@ -119,7 +119,10 @@ class DecisionMeter:
         counted = np.flatnonzero(seen.found >= MIN_CLASS_ROWS)
         if not counted.size:
             return []
-        right = [bound_share(int(seen.shared[name]), int(seen.found[name]), upper=True) for name in counted]
+        right = [
+            bound_share(int(seen.shared[name]), int(seen.found[name]), upper=True, among=len(counted))
+            for name in counted
+        ]
         worst = int(counted[int(np.argmin(right))])
         new, count = int(seen.found[worst] - seen.shared[worst]), int(seen.found[worst])
         return [

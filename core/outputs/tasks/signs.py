@@ -159,12 +159,21 @@ def _choose_image_axes(shape: tuple[int, ...], fixed: list[int]) -> list[int]:
     """
     last = len(shape) - 1
     ends = [axis for axis in (1, last) if axis in fixed]
+    fewer = [axis for axis in ends if _is_fewer_than_pixels(shape, axis)]
+    if len(fewer) == 1:
+        return fewer
     sides = shape[2:] if shape[1] == 1 else shape[1:last] if shape[last] == 1 else ()
     if sides and max(sides) <= _MOST_ELONGATED * min(sides):
         return []
     if len(set(shape[2:])) == 1:
         return [axis for axis in ends if axis == 1]
     return [axis for axis in ends if axis == last] if len(set(shape[1:last])) == 1 else ends
+
+
+def _is_fewer_than_pixels(shape: tuple[int, ...], axis: int) -> bool:
+    """Whether an axis is shorter than the others, and those are the sides of an image: channels mostly are so."""
+    sides = [size for other, size in enumerate(shape) if other not in (0, axis)]
+    return shape[axis] < min(sides) and max(sides) <= _MOST_ELONGATED * min(sides)
 
 
 def is_probability(clean: list[Floats]) -> bool:

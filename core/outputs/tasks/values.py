@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from modelwright.core.outputs.tasks.checks import Z_ONE_SIDED, Check, as_loss
+from modelwright.core.outputs.tasks.checks import Z_ONE_SIDED, Check, as_loss, bound_share
+from modelwright.core.outputs.tasks.lost import LostMeter, LostSamples
 from modelwright.core.outputs.tasks.roles import OutputRole
 from modelwright.core.outputs.tasks.rows import BOX_SIDES
 from modelwright.core.outputs.tasks.saturation import Saturation, SaturationMeter
-from modelwright.core.outputs.tasks.signs import is_sentinel
+from modelwright.core.outputs.tasks.signs import SENTINEL_SIZE, is_sentinel
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -42,6 +43,15 @@ head hardly move: how far the boxes that are detections moved is looked at after
 SCALE_LIMITS = (0.05, 0.2)
 """How much steeper or flatter than FP32's an output runs: good, broken. Noise averages out for who uses many values; a
 scale does not, and every metre or decibel is wrong by it. Where to call it broken is arbitrary between 10 and 30 %."""
+OFFSET_LIMITS = (0.1, 0.3)
+"""How far an output is off on average, in deviations of FP32's own: good, broken. It does not average out either."""
+LOST_LIMITS = (0.005, 0.05)
+"""Share of samples that are lost altogether: good, broken."""
+_FEW_LOST = 5
+_FEATURE_FLOOR_SHARE = 0.1
+"""Features of one vector count as varying by at least this share of their mean variance: whoever compares vectors, or
+computes on with them, looks at them together."""
+_FEATURES = 32
 RANGE_LIMITS = (0.1, 0.3)
 """How much of the way to FP32's end is missing where a channel stops short of it: good, broken. The largest are wrong
 by that much, always in one direction, however few they are."""
@@ -81,6 +91,8 @@ class ChannelNoise:
         place_text: Which slice that is; None where there is no other axis.
         robust: Noise of the worst channel against typical deviations; None where they do not say anything.
         pooled: Of all channels together, each in its own unit.
+        lost: Samples that are lost altogether.
+        offset: float64 [channels]: how far each is off on average, in FP32's deviations; what is sure of it.
         slope: How much each channel moves with FP32's: 1 is alike, 1.3 is 30 % too much. NaN where FP32's is constant.
         off_scale: How far the slope is surely off 1: what noise may have done by chance is taken off.
         saturation: The channel that stops shortest of FP32's end; None where none does.
@@ -94,6 +106,8 @@ class ChannelNoise:
     robust: float | None
     robust_channel: int
     pooled: float
+    lost: LostSamples
+    offset: Floats
     slope: Floats
     off_scale: Floats
     saturation: Saturation | None
@@ -114,6 +128,7 @@ class ValueMeter:
         self._fixed: _ElementSums | None = None
         self._channels: _ChannelSums | None = None
         self._ends: SaturationMeter | None = None
+        self._lost = LostMeter()
         self._unlike = 0
         self._values = 0
         self._pairs: list[tuple[Floats, Floats]] = []
@@ -124,8 +139,9 @@ class ValueMeter:
         wanted, have = np.asarray(expected, np.float64), np.asarray(found, np.float64)
         odd = ~np.isfinite(wanted) | is_sentinel(wanted, self.role.sentinel)
         broken = ~np.isfinite(have) | is_sentinel(have, self.role.sentinel)
-        # FP32's NaN is no answer, so nothing is asked there; a mask is one.
-        same = np.isnan(wanted) | (odd & broken & ~np.isnan(have) & (np.sign(wanted) == np.sign(have)))
+        # FP32's NaN is no answer, so nothing is asked there; a mask is one, and any number that masks will do.
+        masks = broken | (np.abs(have) >= SENTINEL_SIZE)
+        same = np.isnan(wanted) | (odd & masks & ~np.isnan(have) & (np.sign(wanted) == np.sign(have)))
         self._unlike += int(np.count_nonzero((odd | broken) & ~same))
         self._values += wanted.size
         usable = ~odd & ~broken
@@ -145,6 +161,8 @@ class ValueMeter:
         self._ends.add(*by_channel)
         if self._fixed is not None:
             if wanted.shape == self._shape:
+                deviation = np.where(usable, reference - self._fixed.mean, 0.0)
+                self._lost.add(by_channel[2], self._by_channel(deviation))
                 self._fixed.add(usable, reference, error)
                 self._sample(usable, reference, error)
             else:
@@ -190,6 +208,8 @@ class ValueMeter:
             robust=robust,
             robust_channel=channel,
             pooled=pooled,
+            lost=self._lost.result(np.maximum(spread, floor) / max(self._samples, 1)),
+            offset=_find_offset(sums, varying / np.maximum(count, 1)),
             slope=1.0 + excess,
             off_scale=np.nan_to_num(np.maximum(np.abs(excess) - Z_ONE_SIDED * chance, 0.0)),
             saturation=None if self._ends is None else self._ends.result(np.asarray(spread > floor)),
@@ -238,6 +258,8 @@ class ValueMeter:
             # One sample, or the same again and again: classes vary beside each other, if not over samples.
             mean = sums.mean - np.average(sums.mean, weights=count) if count.sum() else sums.mean
             return np.maximum(floor, float(np.mean(mean**2)) * count)
+        if self._holds_features(len(count)):
+            return np.maximum(floor, _FEATURE_FLOOR_SHARE * float(spread.sum() / max(count.sum(), 1.0)) * count)
         if self.role.is_probability or self.role.role in ("classes", "tokens", "mask", "state"):
             one_unit[:] = True
         elif self.role.role == "boxes":
@@ -254,6 +276,11 @@ class ValueMeter:
                 least = max(least, _PROBABILITY_FLOOR**2)
             floor = np.where(one_unit, np.maximum(floor, least * count), floor)
         return floor
+
+    def _holds_features(self, channels: int) -> bool:
+        """Whether the channels are those of vectors: many, and none with a unit of its own."""
+        wide = self.role.role == "other" and channels >= _FEATURES and not self.role.is_probability
+        return self.role.role == "embedding" or wide
 
     def _robust(self, floor: Floats) -> tuple[float | None, int]:
         """Returns the worst channel's noise against typical deviations, and the channel."""
@@ -333,6 +360,10 @@ class ValueMeter:
                     text=f"{where} {found.slope[index]:.3g} times as much as FP32's",
                 )
             )
+        if role in ("regression", "other"):
+            checks.extend(self._check_offset(found))
+        if role in ("regression", "other", "embedding") and found.lost.lost:
+            checks.append(self._check_lost(found.lost))
         if found.saturation is not None:
             checks.append(self._check_range(found.saturation, len(found.noise)))
         # Where answers are chosen from the numbers, a slice that matters changes answers, and those are counted.
@@ -360,6 +391,34 @@ class ValueMeter:
             )
         return checks
 
+    def _check_offset(self, found: ChannelNoise) -> list[Check]:
+        if not found.offset.any():
+            return []
+        index = int(np.argmax(found.offset))
+        which = "it is" if len(found.offset) == 1 else f"channel {index} of {len(found.offset)} is"
+        value = float(found.offset[index])
+        return [
+            Check(
+                output=self.role.name,
+                measure="offset",
+                value=as_loss(value),
+                good=OFFSET_LIMITS[0],
+                broken=OFFSET_LIMITS[1],
+                text=f"{which} off on average by {value:.2g} of the deviation of FP32's own values",
+            )
+        ]
+
+    def _check_lost(self, seen: LostSamples) -> Check:
+        sure = bound_share(seen.lost, seen.count, upper=False)
+        return Check(
+            output=self.role.name,
+            measure="lost_samples",
+            value=seen.lost / seen.count if seen.lost >= _FEW_LOST else sure,
+            good=LOST_LIMITS[0],
+            broken=LOST_LIMITS[1],
+            text=f"{seen.lost} of {seen.count} samples are answered wrong by more than half of what answers vary",
+        )
+
     def _check_range(self, seen: Saturation, channels: int) -> Check:
         which = "it" if channels == 1 else f"channel {seen.channel} of {channels}"
         good, broken = RANGE_LIMITS if self.role.role in ("regression", "other") else CHOSEN_RANGE_LIMITS
@@ -371,6 +430,14 @@ class ValueMeter:
             broken=broken,
             text=f"{which} saturates at {seen.stop:.4g} where FP32 reaches {seen.reach:.4g}",
         )
+
+
+def _find_offset(sums: _ChannelSums, variance: Floats) -> Floats:
+    """Returns how far each channel is off on average, in FP32's deviations, less what noise may do by chance."""
+    count = np.maximum(sums.count, 1)
+    scatter = np.sqrt(np.maximum(sums.error / count - sums.bias**2, 0.0) / count)
+    sure = np.maximum(np.abs(sums.bias) - Z_ONE_SIDED * scatter, 0.0)
+    return np.nan_to_num(sure / np.sqrt(variance))
 
 
 def _describe(channel: int | None, channels: int, noise: float) -> str:
@@ -417,7 +484,7 @@ class _ChannelSums:
     """The same of every channel over samples and positions, for outputs whose shape changes."""
 
     def __init__(self) -> None:
-        self.count = self.mean = self.spread = self.error = self.energy = self.shared = self._bias = np.zeros(0)
+        self.count = self.mean = self.spread = self.error = self.energy = self.shared = self.bias = np.zeros(0)
         self.low = self.high = np.zeros(0)
 
     def add(self, usable: Array, reference: Floats, error: Floats) -> None:
@@ -425,7 +492,7 @@ class _ChannelSums:
         if not self.count.size:
             channels = len(reference)
             self.count, self.mean, self.spread, self.error = (np.zeros(channels) for _ in range(4))
-            self.energy, self.shared, self._bias = (np.zeros(channels) for _ in range(3))
+            self.energy, self.shared, self.bias = (np.zeros(channels) for _ in range(3))
             self.low, self.high = np.full(channels, np.inf), np.full(channels, -np.inf)
         if len(reference) != len(self.count) or not reference.shape[1]:
             return
@@ -436,9 +503,9 @@ class _ChannelSums:
         # Two groups joined (Chan, Golub, LeVeque 1979).
         weight = self.count * added / np.maximum(total, 1)
         self.spread += (deviation**2).sum(axis=1) + (mean - self.mean) ** 2 * weight
-        self.shared += (deviation * error).sum(axis=1) + (mean - self.mean) * (bias - self._bias) * weight
+        self.shared += (deviation * error).sum(axis=1) + (mean - self.mean) * (bias - self.bias) * weight
         self.mean += (mean - self.mean) * added / np.maximum(total, 1)
-        self._bias += (bias - self._bias) * added / np.maximum(total, 1)
+        self.bias += (bias - self.bias) * added / np.maximum(total, 1)
         self.count = total
         self.error += (error**2).sum(axis=1)
         self.energy += (reference**2).sum(axis=1)
