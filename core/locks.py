@@ -24,10 +24,15 @@ class Lock(Enum):
     UNKNOWN = "this system or file system has no locks"
 
 
-def try_lock(handle: int) -> Lock:
-    """Locks an open file, or a folder where the system can open one, until it is closed; does not wait."""
+def try_lock(handle: int, *, shared: bool = False) -> Lock:
+    """Locks an open file, or a folder where the system can open one, until it is closed; does not wait.
+
+    Args:
+        handle: Of the file.
+        shared: Hold it beside others who share it: all keep those away who want it alone.
+    """
     try:
-        _lock(handle)
+        _lock(handle, shared=shared)
     except (BlockingIOError, PermissionError):  # the second is how Windows says it
         return Lock.TAKEN
     except (ImportError, OSError):
@@ -35,8 +40,10 @@ def try_lock(handle: int) -> Lock:
     return Lock.HELD
 
 
-def _lock(handle: int) -> None:
+def _lock(handle: int, *, shared: bool) -> None:
     if sys.platform == "win32":
+        if shared:
+            raise OSError("locks of this system are not shared")
         import msvcrt
 
         os.lseek(handle, 0, os.SEEK_SET)
@@ -44,27 +51,30 @@ def _lock(handle: int) -> None:
     else:
         import fcntl
 
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
 
 
 @contextlib.contextmanager
-def lock_file(path: Path, what: str, progress: Callable[[str], None] | None = None) -> Iterator[None]:
+def lock_file(
+    path: Path, what: str, progress: Callable[[str], None] | None = None, *, shared: bool = False
+) -> Iterator[None]:
     """Holds a lock file, which stays behind; waits as long as another process has it, and says so.
 
     Args:
-        path: The file; made where it is not there.
+        path: The file; made where it is not there, but to share it.
         what: It guards, as it reads in those lines.
         progress: Takes a line about the waiting, or that nothing can be held here; None for nobody to tell.
+        shared: See `try_lock`; needs no more than the right to read.
     """
     tell = progress or _tell_nobody
-    with path.open("ab") as file:
-        state = try_lock(file.fileno())
+    with path.open("rb" if shared else "ab") as file:
+        state = try_lock(file.fileno(), shared=shared)
         if state is Lock.TAKEN:
-            tell(f"waiting for another process that is making {what}")
+            tell(f"waiting for another process that is making {what}" + ("" if shared else ", or using it"))
             while state is Lock.TAKEN:
                 time.sleep(_POLL_S)
-                state = try_lock(file.fileno())
-        if state is Lock.UNKNOWN:
+                state = try_lock(file.fileno(), shared=shared)
+        if state is Lock.UNKNOWN and not shared:
             tell(f"nothing here locks {path}: let no other process make {what} at the same time")
         yield
 

@@ -12,7 +12,8 @@ from modelwright.core.errors import BuildFailedError, ToolchainMissingError
 from modelwright.core.process.program import run_program
 from modelwright.core.process.transport import Program
 from modelwright.core.scratch import scratch_directory
-from modelwright.targets.tflite.environment import FOREIGN_VARIABLES, ensure_environment, get_environment_folder
+from modelwright.targets.tflite.environment import doubt_environment, get_environment_folder, hold_environment
+from modelwright.targets.tflite.installation import FOREIGN_VARIABLES
 
 _SCRIPT = Path(__file__).with_name("converter") / "convert.py"
 STEP_TIMEOUT_S = 6 * 3600.0
@@ -31,15 +32,15 @@ def run_step(request: Mapping[str, Any], progress: Callable[[str], None]) -> dic
         ToolchainMissingError: The converter's environment cannot be made.
         BuildFailedError: The model cannot be converted; names the operator and the node where there is one.
     """
-    python = ensure_environment(progress)
-    with scratch_directory() as folder:
+    with hold_environment(progress) as python, scratch_directory() as folder:
         request_file, result_file = Path(folder, "request.json"), Path(folder, "result.json")
         request_file.write_text(json.dumps(request, default=str), encoding="utf-8")
         finished = run_program(
             Program(
                 python=python,
                 isolated=True,
-                arguments=(str(_SCRIPT), str(request_file), str(result_file)),
+                # -B: nothing is written beside the packages, whose files are checked.
+                arguments=("-B", str(_SCRIPT), str(request_file), str(result_file)),
                 environment=FOREIGN_VARIABLES,
             ),
             purpose="the TFLite converter",
@@ -50,13 +51,13 @@ def run_step(request: Mapping[str, Any], progress: Callable[[str], None]) -> dic
         try:
             result: dict[str, Any] = json.loads(result_file.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError) as error:  # it died before or while it wrote
-            raise BuildFailedError(
+            raise _doubt("\n".join(finished.tail)) or BuildFailedError(
                 f"the TFLite converter died with exit code {finished.code}",
                 hint="the model may be damaged, too large for this machine's memory, or the temporary folder full",
                 detail="\n".join(finished.tail),
             ) from error
-    if not result["ok"]:
-        raise _make_error(result["error"])
+        if not result["ok"]:
+            raise _make_error(result["error"])
     return result
 
 
@@ -73,10 +74,13 @@ def _make_error(error: Mapping[str, Any]) -> Exception:
             hint="choose another runtime for this model, or export it without that operator",
             detail=str(error["message"]),
         )
+    damaged = _doubt(str(error["message"]))
+    if damaged is not None:
+        return damaged
     if error.get("type") in ("ModuleNotFoundError", "ImportError"):
         return ToolchainMissingError(
-            "the TFLite converter's environment is broken",
-            hint=f"remove {get_environment_folder()} and build again",
+            "the TFLite converter's environment holds what was installed, and does not import",
+            hint=f"this machine may lack a library; if not, remove {get_environment_folder()} and build again",
             detail=str(error["message"]),
         )
     message = re.sub(r"([^.]+\.)\1+", r"\1", str(error["message"]))  # the runtime says some things once a kernel
@@ -84,4 +88,16 @@ def _make_error(error: Mapping[str, Any]) -> Exception:
         f"TFLite conversion failed: {message}",
         hint="the ort-* and openvino-* targets take the ONNX model as it is",
         detail=str(error.get("trace", "")),
+    )
+
+
+def _doubt(detail: str) -> ToolchainMissingError | None:
+    """Returns what to raise where the environment, and not the model, is at fault; None where its files are right."""
+    damage = doubt_environment()
+    if damage is None:
+        return None
+    return ToolchainMissingError(
+        f"the TFLite converter's environment in {get_environment_folder()} {damage}",
+        hint="run the same command again: the environment is made anew",
+        detail=detail or None,
     )

@@ -1,40 +1,40 @@
 """The converter's own Python environment: made once in a cache folder, found there afterwards.
 
-onnx2tf pins its dependencies hard, so it cannot live in the environment of the tool.
+onnx2tf pins its dependencies hard, so it cannot live in the environment of the tool. What was installed is written down
+file by file: an environment that is no longer what it was is noticed before it runs, and made again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import shutil
+import os
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 from modelwright.core.cache import get_cache_folder
 from modelwright.core.errors import ToolchainMissingError
 from modelwright.core.files import hash_file
-from modelwright.core.locks import lock_file
-from modelwright.core.process.program import Finished, run_program
-from modelwright.core.process.transport import Program
+from modelwright.core.locks import Lock, lock_file, try_lock
+from modelwright.targets.tflite.installation import get_base_python, get_python, install, remove
+from modelwright.targets.tflite.intact import find_damage, record_files
 
 REQUIREMENTS = Path(__file__).with_name("converter") / "requirements.txt"
-FOREIGN_VARIABLES = dict.fromkeys(
-    ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__", "PIP_TARGET", "PIP_USER", "PIP_PREFIX")
-)
-"""What leads Python or pip to other packages; none of the environment's processes sees them."""
-STEP_TIMEOUT_S = 3600.0
-"""For pip to find and unpack everything, over a slow line."""
+UNUSED_DAYS = 30
+"""After which an environment of other requirements, or of another Python, is removed when one is made."""
+_PREFIX = "tflite-"
 _MARKER = "complete"
-_TAIL_LINES = 12
+_WHAT = "the TFLite converter's environment"
 
 
 def get_environment_folder() -> Path:
     """Returns where the environment belongs: a folder named for its content and its Python."""
     digest = hashlib.sha256(REQUIREMENTS.read_bytes())
-    digest.update(f"{sys.version_info[:3]} {_get_base_python()}".encode())
-    return get_cache_folder() / "envs" / f"tflite-{digest.hexdigest()[:16]}"
+    digest.update(f"{sys.version_info[:3]} {get_base_python()}".encode())
+    return get_cache_folder() / "envs" / f"{_PREFIX}{digest.hexdigest()[:16]}"
 
 
 def describe_converter() -> dict[str, str]:
@@ -47,17 +47,35 @@ def describe_converter() -> dict[str, str]:
 
 
 def find_environment() -> Path | None:
-    """Returns the environment's Python if it was made already; makes nothing."""
+    """Returns the environment's Python if it was made already and is what it was then; makes nothing."""
     folder = get_environment_folder()
-    python = _get_python(folder)
     with contextlib.suppress(OSError):  # a cache that may not be read is none
-        if (folder / _MARKER).is_file() and python.exists():
-            return python
+        if _find_damage(folder) is None:
+            return get_python(folder)
     return None
 
 
+@contextlib.contextmanager
+def hold_environment(progress: Callable[[str], None]) -> Iterator[Path]:
+    """Yields the environment's Python, made first where there is none; nobody removes it meanwhile.
+
+    Args:
+        progress: Takes a line about what is going on.
+
+    Raises:
+        ToolchainMissingError: See `ensure_environment`.
+    """
+    python = ensure_environment(progress)
+    lock = _get_lock(get_environment_folder())
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # of a cache that is read only
+            stack.enter_context(lock_file(lock, _WHAT, progress, shared=True))
+            os.utime(lock)  # when it was used last
+        yield python
+
+
 def ensure_environment(progress: Callable[[str], None]) -> Path:
-    """Returns the environment's Python, after making the environment where it is not there yet.
+    """Returns the environment's Python, after making the environment where it is not there or damaged.
 
     Args:
         progress: Takes a line about what is going on.
@@ -71,78 +89,74 @@ def ensure_environment(progress: Callable[[str], None]) -> Path:
     folder = get_environment_folder()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with lock_file(folder.with_suffix(".lock"), "the TFLite converter's environment", progress):
+        with lock_file(_get_lock(folder), _WHAT, progress):
             found = find_environment()  # another process may have made it while this one waited
             if found is None:
                 _make_environment(folder, progress)
+                _remove_unused(folder, progress)
     except OSError as error:
         raise ToolchainMissingError(
-            f"the TFLite converter's environment cannot be made in {folder}",
+            f"{_WHAT} cannot be made in {folder}",
             hint="set MODELWRIGHT_CACHE to a folder that can be written",
             detail=str(error),
         ) from error
-    return _get_python(folder)
+    return get_python(folder)
+
+
+def doubt_environment() -> str | None:
+    """Reads every byte of the environment; returns what is wrong with it, in words that follow its name.
+
+    One that is damaged does not count from then on, and the next build makes it again.
+    """
+    folder = get_environment_folder()
+    damage = _find_damage(folder, every_byte=True)
+    if damage is not None:
+        with contextlib.suppress(OSError):
+            (folder / _MARKER).unlink(missing_ok=True)
+    return damage
+
+
+def _find_damage(folder: Path, *, every_byte: bool = False) -> str | None:
+    damage = find_damage(folder, folder / _MARKER, every_byte=every_byte)
+    if damage is None and not get_python(folder).exists():
+        return "has a Python that is gone"
+    return damage
 
 
 def _make_environment(folder: Path, progress: Callable[[str], None]) -> None:
     # A venv's scripts hold its path, so it is made in place; only the marker, written last, makes it count.
-    shutil.rmtree(folder, ignore_errors=True)
-    progress(f"making the TFLite converter's environment in {folder} (once; about 170 MB)")
+    if (folder / _MARKER).exists():
+        progress(f"{_WHAT} in {folder} {_find_damage(folder)}: making it again")
+    else:
+        progress(f"making {_WHAT} in {folder} (once; about 210 MB)")
+    remove(folder)
     try:
-        _run(_get_base_python(), ("-m", "venv", "--without-pip", str(folder)), "venv")
-        # pip of this interpreter installs into that environment: saves unpacking another pip there.
-        python, pip = _find_pip(folder)
-        install = (
-            "install", "--no-deps", "--ignore-requires-python", "--no-compile", "--quiet",
-            "--disable-pip-version-check", "--no-input", "-r", str(REQUIREMENTS),
-        )  # fmt: skip
-        _run(python, (*pip, *install), "pip")
-        _run(
-            _get_python(folder), ("-c", "import ai_edge_litert.interpreter, onnx2tf.tflite_builder"), "the import check"
-        )
-        (folder / _MARKER).write_text("", encoding="utf-8")
+        install(folder, REQUIREMENTS, progress)
+        record_files(folder, folder / _MARKER)
     except BaseException:  # Ctrl-C too: nothing half-made is to stay
-        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(ToolchainMissingError):
+            remove(folder)
         raise
 
 
-def _find_pip(folder: Path) -> tuple[Path, tuple[str, ...]]:
-    """Returns a Python and its arguments for a pip that installs into `folder`."""
-    here, there = Path(sys.executable), _get_python(folder)
-    if _try(here, ("-m", "pip", "--version"), "pip").code == 0:
-        return here, ("-m", "pip", "--python", str(there))
-    _run(there, ("-m", "ensurepip", "--upgrade"), "ensurepip")
-    return there, ("-m", "pip")
+def _remove_unused(made: Path, progress: Callable[[str], None]) -> None:
+    """Removes environments of other requirements and Pythons that nobody has used for long, or uses now."""
+    for folder in sorted(made.parent.glob(f"{_PREFIX}*")):
+        lock = _get_lock(folder)
+        if folder == made or not folder.is_dir():
+            continue
+        used_s = max((path.stat().st_mtime for path in (lock, folder, folder / _MARKER) if path.exists()), default=0.0)
+        if time.time() - used_s < UNUSED_DAYS * 86400:
+            continue
+        with lock.open("ab") as file:
+            if try_lock(file.fileno()) is not Lock.HELD:
+                continue
+            since = datetime.fromtimestamp(used_s, UTC).date()
+            progress(f"removing {folder}, an environment of the TFLite converter that was last used on {since}")
+            with contextlib.suppress(ToolchainMissingError):
+                remove(folder)
+                lock.unlink(missing_ok=True)
 
 
-def _run(python: Path, arguments: Sequence[str], what: str) -> None:
-    finished = _try(python, arguments, what)
-    if finished.code == 0:
-        return
-    lines = [line for line in finished.tail if line.strip()]
-    raise ToolchainMissingError(
-        f"the TFLite converter's environment cannot be made: {what} failed with exit code {finished.code}",
-        hint=(
-            "a package index must be reachable (PIP_INDEX_URL and the like are honoured); or make the environment on "
-            "a machine that has one, at the same path, and copy $MODELWRIGHT_CACHE/envs"
-        ),
-        detail="\n".join(lines[-_TAIL_LINES:]),
-    )
-
-
-def _try(python: Path, arguments: Sequence[str], what: str) -> Finished:
-    return run_program(
-        Program(python=python, isolated=True, arguments=arguments, environment=FOREIGN_VARIABLES),
-        purpose=what,
-        timeout_s=STEP_TIMEOUT_S,
-        error=ToolchainMissingError,
-    )
-
-
-def _get_base_python() -> Path:
-    """Returns the interpreter under the virtual environment that this process may run in."""
-    return Path(getattr(sys, "_base_executable", None) or sys.executable)
-
-
-def _get_python(folder: Path) -> Path:
-    return folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+def _get_lock(folder: Path) -> Path:
+    return folder.with_suffix(".lock")

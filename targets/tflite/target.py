@@ -52,7 +52,7 @@ class _Tflite(Target):
 
         readiness = super().check_build(machine)
         if readiness.ok and find_environment() is None:
-            return Readiness.yes("its converter is installed on first use (a minute, 180 MB, package index)")
+            return Readiness.yes("its converter is installed on first use (a minute, 210 MB, package index)")
         return readiness
 
     def key_facts(self, machine: Machine) -> Mapping[str, Any]:  # noqa: ARG002

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ print("more noise")
 @pytest.fixture
 def converter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Returns a function that runs a step with a script in the converter's place."""
-    monkeypatch.setattr(client, "ensure_environment", lambda progress: Path(sys.executable))
+    monkeypatch.setattr(client, "hold_environment", lambda progress: nullcontext(Path(sys.executable)))
+    monkeypatch.setattr(client, "doubt_environment", lambda: None)
 
     def run(body: str, request: dict[str, Any] | None = None) -> tuple[dict[str, Any], list[str]]:
         script = tmp_path / "script.py"
@@ -74,6 +76,25 @@ def test_a_broken_environment_says_what_to_remove(converter: Any, kind: str) -> 
     assert isinstance(error, ToolchainMissingError)
     assert str(environment.get_environment_folder()) in str(error.hint)
     assert error.detail == "No module named 'onnx2tf'"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "result.write_text(json.dumps({'ok': False, 'error': {'kind': 'failed', 'message': 'bad magic number'}}))",
+        "os.kill(os.getpid(), signal.SIGSEGV)",
+    ],
+    ids=["it fails", "it dies"],
+)
+def test_a_damaged_environment_is_not_the_models_fault(
+    converter: Any, monkeypatch: pytest.MonkeyPatch, body: str
+) -> None:
+    monkeypatch.setattr(client, "doubt_environment", lambda: "has a file that was changed: onnx2tf.py")
+    with pytest.raises(
+        ToolchainMissingError, match=r"environment in \S+ has a file that was changed: onnx2tf.py"
+    ) as caught:
+        converter(body)
+    assert "run the same command again" in str(caught.value.hint)
 
 
 def test_any_other_error_keeps_its_words_and_trace(converter: Any) -> None:
@@ -120,7 +141,7 @@ def test_an_environment_that_cannot_be_made_is_told_as_it_is(monkeypatch: pytest
     def refuse(progress: Any) -> Path:
         raise ToolchainMissingError("no index")
 
-    monkeypatch.setattr(client, "ensure_environment", refuse)
+    monkeypatch.setattr(client, "hold_environment", refuse)
     with pytest.raises(ToolchainMissingError, match="no index"):
         client.run_step({"action": "convert"}, lambda line: None)
 
