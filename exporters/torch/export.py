@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ _EMBEDDED_BYTES = 1536 * 2**20
 _SYMBOL = re.compile(r"^[su]\d+$")
 """torch's own names of dynamic sizes: `s77`."""
 _MISSING_OPERATOR = re.compile(r"No (?:ONNX|decomposition)[^\n]*?(\w+[.:]{1,2}[\w.]*)", re.IGNORECASE)
+_UNKNOWN_OUTPUT = re.compile(r"Found <class '([^']+)'> in output")
+_MOST_CAUSES = 10
 _DETAIL_CHARACTERS = 4000
 
 
@@ -106,12 +109,42 @@ def capture(source: TorchSource, *, dynamic: bool) -> Captured:
     try:
         captured.program = torch.export.export(source.module, args, kwargs, dynamic_shapes=shapes, strict=False)
     except Exception as error:
+        reason, hint = _explain_capture(error)
         raise BuildFailedError(
-            f"torch.export cannot capture {source.name}: {_summarize(error)}",
-            hint="Python control flow that depends on the values of tensors is the usual reason: use torch.where",
-            detail=str(error)[:_DETAIL_CHARACTERS],
+            f"torch.export cannot capture {source.name}: {reason}", hint=hint, detail=str(error)[:_DETAIL_CHARACTERS]
         ) from error
     return captured
+
+
+def _explain_capture(error: BaseException) -> tuple[str, str]:
+    """Returns why a module cannot be captured, and what helps."""
+    chain = list(_iterate_causes(error))
+    frames = [frame for cause in chain for frame, _ in traceback.walk_tb(cause.__traceback__)]
+    packed = import_torch().nn.utils.rnn.PackedSequence
+    if any(isinstance(value, packed) for frame in frames for value in frame.f_locals.values()):
+        return (
+            "it packs sequences (pack_padded_sequence), and how depends on the values of their lengths",
+            "run the recurrent layer on the padded batch, and take each sequence's last step with "
+            "outputs.gather(1, (lengths - 1).view(-1, 1, 1).expand(-1, 1, outputs.shape[2]))",
+        )
+    unknown = _UNKNOWN_OUTPUT.search(str(error))
+    if unknown:
+        return (
+            f"it returns an object of type {unknown[1].rpartition('.')[2]}, of which torch does not know the tensors",
+            "return tensors, alone or in a tuple, a list, a dict or a dataclass",
+        )
+    return _summarize(error), (
+        "Python control flow that depends on the values of tensors is the usual reason: use torch.where"
+    )
+
+
+def _iterate_causes(error: BaseException) -> Iterator[BaseException]:
+    current: BaseException | None = error
+    for _ in range(_MOST_CAUSES):
+        if current is None:
+            return
+        yield current
+        current = current.__cause__ or current.__context__
 
 
 def call_module(module: Any, captured: Captured, leaves: Sequence[Any]) -> list[Any]:
@@ -333,11 +366,7 @@ def _name_dimensions(inputs: Sequence[Any]) -> dict[str, str]:
 
 def _summarize(error: BaseException) -> str:
     """Returns the line of torch's message that names the reason."""
-    chain: list[BaseException] = []
-    current: BaseException | None = error
-    while current is not None and len(chain) < 10:
-        chain.append(current)
-        current = current.__cause__ or current.__context__
+    chain = list(_iterate_causes(error))
     text = "\n".join(str(item) for item in chain)
     operator = _MISSING_OPERATOR.search(text)
     if operator:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import inspect
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ Array = npt.NDArray[Any]
 
 _EXAMPLE_ROWS = 2
 """torch.export specialises a batch of 1, and so makes a dynamic batch of it impossible."""
+_MOST_WHOLE = 3
+"""Inputs of one module that may be whole in each sample: two states and a mask."""
 _LEAST_TORCH = "2.10"
 """Earlier versions could be made to run code by a crafted file."""
 
@@ -228,14 +231,29 @@ def _take_examples(torch: Any, name: str, module: Any, samples: SampleRef) -> di
     required = [parameter.name for parameter in wanted if parameter.default is inspect.Parameter.empty]
     rows = _first_rows(samples, required, name, optional=[parameter.name for parameter in wanted])
     examples = {key: _to_tensor(torch, value) for key, value in rows.items()}
-    if all(value.ndim > 1 and value.shape[1] == 1 for value in examples.values()):
-        # Either samples with an axis of size 1, as grey images have, or whole inputs with a batch of 1, stacked.
+    # Samples with an axis of size 1, as grey images have, and whole inputs with a batch of 1, stacked, look alike; and
+    # a recurrent state has its batch on another axis. What the module takes decides.
+    readings = (examples, *_list_other_examples(examples))
+    return next((reading for reading in readings if _is_taken(torch, module, reading)), examples)
+
+
+def _is_taken(torch: Any, module: Any, examples: Mapping[str, Any]) -> bool:
+    try:
         with torch.no_grad():
-            try:
-                module(**examples)
-            except Exception:  # what a module raises for a wrong rank is its own affair
-                return {key: value[:, 0] for key, value in examples.items()}
-    return examples
+            module(**examples)
+    except Exception:  # what a module raises for a wrong rank is its own affair
+        return False
+    return True
+
+
+def _list_other_examples(examples: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yields other readings of stacked samples: without the batch in each, then one sample, whole or as a row."""
+    names = [name for name, value in examples.items() if value.ndim > 1]
+    if all(name in names and value.shape[1] == 1 for name, value in examples.items()):
+        yield {name: value[:, 0] for name, value in examples.items()}
+    for count in range(1, min(len(names) - 1, _MOST_WHOLE) + 1):
+        for whole in itertools.combinations(names, count):
+            yield {name: value[0] if name in whole else value[:1] for name, value in examples.items()}
 
 
 def _first_rows(

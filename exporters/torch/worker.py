@@ -122,7 +122,8 @@ def _convert_torch(
     progress: Progress,
 ) -> dict[str, Any]:
     """Exports with a dynamic batch, and with a fixed one where that fails."""
-    from modelwright.exporters.torch.source import load_factory, load_program
+    from modelwright.exporters.torch.outputs import plain_outputs
+    from modelwright.exporters.torch.source import import_torch, load_factory, load_program
 
     if kind == "pt2":
         progress("loading the saved program")
@@ -136,6 +137,7 @@ def _convert_torch(
         assert function is not None
         progress(f"running {path.name}:{function}")
         source = load_factory(path, function, samples, trace)
+        plain_outputs(import_torch(), source)
         try:
             checked, captured, comparison = _export_once(source, out, samples, tolerance, progress, dynamic=True)
         except ModelwrightError as error:

@@ -24,6 +24,7 @@ from modelwright.targets.ort import plan as ort_plan
 from modelwright.targets.ort.recipes import DynamicQuantizer, StaticQuantizer
 from modelwright.targets.ort.refusal import refuse_unquantizable
 from modelwright.targets.ort.session import OrtSession
+from modelwright.targets.ort.tied import explain_tied
 from modelwright.targets.quantization.formats import Scheme, choose_scheme
 from modelwright.targets.quantization.judge import Judge
 from modelwright.targets.quantization.onnx_quantizer import OnnxQuantizer
@@ -125,7 +126,7 @@ class OrtInt8(_SearchedTarget):
             raise _old_opset(_STATIC_OPSET, model, prepared)
         scheme = choose_scheme(request.machine, static=True)
         quantizer = StaticQuantizer(request, model, kind, scheme)
-        notes = _explain_preparation(prepared)
+        notes = [*_explain_preparation(prepared), *explain_tied(model)]
         if kind == "rnn":
             notes.append("recurrent layers stay in float: ONNX Runtime quantizes LSTM only dynamically")
         recipe = {"method": "static Q/DQ", "calibration_samples": quantizer.sample_count, **prepared}
@@ -161,7 +162,7 @@ class OrtInt8Dynamic(_SearchedTarget):
             raise refuse_unquantizable(model, "ort-int8-dynamic", "MatMul, Gemm or LSTM", other)
         if find_opset(model) < _DYNAMIC_OPSET:
             raise _old_opset(_DYNAMIC_OPSET, model, prepared)
-        notes = _explain_preparation(prepared)
+        notes = [*_explain_preparation(prepared), *explain_tied(model)]
         if any(node.op_type == "Conv" for node in model.graph.node):
             notes.append("convolutions stay in float: their dynamic kernel is slower; ort-int8 quantizes them")
         if any(node.op_type in ("GRU", "RNN") for node in model.graph.node):
