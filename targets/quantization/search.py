@@ -86,7 +86,8 @@ class Found(Generic[CandidateT, ModelT]):
         if self.kept and kept is None:
             named = ", ".join(self.kept[:_NAMED]) + (", ..." if len(self.kept) > _NAMED else "")
             count = f"{len(self.kept)} layer{'s' if len(self.kept) > 1 else ''}"
-            notes[0] = f"{count} left in float, because quantizing them loses too much: {named}"
+            them = "them" if len(self.kept) > 1 else "it"
+            notes[0] = f"{count} left in float, because quantizing {them} loses too much: {named}"
         return [note for note in notes if note is not None]
 
 

@@ -23,10 +23,14 @@ Counts = npt.NDArray[np.int64]
 LEVELS = (0.5, 0.25, 0.1)
 """Where probabilities are cut: the highest one that FP32 reaches `MIN_CLASS_ROWS` times."""
 _LOGIT_LEVELS = (0.0,)
-OVERLAP_LOSS = (0.02, 0.2)
-"""1 - intersection over union with FP32's yeses, over all samples: good, broken."""
+OVERLAP_LOSS = (0.05, 0.2)
+"""1 - intersection over union with FP32's yeses, over all samples: good, broken. One lost counts as one invented."""
+MASK_OVERLAP_LOSS = (0.02, 0.2)
+"""The same of pixels, most of which are far inside or outside."""
 _TOSS_SHARE, _TOSS_LEAST = 0.1, 0.02
 """FP32's own answer within this share of the threshold, or this near to it, is a toss of a coin: 0.52 or 0.48."""
+_TOSS_LOGIT = 0.2
+"""The same of logits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +75,8 @@ class DecisionMeter:
             self._counts = [np.zeros((3, len(wanted)), np.int64) for _ in self._levels]
         for level, counts in zip(self._levels, self._counts, strict=True):
             yes, given = usable & (wanted > level), usable & (have > level)
-            if self.role.is_probability:
-                given = np.where(np.abs(wanted - level) <= max(_TOSS_SHARE * level, _TOSS_LEAST), yes, given)
+            toss = max(_TOSS_SHARE * level, _TOSS_LEAST) if self.role.is_probability else _TOSS_LOGIT
+            given = np.where(np.abs(wanted - level) <= toss, yes, given)
             counts += np.array([yes.sum(axis=1), given.sum(axis=1), (yes & given).sum(axis=1)])
 
     def _by_class(self, value: Array) -> npt.NDArray[np.float64]:
@@ -101,7 +105,7 @@ class DecisionMeter:
             return []
         is_one = len(seen.expected) == 1
         whose = "its mask overlaps FP32's" if self.role.role == "mask" and is_one else "what it says yes to is FP32's"
-        good, broken = OVERLAP_LOSS
+        good, broken = MASK_OVERLAP_LOSS if self.role.role == "mask" else OVERLAP_LOSS
         overlap = Check(
             output=self.role.name,
             measure="iou",

@@ -33,18 +33,18 @@ class LostMeter:
 
     def add(self, error: Floats, deviation: Floats) -> None:
         """Takes one sample's error and FP32's deviation from its mean so far: float64 [channels, positions] each."""
-        if self._kept + len(error) > _MOST_SUMS:
+        fits = not self._errors or len(error) == len(self._errors[0])
+        if not fits or not error.shape[1] or self._kept + len(error) > _MOST_SUMS:
             return
         self._kept += len(error)
-        self._errors.append(np.square(error).sum(axis=1))
-        self._deviations.append(np.square(deviation).sum(axis=1))
+        self._errors.append(np.square(error).mean(axis=1))
+        self._deviations.append(np.square(deviation).mean(axis=1))
 
     def result(self, variation: Floats) -> LostSamples:
         """Returns what was counted.
 
         Args:
-            variation: float64 [channels]: what FP32's samples vary, a mean of squares summed over positions; it makes
-                channels comparable.
+            variation: float64 [channels]: what FP32's samples vary, a mean of squares; it makes channels comparable.
         """
         usable = variation > 0.0
         if len(self._errors) < 2 or not usable.any():

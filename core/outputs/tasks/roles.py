@@ -20,6 +20,7 @@ from modelwright.core.outputs.tasks.rows import RowFormat, are_turned, as_box_ro
 from modelwright.core.outputs.tasks.signs import (
     are_alike,
     are_decisions,
+    are_far_below_zero,
     are_shares,
     drop_odd,
     find_axis,
@@ -232,13 +233,14 @@ def _find_role(name: str, values: list[Floats], given: Role | None, labelled: bo
 
 
 def _is_independent(role: Role, clean: list[Floats], axis: int | None, likely: bool, labelled: bool) -> bool:
-    """Whether classes are decided each by itself: probabilities that are no shares of a whole, or of one class."""
+    """Whether classes are decided each by itself: of one class, or no shares of a whole, probabilities or logits."""
     if role not in ("classes", "tokens", "mask"):
         return False
     if axis is None or clean[0].shape[axis] == 1:
         return True
-    one_answer = labelled and role == "classes"
-    return likely and not one_answer and not are_shares(clean, axis)
+    if (labelled and role == "classes") or are_shares(clean, axis):
+        return False
+    return likely or (role == "classes" and are_far_below_zero(clean, axis))
 
 
 @dataclass(frozen=True, kw_only=True)

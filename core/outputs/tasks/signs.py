@@ -264,6 +264,21 @@ def has_varying_top(clean: list[Floats]) -> bool:
     return bool(usual < _MOST_ONE_ANSWER and np.median(heights) > np.sqrt(2 * np.log(rows.shape[1])))
 
 
+def are_far_below_zero(clean: list[Floats], axis: int | None) -> bool:
+    """Whether logits mostly say no, and to none or several of the classes as often as to one: each by itself.
+
+    Logits of which one is chosen are about as often above 0 as below.
+    """
+    if axis is None or clean[0].shape[axis] < 4 or len(clean) < _FEWEST_ROWS or moves_in_a_plane(clean, axis):
+        return False
+    rows = np.concatenate([np.moveaxis(value, axis, -1).reshape(-1, value.shape[axis]) for value in clean])
+    rows = rows[np.isfinite(rows).all(axis=1)]
+    yeses = (rows > 0.0).sum(axis=1)
+    if not len(rows) or not yeses.any():
+        return False
+    return bool(rows.mean() < -rows.std() and np.mean(yeses) < 0.25 * rows.shape[1] and np.mean(yeses != 1) > 0.3)
+
+
 def mostly_tops_at_an_end(clean: list[Floats], axis: int | None) -> bool:
     """Whether the first or the last channel is the largest at most positions, not at all: the blank of a CTC head."""
     if axis is None or clean[0].shape[axis] < 3:

@@ -81,6 +81,10 @@ NOISE_LIMITS = {
 chosen from the numbers, the task's own checks decide and noise only finds what is dead."""
 
 
+MATCHED_LIMITS = (0.05, 0.5)
+"""The same of rows that are matched besides: anchors hardly move, so that half a pixel is much of what sides vary."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ChannelNoise:
     """Noise of the channels of one output.
@@ -146,7 +150,7 @@ class ValueMeter:
         self._values += wanted.size
         usable = ~odd & ~broken
         reference = np.where(usable, wanted, 0.0)
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             error = np.where(usable, have - wanted, 0.0)
         if self._shape is None:
             self._shape = wanted.shape
@@ -157,17 +161,25 @@ class ValueMeter:
         by_channel = [self._by_channel(value) for value in (usable, reference, error)]
         if self._channels is None or self._ends is None:
             self._channels, self._ends = _ChannelSums(), SaturationMeter(len(by_channel[0]))
+        self._lost.add(by_channel[2], self._find_deviation(by_channel[0], by_channel[1]))
         self._channels.add(*by_channel)
         self._ends.add(*by_channel)
         if self._fixed is not None:
             if wanted.shape == self._shape:
-                deviation = np.where(usable, reference - self._fixed.mean, 0.0)
-                self._lost.add(by_channel[2], self._by_channel(deviation))
                 self._fixed.add(usable, reference, error)
                 self._sample(usable, reference, error)
             else:
                 self._fixed = None
         self._samples += 1
+
+    def _find_deviation(self, usable: Array, reference: Floats) -> Floats:
+        """Returns how far FP32's values, [channels, positions], are from their means so far."""
+        mean: Floats | float = 0.0
+        if self._fixed is not None and self._fixed.mean.size == reference.size:
+            mean = self._by_channel(self._fixed.mean)
+        elif self._channels is not None and len(self._channels.mean) == len(reference):
+            mean = self._channels.mean[:, None]
+        return np.where(usable, reference - mean, 0.0)
 
     def _sample(self, usable: Array, reference: Floats, error: Floats) -> None:
         if len(self._pairs) < 16 and self._picked is not None and self._picked.size:
@@ -208,7 +220,7 @@ class ValueMeter:
             robust=robust,
             robust_channel=channel,
             pooled=pooled,
-            lost=self._lost.result(np.maximum(spread, floor) / max(self._samples, 1)),
+            lost=self._lost.result(np.maximum(spread, floor) / np.maximum(count, 1)),
             offset=_find_offset(sums, varying / np.maximum(count, 1)),
             slope=1.0 + excess,
             off_scale=np.nan_to_num(np.maximum(np.abs(excess) - Z_ONE_SIDED * chance, 0.0)),
@@ -317,7 +329,7 @@ class ValueMeter:
             return []
         found = self.result()
         name, role = self.role.name, self.role.role
-        good, broken = NOISE_LIMITS[role]
+        good, broken = NOISE_LIMITS[role] if self.role.rows is None else MATCHED_LIMITS
         checks = []
         if found.unlike:
             share = found.unlike / max(found.count, 1)

@@ -62,6 +62,15 @@ def test_which_of_several_right_labels_is_the_largest_means_nothing() -> None:
     assert (seen.measure, seen.kept) == ("overlap", 1.0)
 
 
+def test_logits_of_labels_are_found_where_they_mostly_say_no() -> None:
+    tags = make_tags() - 1
+    assert find_roles([{"logits": row[None]} for row in tags])["logits"].independent
+    assert not find_roles([{"logits": row[None]} for row in make_logits(20)])["logits"].independent
+    assert compare(tags, add_noise(tags, 0.003), "logits").severity <= 1.0
+    assert compare(tags, kill(tags, np.s_[:, 3], -8.0), "logits").is_broken
+    assert compare(tags, tags + 1.5, "logits").is_broken
+
+
 def test_agreement_is_none_with_a_reason_that_is_true() -> None:
     rows = [{"scores": row[None]} for row in sigmoid(make_tags())]
     seen = compare_outputs(rows, rows, find_roles(rows))

@@ -32,6 +32,14 @@ def test_samples_that_are_lost_altogether_count(values: Array) -> None:
     assert "lost_samples" not in {check.measure for check in compare(values, noisy).checks}
 
 
+def test_samples_of_any_length_are_lost() -> None:
+    waves = [row[None, : 100 + 5 * index] for index, row in enumerate(make_waveform()[:40])]
+    expected = [{"audio": wave} for wave in waves]
+    seen = compare_by_task(expected, [{"audio": wave * (index % 8 > 0)} for index, wave in enumerate(waves)])
+    assert seen.is_broken
+    assert find_text(seen, "lost_samples").startswith("5 of 40 samples")
+
+
 def test_an_error_in_proportion_loses_no_sample() -> None:
     """A price of 5,000 that is 3 % off is off by more than most prices are worth."""
     prices = np.exp(rng().normal(3, 1.5, (COUNT, 1)))
