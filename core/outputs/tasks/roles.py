@@ -50,6 +50,8 @@ TASKS: tuple[Role, ...] = get_args(Role)
 
 LOOKED_AT = 64
 """Samples that settle the roles: enough to see what varies."""
+_LEAST_LOOKED_AT, _VALUES_LOOKED_AT = 8, 2**25
+"""Of large outputs fewer samples do, which have to fit into memory together."""
 _EMBEDDING_WIDTH = 32
 """Embeddings are 32 wide or wider; an unnamed narrower vector is not taken for one."""
 _VECTOR_STEP = 32
@@ -60,6 +62,8 @@ _VOCABULARY = 16384
 _CLASS_NAME = re.compile(r"logit|prob|softmax|class(?!_?token)|categor|\bcls\b|_cls$|^cls_|pred_label", re.IGNORECASE)
 _EMBEDDING_NAME = re.compile(r"embed|feature|descriptor|latent|pooler|hidden|fingerprint", re.IGNORECASE)
 _MASK_NAME = re.compile(r"mask|seg(?:ment|\b)|matte|alpha", re.IGNORECASE)
+_MASKS_NAME = re.compile(r"masks", re.IGNORECASE)
+"""Several masks over one image, which may overlap, as of objects; unlike a segmentation into classes."""
 _REGRESSION_NAME = re.compile(
     r"depth|flow|disp|coord|landmark|keypoint|\bkps?\b|pose|\bxy\b|points|offset|regress|angle|pitch|age|price",
     re.IGNORECASE,
@@ -133,7 +137,7 @@ def find_roles(
         UsageError: `tasks` names an output that the model does not have.
     """
     given = dict(tasks or {})
-    shown = [reference[index] for index in spread_indices(len(reference), LOOKED_AT)]
+    shown = [reference[index] for index in spread_indices(len(reference), _count_looked_at(reference))]
     names = list(shown[0]) if shown else []
     unknown = sorted(set(given) - {""} - set(names))
     if unknown:
@@ -155,6 +159,11 @@ def find_roles(
     answers = {} if any(role.role == "boxes" for role in roles.values()) else _find_answers(shown, alone=not roles)
     answers = {name: role for name, role in answers.items() if name not in states}
     return {name: (roles | answers)[name] for name in names if name in roles or name in answers}
+
+
+def _count_looked_at(reference: Sequence[Outputs]) -> int:
+    size = sum(map(np.size, reference[0].values())) if len(reference) else 0
+    return min(LOOKED_AT, max(_LEAST_LOOKED_AT, _VALUES_LOOKED_AT // max(size, 1)))
 
 
 def _settle_rows(
@@ -228,11 +237,11 @@ def _find_role(name: str, values: list[Floats], given: Role | None, labelled: bo
         axis=axis,
         is_probability=likely,
         sentinel=sentinel,
-        independent=_is_independent(role, clean, axis, likely, labelled),
+        independent=_is_independent(role, name, clean, axis, labelled),
     )
 
 
-def _is_independent(role: Role, clean: list[Floats], axis: int | None, likely: bool, labelled: bool) -> bool:
+def _is_independent(role: Role, name: str, clean: list[Floats], axis: int | None, labelled: bool) -> bool:
     """Whether classes are decided each by itself: of one class, or no shares of a whole, probabilities or logits."""
     if role not in ("classes", "tokens", "mask"):
         return False
@@ -240,7 +249,9 @@ def _is_independent(role: Role, clean: list[Floats], axis: int | None, likely: b
         return True
     if (labelled and role == "classes") or are_shares(clean, axis):
         return False
-    return likely or (role == "classes" and are_far_below_zero(clean, axis))
+    if role == "mask" and _MASKS_NAME.search(name):
+        return not moves_in_a_plane(clean, axis)
+    return is_probability(clean) or (role == "classes" and are_far_below_zero(clean, axis))
 
 
 @dataclass(frozen=True, kw_only=True)

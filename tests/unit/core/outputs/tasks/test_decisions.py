@@ -107,6 +107,19 @@ def test_channels_of_a_mask_that_are_decided_by_themselves() -> None:
     assert "class 2" in lost.worst.text
 
 
+def test_logits_of_masks_that_overlap() -> None:
+    """As of a model that segments anything: three guesses at one object, each larger than the one before."""
+    field = np.repeat(np.repeat(rng().normal(0, 4, (COUNT, 1, 6, 6)), 4, axis=2), 4, axis=3)
+    values = field + np.array([-3.0, 0.0, 3.0])[None, :, None, None]
+    role = find_roles([{"low_res_masks": row[None]} for row in values])["low_res_masks"]
+    assert (role.role, role.independent) == ("mask", True)
+    noise = np.random.default_rng(1).normal(0, 0.1, values.shape)
+    assert compare(values, values + noise, "low_res_masks").severity < 1.0
+    assert compare(values, values[:, [0, 0, 2]], "low_res_masks").is_broken
+    empty = compare(values, kill(values, np.s_[:, 0], -9.0), "low_res_masks")
+    assert any("class 0 is found in" in check.text and check.is_broken for check in empty.checks)
+
+
 def test_one_probability_a_sample() -> None:
     """As of a detector of voices: 0 or 1, seldom between."""
     values = sigmoid(np.where(rng().random((COUNT, 1)) < 0.3, 4.0, -4.0) + rng().normal(0, 1, (COUNT, 1)))
