@@ -25,6 +25,7 @@ from modelwright.cli.printing import close_progress, open_progress, print_json, 
 @click.option("-o", "--out", required=True, type=click.Path(), help="Folder; each artifact goes into OUT/TARGET.")
 @options.overwrite_option
 @options.fresh_option
+@options.trust_option
 @options.json_option
 def build(targets: tuple[str, ...], as_json: bool, **settings: Any) -> int:
     """Build artifacts of SOURCE for one or more targets, each proved against FP32 on the samples.

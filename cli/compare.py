@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @options.overwrite_option
 @options.fresh_option
 @options.show_paths_option
+@options.trust_option
 @options.details_option
 @options.json_option
 @options.measuring_options

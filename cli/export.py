@@ -21,14 +21,15 @@ from modelwright.cli.printing import close_progress, open_progress, print_json, 
 )
 @options.overwrite_option
 @click.option("--fresh", is_flag=True, help="Export again although nothing that can be seen has changed.")
+@options.trust_option
 @options.json_option
-def export(source: str, out: str, samples: str | None, overwrite: bool, fresh: bool, as_json: bool) -> int:
+def export(source: str, out: str, samples: str | None, overwrite: bool, fresh: bool, trust: bool, as_json: bool) -> int:
     """Turn SOURCE into a verified ONNX model.
 
-    SOURCE is model.onnx (checked and passed through), model.pt2, or file.py:factory. The result is compared with its
-    source on the samples; beyond the tolerance the export fails and names the worst output. Beside the model lie its
-    record, NAME.export.json (signature, opset, hashes, errors, versions), and of a PyTorch source the captured program,
-    NAME.program.pt2, which the torch-* targets run.
+    SOURCE is model.onnx (checked and passed through), model.pt2, or file.py:factory, which is run. The result is
+    compared with its source on the samples; beyond the tolerance the export fails and names the worst output. Beside
+    the model lie its record, NAME.export.json (signature, opset, hashes, errors, versions), and of a PyTorch source the
+    captured program, NAME.program.pt2, which the torch-* targets run.
 
     An export is not made again while all that it was seen to depend on has the same content: code, files, folders,
     variables, packages, samples. Not seen are time, chance, hardware, edits inside installed packages, and what native
@@ -59,6 +60,7 @@ def export(source: str, out: str, samples: str | None, overwrite: bool, fresh: b
                 samples=ref,
                 overwrite=overwrite,
                 fresh=fresh,
+                trust=trust,
                 progress=lambda text: progress.say("export", text),
             )
         progress.finish("export", found.summarize())

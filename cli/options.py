@@ -134,6 +134,12 @@ show_paths_option = click.option(
     "results.json says the way from its own folder.",
 )
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what is there.")
+trust_option = click.option(
+    "--trust",
+    is_flag=True,
+    help="Let torch read a .pt2 source that holds more than plain data, and so may run code of whoever made it. Python "
+    "sources and sample functions are programs: they run as they are.",
+)
 fresh_option = click.option(
     "--fresh", is_flag=True, help="Export again although nothing that can be seen has changed; see `export --help`."
 )

@@ -76,6 +76,7 @@ def export(
     tolerance: float = TOLERANCE,
     overwrite: bool = False,
     fresh: bool = False,
+    trust: bool = False,
     timeout_s: float = TIMEOUT_S,
     progress: Progress | None = None,
 ) -> ExportedModel:
@@ -91,6 +92,7 @@ def export(
         tolerance=tolerance,
         overwrite=overwrite,
         fresh=fresh,
+        trust=trust,
         timeout_s=timeout_s,
         progress=progress,
     ).model
@@ -105,6 +107,7 @@ def find_or_export(
     overwrite: bool = False,
     replace_own: bool = False,
     fresh: bool = False,
+    trust: bool = False,
     timeout_s: float = TIMEOUT_S,
     progress: Progress | None = None,
     review: Callable[[ExportedModel], None] = lambda _exported: None,
@@ -125,6 +128,7 @@ def find_or_export(
             files of an earlier export only, whatever is said here.
         replace_own: Replace it if an earlier export left it and nobody has changed it since.
         fresh: Make it again although nothing that can be seen has changed.
+        trust: Run code that a saved program holds; see `core/saved_program.py`.
         timeout_s: Give up after this many seconds.
         progress: Takes a line about what is going on.
         review: Takes the record before anything is replaced, and may raise.
@@ -143,7 +147,7 @@ def find_or_export(
     report = progress or (lambda _text: None)
     with explain_os_error(out), made_folder(out.parent):
         if in_place:
-            made = _run(parsed, out.parent, out.name, samples, tolerance, timeout_s, progress)
+            made = _run(parsed, out.parent, out.name, samples, tolerance, timeout_s, progress, trust=trust)
             exported = _to_record(parsed, out, made["model"])
             save_exported(exported)
             return Export(model=exported, reused=False, created=_now())
@@ -162,7 +166,7 @@ def find_or_export(
             if found is not None:
                 exported, origin, unseen = _of_source(cache.rename_export(found[0], out), parsed), found[1], None
             else:
-                made = _run(parsed, staged.parent, out.name, samples, tolerance, timeout_s, progress)
+                made = _run(parsed, staged.parent, out.name, samples, tolerance, timeout_s, progress, trust=trust)
                 exported, unseen = _to_record(parsed, out, made["model"]), made["opaque"]
                 origin = None if unseen else _to_origin(request, made["inputs"], exported)
             review(exported)
@@ -181,6 +185,8 @@ def _run(
     tolerance: float,
     timeout_s: float,
     progress: Progress | None,
+    *,
+    trust: bool,
 ) -> dict[str, Any]:
     made = run_in_child(
         "modelwright.exporters.torch.worker:convert",
@@ -193,6 +199,7 @@ def _run(
             "name": name,
             "samples": encode(samples),
             "tolerance": tolerance,
+            "trust": trust,
         },
         purpose=f"{'checking' if source.kind == 'onnx' else 'exporting'} {source.text}",
         # A file that crashes the tools that read it is a bad file; a crash while converting is the converter's.

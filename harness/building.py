@@ -60,6 +60,7 @@ def build_targets(
     shapes: Sequence[str] = (),
     overwrite: bool = False,
     fresh: bool = False,
+    trust: bool = False,
     progress: Progress | None = None,
 ) -> Built:
     """Builds artifacts into `out/TARGET`, and the verified model into `out/model`.
@@ -79,6 +80,7 @@ def build_targets(
         shapes: `INPUT=MIN:OPT:MAX` ranges of dynamic inputs, for engines.
         overwrite: Replace artifacts that were built from other inputs.
         fresh: Export again although nothing that can be seen has changed.
+        trust: Run code that a saved program, the source, holds.
         progress: Told what is going on.
 
     Returns:
@@ -111,6 +113,7 @@ def build_targets(
             scratch=Path(scratch),
             overwrite=overwrite,
             fresh=fresh,
+            trust=trust,
             progress=tell,
             review=lambda exported: None if overwrite else _require_no_others(folder, exported),
         )
@@ -184,6 +187,7 @@ def prepare(
     scratch: Path,
     overwrite: bool,
     fresh: bool,
+    trust: bool,
     progress: Progress,
     review: Callable[[ExportedModel], None] = lambda _exported: None,
 ) -> tuple[Export, Evidence]:
@@ -207,6 +211,7 @@ def prepare(
             overwrite=overwrite,
             replace_own=True,
             fresh=fresh,
+            trust=trust,
             progress=lambda text: progress.say("export", text),
             review=review,
         )

@@ -70,6 +70,7 @@ def compare(
     overwrite: bool = False,
     fresh: bool = False,
     show_paths: bool = False,
+    trust: bool = False,
     progress: Progress | None = None,
 ) -> Comparison:
     """Builds targets of one source, measures them side by side and writes the comparison.
@@ -103,6 +104,7 @@ def compare(
         fresh: Export again although nothing that can be seen has changed.
         show_paths: Write paths as they were given; without it results.json says the way from its own folder, and
             report.html names files only.
+        trust: Run code that a saved program, the source, holds.
         progress: Told what is going on.
 
     Returns:
@@ -151,6 +153,7 @@ def compare(
                 scratch=scratch,
                 overwrite=overwrite,
                 fresh=fresh,
+                trust=trust,
                 progress=tell,
             )
             exported = export.model

@@ -1,6 +1,8 @@
 """PyTorch sources: a factory of the user's or a saved `torch.export` program, with its example inputs.
 
-For child processes only: a factory is the user's own code, and a saved program may be hostile.
+For child processes only: a factory is the user's own code and is run, and a saved program may be hostile. torch's
+reader of programs runs code that it finds in them, in every version so far: what `core/saved_program.py` does not know
+for plain data is read only where the user says that its maker is trusted.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from modelwright.core.files import hash_file
 from modelwright.core.samples.archives import read_arrays
 from modelwright.core.samples.python_source import load_function, shorten_traceback
 from modelwright.core.samples.sample_set import LABELS, SampleRef
+from modelwright.core.saved_program import find_code
 from modelwright.core.versions import is_at_least
 from modelwright.exporters.trace import Trace
 
@@ -32,7 +35,8 @@ _EXAMPLE_ROWS = 2
 _MOST_WHOLE = 3
 """Inputs of one module that may be whole in each sample: two states and a mask."""
 _LEAST_TORCH = "2.10"
-"""Earlier versions could be made to run code by a crafted file."""
+"""Earlier versions could be made to run code by a file of plain tensors."""
+_NAMED = 3
 
 
 @dataclass(kw_only=True)
@@ -123,13 +127,25 @@ def load_factory(path: Path, function: str, samples: SampleRef | None, trace: Tr
     return source
 
 
-def load_program(path: Path, samples: SampleRef | None) -> TorchSource:
+def load_program(path: Path, samples: SampleRef | None, *, trust: bool) -> TorchSource:
     """Loads a program that `torch.export.save` wrote.
 
+    Args:
+        path: The program.
+        samples: Where example inputs come from when the program has none.
+        trust: Whether code in it may run.
+
     Raises:
-        BadInputError: Not such a program, damaged, or without example inputs.
-        ToolchainMissingError: torch is too old to read untrusted files.
+        BadInputError: Not such a program, damaged, without example inputs, or with code in it that is not trusted.
+        ToolchainMissingError: torch is too old to read programs that are plain data.
     """
+    found = [] if trust else find_code(path)
+    if found:
+        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        raise BadInputError(
+            f"{path} holds what may run code when torch reads it: {', '.join(found[:_NAMED])}{more}",
+            hint="add --trust if you trust who made it; or give the FILE.py:FUNCTION that it was made from",
+        )
     torch = import_torch()
     if not is_at_least(torch.__version__, _LEAST_TORCH):
         raise ToolchainMissingError(

@@ -40,6 +40,7 @@ def convert(
     name: str,
     samples: dict[str, Any] | None,
     tolerance: float,
+    trust: bool,
     progress: Progress,
 ) -> dict[str, Any]:
     """Makes `directory/name` from a source.
@@ -53,6 +54,7 @@ def convert(
         name: File name of the ONNX model.
         samples: `SampleRef.to_dict`, or None.
         tolerance: Relative L2 error that no output may exceed.
+        trust: Whether code in a saved program may run.
         progress: Takes the phase that begins.
 
     Returns:
@@ -72,7 +74,7 @@ def convert(
         if kind == "onnx":
             model = _pass_through(Path(path), out, ref, trace, progress)
         else:
-            model = _convert_torch(kind, Path(path), function, out, ref, tolerance, trace, progress)
+            model = _convert_torch(kind, Path(path), function, out, ref, tolerance, trace, progress, trust=trust)
     inputs = trace.finish(is_code=kind == "factory")
     return {"model": model, "inputs": None if inputs is None else encode(inputs), "opaque": trace.opaque}
 
@@ -120,6 +122,8 @@ def _convert_torch(
     tolerance: float,
     trace: Trace,
     progress: Progress,
+    *,
+    trust: bool,
 ) -> dict[str, Any]:
     """Exports with a dynamic batch, and with a fixed one where that fails."""
     from modelwright.exporters.torch.outputs import plain_outputs
@@ -127,7 +131,7 @@ def _convert_torch(
 
     if kind == "pt2":
         progress("loading the saved program")
-        source = load_program(path, samples)
+        source = load_program(path, samples, trust=trust)
         checked, captured, comparison = _export_once(source, out, samples, tolerance, progress, dynamic=True)
         if not captured.batch_is_dynamic:
             source.notes.append(

@@ -11,15 +11,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from modelwright.core.errors import BuildFailedError, MeasurementInvalidError, ToolchainMissingError
+from modelwright.core.errors import BadInputError, BuildFailedError, MeasurementInvalidError, ToolchainMissingError
 from modelwright.core.records.exported import PROGRAM_CALL_FILE
 from modelwright.core.records.signature import Signature
+from modelwright.core.saved_program import find_code
 from modelwright.core.versions import is_at_least
 from modelwright.targets.pytorch.precision import LoweredCall, drop_assertions, make_functional
 from modelwright.targets.readiness import require_import
 
 LEAST_TORCH = "2.10"
-"""Earlier versions could be made to run code by a crafted file."""
+"""Earlier versions could be made to run code by a file of plain tensors."""
 _EXAMPLE_SIZE = 2
 """Of a dynamic dimension while capturing: torch takes a 1 for a constant."""
 
@@ -89,8 +90,9 @@ def load_module(torch: Any, path: Path, device: str) -> Any:
     """Loads an artifact's program and returns it as a callable module on a device.
 
     Raises:
-        MeasurementInvalidError: torch cannot read it.
+        MeasurementInvalidError: torch cannot read it, or might run code that it holds.
     """
+    _require_plain(path)
     try:
         program = torch.export.load(str(path))
         if device != "cpu":
@@ -104,6 +106,21 @@ def load_module(torch: Any, path: Path, device: str) -> Any:
             detail=str(error)[:4000],
         ) from error
     return module.requires_grad_(requires_grad=False)
+
+
+def _require_plain(path: Path) -> None:
+    """Refuses a program in which torch might run code: artifacts come from elsewhere."""
+    try:
+        found = find_code(path)
+    except BadInputError as error:
+        raise MeasurementInvalidError(
+            f"torch cannot load {path.name}: it is damaged", hint="build the artifact again", detail=error.message
+        ) from error
+    if found:
+        raise MeasurementInvalidError(
+            f"{path.name} holds what may run code when torch reads it: {found[0]}",
+            hint="build the artifact here, from a source that you trust",
+        )
 
 
 def move_program(torch: Any, program: Any, device: str) -> Any:

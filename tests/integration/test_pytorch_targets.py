@@ -379,7 +379,7 @@ def test_damaged_program_and_absent_cuda_are_explained(programs: Callable[[str],
     path = tmp_path / "a" / pytorch.MODEL_FILE
     path.write_bytes(path.read_bytes()[:500])
     with (
-        pytest.raises(MeasurementInvalidError, match=r"cannot load program\.pt2"),
+        pytest.raises(MeasurementInvalidError, match=r"cannot load program\.pt2: it is damaged"),
         load(pytorch.TorchFp32, saved, tmp_path / "a", built),
     ):
         pass
