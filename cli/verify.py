@@ -23,13 +23,21 @@ def verify(artifact: str, as_json: bool) -> int:
     """
     from modelwright.cli.printing import print_json, print_line
     from modelwright.core.records.artifact import open_artifact, verify_files
-    from modelwright.harness.run.measure_artifacts import explain_other_machine, require_runnable
+    from modelwright.harness.run.measure_artifacts import (
+        explain_other_machine,
+        explain_other_versions,
+        require_runnable,
+    )
     from modelwright.profiles import detect_host
 
     opened = open_artifact(Path(artifact))
     verify_files(opened)
     host = detect_host()
-    notes = [require_runnable(opened.manifest.target, opened, host), explain_other_machine(opened, host)]
+    notes = [
+        require_runnable(opened.manifest.target, opened, host),
+        explain_other_machine(opened, host),
+        explain_other_versions(opened),
+    ]
     note = "; ".join(note for note in notes if note) or None
     if as_json:
         print_json(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 
@@ -20,3 +21,16 @@ def is_at_least(found: str, least: str) -> bool:
     2.10.0. What follows a `+` does not count.
     """
     return parse_version(parse_version(found).base_version) >= parse_version(least)
+
+
+def satisfies(found: str, rule: str) -> bool:
+    """Whether a version is one that a rule asks for; builds of before a release count as in `is_at_least`.
+
+    Args:
+        found: The version.
+        rule: As pip writes it, without a name: `>=2.1`, `==1.7.1.116`.
+
+    Raises:
+        ValueError: The rule is none.
+    """
+    return SpecifierSet(rule).contains(parse_version(found).base_version)

@@ -21,6 +21,7 @@ from modelwright.harness.run.effort import get_effort
 from modelwright.harness.run.measure_artifacts import (
     Measured,
     explain_other_machine,
+    explain_other_versions,
     measure_artifacts,
     rename_duplicates,
     require_threads,
@@ -139,7 +140,7 @@ def measure(
         reused={},
         measurements=measurements,
         absent=[],
-        warnings=_warn_of_other_machines(artifacts, host),
+        warnings=_warn_of_others(artifacts, host),
     )
     return finish_comparison(comparison, limits)
 
@@ -164,17 +165,16 @@ def _require_one_source(artifacts: Sequence[Artifact]) -> None:
         )
 
 
-def _warn_of_other_machines(artifacts: Mapping[str, Artifact], host: Profile) -> list[str]:
-    """Returns a sentence when artifacts were built for another kind of machine: they run, but not at their best."""
-    others: dict[str, list[str]] = {}
+def _warn_of_others(artifacts: Mapping[str, Artifact], host: Profile) -> list[str]:
+    """Returns sentences about artifacts that were built for another kind of machine, or by another runtime."""
+    warnings: dict[str, list[str]] = {}
     for name, artifact in artifacts.items():
-        reason = explain_other_machine(artifact, host)
-        if reason is not None:
-            others.setdefault(reason, []).append(name)
-    return [
-        f"{', '.join(names)}: {reason}. The speeds are true for this machine and say nothing of that one."
-        for reason, names in others.items()
-    ]
+        machine, versions = explain_other_machine(artifact, host), explain_other_versions(artifact)
+        if machine is not None:
+            machine += ". The speeds are true for this machine and say nothing of that one"
+        for reason in filter(None, (machine, versions)):
+            warnings.setdefault(reason, []).append(name)
+    return [f"{', '.join(names)}: {reason}." for reason, names in warnings.items()]
 
 
 def _replace_failed(chosen: str, names: Sequence[str], failures: Sequence[Measured]) -> str:

@@ -22,7 +22,7 @@ from modelwright.core.records.machine import Machine
 from modelwright.core.records.shapes import ShapeRange
 from modelwright.core.records.signature import Signature
 from modelwright.core.samples.sample_set import SampleSet
-from modelwright.targets.readiness import Readiness, check_packages
+from modelwright.targets.readiness import Readiness, check_packages, check_versions
 
 Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -305,7 +305,7 @@ class Target(ABC):
                 f"it needs {', '.join(missing)}, which this CPU lacks",
                 "build it for this machine: modelwright build ... --profile host",
             )
-        return Readiness.yes()
+        return check_versions(requires.get("packages", {}))
 
     def key_facts(self, machine: Machine) -> Mapping[str, Any]:  # noqa: ARG002
         """Returns what decides the files besides what is the same for all targets, in JSON values, for the key.

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from modelwright.core.versions import satisfies
+
 
 @dataclass(frozen=True, kw_only=True)
 class Readiness:
@@ -54,6 +56,27 @@ def package_versions(*names: str) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def check_versions(rules: Mapping[str, str]) -> Readiness:
+    """Says which of the packages are installed in a version that an artifact cannot use.
+
+    Args:
+        rules: Distribution -> versions, as a manifest has them, which may come from anywhere. One that is not installed
+            is not asked for: another may do the same, and `check_packages` says when none does.
+    """
+    for name, rule in rules.items():
+        found = package_versions(name).get(name)
+        try:
+            fits = found is None or satisfies(found, rule)
+        except ValueError:
+            return Readiness.no(f"its manifest asks for {name} {rule!r}, which is no version", "build it again")
+        if not fits:
+            return Readiness.no(
+                f"it needs {name} {rule}, and {found} is installed",
+                f"pip install '{name}{rule}', or build it again with what is here",
+            )
+    return Readiness.yes()
 
 
 def find_distributions(packages: Iterable[str]) -> list[str]:

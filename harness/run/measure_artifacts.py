@@ -31,6 +31,7 @@ from modelwright.harness.run.told import Finished, Opened, QualityHere
 from modelwright.profiles.fit import require_fit
 from modelwright.profiles.schema import Profile
 from modelwright.targets.contract import Device
+from modelwright.targets.readiness import package_versions
 from modelwright.targets.table import get_target, target_names
 
 
@@ -246,6 +247,21 @@ def require_runnable(name: str, artifact: Artifact, host: Profile) -> str | None
     if not fit.ok:
         raise MeasurementInvalidError(f"{name} does not run here: {fit.reason}", hint=fit.hint)
     return fit.reason
+
+
+def explain_other_versions(artifact: Artifact) -> str | None:
+    """Returns what to know when an artifact was made with another version of its runtime than is here; else None."""
+    made = artifact.manifest.versions
+    runtime = encode(artifact.manifest.requires).get("packages", {})
+    here = package_versions(*runtime)
+    others = [
+        f"{name} {made[name]}, and {here[name]} is here"
+        for name in sorted(made.keys() & here.keys())
+        if made[name] != here[name]
+    ]
+    if not others:
+        return None
+    return f"made and proved with {'; '.join(others)}"
 
 
 def explain_other_machine(artifact: Artifact, host: Profile) -> str | None:

@@ -21,15 +21,12 @@ from modelwright.core.samples.sample_set import SampleSet
 from modelwright.targets.contract import Array, BuildRequest, Feeds, RunSettings
 from modelwright.targets.openvino.branches import IdleBranches, set_idle_branches_apart
 from modelwright.targets.openvino.recipes import BF16_INSTRUCTION_SETS, CONVOLUTIONAL, TRANSFORMER, NncfCandidate
-from modelwright.targets.openvino.session import OpenvinoSession, find_ports, fit_types, silence_vendor
+from modelwright.targets.openvino.session import WITHOUT_FUSION, OpenvinoSession, find_ports, fit_types, silence_vendor
 from modelwright.targets.quantization.goal import Figures
 from modelwright.targets.quantization.judge import Judge, Outputs
 from modelwright.targets.quantization.quantizer import Quantizer, share_work
 from modelwright.targets.quantization.search import Found, search
 
-WITHOUT_FUSION = {"SNIPPETS_MODE": "DISABLE"}
-"""Compiles without the kernels that OpenVINO makes up for several layers at once. Those of two or more quantized
-fully connected layers gave wrong numbers where an activation has a zero point (OpenVINO 2026.4)."""
 _ACCURATE_EFFORT = 2.3
 """How much longer accurate bias correction took than the fast one, on ResNet-50."""
 _PASSING = 10

@@ -19,6 +19,12 @@ from modelwright.targets.readiness import package_versions, require_import
 
 FIXED_SHAPES = 2
 """Shapes a dynamic model is compiled for at most, as each compilation repacks the weights. Others run dynamic."""
+WITHOUT_FUSION = {"SNIPPETS_MODE": "DISABLE"}
+"""Compiles without the kernels that OpenVINO makes up for several layers at once. Those of two or more quantized
+fully connected layers gave wrong numbers where an activation has a zero point (OpenVINO 2026.4)."""
+_KNOWN_PROPERTIES = {"INFERENCE_PRECISION_HINT": ("f32", "bf16"), "SNIPPETS_MODE": ("DISABLE",)}
+"""All that recipes may set, and to what."""
+_UNTRUSTED_HINT = "build the artifact here, from a source that you trust"
 _INT32_MAX = 2**31 - 1
 # Layer types of the execution graph that do the arithmetic; the others move, reshape or combine what these make.
 _COMPUTE_LAYERS = frozenset(
@@ -173,6 +179,30 @@ def _read_weight_precisions(node: Any) -> list[str]:
         if facts["layerType"].get() == "Const" and shape.is_static and sum(size > 1 for size in shape.to_shape()) > 1:
             matrices.append(str(facts["outputPrecisions"].get()))
     return matrices
+
+
+def read_properties(recipe: Mapping[str, Any], hint: str) -> dict[str, str]:
+    """Returns what a recipe has a model compiled with, if that is what builds of ours write.
+
+    Others change what is measured, or name folders that OpenVINO writes to.
+
+    Args:
+        recipe: Of a manifest, which may come from anywhere.
+        hint: What float operations run in where the recipe does not say.
+
+    Raises:
+        BadInputError: Names the property.
+    """
+    options = recipe.get("compile_options") or {}
+    if not isinstance(options, Mapping):
+        raise BadInputError("the recipe's compile_options are no table", hint=_UNTRUSTED_HINT)
+    properties = {"INFERENCE_PRECISION_HINT": recipe.get("inference_precision", hint), **options}
+    for name, value in properties.items():
+        if value not in _KNOWN_PROPERTIES.get(name, ()):
+            raise BadInputError(
+                f"the recipe asks OpenVINO for {name} = {value!r:.100}, which no build sets", hint=_UNTRUSTED_HINT
+            )
+    return properties
 
 
 def import_openvino() -> Any:

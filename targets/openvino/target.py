@@ -21,7 +21,7 @@ from modelwright.core.records.signature import Signature
 from modelwright.targets.contract import BuildRequest, BuildResult, RunSettings, Session, Target, TargetRecord
 from modelwright.targets.openvino.convert import convert_model
 from modelwright.targets.openvino.recipes import BF16_INSTRUCTION_SETS
-from modelwright.targets.openvino.session import OpenvinoSession, import_openvino, silence_vendor
+from modelwright.targets.openvino.session import OpenvinoSession, import_openvino, read_properties, silence_vendor
 from modelwright.targets.readiness import Readiness, package_versions, require_import
 
 MODEL_FILE = "openvino.xml"
@@ -46,7 +46,12 @@ class OpenvinoTarget(Target):
         for note in converted.notes:
             request.progress(note)
         result = self._finish_build(openvino, converted.model, request)
-        return replace(result, signature=converted.signature, notes=(*converted.notes, *result.notes))
+        return replace(
+            result,
+            signature=converted.signature,
+            requires={**result.requires, "packages": {"openvino": ">=2025.0"}},
+            notes=(*converted.notes, *result.notes),
+        )
 
     @abstractmethod
     def _finish_build(self, openvino: Any, model: Any, request: BuildRequest) -> BuildResult:
@@ -63,7 +68,8 @@ class OpenvinoTarget(Target):
     ) -> Iterator[Session]:
         openvino = import_openvino()
         core = openvino.Core()
-        hint = str(recipe.get("inference_precision", self.precision_hint))
+        properties = read_properties(recipe, self.precision_hint)
+        hint = properties.pop("INFERENCE_PRECISION_HINT")
         if hint == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             hint = "f32"  # BF16 would at best be emulated; describe_execution tells
         path = directory / model_file
@@ -75,7 +81,7 @@ class OpenvinoTarget(Target):
                 signature,
                 settings.threads,
                 hint,
-                recipe.get("compile_options"),
+                properties,
             )
         except RuntimeError as error:
             raise BadInputError(

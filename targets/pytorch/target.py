@@ -73,19 +73,6 @@ class _TorchTarget(Target):
             return "cpu"
         return super().choose_device(machine, wanted)
 
-    def check_artifact(self, requires: Mapping[str, Any], machine: Machine) -> Readiness:
-        readiness = super().check_artifact(requires, machine)
-        if not readiness.ok:
-            return readiness
-        made = str(requires.get("packages", {}).get("torch", "")).removeprefix(">=")
-        found = package_versions("torch").get("torch", "")
-        if made and found and parse_version(found).release[:2] < parse_version(made).release[:2]:
-            return Readiness.no(
-                f"it was built by torch {made}, and torch {found} here may not read its program",
-                f"pip install 'torch>={made}', or build it again with the torch that is here",
-            )
-        return Readiness.yes()
-
     def build(self, request: BuildRequest) -> BuildResult:
         """Captures the program again in this precision; see `Target.build`."""
         record = self.record

@@ -93,7 +93,8 @@ class _Tensorrt(Target):
 
     def check_artifact(self, requires: Mapping[str, Any], machine: Machine) -> Readiness:
         """Compares an engine's version, GPU and memory with the machine; see `Target.check_artifact`."""
-        readiness = super().check_artifact(requires, machine)
+        # TensorRT has rules of its own about versions, which `check_needs` knows.
+        readiness = super().check_artifact({**requires, "packages": {}}, machine)
         return check_needs(self.flavour, self.record.name, requires, machine) if readiness.ok else readiness
 
     def key_facts(self, machine: Machine) -> Mapping[str, Any]:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from modelwright.core.versions import is_at_least, parse_version
+from modelwright.core.versions import is_at_least, parse_version, satisfies
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,29 @@ from modelwright.core.versions import is_at_least, parse_version
 )
 def test_versions_are_compared_as_numbers(found: str, least: str, expected: bool) -> None:
     assert is_at_least(found, least) is expected
+
+
+@pytest.mark.parametrize(
+    ("found", "rule", "expected"),
+    [
+        ("1.31.1", ">=1.22", True),
+        ("1.9.0", ">=1.22", False),
+        ("2.13.0+cpu", ">=2.13", True),
+        ("2.13.0a0+gitabc", ">=2.13", True),
+        ("2.12.1", ">=2.13", False),
+        ("2.1", ">=2.1,<3", True),
+        ("3.0", ">=2.1,<3", False),
+        ("unknown", ">=2.1", False),
+    ],
+)
+def test_versions_that_a_rule_asks_for(found: str, rule: str, expected: bool) -> None:
+    assert satisfies(found, rule) is expected
+
+
+@pytest.mark.parametrize("rule", ["2.1", ">=banana", "==", "onnx>=1"])
+def test_what_is_no_rule_is_told(rule: str) -> None:
+    with pytest.raises(ValueError, match="Invalid specifier"):
+        satisfies("2.1", rule)
 
 
 def test_what_is_no_version_comes_first() -> None:

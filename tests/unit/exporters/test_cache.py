@@ -38,7 +38,7 @@ class Exporter:
         self.data_files: list[str] = []
         self.size_bytes = 0
 
-    def __call__(self, source: Any, directory: Path, name: str, *_: Any) -> dict[str, Any]:
+    def __call__(self, source: Any, directory: Path, name: str, *_: Any, **_named: Any) -> dict[str, Any]:
         self.runs += 1
         read = [source.path, *sorted(source.folder.glob("*.weights"))]
         content = b"".join(path.read_bytes() for path in read) + bytes(self.size_bytes)

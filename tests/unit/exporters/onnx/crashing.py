@@ -26,4 +26,6 @@ def fill_disk(path: str, directory: str, progress: Callable[[str], None]) -> Any
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(worker.shutil, "copyfile", refuse)
-        return worker.convert("onnx", path, str(Path(path).parent), None, directory, "m.onnx", None, 1e-3, progress)
+        return worker.convert(
+            "onnx", path, str(Path(path).parent), None, directory, "m.onnx", None, 1e-3, False, progress
+        )

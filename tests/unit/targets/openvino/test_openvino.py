@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from modelwright.core.errors import BuildFailedError
+from modelwright.core.errors import BadInputError, BuildFailedError
 from modelwright.core.outputs.tasks.roles import OutputRole
 from modelwright.core.records.machine import Machine
 from modelwright.core.records.signature import Signature, TensorSpec
@@ -28,7 +28,7 @@ from modelwright.targets.openvino.quantize import (
     has_attention,
 )
 from modelwright.targets.openvino.recipes import CONVOLUTIONAL, TRANSFORMER
-from modelwright.targets.openvino.session import find_ports
+from modelwright.targets.openvino.session import find_ports, read_properties
 from modelwright.targets.openvino.target import OpenvinoBf16, OpenvinoFp32, OpenvinoInt8
 from modelwright.targets.quantization.judge import Judge
 from modelwright.targets.quantization.search import search
@@ -249,3 +249,18 @@ def test_float_rest_runs_in_bf16_only_when_it_costs_nothing(
 def test_transformer_recipes_all_smooth() -> None:
     assert all(candidate.smooth_quant_alpha is not None for candidate in TRANSFORMER)
     assert all(candidate.smooth_quant_alpha is None for candidate in CONVOLUTIONAL)
+
+
+def test_a_recipe_sets_only_what_builds_set() -> None:
+    assert read_properties({}, "f32") == {"INFERENCE_PRECISION_HINT": "f32"}
+    built = {"inference_precision": "bf16", "compile_options": WITHOUT_FUSION}
+    assert read_properties(built, "f32") == {"INFERENCE_PRECISION_HINT": "bf16", "SNIPPETS_MODE": "DISABLE"}
+    for recipe, named in (
+        ({"compile_options": {"CACHE_DIR": "/home/user/.config"}}, "CACHE_DIR"),
+        ({"compile_options": {"SNIPPETS_MODE": ["DISABLE"]}}, "SNIPPETS_MODE"),
+        ({"compile_options": {"INFERENCE_NUM_THREADS": 64}}, "INFERENCE_NUM_THREADS"),
+        ({"compile_options": ["CACHE_DIR"]}, "compile_options"),
+        ({"inference_precision": "dynamic"}, "INFERENCE_PRECISION_HINT"),
+    ):
+        with pytest.raises(BadInputError, match=named):
+            read_properties(recipe, "f32")
