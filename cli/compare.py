@@ -63,17 +63,14 @@ def compare(
     has changed. One target that fails does not stop the others; a target asked for by name that could not be built
     or measured makes the exit code that of its reason, 3 to 6.
     """
-    from modelwright.cli.printing import close_progress, open_progress, print_comparison, require_limits
+    from modelwright.cli.printing import print_comparison, progress_of_a_comparison, require_limits
     from modelwright.harness import compare as run
     from modelwright.targets.table import BASELINE
 
-    progress = open_progress()
-    try:
+    with progress_of_a_comparison(as_json=as_json, details=details) as progress:
         comparison = run(
             source, out=out, targets=targets or None, baseline=baseline or BASELINE, progress=progress, **settings
         )
-    finally:
-        close_progress(progress)
     print_comparison(comparison, as_json=as_json, details=details, folder=out)
     require_limits(comparison)
     return _exit_code(comparison, {*targets, *filter(None, (baseline,))})

@@ -23,13 +23,12 @@ def demo(out: str, effort: str, show_paths: bool, details: bool, as_json: bool) 
     network, but for the first build of a TFLite target.
     """
     from modelwright import examples
-    from modelwright.cli.printing import close_progress, open_progress, print_comparison
+    from modelwright.cli.printing import print_comparison, progress_of_a_comparison
     from modelwright.harness import compare
 
     folder = Path(next(iter(examples.__path__))) / "digits"
     click.echo("digits: a residual CNN for 32x32 images in 10 classes, and real images to judge by", err=True)
-    progress = open_progress()
-    try:
+    with progress_of_a_comparison(as_json=as_json, details=details) as progress:
         comparison = compare(
             f"{folder / 'model.py'}:create_model",
             samples=folder / "samples.npz",
@@ -38,7 +37,5 @@ def demo(out: str, effort: str, show_paths: bool, details: bool, as_json: bool) 
             show_paths=show_paths,
             progress=progress,
         )
-    finally:
-        close_progress(progress)
     print_comparison(comparison, as_json=as_json, details=details, folder=out)
     return 0

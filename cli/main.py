@@ -16,7 +16,6 @@ from typing import Any
 import click
 
 from modelwright.core.errors import ModelwrightError, UsageError
-from modelwright.core.system_errors import describe_os_error
 
 _COMMANDS = {
     "demo": "Run everything on the embedded example and show what comes out.",
@@ -35,8 +34,9 @@ _SIGPIPE = 13
 """What shells call the reader's leaving, also where `signal` lacks the name."""
 
 _EPILOG = """\b
-Exit codes: 0 done, 2 usage, 3 bad input, 4 toolchain missing, 5 build failed,
-6 measurement invalid, 7 a limit you set was not met, 130 interrupted.
+Exit codes: 0 done, 1 a fault of modelwright's own, 2 usage, 3 bad input,
+4 toolchain missing, 5 build failed, 6 measurement invalid,
+7 a limit you set was not met, 130 interrupted.
 
 \b
 Start with:  modelwright demo
@@ -121,13 +121,14 @@ def _run() -> int:
         # The reader of our output left, as `head` does; writing to it again at exit must not fail either.
         _silence(sys.stdout)
         return 128 + _SIGPIPE
-    except OSError as error:
-        explained = describe_os_error(error)
-        if explained is None:
-            raise
-        _show_error(explained)
-        _silence(sys.stdout)
-        return explained.exit_code
+    except Exception as error:
+        from modelwright.core.faults import as_error
+
+        fault = as_error(error, " ".join(["modelwright", *sys.argv[1:2]]))
+        _show_error(fault)
+        if isinstance(error, OSError):
+            _silence(sys.stdout)
+        return fault.exit_code
     return result if isinstance(result, int) else 0
 
 

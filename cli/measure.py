@@ -44,23 +44,21 @@ def measure(
       modelwright measure comparison/artifacts/*
       modelwright measure digits-tflite-int8 --threads 4 --out pi5.json
     """
-    from modelwright.cli.printing import close_progress, open_progress, print_comparison, require_limits
+    from modelwright.cli.printing import print_comparison, progress_of_a_comparison, require_limits
     from modelwright.harness import measure as run
-    from modelwright.harness.results.file import write_results
     from modelwright.harness.results.paths import relate_paths
+    from modelwright.harness.writing import write_results
 
     if out is not None:
         _check_out(Path(out), overwrite=overwrite)
-    progress = open_progress()
-    try:
+    with progress_of_a_comparison(as_json=as_json, details=details) as progress:
         comparison = run(artifacts, progress=progress, **settings)
-    finally:
-        close_progress(progress)
     if not show_paths:
         comparison = relate_paths(comparison, Path(out or "results.json").parent)
     print_comparison(comparison, as_json=as_json, details=details)
     if out is not None:
-        write_results(Path(out), comparison)
+        for fault in write_results(Path(out), comparison):
+            raise fault
     require_limits(comparison)
     return 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -151,6 +152,25 @@ def print_comparison(
     render_comparison(comparison, Console(), verbose=details)
     if folder is not None:
         click.echo(f"\n{Path(folder) / 'report.html'}  results.json  results.csv  artifacts/")
+
+
+@contextlib.contextmanager
+def progress_of_a_comparison(*, as_json: bool, details: bool) -> Iterator[Progress]:
+    """Yields what shows the progress of a comparison, and takes it off the screen whatever happens.
+
+    Where something fails after everything was measured, what was found is printed before the error.
+    """
+    from modelwright.harness.writing import UnfinishedError
+
+    progress = open_progress()
+    try:
+        yield progress
+    except UnfinishedError as error:
+        close_progress(progress)
+        print_comparison(error.comparison, as_json=as_json, details=details)
+        raise
+    finally:
+        close_progress(progress)
 
 
 def require_limits(comparison: Comparison) -> None:

@@ -39,6 +39,10 @@ class ModelwrightError(Exception):
         return cls(str(data.get("message", "")), hint=data.get("hint"), detail=data.get("detail"))
 
 
+class UnexpectedError(ModelwrightError):
+    """A fault of modelwright's own. It costs what it befell; everything else goes on and is kept."""
+
+
 class UsageError(ModelwrightError):
     """The request itself makes no sense: unknown target, options that exclude each other."""
 
@@ -86,6 +90,7 @@ def suggest(name: str, known: Iterable[str]) -> str:
 _KINDS: dict[str, type[ModelwrightError]] = {
     cls.__name__: cls
     for cls in (
+        UnexpectedError,
         UsageError,
         BadInputError,
         ToolchainMissingError,

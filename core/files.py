@@ -96,8 +96,18 @@ def require_no_other(path: Path) -> None:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes JSON as `write_text` does, indented for people."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    """Writes JSON as `write_text` does."""
+    write_text(path, render_json(value))
+
+
+def render_json(value: Mapping[str, Any]) -> str:
+    """Returns the text of a JSON file, indented for people.
+
+    Raises:
+        ValueError: It holds a number that JSON lacks.
+        TypeError: It holds something else than JSON values.
+    """
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:

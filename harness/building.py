@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from modelwright.core.errors import BadInputError, BuildFailedError, ModelwrightError, ToolchainMissingError
+from modelwright.core.faults import as_error
 from modelwright.core.outputs.fidelity import Fidelity
 from modelwright.core.outputs.states import State, StateChoice, parse_states
 from modelwright.core.outputs.tasks.roles import Role, parse_task
@@ -23,7 +24,7 @@ from modelwright.core.samples.sample_set import SampleRef
 from modelwright.core.scratch import locked_folder, made_folder, scratch_directory
 from modelwright.exporters.exporting import Export, find_or_export
 from modelwright.harness.preconditions import find_hindrance, require_one_buildable
-from modelwright.harness.progress import Progress, Silence
+from modelwright.harness.progress import Progress, Undisturbed
 from modelwright.harness.results.assemble import Absent
 from modelwright.profiles import detect_host, load_profile
 from modelwright.profiles.schema import Profile
@@ -91,7 +92,7 @@ def build_targets(
         BadInputError: Source, samples or `out` cannot be used.
         BuildFailedError: The export does not follow the source, or no target could be built.
     """
-    tell = progress or Silence()
+    tell = Undisturbed(progress)
     host = detect_host()
     chosen = host if profile == "host" else load_profile(profile)
     names = list(dict.fromkeys(targets or suiting_targets(chosen.machine())))
@@ -290,7 +291,10 @@ def build_all(
     built = Built()
     for name in names:
         task = f"build:{name}"
-        missing = find_hindrance(name, exported, host.machine(), run=run)
+        try:
+            missing = find_hindrance(name, exported, host.machine(), run=run)
+        except Exception as error:
+            missing = as_error(error, f"asking whether {name} can be built")
         if missing is not None:
             built.absent.append(Absent(target=name, status="failed" if by_name else "skipped", error=missing))
             continue
@@ -311,9 +315,10 @@ def build_all(
         except ToolchainMissingError as error:
             built.absent.append(Absent(target=name, status="failed" if by_name else "skipped", error=error))
             tell.finish(task, f"{name}: {error.message}", ok=False)
-        except ModelwrightError as error:
-            built.absent.append(Absent(target=name, status="failed", error=error))
-            tell.finish(task, f"{name}: {error.message}", ok=False)
+        except Exception as error:  # whatever it is, the other targets are built
+            fault = as_error(error, f"building {name}")
+            built.absent.append(Absent(target=name, status="failed", error=fault))
+            tell.finish(task, f"{name}: {fault.message}", ok=False)
         else:
             built.artifacts[name], built.reused[name] = artifact, reused
             fixed = exported.signature.describe_fixed(artifact.manifest.signature)

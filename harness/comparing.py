@@ -13,21 +13,18 @@ from pathlib import Path
 from typing import Literal
 
 from modelwright.core.errors import BadInputError, MeasurementInvalidError
-from modelwright.core.files import write_json, write_text
+from modelwright.core.files import write_json
 from modelwright.core.outputs.states import parse_states
 from modelwright.core.outputs.tasks.roles import parse_task
 from modelwright.core.records.codec import Record, decode, encode, read_record
 from modelwright.core.records.exported import ExportedModel
 from modelwright.core.records.shapes import require_shapes_fit
 from modelwright.core.scratch import locked_folder, made_folder, scratch_directory
-from modelwright.core.system_errors import explain_os_error
 from modelwright.exporters.source import parse_source
 from modelwright.harness.building import build_all, explain_nothing_built, prepare, tell_others
 from modelwright.harness.preconditions import require_baseline, require_gpu_for
-from modelwright.harness.progress import Progress, Silence
-from modelwright.harness.report import render_html, write_csv
+from modelwright.harness.progress import Progress, Undisturbed
 from modelwright.harness.results.assemble import Context, assemble_comparison
-from modelwright.harness.results.file import write_results
 from modelwright.harness.results.limits import Limits
 from modelwright.harness.results.paths import relate_paths
 from modelwright.harness.results.record import Comparison, Samples, Source
@@ -35,6 +32,7 @@ from modelwright.harness.run.effort import get_effort
 from modelwright.harness.run.measure_artifacts import measure_artifacts, require_threads
 from modelwright.harness.run.runner import MeasureSettings
 from modelwright.harness.verdict.judge import finish_comparison
+from modelwright.harness.writing import UnfinishedError, require_places, write_comparison
 from modelwright.profiles import detect_host, find_region, load_profile, require_fit
 from modelwright.targets.building.choices import read_choices
 from modelwright.targets.building.evidence import EVALUATION_LIMIT
@@ -116,8 +114,9 @@ def compare(
         ToolchainMissingError: The baseline cannot be built or run here, or a GPU is asked for and there is none.
         BuildFailedError: The export does not follow the source, or no target could be built.
         MeasurementInvalidError: The profile is of another machine, or nothing could be measured.
+        UnfinishedError: It could not be judged, or a file not be written; has the comparison.
     """
-    tell = progress or Silence()
+    tell = Undisturbed(progress)
     host = detect_host()
     chosen = host if profile == "host" else load_profile(profile)
     names = _choose_targets(targets or suiting_targets(chosen.machine()), baseline)
@@ -140,6 +139,7 @@ def compare(
     folder = Path(out)
     parse_source(source)
     with _claimed_folder(folder, source, overwrite=overwrite):
+        require_places(folder)
         with scratch_directory(folder) as scratch_name:
             scratch = Path(scratch_name)
             export, evidence = prepare(
@@ -197,13 +197,15 @@ def compare(
         )
         measured = len(comparison.measured)
         tell.finish("measure", f"{measured} artifacts measured", ok=measured > 0)
-        comparison = finish_comparison(comparison, limits)
+        comparison, fault = finish_comparison(comparison, limits)
         if not show_paths:
             comparison = relate_paths(comparison, folder)
-        with explain_os_error(folder):
-            write_results(folder / "results.json", comparison)
-            write_csv(comparison, folder / "results.csv")
-            write_text(folder / "report.html", render_html(comparison, show_paths=show_paths))
+        faults = [
+            *([] if fault is None else [fault]),
+            *write_comparison(folder, comparison, show_paths=show_paths),
+        ]
+    if faults:
+        raise UnfinishedError(comparison, faults)
     if not measured:
         reasons = "; ".join(f"{row.target}: {row.reason}" for row in comparison.measurements)
         raise MeasurementInvalidError(f"nothing could be measured: {reasons}", hint=f"see {folder / 'results.json'}")

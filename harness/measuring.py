@@ -13,7 +13,7 @@ from modelwright.core.records.artifact import Artifact, open_artifact
 from modelwright.core.records.codec import decode, encode
 from modelwright.core.samples.sample_set import SampleRef
 from modelwright.harness.preconditions import require_gpu_for
-from modelwright.harness.progress import Progress, Silence
+from modelwright.harness.progress import Progress, Undisturbed
 from modelwright.harness.results.assemble import Context, assemble_comparison
 from modelwright.harness.results.limits import Limits
 from modelwright.harness.results.record import Comparison, Samples, Source
@@ -28,6 +28,7 @@ from modelwright.harness.run.measure_artifacts import (
 )
 from modelwright.harness.run.runner import MeasureSettings
 from modelwright.harness.verdict.judge import finish_comparison
+from modelwright.harness.writing import UnfinishedError
 from modelwright.profiles import detect_host, find_region, load_profile, require_fit
 from modelwright.profiles.schema import Profile
 from modelwright.targets.table import BASELINE
@@ -81,8 +82,9 @@ def measure(
         BadInputError: Not artifacts, of different sources, changed since they were built, or bad samples.
         ToolchainMissingError: A GPU is asked for and there is none.
         MeasurementInvalidError: The profile is of another machine, or nothing could be measured.
+        UnfinishedError: It could not be judged; has the comparison.
     """
-    tell = progress or Silence()
+    tell = Undisturbed(progress)
     settings = MeasureSettings(
         effort=get_effort(effort),
         threads=threads,
@@ -142,7 +144,10 @@ def measure(
         absent=[],
         warnings=_warn_of_others(artifacts, host),
     )
-    return finish_comparison(comparison, limits)
+    judged, fault = finish_comparison(comparison, limits)
+    if fault is not None:
+        raise UnfinishedError(judged, [fault])
+    return judged
 
 
 def _read_source(artifact: Artifact) -> Source:

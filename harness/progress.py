@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -25,17 +26,36 @@ class Progress(Protocol):
         ...
 
 
-class Silence:
-    """Ignores everything."""
+class Undisturbed:
+    """Passes on what is going on; a listener that fails, such as a terminal that is gone, is told nothing more.
+
+    Args:
+        listener: None for nobody.
+    """
+
+    def __init__(self, listener: Progress | None) -> None:
+        self._listener = listener
 
     def start(self, task: str, text: str) -> None:
-        """Ignores it."""
+        """Passes on that a task began."""
+        self._tell(lambda listener: listener.start(task, text))
 
     def say(self, task: str, text: str) -> None:
-        """Ignores it."""
+        """Passes on what a task has to tell."""
+        self._tell(lambda listener: listener.say(task, text))
 
     def advance(self, task: str, done: int, total: int) -> None:
-        """Ignores it."""
+        """Passes on how far a task has come."""
+        self._tell(lambda listener: listener.advance(task, done, total))
 
     def finish(self, task: str, text: str, *, ok: bool = True) -> None:
-        """Ignores it."""
+        """Passes on what came out of a task."""
+        self._tell(lambda listener: listener.finish(task, text, ok=ok))
+
+    def _tell(self, act: Callable[[Progress], None]) -> None:
+        if self._listener is None:
+            return
+        try:
+            act(self._listener)
+        except Exception:  # the work is worth more than the words about it
+            self._listener = None

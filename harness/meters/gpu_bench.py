@@ -14,6 +14,7 @@ from typing import Self
 from msgspec.structs import replace
 
 from modelwright.core.errors import ModelwrightError, ToolchainMissingError
+from modelwright.core.faults import as_error
 from modelwright.core.nvidia.nvml import Nvml
 from modelwright.core.process.child import run_in_child
 from modelwright.harness.meters.energy import Energy
@@ -99,16 +100,20 @@ class GpuBench:
             return None
         try:
             return self._watch.observe(self.pids)
-        except ModelwrightError as error:
-            self._watch, self._blind = None, error.message
-            self._unavailable["card"] = error.message
+        except Exception as error:  # whatever NVML or its binding raises: it costs what is seen of the card
+            fault = as_error(error, "watching the GPU")
+            self._watch, self._blind = None, fault.message
+            self._unavailable["card"] = fault.message
             return None
 
     def measure_idle(self, *, loaded: bool) -> None:
         """Meters the card while nothing runs: before anything is loaded, or with all artifacts loaded and waiting."""
         if self._meter is None:
             return
-        found = measure_idle(self._meter)
+        try:
+            found = measure_idle(self._meter)
+        except Exception as error:
+            found = as_error(error, "metering the idle GPU").message
         if isinstance(found, str):
             self._unavailable[f"idle_power_w{' when loaded' if loaded else ''}"] = found
         elif loaded:
@@ -131,7 +136,13 @@ class GpuBench:
         if self._meter is None:
             energy = Energy(reason=f"the card's energy was not metered: {self._unmetered}")
         else:
-            energy = describe_gpu_energy(meter_energy(self._meter, run_for), self._idle_w, self._loaded_idle_w)
+            try:
+                metered = meter_energy(self._meter, run_for)
+                energy = describe_gpu_energy(metered, self._idle_w, self._loaded_idle_w)
+            except ModelwrightError:
+                raise
+            except Exception as error:
+                energy = Energy(reason=as_error(error, "metering the GPU").message)
         observed = summarize(looks) if looks else CardObservations(unavailable={"card": self._blind})
         return OnGpu(
             energy=energy,

@@ -59,7 +59,7 @@ class Meter(ABC):
         if self.failure is None:
             try:
                 return read()
-            except (OSError, ValueError) as error:  # the sensor is gone, or tells no number
+            except Exception as error:  # the sensor is gone, or tells no number; nothing of it may cost a run
                 self.failure = f"the meter {self.name} failed: {error}"
         return None
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
-from modelwright.core.files import write_text
 from modelwright.harness.formatting import format_number
 from modelwright.harness.results.metrics import METRICS
 from modelwright.harness.results.places import Csv, Metric
@@ -17,21 +15,11 @@ _Cell = Callable[[Measurement, Comparison], str]
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
-def write_csv(comparison: Comparison, path: Path) -> None:
-    """Writes the results as CSV, one row per target, in the comparison's order; skipped and failed ones too.
-
-    What was not measured is an empty cell. `inference_time_ms` is the median. The file appears under its name only
-    when it is whole.
-
-    Raises:
-        BadInputError: The folder is not writable.
-        BuildFailedError: The disk is full.
-    """
-    write_text(path, render_csv(comparison))
-
-
 def render_csv(comparison: Comparison) -> str:
-    """Returns the text of `results.csv`."""
+    """Returns the text of `results.csv`: one row per target, in the comparison's order; skipped and failed ones too.
+
+    What was not measured is an empty cell. `inference_time_ms` is the median.
+    """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)

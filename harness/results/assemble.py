@@ -16,8 +16,11 @@ from typing import Literal
 from msgspec.structs import replace
 
 from modelwright.core.errors import MeasurementInvalidError, ModelwrightError
+from modelwright.core.faults import as_error
+from modelwright.core.files import render_json
 from modelwright.core.outputs.fidelity import Fidelity
 from modelwright.core.records.artifact import Artifact
+from modelwright.core.records.codec import encode
 from modelwright.harness.meters.energy import Energy, estimate_carbon
 from modelwright.harness.meters.host_energy import describe_measured
 from modelwright.harness.meters.power_model import estimate_energy
@@ -98,7 +101,7 @@ def assemble_comparison(
 ) -> Comparison:
     """Returns the comparison, not yet judged."""
     rows = [
-        _describe_row(context, name, artifacts[name], measurements, reused=reused.get(name, False))
+        _describe_safely(context, name, artifacts[name], measurements, reused=reused.get(name, False))
         for name in artifacts
     ]
     rows += [_describe_absent(item.target, item.target, item.status, item.error) for item in absent]
@@ -170,6 +173,18 @@ def _describe_absent(
         detail=error.detail,
         exit_code=error.exit_code,
     )
+
+
+def _describe_safely(
+    context: Context, name: str, artifact: Artifact, measurements: Measurements, *, reused: bool
+) -> Measurement:
+    """Returns the row of an artifact; one with the reason where its figures cannot be derived or written."""
+    try:
+        row = _describe_row(context, name, artifact, measurements, reused=reused)
+        render_json(encode(row))
+    except Exception as error:
+        return _describe_absent(name, artifact.manifest.target, "failed", as_error(error, f"describing {name}"))
+    return row
 
 
 def _describe_row(

@@ -14,7 +14,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from modelwright.core.errors import BadInputError
-from modelwright.core.files import read_json, write_json
+from modelwright.core.files import read_json, render_json
 from modelwright.core.records.codec import decode, encode
 from modelwright.harness.results.metrics import LIMITS
 from modelwright.harness.results.record import SCHEMA, Comparison, tell_devices_apart
@@ -24,9 +24,9 @@ _WHAT = "results of a comparison"
 _HINT = "if a newer modelwright wrote it, update this one"
 
 
-def write_results(path: Path, comparison: Comparison) -> None:
-    """Writes a comparison as JSON."""
-    write_json(path, encode_results(comparison))
+def render_results(comparison: Comparison) -> str:
+    """Returns the text of results.json."""
+    return render_json(encode_results(comparison))
 
 
 def encode_results(comparison: Comparison) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from modelwright.core.errors import ModelwrightError
+from modelwright.core.faults import as_error
 from modelwright.harness.run.effort import Effort
 
 
@@ -55,8 +56,7 @@ class Runner(Protocol):
     def run_window(self, window_s: float) -> Window:
         """Runs for about `window_s` seconds.
 
-        Raises:
-            ModelwrightError: It crashed or hung; it is left out from now on.
+        Whatever it raises, it is left out from now on.
         """
         ...
 
@@ -99,8 +99,8 @@ def interleave(
                 continue
             try:
                 own.windows[index] = replace(runner.run_window(effort.window_s), launch=launch)
-            except ModelwrightError as error:
-                own.failure = error
+            except Exception as error:  # whatever it is, the others go on
+                own.failure = as_error(error, f"measuring {runner.name}")
         if on_round is not None:
             on_round(index + 1, effort.total_rounds)
     return series

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -19,6 +19,7 @@ from modelwright.core.errors import (
     ToolchainMissingError,
     UsageError,
 )
+from modelwright.core.faults import as_error
 from modelwright.core.outputs.fidelity import explain_broken
 from modelwright.core.records.artifact import Artifact, verify_files
 from modelwright.core.records.codec import encode
@@ -101,23 +102,20 @@ def measure_artifacts(
     tell = on_event or (lambda _text: None)
     results = {name: Measured(name=name) for name in artifacts}
     with contextlib.ExitStack() as stack:
-        devices = {name: choose_device(artifact, settings, host) for name, artifact in artifacts.items()}
+        devices: dict[str, Device] = {}
+        for name, artifact in artifacts.items():
+            with _costing_the_row(results[name]):
+                devices[name] = choose_device(artifact, settings, host)
         bench = _open_bench(devices, stack, tell, metered=meter_gpu)
-        meter = find_meter()
-        idle_power_w = None
-        if meter is not None:
-            stack.enter_context(meter)
-            tell(f"metering idle power with {meter.name}")
-            idle_power_w = measure_idle_power_w(meter)
+        meter, idle_power_w = _open_meter(stack, tell)
         runners: list[ArtifactRunner] = []
         for name, artifact in artifacts.items():
-            on_gpu = devices[name] == "cuda"
-            try:
+            with _costing_the_row(results[name]):
                 require_runnable(name, artifact, host)
                 verify_files(artifact)
-            except ModelwrightError as error:
-                results[name].failure = error
+            if results[name].failure is not None:
                 continue
+            on_gpu = devices[name] == "cuda"
             runners.append(
                 ArtifactRunner(
                     name,
@@ -142,6 +140,29 @@ def measure_artifacts(
     return Measurements(by_name=results, meter=meter, idle_power_w=idle_power_w)
 
 
+@contextlib.contextmanager
+def _costing_the_row(measured: Measured) -> Iterator[None]:
+    """Keeps whatever is raised as the reason why there is nothing of an artifact: the others go on."""
+    try:
+        yield
+    except Exception as error:
+        measured.failure = measured.failure or as_error(error, f"measuring {measured.name}")
+
+
+def _open_meter(stack: contextlib.ExitStack, tell: Callable[[str], None]) -> tuple[Meter | None, float | None]:
+    """Starts the meter of the CPU or the board and meters idle power; a fault of it costs its figures."""
+    try:
+        meter = find_meter()
+        if meter is None:
+            return None, None
+        stack.enter_context(meter)
+        tell(f"metering idle power with {meter.name}")
+        return meter, measure_idle_power_w(meter)
+    except Exception as error:
+        tell(f"no energy is metered: {as_error(error, 'starting the meter').message}")
+        return None, None
+
+
 def choose_device(artifact: Artifact, settings: MeasureSettings, host: Profile) -> Device:
     """Returns where an artifact is to run; `cpu` for one of a target that this version does not know."""
     if artifact.manifest.target not in target_names():
@@ -158,7 +179,7 @@ def _open_bench(
         return None
     try:
         bench = stack.enter_context(open_bench(metered=metered))
-    except ModelwrightError:
+    except Exception:
         return None  # each artifact that needs the card fails with this reason when it is checked
     if bench.meters:
         tell("metering the GPU's idle power")
@@ -191,14 +212,14 @@ def _launch(
     ready = []
     for runner in runners:
         tell(f"loading {runner.name}{again}")
-        try:
+        measured = results[runner.name]
+        with _costing_the_row(measured):
             opened = alive.enter_context(runner).open(samples)
-        except ModelwrightError as error:
-            results[runner.name].failure = error
+            measured.opened = measured.opened or opened
+        if measured.failure is None:
+            ready.append(runner)
+        else:
             runner.close()
-            continue
-        results[runner.name].opened = results[runner.name].opened or opened
-        ready.append(runner)
     if ready:
         tell(f"measuring {len(ready)} artifacts in turns{again}")
     for name, series in interleave(
@@ -209,10 +230,8 @@ def _launch(
     for runner in ready:
         measured = results[runner.name]
         if measured.failure is None and measured.finished is None:
-            try:
+            with _costing_the_row(measured):
                 measured.finished = runner.finish()
-            except ModelwrightError as error:
-                measured.failure = error
 
 
 def _find_late_change(artifact: Artifact) -> ModelwrightError | None:
@@ -304,13 +323,11 @@ def _finish(
         measured = results[runner.name]
         if runner.device == "cuda":
             tell(f"metering the energy of {runner.name}")
-        try:
+        with _costing_the_row(measured):
             measured.on_gpu = runner.describe_gpu()
             if prove or labelled is not None:
                 measured.proof = runner.prove(labelled)
                 _require_proved(measured.proof, runner)
-        except ModelwrightError as error:
-            measured.failure = error
 
 
 def _require_proved(proof: QualityHere | None, runner: ArtifactRunner) -> None:

@@ -9,6 +9,8 @@ from itertools import combinations
 
 from msgspec.structs import replace
 
+from modelwright.core.errors import ModelwrightError
+from modelwright.core.faults import as_error
 from modelwright.harness.results.limits import Limits
 from modelwright.harness.results.record import Comparison, Verdict
 from modelwright.harness.results.speed import Speeds
@@ -39,10 +41,24 @@ def judge(comparison: Comparison) -> Verdict:
     )
 
 
-def finish_comparison(comparison: Comparison, limits: Limits | None) -> Comparison:
-    """Returns a comparison held against the user's limits, and judged."""
-    limited = comparison if limits is None else limits.apply(comparison)
-    return replace(limited, verdict=judge(limited))
+def finish_comparison(comparison: Comparison, limits: Limits | None) -> tuple[Comparison, ModelwrightError | None]:
+    """Returns a comparison held against the user's limits and judged, and what went wrong with that, if anything.
+
+    Where no verdict can be given, the comparison has one that says so: the figures are as good as before.
+    """
+    try:
+        limited = comparison if limits is None else limits.apply(comparison)
+        return replace(limited, verdict=judge(limited)), None
+    except Exception as error:
+        fault = as_error(error, "judging the comparison")
+    none = Verdict(
+        pareto=(),
+        ship=None,
+        sentence=f"There is no verdict: {fault.message}",
+        warnings=(),
+        order=tuple(row.target for row in comparison.measurements),
+    )
+    return replace(comparison, verdict=none), fault
 
 
 def examine(comparison: Comparison) -> Findings:

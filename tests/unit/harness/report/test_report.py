@@ -12,8 +12,9 @@ import documents
 import pytest
 from rich.console import Console
 
+from modelwright.core.files import write_text
 from modelwright.core.records.codec import encode
-from modelwright.harness.report import render_comparison, render_csv, render_html, write_csv
+from modelwright.harness.report import render_comparison, render_csv, render_html
 from modelwright.harness.report.charts import Bar, Point, _Box, draw_bars, place_labels
 from modelwright.harness.report.table import COLUMNS
 
@@ -251,7 +252,7 @@ def test_csv_compares_no_estimate_with_a_measurement() -> None:
 
 
 def test_csv_cells_are_no_formulas(tmp_path: Path) -> None:
-    write_csv(documents.read(documents.hostile()), tmp_path / "results.csv")
+    write_text(tmp_path / "results.csv", render_csv(documents.read(documents.hostile())))
     with (tmp_path / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["model_variant"] for row in rows][1:3] == ["'" + documents.FORMULA, "'@SUM(1)"]

@@ -12,8 +12,9 @@ import pytest
 from msgspec.structs import replace
 
 from modelwright.core.errors import BadInputError
+from modelwright.core.files import write_text
 from modelwright.harness.report import render_csv, render_html
-from modelwright.harness.results.file import decode_results, encode_results, read_results, write_results
+from modelwright.harness.results.file import decode_results, encode_results, read_results, render_results
 from modelwright.harness.results.record import SCHEMA
 from modelwright.harness.verdict.judge import judge
 
@@ -38,13 +39,13 @@ def change(document: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
 def test_what_is_written_is_read_back(tmp_path: Path, name: str) -> None:
     comparison = documents.read(documents.ALL[name]())
     comparison = replace(comparison, verdict=judge(comparison))
-    write_results(tmp_path / "results.json", comparison)
+    write_text(tmp_path / "results.json", render_results(comparison))
     assert read_results(tmp_path / "results.json") == comparison
 
 
 def test_a_file_name_that_is_no_text_can_be_read_back(tmp_path: Path) -> None:
     comparison = documents.read(change(documents.single(), "source.path", "/models/r\udce9sum\udce9.onnx"))
-    write_results(tmp_path / "results.json", comparison)
+    write_text(tmp_path / "results.json", render_results(comparison))
     assert read_results(tmp_path / "results.json").source.path == r"/models/r\udce9sum\udce9.onnx"
 
 
