@@ -7,7 +7,7 @@ PYTEST := $(BIN)/pytest -n 2 --dist loadscope
 DEMO_EFFORT ?= standard
 DEMO_OUT ?= demo
 
-.PHONY: environment demo test test-slow test-unit lint types wheel-check benchmark clean
+.PHONY: environment demo test test-slow test-adversary test-unit lint types wheel-check benchmark clean
 
 demo: environment  ## The embedded example, end to end: export, build, prove, measure, compare
 	$(BIN)/modelwright demo --out $(DEMO_OUT) --effort $(DEMO_EFFORT)
@@ -17,6 +17,12 @@ test: environment  ## All tests but the slow ones
 
 test-slow: environment  ## The slow ones: whole networks through whole toolchains
 	$(PYTEST) -m slow
+
+# Attacks: 1 is as many as were once tried by hand (an hour or two on 2 cores), 10 is for a night, `make test` takes 0.01.
+ADVERSARY_SCALE ?= 10
+ADVERSARY_SEED ?= 8
+test-adversary: environment  ## Damaged files, hostile paths, kills at random moments, in large numbers; prints its figures
+	ADVERSARY_SCALE=$(ADVERSARY_SCALE) ADVERSARY_SEED=$(ADVERSARY_SEED) $(PYTEST) tests/adversary
 
 test-unit: environment  ## Those of single modules
 	$(PYTEST) tests/unit
