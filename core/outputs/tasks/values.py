@@ -36,6 +36,9 @@ _UNIT_FLOOR_SHARE = 0.1
 the tail of a class that never comes up is not what a user looks at."""
 _PROBABILITY_FLOOR = 0.01
 """Nor is a probability's third digit."""
+_SAID, _UNSAID_FLOOR_SHARE = 0.5, 0.1
+"""Probabilities of classes that FP32 hardly ever names are held against a share of what those vary that it names: there
+is nothing in them that could be lost, and what is named instead is counted with the answers."""
 _PLACE_FLOOR_SHARE = 0.1
 _SIDE_FLOOR_SHARE = 0.1
 """A box's side counts as varying by at least this share of what sides vary over the image, though the anchors of a raw
@@ -286,6 +289,9 @@ class ValueMeter:
             least = _UNIT_FLOOR_SHARE**2 * mean_square
             if self.role.is_probability or self.role.role == "boxes":
                 least = max(least, _PROBABILITY_FLOOR**2)
+            said = one_unit & (sums.high >= _SAID)
+            if self.role.is_probability and self.role.role in ("classes", "tokens", "mask") and said.any():
+                least = max(least, _UNSAID_FLOOR_SHARE * float(spread[said].sum() / max(count[said].sum(), 1.0)))
             floor = np.where(one_unit, np.maximum(floor, least * count), floor)
         return floor
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from answers import Array, compare, compare_several, make_logits, make_masked, rng, softmax
+from answers import Array, compare, compare_several, kill, make_logits, make_masked, rng, softmax
 
 from modelwright.core.outputs.fidelity import compare_outputs
 from modelwright.core.outputs.tasks.judge import TaskFidelity
@@ -103,6 +103,16 @@ def test_of_many_classes_one_misses_a_few_by_chance() -> None:
     broken = compare(scores, np.where(np.arange(300) == lost[:, None], 6.0, 0.0))
     assert broken.is_broken
     assert any("class 7 is found in 0 of" in check.text for check in broken.checks)
+
+
+def test_a_class_that_fp32_never_names_cannot_be_lost() -> None:
+    """Two samples of 200 get it all the same: two answers are wrong, and that is all."""
+    values = softmax(np.pad(3 * make_logits(6, 200), ((0, 0), (0, 50)), constant_values=-20.0))
+    other = values.copy()
+    other[:2] = np.where(np.arange(56) == 40, 0.7, 0.3 * values[:2])
+    seen = compare(values, other)
+    assert 1.0 < seen.severity < 2.0, seen.checks[:3]
+    assert compare(values, kill(values, np.s_[:, 3], 0.0)).is_broken
 
 
 def test_any_number_that_masks_will_do() -> None:
