@@ -22,6 +22,7 @@ _LEAST_REPEATED, _REPEATED_GAP, _REPEATED_SHARE = 10.0, 5.0, 0.002
 _SUM_SHARE = 0.5
 """Logits trained with cross-entropy move within the plane of a constant sum: the variance of their sum is a small share
 of the sum of their variances, which for independent numbers is 1."""
+_Z_ONE_IN_100 = 2.326
 _UNIT_TOLERANCE = 1e-3
 _MOST_ELONGATED = 4
 """Images are up to this many times as long as they are wide; a table of rows is longer."""
@@ -237,8 +238,13 @@ def moves_in_a_plane(clean: list[Floats], axis: int | None) -> bool:
         return False
     rows = np.concatenate([np.moveaxis(v, axis, -1).reshape(-1, v.shape[axis]) for v in clean])
     rows = rows[np.isfinite(rows).all(axis=1)]
-    apart = float(rows.var(axis=0).sum()) if len(rows) > 1 else 0.0
-    return apart > 0.0 and float(rows.sum(axis=1).var()) < _SUM_SHARE * apart
+    if len(rows) < 2:
+        return False
+    apart = float(rows.var(axis=0).sum())
+    # Of few rows the sum of independent channels, too, varies little by chance: chi-squared (Wilson, Hilferty 1931).
+    spare = 2 / (9 * (len(rows) - 1))
+    chance = max(0.0, 1 - spare - _Z_ONE_IN_100 * spare**0.5) ** 3
+    return apart > 0.0 and float(rows.sum(axis=1).var()) < min(_SUM_SHARE, chance) * apart
 
 
 def lies_in_a_plane(clean: list[Floats]) -> bool:

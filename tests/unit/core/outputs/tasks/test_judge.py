@@ -263,6 +263,13 @@ def test_roles_are_found(name: str, values: Array, role: Role) -> None:
     assert found[name].role == role, found[name]
 
 
+def test_a_few_samples_of_anything_are_no_logits() -> None:
+    chances = [np.random.default_rng(seed).normal(0, 1, (8, 8)) for seed in range(200)]
+    taken = [find_roles([{"output": row[None]} for row in values])["output"].role == "classes" for values in chances]
+    assert sum(taken) <= 6, "one in a hundred, but for chance"
+    assert find_roles([{"output": row[None]} for row in make_logits(8, 8)])["output"].role == "classes"
+
+
 def test_the_axis_of_a_detector_is_its_columns_in_either_layout() -> None:
     for values, axis in ((make_detector(), 2), (make_detector().transpose(0, 2, 1), 1)):
         assert find_roles([{"o": row[None]} for row in values])["o"].axis == axis
