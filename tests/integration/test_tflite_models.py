@@ -374,6 +374,26 @@ def test_a_batch_that_cannot_be_resized_runs_sample_by_sample(tmp_path: Path) ->
         bench.prove_batch(session, LOSSES["fp32"])
 
 
+def test_a_table_that_is_the_output_layer_too_is_stored_once(tmp_path: Path) -> None:
+    nodes = [
+        node("Gather", "table ids", "e"),
+        node("MatMul", "e mixer", "m"),
+        node("Add", "e m", "s"),
+        node("Transpose", "table", "turned", perm=[1, 0]),
+        node("MatMul", "s turned", "y"),
+    ]
+    table = RNG.standard_normal((1000, 64)).astype(np.float32)
+    constants = {"table": table, "mixer": weights(64, 64)}
+    bench = Bench(tmp_path, nodes, {"ids": (INT64, ["n", 5])}, {"y": (FLOAT, ["n", 5, 1000])}, constants)
+    for precision, share in (("fp32", 1.2), ("fp16", 0.7), ("int8-dynamic", 0.45), ("int8", 0.45)):
+        result = bench.build(precision)
+        with bench.load(precision, result) as session:
+            bench.prove_all(session, LOSSES[precision])
+            bench.prove_batch(session, LOSSES[precision])
+        size = (tmp_path / "out" / precision / result.model_file).stat().st_size
+        assert size < share * table.nbytes, precision
+
+
 def test_an_operator_that_tflite_lacks_is_named_with_its_node(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("SplitToSequence", ["x"], ["parts"], "cut", axis=1),

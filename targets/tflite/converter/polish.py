@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 Sizes = npt.NDArray[np.int32]
+_LAST_OLD_CODE = 127
+"""Operators beyond it do not fit into the field that old files have."""
 
 
 def polish_file(data: bytes) -> bytes:
@@ -41,11 +43,11 @@ def _share_weights(model: Any, graph: Any) -> bool:
         if kept != index:
             replaced[index] = kept
     if replaced:
-        _drop_tensors(model, graph, replaced)
+        drop_tensors(model, graph, replaced)
     return bool(replaced)
 
 
-def _drop_tensors(model: Any, graph: Any, replaced: dict[int, int]) -> None:
+def drop_tensors(model: Any, graph: Any, replaced: dict[int, int]) -> None:
     """Removes tensors; everything that named one by its number names its replacement by the new number."""
     kept = [index for index in range(len(graph.tensors)) if index not in replaced]
     numbers = {index: number for number, index in enumerate(kept)}
@@ -123,7 +125,8 @@ def _replace(model: Any, graph: Any, source: int, slices: list[Any], axis: int) 
     tensor.buffer = len(model.buffers) - 1
     graph.tensors.append(tensor)
     split = schema.OperatorT()
-    split.opcodeIndex = _find_opcode(model, schema)
+    # The first version that takes int8, which a later quantization may make of it.
+    split.opcodeIndex = find_opcode(model, schema.BuiltinOperator.SPLIT, 2)
     split.inputs = [len(graph.tensors) - 1, source]
     split.outputs = [op.outputs[0] for op in slices]
     split.builtinOptionsType = schema.BuiltinOptions.SplitOptions
@@ -136,13 +139,28 @@ def _replace(model: Any, graph: Any, source: int, slices: list[Any], axis: int) 
     graph.operators = [*before, split, *after]
 
 
-def _find_opcode(model: Any, schema: Any) -> int:
-    split = schema.BuiltinOperator.SPLIT
+def find_opcode(model: Any, builtin: int, version: int) -> int:
+    """Returns the number of an operator's kind in a file, after adding the kind where there is none."""
+    from ai_edge_litert import schema_py_generated as schema
+
     for index, code in enumerate(model.operatorCodes):
-        if code.builtinCode == split:
+        if max(code.builtinCode, code.deprecatedBuiltinCode) == builtin and code.version >= version:
             return index
     code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = split
-    code.version = 2  # the first that takes int8, which a later quantization may make of it
+    code.builtinCode = builtin
+    code.deprecatedBuiltinCode = min(builtin, _LAST_OLD_CODE)
+    code.version = version
     model.operatorCodes.append(code)
     return len(model.operatorCodes) - 1
+
+
+def new_tensor(graph: Any, like: Any, what: str, kind: int) -> int:
+    """Adds a tensor that no buffer belongs to, of another one's shape, and returns its number."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    tensor = schema.TensorT()
+    tensor.name = f"{like.name.decode()}_{what}_{len(graph.tensors)}".encode()
+    tensor.shape, tensor.shapeSignature = like.shape, like.shapeSignature
+    tensor.type, tensor.buffer = kind, 0
+    graph.tensors.append(tensor)
+    return len(graph.tensors) - 1

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from ..recipes import Rule
 from ..session import fit_input
 from .samples import Samples
+from .tables import share_tables
 
 Array = npt.NDArray[Any]
 Ranges = dict[str, dict[str, Array]]
@@ -141,7 +142,7 @@ def make_file(
         )
     with _silence():
         result = work.quantize(ranges or None, enable_progress_bar=False, enable_progress_report=False)
-    return bytes(result.quantized_model)
+    return share_tables(bytes(result.quantized_model))
 
 
 def _add_rule(work: Any, rule: Rule, operator: Any) -> None:
