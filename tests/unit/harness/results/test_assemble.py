@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace as replace_window
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,17 @@ def test_figures_of_known_windows() -> None:
     assert row.carbon.per_inference_g == pytest.approx(row.energy.per_inference_j / 3.6e6 * 420)
     assert all(value == pytest.approx(math.log(4)) for value in row.round_log_ratios)
     assert rows(document)["ort-fp32"].speedup == SpeedRatio(ratio=1.0, ci95=(1.0, 1.0))
+
+
+def test_the_median_of_an_even_number_lies_between_the_middle_two() -> None:
+    result = measured("ort-fp32", 2.0)
+    even = {
+        index: replace_window(window, latencies_ms=[10.0, 1.0, 3.0, 2.0]) for index, window in result.windows.items()
+    }
+    result.windows = even
+    row = rows(assemble({"ort-fp32": result}))["ort-fp32"]
+    assert row.window_median_ms == (2.5,) * len(even), "not 3, the upper one"
+    assert row.latency_ms.p50 == 2.5
 
 
 def test_what_was_not_measured_is_none_with_its_reason() -> None:

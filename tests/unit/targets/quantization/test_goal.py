@@ -113,3 +113,18 @@ def test_words() -> None:
     assert "compare its accuracy before shipping it" in missed
     assert set(describe_goal()) == {"good", "fair"}
     assert make_figures(1.5).to_dict()["level"] == "fair"
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
+def test_one_value_a_sample_is_compared_by_its_value(shape: tuple[int, ...]) -> None:
+    """The cosine of two scalars is 1 whatever they are: 3.0 against 300.0."""
+    rows = [np.full(shape, value, np.float32) for value in np.linspace(2.0, 4.0, 40)]
+    axis = len(shape) - 1 if len(shape) > 1 else None
+    roles = {"y": OutputRole(name="y", role="regression", why="a test", axis=axis)}
+
+    def judge(factor: float) -> Figures:
+        found = [{"y": row * np.float32(factor)} for row in rows]
+        return Figures.from_fidelity(compare_outputs([{"y": row} for row in rows], found, roles))
+
+    assert judge(1.0).level is Level.GOOD
+    assert judge(100.0).level <= Level.POOR
