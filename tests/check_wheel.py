@@ -54,7 +54,22 @@ def main() -> None:
             sys.exit(f"{wheel.name}: missing {missing}, unwanted {unwanted}")
         venv.create(out / "env", with_pip=True)
         python = out / "env" / "bin" / "python"
-        run([str(python), "-m", "pip", "install", "-q", "-c", str(ROOT / "constraints.txt"), str(wheel)])
+        # As users install it: every file that pip takes has the hash that the lock file says.
+        run(
+            [
+                str(python),
+                "-m",
+                "pip",
+                "install",
+                "-q",
+                "--no-compile",
+                "--require-hashes",
+                "-r",
+                str(ROOT / "requirements.lock"),
+            ]
+        )
+        run([str(python), "-m", "pip", "install", "-q", "--no-deps", "--no-index", str(wheel)])
+        run([str(python), "-m", "pip", "check"])
         elsewhere = out / "elsewhere"
         elsewhere.mkdir()
         command = str(out / "env" / "bin" / "modelwright")
