@@ -12,6 +12,8 @@ import click
 from modelwright.harness.results.metrics import LIMITS
 
 EFFORT_NAMES = ("quick", "standard", "strict")
+_LARGEST_BATCH = 2**31 - 1
+"""Runtimes count in 32 bits."""
 
 
 _SECTIONS = {
@@ -175,7 +177,7 @@ def measuring_options(command: Callable[..., Any]) -> Callable[..., Any]:
             ),
             click.option(
                 "--batch",
-                type=click.IntRange(min=1),
+                type=click.IntRange(min=1, max=_LARGEST_BATCH),
                 metavar="N",
                 default=1,
                 show_default=True,

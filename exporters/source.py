@@ -80,6 +80,8 @@ def parse_source(source: str | Path) -> Source:
 
 def _require_content(path: Path) -> None:
     """Refuses a `.pt2` that is no archive; what is inside is read in a child process."""
+    if not path.is_file():
+        raise BadInputError(f"{path} is not a regular file", hint="give a program that torch.export.save wrote")
     with path.open("rb") as file:
         start = file.read(64)
     if not start.startswith(b"PK\x03\x04"):

@@ -22,6 +22,12 @@ from modelwright.core.system_errors import describe_os_error
 Array = npt.NDArray[Any]
 
 _BLOCK_BYTES = 16 * 2**20
+_MOST_ARRAYS = 1000
+"""No model has so many inputs, and each array is a file that is held open."""
+_BOMB_BYTES = 2**30
+_BOMB_RATIO = 100
+"""What unpacks to more than both of these would fill the disk unasked; real samples do not compress like that."""
+_SHOWN_CHARACTERS = 300
 _DAMAGE = (
     ValueError,
     EOFError,
@@ -49,7 +55,9 @@ def read_arrays(path: Path, *, checked: bool = False) -> dict[str, Array]:
         )
     try:
         if path.is_dir():
-            arrays = {unquote(file.stem): _map_npy(file) for file in sorted(path.glob("*.npy"))}
+            files = sorted(path.glob("*.npy"))
+            _require_few(len(files))
+            arrays = {unquote(file.stem): _map_npy(file) for file in files}
         elif path.suffix == ".npz" and path.is_file():
             arrays = _map_npz(path, checked=checked)
         else:
@@ -62,7 +70,7 @@ def read_arrays(path: Path, *, checked: bool = False) -> dict[str, Array]:
         raise describe_os_error(error) or BadInputError(f"{path} cannot be read as samples: {error}") from error
     except _DAMAGE as error:
         raise BadInputError(
-            f"{path} cannot be read as samples: {error}",
+            f"{path} cannot be read as samples: {str(error)[:_SHOWN_CHARACTERS]}",
             hint="save it again with numpy.savez('samples.npz', input_name=array); no object arrays",
         ) from error
     if not arrays:
@@ -88,13 +96,41 @@ def unpack_archive(path: Path, directory: Path) -> Path:
     directory.mkdir(parents=True)
     try:
         with zipfile.ZipFile(path) as archive:
+            require_sound(archive)
             for info in archive.infolist():
                 target = directory / array_file_name(info.filename.removesuffix(".npy"))
                 with archive.open(info) as member, target.open("wb") as file:
                     shutil.copyfileobj(member, file, _BLOCK_BYTES)
     except _DAMAGE as error:
-        raise BadInputError(f"{path} cannot be read as samples: {error}", hint="save it again") from error
+        raise BadInputError(
+            f"{path} cannot be read as samples: {str(error)[:_SHOWN_CHARACTERS]}",
+            hint="save it again with numpy.savez, uncompressed",
+        ) from error
     return directory
+
+
+def require_sound(archive: zipfile.ZipFile) -> None:
+    """Refuses an archive of arrays in which readers find different ones, or that is much larger than it looks.
+
+    Raises:
+        ValueError: An array is there twice, there are thousands, or one unpacks to a multiple of the archive.
+    """
+    members = archive.infolist()
+    names: set[str] = set()
+    for info in members:
+        name = info.filename.removesuffix(".npy")
+        if name in names:
+            raise ValueError(f"the array {name} is there twice")
+        names.add(name)
+    _require_few(len(members))
+    packed, unpacked = sum(info.compress_size for info in members), sum(info.file_size for info in members)
+    if unpacked > max(_BOMB_BYTES, _BOMB_RATIO * packed):
+        raise ValueError(f"its {packed / 1e6:,.1f} MB would unpack to {unpacked / 1e6:,.0f} MB")
+
+
+def _require_few(count: int) -> None:
+    if count > _MOST_ARRAYS:
+        raise ValueError(f"it holds {count:,} arrays, more than any model has inputs")
 
 
 def array_file_name(name: str) -> str:
@@ -109,6 +145,7 @@ def _map_npy(path: Path) -> Array:
 def _map_npz(path: Path, *, checked: bool) -> dict[str, Array]:
     arrays: dict[str, Array] = {}
     with zipfile.ZipFile(path) as archive:
+        require_sound(archive)
         for info in archive.infolist():
             name = info.filename.removesuffix(".npy")
             if info.compress_type == zipfile.ZIP_STORED:

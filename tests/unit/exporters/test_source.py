@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from pathlib import Path
 
@@ -90,6 +91,12 @@ def test_folders(tmp_path: Path) -> None:
     with pytest.raises(BadInputError) as caught:
         parse_source(tmp_path)
     assert "onnx/model.onnx" in (caught.value.hint or "")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "m.pt2")
+    with pytest.raises(BadInputError, match="is not a regular file"):
+        parse_source(tmp_path / "m.pt2")
 
 
 def test_pt2_must_be_an_archive(tmp_path: Path) -> None:
