@@ -35,6 +35,7 @@ pipe open."""
 _LEAVE_S = 2.0
 """For a child to leave by itself."""
 _SIGKILL = 9  # Windows' `signal` lacks the name
+_SIGBUS = getattr(signal, "SIGBUS", 7)
 
 
 class Child:
@@ -257,4 +258,6 @@ def _thread_limits(threads: int | None) -> dict[str, str]:
 def _hint_for_exit(code: int) -> str | None:
     if code == -_SIGKILL:
         return "SIGKILL is mostly the kernel running out of memory: free some, or use fewer samples"
+    if code == -_SIGBUS:
+        return "SIGBUS is mostly a file that was changed while it was read, or a full disk: leave the samples alone"
     return None

@@ -209,11 +209,22 @@ def _check_arrays(path: Path, arrays: Mapping[str, Array], labels: Array | None,
         _check_labels(path, labels, signature)
     if len(set(counts.values())) != 1:
         numbers = ", ".join(f"{name}: {count}" for name, count in counts.items())
-        raise BadInputError(f"{path}: the arrays hold different numbers of samples ({numbers})")
+        raise BadInputError(
+            f"{path}: the arrays hold different numbers of samples ({numbers})", hint=_hint_for_counts(expected, arrays)
+        )
     count = next(iter(counts.values()))
     if count == 0:
         raise BadInputError(f"{path} holds 0 samples", hint="at least 2 are needed: one calibrates, one judges")
     return count
+
+
+def _hint_for_counts(expected: Mapping[str, TensorSpec], arrays: Mapping[str, Array]) -> str:
+    """Names the inputs whose first axis is not the samples': a state [layers, batch, width] counts by its layers."""
+    stacked = [spec for name, spec in expected.items() if _rows_per_sample(spec, arrays[name]) > 1]
+    if not stacked:
+        return "each array needs one entry a sample, in the same order"
+    shapes = ", ".join(f"{spec.name} as [{', '.join(['samples', *map(str, spec.shape or ())])}]" for spec in stacked)
+    return f"stack whole inputs along a new first axis: {shapes}"
 
 
 def _check_labels(path: Path, labels: Array, signature: Signature) -> None:

@@ -422,3 +422,9 @@ os.kill(os.getpid(), signal.SIGKILL)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert ends(int(done.stdout))
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_the_models_fault(tmp_path: Path) -> None:
+    with Child("reading") as child, pytest.raises(BuildFailedError, match="SIGBUS") as caught:
+        child.call(f"{HERE}:read_a_file_cut_short", {"path": str(tmp_path / "samples.npy")})
+    assert "changed while it was read" in str(caught.value.hint)

@@ -127,6 +127,15 @@ def test_samples_that_do_not_fit_are_refused(tmp_path: Path, arrays, message) ->
         open_all(save(tmp_path, **arrays))
 
 
+def test_a_state_whose_first_axis_is_its_layers_is_asked_for_whole(tmp_path: Path) -> None:
+    inputs = signature(("x", "float32", ("batch", 3)), ("state", "float32", (2, "batch", 4)))
+    x, layers = np.zeros((6, 3), np.float32), np.zeros((6, 2, 4), np.float32)
+    with pytest.raises(BadInputError, match=r"x: 6, state: 3") as caught:
+        open_all(save(tmp_path, x=x, state=layers), inputs)
+    assert caught.value.hint == "stack whole inputs along a new first axis: state as [samples, 2, batch, 4]"
+    assert open_all(save(tmp_path, x=x, state=layers[:, :, None]), inputs).count == 6
+
+
 def test_a_late_nan_is_found(tmp_path: Path) -> None:
     x = np.zeros((5, 3, 4), np.float32)
     x[3, 2, 1] = np.inf
