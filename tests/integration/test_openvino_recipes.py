@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from modelwright.core.errors import BadInputError, BuildFailedError
 from modelwright.core.outputs.fidelity import compare_outputs
+from modelwright.core.outputs.tasks.roles import OutputRole, Role
 from modelwright.core.records.machine import Machine
 from modelwright.core.records.signature import Signature, TensorSpec
 from modelwright.core.samples.sample_set import SampleRef, open_samples
@@ -53,7 +54,9 @@ class Workplace:
     def feeds(self, part="evaluation"):
         return list(open_samples(SampleRef(path=self.samples, part=part), self.signature).feeds())
 
-    def build(self, target: Target, *, samples: bool = False) -> BuildResult:
+    def build(self, target: Target, *, samples: bool = False, role: Role | None = None) -> BuildResult:
+        """Builds; `role` is the meaning of all outputs, where the samples are not to say it."""
+
         def open_part(part):
             return open_samples(SampleRef(path=self.samples, part=part), self.signature) if samples else None
 
@@ -66,6 +69,11 @@ class Workplace:
                 machine=VNNI,
                 calibration=open_part("calibration"),
                 tuning=open_part("tuning"),
+                roles={
+                    port.name: OutputRole(name=port.name, role=role, why="a test", axis=1)
+                    for port in self.signature.outputs
+                    if role is not None
+                },
                 reference=[self.answer(feeds) for feeds in self.feeds("tuning")] if samples else None,
                 scratch=self.folder,
                 shared=self.folder,
@@ -212,7 +220,7 @@ def test_the_layer_that_int8_ruins_stays_in_float(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     images = rng.standard_normal((120, 1, 16, 16)) + rng.standard_normal((120, 1, 1, 1))
     np.savez(work.samples, x=images.astype(np.float32))
-    result = work.build(OpenvinoInt8(), samples=True)
+    result = work.build(OpenvinoInt8(), samples=True, role="classes")
     found = result.recipe["search"]
     # The head costs next to nothing in float, and wins a little.
     layers = {entry["layer"] for entry in found["float_layers"]}

@@ -35,7 +35,8 @@ class TaskFidelity(Record):
     Attributes:
         task: Of the whole model: of its outputs' roles the most telling one; see `find_task`.
         samples: Inferences compared.
-        detection: The outputs whose rows are detections together, matched before they are compared.
+        detection: The outputs whose rows are detections together, and what follows them: matched before they are
+            compared.
         measure: What `kept` is a share of, in words: `agreement`, `detections`, ...
         kept: How much of FP32's answers is kept, by the task's own measure: 1 is all. None where FP32 gives no answer.
         checks: All findings, the worst first.
@@ -80,6 +81,7 @@ class TaskMeter:
             if role.rows is not None and taken.isdisjoint(role.rows.outputs):
                 self._rows[name] = role.rows
                 taken.update(role.rows.outputs)
+        self._joined = tuple(name for rows in self._rows.values() for name in rows.outputs)
         self._boxes = {name: BoxMeter(name, rows) for name, rows in self._rows.items()}
         # Rows that stand by rank are other things when two tie: only matching compares them.
         self._matched = {name for rows in self._rows.values() if rows.by_rank for name in rows.outputs}
@@ -93,8 +95,8 @@ class TaskMeter:
 
     @property
     def detection(self) -> tuple[str, ...]:
-        """The outputs whose rows are detections, which are matched."""
-        return tuple(name for rows in self._rows.values() for name in rows.outputs)
+        """The outputs whose rows are detections, and those that follow them."""
+        return (*self._joined, *self._follow)
 
     def find_free_axis(self, name: str, expected: Outputs) -> int | None:
         """Returns the axis of an output along which a candidate may have more or fewer: that of detections."""
@@ -151,7 +153,7 @@ class TaskMeter:
     def _settle(self, first: Outputs) -> None:
         """Chooses what compares each output, by FP32's first answer."""
         for name, role in self._roles.items():
-            if name not in self.detection:
+            if name not in self._joined:
                 meter = _make_meter(role, np.asarray(first[name]))
                 if meter is not None:
                     self._answers[name] = meter

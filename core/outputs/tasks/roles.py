@@ -50,7 +50,7 @@ TASKS: tuple[Role, ...] = get_args(Role)
 
 LOOKED_AT = 64
 """Samples that settle the roles: enough to see what varies."""
-_LEAST_LOOKED_AT, _VALUES_LOOKED_AT = 8, 2**25
+_LEAST_LOOKED_AT, _VALUES_LOOKED_AT = 8, 2**23
 """Of large outputs fewer samples do, which have to fit into memory together."""
 _EMBEDDING_WIDTH = 32
 """Embeddings are 32 wide or wider; an unnamed narrower vector is not taken for one."""

@@ -143,11 +143,7 @@ def find_rows(name: str, shown: Sequence[Outputs]) -> RowFormat | None:
     joined = [rows for value in shown if (rows := plain.join(value)) is not None]
     # Boxes without a row tell nothing.
     filled = [rows for rows in joined if len(rows)]
-    followers = [
-        other
-        for other, value in shown[0].items()
-        if other not in outputs and is_number(np.asarray(value)) and _has_rows_of(other, alone, shown)
-    ]
+    followers = [other for other in shown[0] if other not in outputs and _has_rows_of(other, alone, shown)]
     plain = msgspec.structs.replace(plain, followers=tuple(followers), by_rank=are_ranked(joined))
     if not filled:
         return plain
