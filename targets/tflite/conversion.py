@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from msgspec.structs import replace
 
-from modelwright.core.errors import BuildFailedError
+from modelwright.core.errors import BadInputError, BuildFailedError
 from modelwright.core.files import write_json
+from modelwright.core.outputs.fidelity import compare_outputs
+from modelwright.core.outputs.reference import ReferenceModel
 from modelwright.core.records.signature import Signature, TensorSpec
 from modelwright.targets.contract import BuildRequest, Feeds
 from modelwright.targets.quantization.goal import Figures, Level
 from modelwright.targets.quantization.judge import Judge
 from modelwright.targets.tflite import client
 from modelwright.targets.tflite.answers import Outputs, answer, answer_in_batches
+from modelwright.targets.tflite.sizes import Resizer, find_free_sizes
 
 _JUDGED = 16
 """Samples that judge a conversion: what a converter does wrong shows in every inference."""
 _ROUNDING = 0.1
 """Severity that rounding may come to; beyond it the converter may have done something wrong that another way avoids."""
+_RESIZED = 4
+"""Samples that judge a file at a size that is not theirs."""
 _BATCH = 3
 """Neither 1 nor a size that the file was made at."""
 
@@ -91,7 +96,44 @@ class _Conversion:
                 f"onnx2tf converts the model, but the file does not follow FP32: {_describe(figures)}",
                 hint="the ort-* and openvino-* targets take the ONNX model as it is",
             )
-        return made
+        return self._free_sizes(made)
+
+    def _free_sizes(self, made: dict[str, Any]) -> dict[str, Any]:
+        """Returns a file that takes other sizes than the samples', where the model does and its answers stay FP32's."""
+        judge = self._judge
+        free = find_free_sizes(self._request.signature, self._shapes)
+        if judge is None or not free or not made["binding"]["dynamic_batch"] or made["has_infinities"]:
+            return made
+        self._request.progress("trying for a file that takes other sizes than the samples'")
+        resizer = Resizer(self._request.signature, free)
+        sized = self._run_converter(_Way(resizes=True), others=resizer.shapes(self._shapes, resizer.doubled))
+        if "pinned" in sized or not _is_right(self._compare(sized, judge)):
+            return made
+        told = [resizer.describe(free)]
+        with ReferenceModel(self._request.model_path) as model:
+            for sizes in (resizer.doubled, resizer.odd):
+                feeds = [resizer.resize(each, sizes) for each in judge.samples.feeds(_RESIZED)]
+                try:
+                    reference = [model.run(each) for each in feeds]
+                except BadInputError:
+                    continue  # the model itself does not take this size
+                if not _is_right(self._compare_sized(sized, feeds, reference, judge)):
+                    return made
+                told.append(resizer.describe(sizes))
+        sized["notes"].append(
+            f"other sizes than the samples' can be fed; the float file was compared at {', '.join(told)}"
+        )
+        return sized
+
+    def _compare_sized(
+        self, made: Mapping[str, Any], feeds: Sequence[Feeds], reference: Sequence[Outputs], judge: Judge
+    ) -> Figures:
+        file, binding = Path(made["folder"], made["file"]), made["binding"]
+        try:
+            found = list(answer(file, binding, feeds, self._request.progress))
+        except BuildFailedError as error:
+            return Figures.broken(f"{error.message}: {error.detail}")
+        return Figures.from_fidelity(compare_outputs(reference, found, judge.roles))
 
     def _find_others(self, first: Mapping[str, Any]) -> Iterator[_Way]:
         resizable = bool(first["binding"]["dynamic_batch"])
@@ -102,7 +144,7 @@ class _Conversion:
         if resizable and first["has_infinities"]:
             yield _Way(resizes=False, infinities=True)
 
-    def _run_converter(self, way: _Way) -> dict[str, Any]:
+    def _run_converter(self, way: _Way, others: Mapping[str, Sequence[int]] | None = None) -> dict[str, Any]:
         self._number += 1
         order = {
             "action": "convert",
@@ -111,6 +153,7 @@ class _Conversion:
             "file": f"fp32.{self._number}.tflite",
             "shapes": {name: list(shape) for name, shape in self._shapes.items()},
             "splits_batch": self._request.signature.batch_is_dynamic,
+            "others": others,
             **asdict(way),
         }
         return {**client.run_step(order, self._request.progress), "folder": str(self._folder)}
@@ -159,8 +202,8 @@ def fix_signature(signature: Signature, binding: Mapping[str, Any]) -> tuple[Sig
     sizes = {
         name: int(size)
         for spec, entry in zip(signature.inputs, binding["inputs"], strict=True)
-        for name, size in zip(spec.shape or (), entry["shape"], strict=True)
-        if isinstance(name, str) and not (served and name in counts)
+        for axis, (name, size) in enumerate(zip(spec.shape or (), entry["shape"], strict=True))
+        if isinstance(name, str) and not (served and name in counts) and axis not in entry.get("varies", ())
     }
     if not sizes:
         return signature, []

@@ -40,8 +40,8 @@ class TfliteRunner:
         self._outputs: list[dict[str, Any]] = list(binding["outputs"])
         self._input_details = self.interpreter.get_input_details()
         self._output_details = self.interpreter.get_output_details()
-        self._batch = 0
-        self._set_batch(1)
+        self._shapes: list[tuple[int, ...]] | None = None
+        self._set_shapes([tuple(entry["shape"]) for entry in self._inputs])
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Runs one inference.
@@ -58,7 +58,7 @@ class TfliteRunner:
         batch = self._find_batch(feeds)
         if batch > 1 and not self._resizes:
             return self._run_one_by_one(feeds, batch)
-        self._set_batch(batch)
+        self._set_shapes(self._read_shapes(feeds))
         for index, value in self._convert_inputs(feeds):
             self.interpreter.set_tensor(index, value)
         self._invoke()
@@ -76,13 +76,14 @@ class TfliteRunner:
                     call()
 
             return run_all
-        self._set_batch(batch)
+        shapes = self._read_shapes(feeds)
+        self._set_shapes(shapes)
         inputs = self._convert_inputs(feeds)
         outputs = [self._output_details[entry["position"]]["index"] for entry in self._outputs]
         set_tensor, get_tensor, invoke = self.interpreter.set_tensor, self.interpreter.get_tensor, self._invoke
 
         def run_once() -> None:
-            self._set_batch(batch)  # another one may have run since
+            self._set_shapes(shapes)  # others may have run since
             for index, value in inputs:
                 set_tensor(index, value)
             invoke()
@@ -103,27 +104,35 @@ class TfliteRunner:
                 raise ValueError(f"input {entry['name']} is not given")
             shape, expected = np.shape(feeds[entry["name"]]), tuple(entry["shape"])
             may_batch = self._resizes or self._splits_batch
-            if shape == expected:
-                batches.add(1)
-            elif may_batch and len(shape) == len(expected) and shape[0] > 0 and shape[1:] == expected[1:]:
-                batches.add(shape[0])
-            else:
-                wanted = ["batch", *expected[1:]] if may_batch else list(expected)
+            free = {*entry.get("varies", ()), *((0,) if may_batch else ())}
+            fits = len(shape) == len(expected) and all(
+                size == known or (axis in free and size > 0)
+                for axis, (size, known) in enumerate(zip(shape, expected, strict=True))
+            )
+            if not fits:
+                wanted = [
+                    "batch" if axis == 0 else "any" if axis in free else size for axis, size in enumerate(expected)
+                ]
+                wanted = wanted if may_batch else list(expected)
                 raise ValueError(f"input {entry['name']} has shape {list(shape)}; the file takes {wanted}")
+            batches.add(shape[0] if may_batch else 1)
         if len(batches) != 1:
             raise ValueError(f"the inputs have different batch sizes: {sorted(batches)}")
         return int(batches.pop())
 
-    def _set_batch(self, batch: int) -> None:
-        if batch == self._batch:
+    def _read_shapes(self, feeds: Mapping[str, Array]) -> list[tuple[int, ...]]:
+        return [np.shape(feeds[entry["name"]]) for entry in self._inputs]
+
+    def _set_shapes(self, shapes: list[tuple[int, ...]]) -> None:
+        if shapes == self._shapes:
             return
-        self._batch = 0  # until the allocation went well
+        self._shapes = None  # until the allocation went well
         if self._resizes:
-            for entry in self._inputs:
+            for entry, shape in zip(self._inputs, shapes, strict=True):
                 index = self._input_details[entry["position"]]["index"]
-                self.interpreter.resize_tensor_input(index, [batch, *entry["shape"][1:]])
+                self.interpreter.resize_tensor_input(index, list(shape))
         self.interpreter.allocate_tensors()
-        self._batch = batch
+        self._shapes = shapes
 
     def _convert_inputs(self, feeds: Mapping[str, Array]) -> list[tuple[int, Array]]:
         converted = []
@@ -136,6 +145,8 @@ class TfliteRunner:
         value: Array = self.interpreter.get_tensor(self._output_details[entry["position"]]["index"])
         if entry["dtype"] is not None and value.dtype != entry["dtype"]:
             value = value.astype(entry["dtype"])
+        if entry.get("order") is not None:
+            return value.transpose(entry["order"])
         if entry["shape"] is None:
             return value
         scales = entry["scales_with_batch"] or [False] * len(entry["shape"])

@@ -41,6 +41,15 @@ def describe_file(data: bytes) -> dict[str, Any]:
     }
 
 
+def read_output_shapes(data: bytes) -> dict[str, tuple[int, ...]]:
+    """Returns the name of each output's tensor -> its shape, as the file has it."""
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    (graph,) = flatbuffer_utils.read_model_from_bytearray(bytearray(data)).subgraphs
+    tensors = [graph.tensors[index] for index in graph.outputs]
+    return {_text(tensor.name): tuple(int(size) for size in tensor.shape) for tensor in tensors}
+
+
 def _dtype_of(op: Any, name: str, graph: Any, widened: dict[int, int]) -> str:
     first = 2 if name == "TRANSPOSE_CONV" else 0
     activation = _type_name(graph.tensors[op.inputs[first] if len(op.inputs) > first else op.outputs[0]])

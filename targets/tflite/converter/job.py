@@ -18,9 +18,11 @@ import numpy as np
 from ..recipes import Rule
 from .inspect_file import describe_file
 from .noise import measure_noise
+from .operators import UnsupportedOperatorError
 from .quantize import Ranges, collect_ranges, load_ranges, make_file, read_table_ranges, save_ranges
 from .samples import Samples
 from .trials import measure_times, run_samples
+from .twin import BatchPinnedError
 
 if TYPE_CHECKING:
     from .lower import Lowered
@@ -40,22 +42,31 @@ def convert(request: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     Args:
         request: `onnx` (path), `output` (folder), `file` (its name there), `shapes` (input name -> shape of one feed),
             `resizes` (whether to try for a file whose batch can be chosen at run time), `splits_batch` (whether a file
-            without may be given batches, which it runs one sample at a time) and `infinities` (whether minus infinity
-            has to stay infinite).
+            without may be given batches, which it runs one sample at a time), `infinities` (whether minus infinity has
+            to stay infinite) and, for a file whose sizes can be chosen too, `others` (as `shapes`, with other sizes);
+            the result is then `pinned`, and why, where that is not possible.
         progress: Takes a line about what is going on.
     """
     import onnx
 
-    from .lower import lower  # with onnx2tf, which the other steps need not wait for
+    from .lower import lower, lower_sizable  # with onnx2tf, which the other steps need not wait for
 
     output = Path(request["output"])
     shapes = {name: tuple(shape) for name, shape in request["shapes"].items()}
     counts = all(shape[:1] == (1,) for shape in shapes.values())
     resizes = bool(request["resizes"]) and counts
+    others = {name: tuple(shape) for name, shape in (request.get("others") or {}).items()}
     progress("converting ONNX to TFLite")
     model = onnx.load(request["onnx"])
     with tempfile.TemporaryDirectory(dir=output) as work:
-        lowered = lower(model, shapes, Path(work), resizes=resizes, infinities=bool(request["infinities"]))
+        infinities = bool(request["infinities"])
+        if others:
+            try:
+                lowered = lower_sizable(model, shapes, others, Path(work), infinities=infinities)
+            except (BatchPinnedError, UnsupportedOperatorError) as error:
+                return {"pinned": str(error)}
+        else:
+            lowered = lower(model, shapes, Path(work), resizes=resizes, infinities=infinities)
     _complete_binding(lowered, splits_batch=bool(request["splits_batch"]) and counts)
     Path(output, request["file"]).write_bytes(lowered.data)
     return {

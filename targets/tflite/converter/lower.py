@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,20 @@ from typing import Any
 import onnx
 
 from .graph import Graph, Shape
+from .inspect_file import read_output_shapes
 from .operators import UnsupportedOperatorError, name_operator
 from .polish import polish_file
 from .prepare import finish_outputs, prepare_graph
 from .rewrite import has_infinity
-from .twin import FIRST, SECOND, BatchPinnedError, align_constants, merge_files
+from .twin import (
+    FIRST,
+    SECOND,
+    BatchPinnedError,
+    align_constants,
+    merge_files,
+    merge_sizes,
+    require_same_constants,
+)
 
 
 @dataclass(kw_only=True)
@@ -71,6 +80,63 @@ def lower_resizable(
         ],
     }
     return Lowered(data=data, binding=binding, has_infinities=has_infinities, notes=graphs[0].notes)
+
+
+def lower_sizable(
+    model: onnx.ModelProto, shapes: Mapping[str, Shape], others: Mapping[str, Shape], work: Path, *, infinities: bool
+) -> Lowered:
+    """Converts a model whose inputs may have other sizes than the samples, and any batch.
+
+    Args:
+        model: The ONNX model.
+        shapes: Input name -> shape at batch 1.
+        others: The same with other sizes along all axes that are to be free.
+        work: A folder for the converter's files.
+        infinities: See `prepare_graph`.
+
+    Raises:
+        BatchPinnedError: Not possible for this model: something in the file depends on the sizes.
+        UnsupportedOperatorError: TFLite lacks an operator.
+    """
+    graphs = {
+        (position, batch): prepare_graph(model, _at_batch(sizes, batch), infinities=infinities)
+        for position, sizes in enumerate((shapes, others))
+        for batch in (FIRST, SECOND)
+    }
+    for position in (0, 1):
+        align_constants(graphs[position, FIRST], graphs[position, SECOND])
+    require_same_constants(graphs[0, FIRST], graphs[1, FIRST])
+    expected = {at: {name: graph.shapes.get(name) for name in graph.outputs} for at, graph in graphs.items()}
+    finished = {at: finish_outputs(graph, flatten=False) for at, graph in graphs.items()}
+    files = {at: run_onnx2tf(prepared, work / "-".join(map(str, at))) for at, (prepared, _, _) in finished.items()}
+    merged = [merge_files(files[position, FIRST], files[position, SECOND]) for position in (0, 1)]
+    data = polish_file(merge_sizes(*merged))
+    _, input_names, output_names = finished[0, FIRST]
+    found = [read_output_shapes(file) for file in merged]
+    inputs = []
+    for name, new in input_names.items():
+        pairs = enumerate(zip(shapes[name], others[name], strict=True))
+        varies = [axis for axis, (one, other) in pairs if one != other]
+        inputs.append({**_describe(name, new, model, shapes[name]), "varies": varies})
+    outputs = []
+    for name, new in output_names.items():
+        at_one = [_at_one(expected[position, FIRST][name], expected[position, SECOND][name]) for position in (0, 1)]
+        if at_one[0] == at_one[1] and len(at_one[0][0] or (0, 0, 0)) < 3:
+            outputs.append(_describe(name, new, model, *at_one[0]))
+        else:
+            order = _find_order([shape for shape, _ in at_one], [shapes[new] for shapes in found], name)
+            outputs.append({**_describe(name, new, model, None), "order": order})
+    binding = {"dynamic_batch": True, "inputs": inputs, "outputs": outputs}
+    return Lowered(data=data, binding=binding, has_infinities=False, notes=graphs[0, FIRST].notes)
+
+
+def _find_order(expected: Sequence[Shape | None], found: Sequence[Shape], name: str) -> list[int]:
+    """Returns how the axes of a file's output have to be sorted to be ONNX's: it may have the channels last."""
+    rank = len(found[0])
+    for order in (list(range(rank)), [0, rank - 1, *range(1, rank - 1)]):
+        if all(tuple(shape[axis] for axis in order) == wanted for shape, wanted in zip(found, expected, strict=True)):
+            return order
+    raise BatchPinnedError(f"output {name} comes out in a shape of its own")
 
 
 def lower_fixed(

@@ -214,8 +214,12 @@ def _name_nodes(graph: Graph) -> None:
             node.name = graph.new_name(re.sub(r"\W", "_", f"{node.op_type}_{node.output[0]}"))
 
 
-def finish_outputs(graph: Graph) -> tuple[onnx.ModelProto, dict[str, str], dict[str, str]]:
+def finish_outputs(graph: Graph, *, flatten: bool = True) -> tuple[onnx.ModelProto, dict[str, str], dict[str, str]]:
     """Flattens the outputs and gives inputs and outputs names that every tool accepts.
+
+    Args:
+        graph: Is changed.
+        flatten: Else outputs of rank 3 and more keep their shape, and the layout that the converter gives them.
 
     Returns:
         The model, ONNX input name -> its name now, ONNX output name -> its name now.
@@ -229,7 +233,7 @@ def finish_outputs(graph: Graph) -> tuple[onnx.ModelProto, dict[str, str], dict[
     finished: dict[str, str] = {}
     for name, root in roots.items():
         if root not in finished:  # one value under two names is one tensor
-            finished[root] = _finish_output(graph, name, input_names.get(name, name))
+            finished[root] = _finish_output(graph, name, input_names.get(name, name), flatten=flatten)
         output_names[name] = finished[root]
     graph.inputs = list(input_names.values())
     graph.outputs = list(dict.fromkeys(output_names.values()))
@@ -237,11 +241,11 @@ def finish_outputs(graph: Graph) -> tuple[onnx.ModelProto, dict[str, str], dict[
     return graph.to_model(), input_names, output_names
 
 
-def _finish_output(graph: Graph, name: str, source: str) -> str:
+def _finish_output(graph: Graph, name: str, source: str, *, flatten: bool) -> str:
     """Adds what makes an output of `source`, flattened to [batch, ...]; returns its name."""
     shape, new = graph.shapes.get(name), graph.new_name(f"out_{_clean(name)}")
     consumers = graph.consumers()
-    if shape is not None and len(shape) >= 3 and 0 not in shape:
+    if flatten and shape is not None and len(shape) >= 3 and 0 not in shape:
         width = int(np.prod(shape[1:]))
         root = _find_root(graph, source, _SAME_VALUES)
         if root != source and len(consumers.get(root, ())) > 1 and graph.dtypes.get(source) == onnx.TensorProto.FLOAT:

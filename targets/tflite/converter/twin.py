@@ -7,6 +7,7 @@ batch 3 leaves none, and where the two files differ is exactly where the batch s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -109,9 +110,48 @@ def _concat_by_padding(graph: Graph, node: onnx.NodeProto) -> None:
 def merge_files(first: bytes, second: bytes) -> bytes:
     """Returns the file whose inputs can be resized to any batch, its shapes set to batch 1.
 
+    Args:
+        first: Converted at a batch of `FIRST`.
+        second: The same model at `SECOND`.
+
     Raises:
         BatchPinnedError: The files differ in something other than sizes that scale with the batch.
     """
+    return _merge(first, second, _merge_shape)
+
+
+def merge_sizes(first: bytes, second: bytes) -> bytes:
+    """Returns the file whose inputs can be resized in all that two files differ in, with the first one's shapes.
+
+    Args:
+        first: From `merge_files`.
+        second: The same model with inputs of other sizes.
+
+    Raises:
+        BatchPinnedError: The files differ in more than the shapes of what they compute.
+    """
+    return _merge(first, second, _free_shape)
+
+
+def require_same_constants(first: Graph, second: Graph) -> None:
+    """Makes sure that nothing in a graph depends on the sizes of its inputs.
+
+    Raises:
+        BatchPinnedError: Something does.
+    """
+    if [node.op_type for node in first.nodes] != [node.op_type for node in second.nodes]:
+        raise BatchPinnedError("the graph itself depends on the size")
+    for name, array in first.constants.items():
+        other = second.constants.get(name)
+        if (
+            other is None
+            or array.shape != other.shape
+            or not np.array_equal(array, other, equal_nan=array.dtype.kind == "f")
+        ):
+            raise BatchPinnedError(f"constant {name} depends on the size")
+
+
+def _merge(first: bytes, second: bytes, merge_shape: Callable[..., None]) -> bytes:
     from ai_edge_litert.tools import flatbuffer_utils
 
     merged = flatbuffer_utils.read_model_from_bytearray(bytearray(first))
@@ -132,7 +172,7 @@ def merge_files(first: bytes, second: bytes) -> bytes:
             if index not in shape_tensors:
                 raise BatchPinnedError(f"constant {_text(tensor.name)} depends on the batch size")
             merged.buffers[tensor.buffer].data = _merge_target(data, pair_data, _text(tensor.name))
-        _merge_shape(tensor, pair, constant=data is not None)
+        merge_shape(tensor, pair, constant=data is not None)
     return bytes(flatbuffer_utils.convert_object_to_bytearray(merged))
 
 
@@ -192,6 +232,17 @@ def _merge_shape(tensor: Any, pair: Any, *, constant: bool) -> None:
         raise BatchPinnedError(f"the shape of {_text(tensor.name)} does not scale with the batch")
     tensor.shape = single
     tensor.shapeSignature = [-1 if a != b else a for a, b in zip(first, second, strict=True)]
+
+
+def _free_shape(tensor: Any, pair: Any, *, constant: bool) -> None:
+    first = [] if tensor.shape is None else [int(d) for d in tensor.shape]
+    second = [] if pair.shape is None else [int(d) for d in pair.shape]
+    if first == second:
+        return
+    if constant or len(first) != len(second):
+        raise BatchPinnedError(f"the size of {_text(tensor.name)} depends on the inputs'")
+    known = first if tensor.shapeSignature is None else [int(d) for d in tensor.shapeSignature]
+    tensor.shapeSignature = [-1 if a != b else k for a, b, k in zip(first, second, known, strict=True)]
 
 
 def _text(name: Any) -> str:

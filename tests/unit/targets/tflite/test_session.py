@@ -185,6 +185,20 @@ def test_only_the_dimensions_that_scale_grow_with_the_batch() -> None:
     assert TfliteRunner(Path("m.tflite"), binding).run(make_feeds(3))["grid"].shape == (2, 3, 2)
 
 
+def test_sizes_that_vary_are_set_as_they_are_fed() -> None:
+    binding = make_binding(dynamic_batch=True)
+    binding["inputs"][1]["varies"] = [1]
+    binding["outputs"][1] = {"name": "grid", "position": 0, "shape": None, "dtype": "float32", "order": [1, 0]}
+    runner = TfliteRunner(Path("m.tflite"), binding)
+    x = np.arange(12, dtype=np.float32).reshape(2, 6)
+    outputs = runner.run({"x": x, "ids": np.zeros((2, 2), np.int64)})
+    np.testing.assert_array_equal(outputs["grid"], 2 * x.T)
+    with pytest.raises(ValueError, match=r"x has shape \[2, 6, 1\]; the file takes \['batch', 'any'\]"):
+        runner.run({"x": x[..., None], "ids": np.zeros((2, 2), np.int64)})
+    with pytest.raises(ValueError, match=r"ids has shape \[2, 3\]; the file takes \['batch', 2\]"):
+        runner.run({"x": x, "ids": np.zeros((2, 3), np.int64)})
+
+
 def test_a_file_of_fixed_shapes_splits_a_batch() -> None:
     runner = make_runner(splits_batch=True)
     runner.interpreter.calls.clear()
