@@ -90,6 +90,7 @@ def main(argv: Sequence[str] | None = None, parts: Sequence[Part] | None = None)
     if not status.ok:
         print(f"there is no GPU to check: {status.reason} (hint: {status.hint})", file=sys.stderr)
         return NO_GPU
+    signal.signal(signal.SIGTERM, _leave)
     record = describe_machine()
     chosen = [
         part
@@ -173,7 +174,12 @@ def run_parts(parts: Sequence[Part], record: dict[str, Any], path: Path, begun: 
         path: Of the JSON.
         begun: When the budget began, by `time.monotonic`.
     """
-    record["parts"] = [{"name": part.name, "outcome": "not run"} for part in parts]
+    record |= {
+        "parts": [{"name": part.name, "outcome": "not run"} for part in parts],
+        "seconds": 0.0,
+        "finished": False,
+    }
+    write_whole(path, record)
     for index, part in enumerate(parts):
         reserved_s = sum(later.limit_s for later in parts[index + 1 :])
         left_s = BUDGET_S - (time.monotonic() - begun) - 2 * _GRACE_S
@@ -224,6 +230,11 @@ def run_part(part: Part, limit_s: float) -> dict[str, Any]:
         **({} if fault is None else {"unreadable": fault}),
         **({} if outcome == "passed" else {"output": tail}),
     }
+
+
+def _leave(signum: int, _frame: object) -> None:
+    """Ends this program by an exception, so that the part that runs ends with it; what is known is written already."""
+    sys.exit(128 + signum)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -55,20 +55,9 @@ def main() -> None:
         venv.create(out / "env", with_pip=True)
         python = out / "env" / "bin" / "python"
         # As users install it: every file that pip takes has the hash that the lock file says.
-        run(
-            [
-                str(python),
-                "-m",
-                "pip",
-                "install",
-                "-q",
-                "--no-compile",
-                "--require-hashes",
-                "-r",
-                str(ROOT / "requirements.lock"),
-            ]
-        )
-        run([str(python), "-m", "pip", "install", "-q", "--no-deps", "--no-index", str(wheel)])
+        pip = [str(python), "-m", "pip", "install", "-q", "--no-compile"]
+        run([*pip, "--require-hashes", "-r", str(ROOT / "requirements.lock")])
+        run([*pip, "--no-deps", "--no-index", str(wheel)])
         run([str(python), "-m", "pip", "check"])
         elsewhere = out / "elsewhere"
         elsewhere.mkdir()

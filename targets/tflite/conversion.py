@@ -16,7 +16,7 @@ from modelwright.core.outputs.fidelity import compare_outputs
 from modelwright.core.outputs.reference import ReferenceModel
 from modelwright.core.records.signature import Signature, TensorSpec
 from modelwright.targets.contract import BuildRequest, Feeds
-from modelwright.targets.quantization.goal import Figures, Level
+from modelwright.targets.quantization.goal import Figures, Level, describe_goal
 from modelwright.targets.quantization.judge import Judge
 from modelwright.targets.tflite import client
 from modelwright.targets.tflite.answers import Outputs, answer, answer_in_batches
@@ -30,6 +30,11 @@ _RESIZED = 4
 """Samples that judge a file at a size that is not theirs."""
 _BATCH = 3
 """Neither 1 nor a size that the file was made at."""
+
+
+def describe_conversion() -> dict[str, Any]:
+    """Returns by what one of several ways to convert is taken."""
+    return {"judged": _JUDGED, "rounding": _ROUNDING, "goal": describe_goal()}
 
 
 def convert(request: BuildRequest) -> dict[str, Any]:

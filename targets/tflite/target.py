@@ -57,13 +57,14 @@ class _Tflite(Target):
 
     def key_facts(self, machine: Machine) -> Mapping[str, Any]:  # noqa: ARG002
         from modelwright.targets.quantization.search import describe_limits
+        from modelwright.targets.tflite.conversion import describe_conversion
         from modelwright.targets.tflite.environment import describe_converter
         from modelwright.targets.tflite.quantize import describe_choice
 
-        converter = {"converter": describe_converter()}
+        converted = {"converter": describe_converter(), "conversion": describe_conversion()}
         if self.record.precision == "fp32":
-            return converter
-        return {**converter, "search": describe_limits(), "choice": describe_choice()}
+            return converted
+        return {**converted, "search": describe_limits(), "choice": describe_choice()}
 
     def build(self, request: BuildRequest) -> BuildResult:
         from modelwright.targets.tflite.conversion import convert, fix_signature

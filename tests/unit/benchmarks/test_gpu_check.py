@@ -99,6 +99,32 @@ def test_what_a_part_started_ends_with_it(check: ModuleType, tmp_path: Path, mon
         time.sleep(0.05)
 
 
+def test_who_ends_the_check_ends_its_part_and_keeps_what_is_known(tmp_path: Path) -> None:
+    pid, path = tmp_path / "pid", tmp_path / "gpu.json"
+    hang = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(300)"
+    code = (
+        "import sys, signal, time; sys.path.insert(0, sys.argv[1]); import gpu_check; from pathlib import Path\n"
+        "part = lambda name, code: gpu_check.Part(\n"
+        "    name=name, command=('-c', code), limit_s=60, read=gpu_check.read_figures)\n"
+        "signal.signal(signal.SIGTERM, gpu_check._leave)\n"
+        "parts = [part('first', ''), part('hangs', sys.argv[3])]\n"
+        "gpu_check.run_parts(parts, {'gpu': 'NVIDIA Fake'}, Path(sys.argv[2]), time.monotonic())"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(BENCHMARKS), str(path), hang])
+    deadline = time.monotonic() + 60
+    while not pid.exists() or not pid.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(30) == 143
+    while is_running(int(pid.read_text())):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    written = json.loads(path.read_text())
+    assert [(part["name"], part["outcome"]) for part in written["parts"]] == [("first", "passed"), ("hangs", "not run")]
+    assert written["finished"] is False
+
+
 def test_half_a_file_is_said_and_costs_no_other_part(check: ModuleType, tmp_path: Path) -> None:
     code = "import pathlib, sys; pathlib.Path(sys.argv[1], 'x.json').write_text('{\"ratio\": ')"
     part = check.Part(name="half", command=("-c", code, "{out}"), limit_s=20.0, read=check.read_figures)

@@ -24,7 +24,7 @@ from modelwright.targets.contract import Target
 from modelwright.targets.quantization import goal, search
 from modelwright.targets.table import get_target, target_names
 from modelwright.targets.tensorrt.target import TensorrtFp16
-from modelwright.targets.tflite import environment, quantize
+from modelwright.targets.tflite import conversion, environment, quantize
 
 ALL = tuple(target_names())
 SEARCHED = tuple(name for name in ALL if "int8" in name or name == "tflite-fp16")
@@ -220,6 +220,13 @@ def test_how_tflite_chooses_among_good_files_decides(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(quantize, "_CLOSE", 1.5)
     changed = {name for name in TFLITE if make(name) != before[name]}
     assert changed == set(TFLITE) - {"tflite-fp32"}
+
+
+@pytest.mark.parametrize("limit", ["_JUDGED", "_ROUNDING"])
+def test_how_tflite_takes_a_conversion_decides_all_of_its_files(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    before = {name: make(name) for name in ALL}
+    monkeypatch.setattr(conversion, limit, 0)
+    assert {name for name in ALL if make(name) != before[name]} == set(TFLITE)
 
 
 def test_the_cuda_that_kernels_are_timed_under_decides_where_they_are_timed() -> None:
