@@ -13,7 +13,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from modelwright.core.path_names import drop_folders, find_home, relate_path
-from modelwright.core.records.codec import decode, encode
+from modelwright.core.records.codec import Record
 from modelwright.harness.results.record import Comparison
 
 _BELOW_HOME = re.compile(r"~/(?:[^\s'\"/]+/)*")
@@ -28,14 +28,15 @@ def relate_paths(comparison: Comparison, folder: Path) -> Comparison:
     """
     related = _name_files(comparison, lambda path: relate_path(path, folder))
     given = [path for path in _list_files(comparison) if Path(path).is_absolute()]
-    return _rewrite(related, lambda text: _hide_places(text, folder, given))
+    found: Comparison = _rewrite(related, lambda text: _hide_places(text, folder, given))
+    return found
 
 
 def drop_paths(comparison: Comparison) -> Comparison:
     """Returns a comparison that names files and says of no folder where it is."""
-    return _rewrite(
-        _name_files(comparison, lambda path: drop_folders(f"/{path}")), lambda text: _BELOW_HOME.sub(".../", text)
-    )
+    named = _name_files(comparison, lambda path: drop_folders(f"/{path}"))
+    found: Comparison = _rewrite(named, lambda text: _BELOW_HOME.sub(".../", text))
+    return found
 
 
 def _list_files(comparison: Comparison) -> list[str]:
@@ -63,17 +64,15 @@ def _name_files(comparison: Comparison, name: Callable[[str], str]) -> Compariso
     )
 
 
-def _rewrite(comparison: Comparison, change: Callable[[str], str]) -> Comparison:
-    """Changes every text of a comparison; names of keys stay."""
-    return decode(Comparison, _walk(encode(comparison), change), where="the results")
-
-
-def _walk(value: Any, change: Callable[[str], str]) -> Any:
+def _rewrite(value: Any, change: Callable[[str], str]) -> Any:
+    """Changes every text in a record; names of keys stay. Nothing is checked: a figure that is none loses no result."""
     if isinstance(value, str):
         return change(value)
+    if isinstance(value, Record):
+        return replace(value, **{name: _rewrite(getattr(value, name), change) for name in value.__struct_fields__})
     if isinstance(value, dict):
-        return {key: _walk(item, change) for key, item in value.items()}
-    return [_walk(item, change) for item in value] if isinstance(value, list) else value
+        return {key: _rewrite(item, change) for key, item in value.items()}
+    return type(value)(_rewrite(item, change) for item in value) if isinstance(value, list | tuple) else value
 
 
 def _hide_places(text: str, folder: Path, given: list[str]) -> str:

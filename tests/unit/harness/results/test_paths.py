@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 from documents import make_document, make_row, make_unmeasured
+from msgspec.structs import replace
 
 from modelwright.harness.report import render_csv, render_html
 from modelwright.harness.results.file import decode_results, encode_results
@@ -91,3 +93,13 @@ def test_what_has_no_paths_stays_as_it_is(home: Path) -> None:
     comparison = decode_results(document, where="here")
     assert relate_paths(comparison, home / "acme") == comparison
     assert drop_paths(comparison) == comparison
+
+
+def test_a_figure_that_is_none_loses_no_result(home: Path, comparison: Comparison) -> None:
+    """Whoever writes the file says what is wrong with it; until then nothing that was measured is lost."""
+    first, *others = comparison.measurements
+    broken = replace(first, build_s=math.nan, recipe={"note": f"{home}/acme/net.py", "made by": object()})
+    related = relate_paths(replace(comparison, measurements=(broken, *others)), Path("out"))
+    assert math.isnan(related.measurements[0].build_s or 0.0)
+    assert related.measurements[0].recipe["note"] == "~/acme/net.py"
+    assert related.measurements[0].latency_ms == first.latency_ms
