@@ -30,6 +30,7 @@ _COMMANDS = {
     "schema": "Print the JSON Schema of a file that other programs read.",
 }
 
+_WITH_RUNTIMES = ("demo", "export", "build", "measure", "compare")
 _SIGPIPE = 13
 """What shells call the reader's leaving, also where `signal` lacks the name."""
 
@@ -151,11 +152,30 @@ def _prepare_streams() -> None:
 def _require_text(arguments: Sequence[str]) -> None:
     """Refuses file names that are not text in this locale: the runtimes' libraries cannot open them."""
     for argument in arguments:
-        if any("\ud800" <= character <= "\udfff" for character in argument):
+        if not _is_text(argument):
             raise UsageError(
                 f"{argument!r} is not text in this locale, so that runtimes cannot open it",
                 hint="rename the file, or choose a UTF-8 locale: LC_ALL=C.UTF-8",
             )
+    if arguments and arguments[0] in _WITH_RUNTIMES:
+        _require_working_directory()
+
+
+def _require_working_directory() -> None:
+    """Refuses a working directory in which nothing can be opened."""
+    try:
+        folder = str(Path.cwd())
+    except FileNotFoundError as error:
+        raise UsageError("the working directory is not there any more", hint="change to one that is") from error
+    if not _is_text(folder):
+        raise UsageError(
+            f"the working directory {folder!r} is not text in this locale, so that runtimes can open nothing in it",
+            hint="rename it, work from another one, or choose a UTF-8 locale: LC_ALL=C.UTF-8",
+        )
+
+
+def _is_text(name: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 _interrupted_by: list[int] = []

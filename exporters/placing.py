@@ -57,6 +57,8 @@ def place_export(
     """
     beside = _list_beside(exported)
     own = find_own_files(out)
+    for path in (record_path(out), origin_path(out)):
+        require_no_other(path)
     for name in beside:
         require_no_other(out.parent / name)
         if not (out.parent / name).exists():

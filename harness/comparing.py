@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from modelwright.core.errors import BadInputError, MeasurementInvalidError
 from modelwright.core.files import write_json
 from modelwright.core.outputs.states import parse_states
@@ -29,13 +31,14 @@ from modelwright.harness.results.limits import Limits
 from modelwright.harness.results.paths import relate_paths
 from modelwright.harness.results.record import Comparison, Samples, Source
 from modelwright.harness.run.effort import get_effort
+from modelwright.harness.run.inputs import require_memory
 from modelwright.harness.run.measure_artifacts import measure_artifacts, require_threads
 from modelwright.harness.run.runner import MeasureSettings
 from modelwright.harness.verdict.judge import finish_comparison
 from modelwright.harness.writing import UnfinishedError, require_places, write_comparison
 from modelwright.profiles import detect_host, find_region, load_profile, require_fit
 from modelwright.targets.building.choices import read_choices
-from modelwright.targets.building.evidence import EVALUATION_LIMIT
+from modelwright.targets.building.evidence import EVALUATION_LIMIT, Evidence
 from modelwright.targets.table import BASELINE, get_target, suiting_targets, target_names
 
 MARKER = ".modelwright.json"
@@ -157,7 +160,7 @@ def compare(
                 progress=tell,
             )
             exported = export.model
-            _check_batch(exported, batch)
+            _check_batch(exported, evidence, batch)
             require_shapes_fit(choices.shapes, exported.signature)
             if baseline != BASELINE:
                 require_baseline(baseline, exported, chosen.machine(), host.machine())
@@ -266,10 +269,13 @@ def _absolute(source: str | Path) -> str:
     return f"{Path(path).resolve()}:{function}" if separator else str(Path(text).resolve())
 
 
-def _check_batch(exported: ExportedModel, batch: int) -> None:
+def _check_batch(exported: ExportedModel, evidence: Evidence, batch: int) -> None:
+    inputs = exported.signature.inputs
     if batch != 1 and not exported.signature.batch_is_dynamic:
         raise BadInputError(
-            f"--batch {batch}: the model's first dimensions are fixed: "
-            + "; ".join(spec.describe() for spec in exported.signature.inputs),
+            f"--batch {batch}: the model's first dimensions are fixed: {'; '.join(spec.describe() for spec in inputs)}",
             hint="export it with a dynamic first dimension, or measure with --batch 1",
         )
+    shapes = evidence.sampled_shapes
+    sample = {spec.name: np.broadcast_to(np.empty((), spec.dtype), shapes[spec.name][0]) for spec in inputs}
+    require_memory(sample, batch)

@@ -139,6 +139,8 @@ def array_file_name(name: str) -> str:
 
 
 def _map_npy(path: Path) -> Array:
+    if not path.is_file():  # a pipe, which would be waited for
+        raise ValueError(f"{path.name} is not a regular file")
     return cast(Array, np.load(path, mmap_mode="r", allow_pickle=False))
 
 

@@ -25,6 +25,7 @@ Array = npt.NDArray[Any]
 FUNCTION_LIMIT = 1024
 """Samples taken from a function at most: more change neither ranges nor verdicts, and generators may be endless."""
 RANDOM_COUNT = 64
+RANDOM_LIMIT = 65_536
 _RANDOM = "random"
 _PROGRESS_EVERY = 64
 
@@ -138,6 +139,11 @@ def _parse_count(spec: str) -> int:
         return RANDOM_COUNT
     if not text.isdecimal() or int(text) < 1:
         raise UsageError(f"{spec!r}: {text!r} is not a number of samples", hint="write for instance random:64")
+    if len(text) > len(str(RANDOM_LIMIT)) or int(text) > RANDOM_LIMIT:
+        raise UsageError(
+            f"{spec!r:.40}: at most {RANDOM_LIMIT:,} random samples are made: more of them show no more",
+            hint=f"write for instance random:{RANDOM_COUNT}",
+        )
     return int(text)
 
 

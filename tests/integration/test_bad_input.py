@@ -182,6 +182,7 @@ def test_any_locale_prints_everything(place: Path) -> None:
         (("--region", "XX"), 3, "'XX'"),
         (("--profile", "raspberry-pi-5"), 6, "does not fit the profile"),
         (("--out", "built"), 3, "is a folder"),
+        (("--batch", "1000000000"), 6, "--batch 1000000000: the inputs of one inference"),
         (("--out", "/proc/x.json"), 3, "cannot write"),
     ],
 )
@@ -204,6 +205,8 @@ def test_what_cannot_be_measured_is_refused_before_it_is(
         (("compare", "--shapes", "x=1x3x12x12:1x3x12x12:9999999999x3x12x12"), 2, "at most"),
         (("build", "-t", "tensorrt-rtx-fp16", "-p", "raspberry-pi-5"), 4, "cannot be built here"),
         (("build", "-t", "torch-fp32"), 3, "the source is ONNX"),
+        (("compare", "-t", "ort-int8", "--batch", "1000000000"), 6, "--batch 1000000000: the inputs of one inference"),
+        (("build", "-t", "ort-fp32", "-s", "random:1000000000"), 2, "at most 65,536 random samples"),
         (("build", "-t", "ort-fp32", "--option", "tf32=true"), 2, "none of the targets has an option 'tf32'"),
     ],
 )
@@ -338,13 +341,25 @@ def test_names_that_are_not_text_are_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_no_regular_file_does_not_hang(place: Path, tmp_path: Path) -> None:
-    pipes = {name: tmp_path / f"pipe.{name}" for name in ("onnx", "npz", "toml")}
+    pipes = {name: tmp_path / f"pipe.{name}" for name in ("onnx", "npz", "toml", "pt2", "py")}
     for pipe in pipes.values():
         os.mkfifo(pipe)
     with pytest.raises(BadInputError, match="not a regular file"):
         export(pipes["onnx"], tmp_path / "o.onnx")
+    with pytest.raises(BadInputError, match="not a regular file"):
+        export(pipes["pt2"], tmp_path / "o.onnx")
+    with pytest.raises(BadInputError, match="no such file"):
+        export(f"{pipes['py']}:create", tmp_path / "o.onnx")
     with pytest.raises(BadInputError, match="no sample file"):
         build_targets(place / "cnn.onnx", samples=pipes["npz"], out=tmp_path / "out")
+    (tmp_path / "arrays").mkdir()
+    os.mkfifo(tmp_path / "arrays" / "x.npy")
+    with pytest.raises(BadInputError, match=r"x\.npy is not a regular file"):
+        build_targets(place / "cnn.onnx", samples=tmp_path / "arrays", out=tmp_path / "out")
+    (tmp_path / "out" / "model").mkdir(parents=True)
+    os.mkfifo(tmp_path / "out" / "model" / "model.export.json")
+    with pytest.raises(BadInputError, match=r"model\.export\.json is a pipe"):
+        build_targets(place / "cnn.onnx", samples=place / "samples.npz", out=tmp_path / "out", targets=["ort-fp32"])
     with pytest.raises(BadInputError, match="not a file"):
         load_profile(pipes["toml"])
 
@@ -404,6 +419,33 @@ def test_results_go_to_no_device_pipe_or_link(place: Path, tmp_path: Path, place
     assert "round" not in done.stderr
     assert out.lstat().st_ino == before.st_ino
     assert not (tmp_path / "victim").exists()
+
+
+def test_a_working_directory_that_is_no_text_or_gone_is_one_error(place: Path, tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/d\xe9"))
+    folder.mkdir()
+    shutil.copy(place / "cnn.onnx", folder)
+    refused = run("export", "cnn.onnx", "-o", "o.onnx", cwd=folder)
+    assert refused.returncode == 2
+    assert "working directory" in refused.stderr
+    assert "LC_ALL=C.UTF-8" in refused.stderr
+    assert run("profiles", cwd=folder).returncode == 0
+    gone = subprocess.run(
+        ["bash", "-c", 'mkdir a; cd a; rmdir ../a; "$@"', "bash", *COMMAND, "export", "x.onnx", "-o", "o.onnx"],
+        capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60,
+    )  # fmt: skip
+    assert gone.returncode == 2, gone.stderr
+    assert "the working directory is not there any more" in gone.stderr
+
+
+def test_little_address_space_is_one_error(place: Path) -> None:
+    done = subprocess.run(
+        ["bash", "-c", 'ulimit -v 150000; "$@"', "bash", *COMMAND, "measure", "built/ort-fp32", "-e", "quick"],
+        capture_output=True, text=True, check=False, cwd=place, timeout=120,
+    )  # fmt: skip
+    assert done.returncode in (4, 5, 6), done.stderr
+    assert "error:" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_what_lies_beside_an_artifact_is_not_run(place: Path, tmp_path: Path) -> None:
