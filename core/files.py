@@ -7,7 +7,7 @@ import json
 import math
 import stat
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from modelwright.core.errors import BadInputError
@@ -35,6 +35,24 @@ def hash_file(path: Path) -> str:
         while block := file.read(_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
+
+
+def is_plain_file(folder: Path, name: str) -> bool:
+    """Whether a file lies in a folder under a name that a record gives: a regular one, and no link on the way to it.
+
+    Args:
+        folder: Where it must lie.
+        name: Relative, with `/` between folders; leads out of the folder nowhere.
+    """
+    path = folder
+    try:
+        for part in PurePosixPath(name).parts[:-1]:
+            path /= part
+            if not stat.S_ISDIR(path.lstat().st_mode):
+                return False
+        return stat.S_ISREG((folder / name).lstat().st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def hash_json(value: Any) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from modelwright.core.errors import BadInputError
-from modelwright.core.files import hash_file, read_json, require_no_other
+from modelwright.core.files import hash_file, is_plain_file, read_json, require_no_other
 from modelwright.core.records.codec import FileName, decode
 from modelwright.core.records.exported import ExportedModel, record_path, save_exported
 from modelwright.exporters.cache import Origin, origin_path, save_origin
@@ -96,7 +96,7 @@ def find_own_files(out: Path) -> set[str]:
         return set()
     if _read_source_kind(record) == "onnx" and not origin_path(out).is_file():
         return set()
-    return {name for name, sha256 in _list_hashes(record) if _has_hash(out.parent / name, sha256)}
+    return {name for name, sha256 in _list_hashes(record) if _has_hash(out.parent, name, sha256)}
 
 
 def _read_source_kind(record: Mapping[str, Any]) -> object:
@@ -117,11 +117,10 @@ def _list_hashes(record: Mapping[str, Any]) -> list[tuple[str, object]]:
     return kept
 
 
-def _has_hash(path: Path, sha256: object) -> bool:
+def _has_hash(folder: Path, name: str, sha256: object) -> bool:
     try:
-        require_no_other(path)
-        return hash_file(path) == sha256
-    except (BadInputError, OSError):
+        return is_plain_file(folder, name) and hash_file(folder / name) == sha256
+    except OSError:
         return False
 
 

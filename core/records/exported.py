@@ -13,7 +13,7 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from modelwright.core.errors import BadInputError
-from modelwright.core.files import hash_file, hash_json
+from modelwright.core.files import hash_file, hash_json, is_plain_file
 from modelwright.core.records.codec import (
     Amount,
     Cosine,
@@ -215,8 +215,9 @@ def _verify_files(record: Path, exported: ExportedModel) -> None:
     programs = {} if exported.program is None else {exported.program: exported.program_sha256}
     for name, sha256 in (*exported.files.items(), *programs.items()):
         path = record.parent / name
-        if not path.is_file():
-            raise BadInputError(f"{path} is missing; {record.name} lists it", hint=_HINT)
+        if not is_plain_file(record.parent, name):
+            fault = "is no plain file in this folder" if path.exists() else "is missing"
+            raise BadInputError(f"{path} {fault}; {record.name} lists it", hint=_HINT)
         if hash_file(path) != sha256:
             raise BadInputError(f"{path} was changed after {record.name} was written", hint=_HINT)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnx
 import pytest
-from mutations import damage
+from mutations import damage, damage_graph
 from tally import Hung, Tally, command, limited, list_hidden
 
 from modelwright.core.errors import ModelwrightError, UnexpectedError
@@ -35,7 +35,8 @@ def test_through_export_and_build(place: Path, tmp_path: Path, tally: Callable[[
         folder, out = tmp_path / f"in-{number}", tmp_path / f"out-{number}"
         folder.mkdir()
         source = sources[number % len(sources)]
-        (folder / "m.onnx").write_bytes(damage(source.read_bytes(), generator))
+        change = generator.choice([damage, damage_graph])
+        (folder / "m.onnx").write_bytes(change(source.read_bytes(), generator))
         if source.parent == beside:
             (folder / "w.bin").write_bytes((beside / "w.bin").read_bytes())
         ended = command("export", folder / "m.onnx", "-o", out / "m.onnx")
@@ -63,7 +64,7 @@ def test_through_verify_and_measure(place: Path, tmp_path: Path, tally: Callable
         folder = shutil.copytree(place / "built" / ("ort-fp32", "ort-int8")[number % 2], tmp_path / f"a-{number}")
         model = folder / "model.onnx"
         before = model.read_bytes()
-        changed = damage(before, generator)
+        changed = generator.choice([damage, damage_graph])(before, generator)
         if changed == before:
             shutil.rmtree(folder)
             continue

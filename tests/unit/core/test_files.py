@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from modelwright.core.errors import BadInputError, BuildFailedError
-from modelwright.core.files import hash_file, read_json, require_writable, write_json, write_text
+from modelwright.core.files import hash_file, is_plain_file, read_json, require_writable, write_json, write_text
 from modelwright.core.system_errors import explain_os_error
 
 
@@ -102,6 +102,19 @@ def test_links_planted_under_the_old_temporary_name_are_not_followed(tmp_path: P
     assert victim.read_text() == "mine"
     assert (tmp_path / "out" / "f.json").read_text() == "ours"
     assert (tmp_path / "out" / "f.json").stat().st_mode & 0o777 == 0o666 & ~read_umask()
+
+
+def test_a_plain_file_is_reached_over_no_link(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "in", tmp_path / "out"
+    for folder in (inside / "deep", outside):
+        folder.mkdir(parents=True)
+        (folder / "w.bin").touch()
+    (inside / "link").symlink_to(outside)
+    (inside / "soft.bin").symlink_to(outside / "w.bin")
+    os.mkfifo(inside / "pipe")
+    assert is_plain_file(inside, "deep/w.bin")
+    for name in ("link/w.bin", "soft.bin", "pipe", "deep", "absent", "deep/w.bin/x", "a\0b", "x" * 300):
+        assert not is_plain_file(inside, name), name
 
 
 def read_umask() -> int:

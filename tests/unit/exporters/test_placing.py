@@ -106,6 +106,21 @@ def test_a_record_from_elsewhere_names_nothing_outside_its_folder(tmp_path: Path
     assert find_own_files(out) == set()
 
 
+def test_what_a_record_names_over_a_link_is_not_ours(tmp_path: Path, place: Place) -> None:
+    """It would be removed when the export is replaced."""
+    out = tmp_path / "out" / "m.onnx"
+    out.parent.mkdir()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_bytes(b"mine")
+    (out.parent / "link").symlink_to(tmp_path / "mine")
+    exported = place(out, b"one")
+    files = {**exported.files, "link/file": hashlib.sha256(b"mine").hexdigest()}
+    record_path(out).write_text(json.dumps(encode(exported) | {"files": files}))
+    assert find_own_files(out) == {"m.onnx"}
+    place(out, b"two")
+    assert (tmp_path / "mine" / "file").read_bytes() == b"mine"
+
+
 def kill(act: Callable[..., object], folder: Path, steps: Iterator[int], at: int) -> Callable[..., object]:
     """Returns an operation on files that is interrupted at one step in a folder."""
 
