@@ -55,10 +55,11 @@ def measure(
         comparison = run(artifacts, progress=progress, **settings)
     if not show_paths:
         comparison = relate_paths(comparison, Path(out or "results.json").parent)
+    # Written first: whoever reads the table, such as `head`, may leave in the middle of it.
+    faults = [] if out is None else write_results(Path(out), comparison)
     print_comparison(comparison, as_json=as_json, details=details)
-    if out is not None:
-        for fault in write_results(Path(out), comparison):
-            raise fault
+    for fault in faults:
+        raise fault
     require_limits(comparison)
     return 0
 

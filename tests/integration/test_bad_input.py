@@ -161,6 +161,15 @@ def test_streams_that_cannot_be_used(place: Path, arguments: tuple[str, ...], sh
     assert "Traceback" not in done.stderr
 
 
+def test_results_are_kept_when_nobody_reads_the_table(place: Path, tmp_path: Path) -> None:
+    for name, shell, code in (("left", "| true; exit ${PIPESTATUS[0]}", 141), ("full", ">/dev/full", 5)):
+        out = tmp_path / f"{name}.json"
+        done = run("measure", "built/ort-fp32", "-e", "quick", "-o", out, "--details", shell=shell, cwd=place)
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+        assert json.loads(out.read_text())["measurements"][0]["status"] == "measured"
+
+
 def test_any_locale_prints_everything(place: Path) -> None:
     ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = run("measure", "built/ort-fp32", "-e", "quick", cwd=place, **ascii_only)
