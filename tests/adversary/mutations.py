@@ -41,7 +41,7 @@ def damage_graph(data: bytes, generator: random.Random) -> bytes:
         one.ints[generator.randrange(len(one.ints))] = number
 
     acts: list[Callable[[], object]] = [
-        replace_dims,
+        *([replace_dims] if tensor.dims else []),
         cut_weights,
         lambda: setattr(tensor, "data_type", generator.randrange(30)),
         lambda: setattr(tensor, "name", generator.choice(["", "x", "y", "\x1b[2J", "a" * 5000])),
