@@ -14,6 +14,7 @@ from modelwright.core.errors import BadInputError, UsageError
 from modelwright.core.process.child import Progress, run_in_child
 from modelwright.core.records.signature import Signature
 from modelwright.core.samples.archives import array_file_name, is_compressed, unpack_archive
+from modelwright.core.samples.images import refuse_images
 from modelwright.core.samples.npy import NpyWriter
 from modelwright.core.samples.python_source import is_python, load_function, require_function, shorten_traceback
 from modelwright.core.samples.sample_set import LABELS, write_random
@@ -69,6 +70,7 @@ def materialize_samples(
             f"no such sample file: {path}",
             hint="give a .npz keyed by input name, file.py:function that yields dicts, or `random` for noise",
         )
+    refuse_images(path)
     if not (path.is_dir() or (path.is_file() and path.suffix == ".npz")):
         raise BadInputError(
             f"{path} is no sample file, which is one whose name ends in .npz",

@@ -19,6 +19,7 @@ from modelwright.core.errors import BadInputError
 from modelwright.core.records.codec import Count, Record
 from modelwright.core.records.signature import Signature, TensorSpec
 from modelwright.core.samples.archives import array_file_name, read_arrays
+from modelwright.core.samples.fitting import suggest_shape, suggest_type
 from modelwright.core.samples.npy import NpyWriter
 
 Array = npt.NDArray[Any]
@@ -244,7 +245,7 @@ def _check_array(path: Path, spec: TensorSpec, array: Array) -> int:
     if array.dtype != np.dtype(spec.dtype) and not _is_harmless_cast(array, spec.dtype):
         raise BadInputError(
             f"{path}: {spec.name} is {array.dtype}, the model expects {spec.dtype}",
-            hint=f"convert it before saving: {spec.name}.astype('{spec.dtype}')",
+            hint=suggest_type(spec, array.shape, array.dtype),
         )
     rank = spec.rank or 0
     stacked = array.ndim == rank + 1
@@ -257,7 +258,7 @@ def _check_array(path: Path, spec: TensorSpec, array: Array) -> int:
         wanted = ["samples", *(str(d) for d in (spec.shape or ())[0 if stacked and rank else 1 :])]
         raise BadInputError(
             f"{path}: {spec.name} has the shape {list(array.shape)}, the model expects {spec.describe()}",
-            hint=f"save it as [{', '.join(wanted)}]",
+            hint=suggest_shape(spec, array.shape) or f"save it as [{', '.join(wanted)}]",
         )
     rows = _rows_per_sample(spec, array)
     if rows > 1 and array.shape[0] % rows:

@@ -97,7 +97,7 @@ def build(
     if target.record.needs_calibration and evidence.calibration is None:
         raise BadInputError(
             f"{target_name} needs samples to calibrate on besides those that judge it; the file holds too few",
-            hint="give at least 2 samples (100 or more are better), or other ones to judge with --eval",
+            hint="give more, 100 or so: half of them are held back to judge",
         )
     unfit = check_source(target, exported)
     if not unfit.ok:

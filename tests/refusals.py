@@ -1,0 +1,331 @@
+"""Every refusal of the targets that has a hint, and the test that provokes it and does what the hint says.
+
+`test_refusal_table` holds this against the code: a refusal that is not here fails it, and so does one that is gone. A
+refusal is named by its file and its message, `{}` for each value in it.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+ROOMS = ("targets",)
+_RAISING = frozenset({"failure", "raised"})
+"""Names of parameters that hold the class of an error."""
+
+
+@dataclass(frozen=True)
+class Followed:
+    """A test that provokes the refusal, does what its hint says, and finds that it helps."""
+
+    test: str
+
+
+@dataclass(frozen=True)
+class NotFollowed:
+    """Why no test does what the hint says."""
+
+    reason: str
+
+
+HERE = "tests/integration/test_refusals.py::"
+UNIT = "tests/unit/targets/test_refusals.py::"
+GPU = NotFollowed("needs an NVIDIA GPU, its driver, or TensorRT; what is said is tested on stand-ins")
+INSTALLS = NotFollowed("the hint installs or updates software of the machine, whose absence is only pretended in tests")
+VENDOR = NotFollowed(
+    "only a fault inside a vendor's toolchain leads here; what the hint names is built by the contract suite"
+)
+RACE = NotFollowed("only a file that changes during the build leads here; building again is what every other test does")
+DAMAGED = NotFollowed(
+    "only a damaged or hostile file leads here, as tests/adversary makes them; building again is what every test does"
+)
+SLOW = NotFollowed("only a model that runs for minutes leads here; the limits are tested on scripted times")
+HUGE = NotFollowed("only a model over 2 GiB leads here")
+
+TABLE: dict[str, dict[str, Followed | NotFollowed]] = {
+    "targets/building/build.py": {
+        "{} needs samples to calibrate on besides those that judge it; the file holds too few": Followed(
+            HERE + "test_one_sample_is_too_few_to_calibrate"
+        ),
+        "{} cannot be built: {}": Followed(HERE + "test_torch_targets_take_the_source_of_an_onnx_model"),
+        "{} exists and {}": Followed(HERE + "test_what_was_built_from_something_else_needs_overwrite_or_another_out"),
+        "it runs the PyTorch program, and the source is ONNX": Followed(
+            HERE + "test_torch_targets_take_the_source_of_an_onnx_model"
+        ),
+        "{} cannot be built here: {}": INSTALLS,
+    },
+    "targets/building/chains.py": {
+        "it runs on the samples, but fails when it is fed with its own state": VENDOR,
+    },
+    "targets/building/choices.py": {
+        "{} is no option": Followed(UNIT + "test_options_written_as_told_are_taken"),
+        "--option {}: {} is not among the targets": Followed(UNIT + "test_options_written_as_told_are_taken"),
+        "none of the targets has an option {}": Followed(UNIT + "test_options_written_as_told_are_taken"),
+    },
+    "targets/building/doubts.py": {
+        "all {} samples of --eval are those of --samples: what calibrates would judge itself": Followed(
+            HERE + "test_samples_that_calibrate_do_not_judge"
+        ),
+        "FP32 itself gives no finite number on any of the {} samples: {}": Followed(
+            HERE + "test_fp32_without_numbers_is_told_where_to_look"
+        ),
+    },
+    "targets/building/evidence.py": {
+        "{} is given both to calibrate and to judge": Followed(HERE + "test_samples_that_calibrate_do_not_judge"),
+        "{}: FP32 takes {} s a sample, so {} samples would take more than {} minutes": SLOW,
+        "--state {}={}: {}": NotFollowed("the hint says which states cannot be chained at all: nothing is to be done"),
+    },
+    "targets/building/proof_files.py": {
+        "building {} left {}, a name that the artifact needs itself": VENDOR,
+        "{} is not any more what was built: {}": RACE,
+        "{} changed while it was proved: {}": RACE,
+    },
+    "targets/building/prove.py": {
+        "{} was built, but its outputs do not follow FP32: {}": Followed(
+            HERE + "test_a_model_that_loses_too_much_ships_in_float"
+        ),
+    },
+    "targets/building/replacing.py": {
+        "{} is {}, not the folder of an artifact": Followed(
+            HERE + "test_a_file_in_the_place_of_an_artifact_is_moved_away"
+        ),
+        "{} is not replaced: no build made {}{} in it": Followed(
+            HERE + "test_a_file_of_the_users_in_an_artifact_is_moved_away"
+        ),
+    },
+    "targets/contract.py": {
+        "builds only on the architecture it is for ({})": Followed(UNIT + "test_what_builds_at_home_only_builds_there"),
+        "it needs {}, which this CPU lacks": Followed(UNIT + "test_an_artifact_runs_where_its_instructions_are"),
+    },
+    "targets/graphs/dtypes.py": {
+        "{}: a request for FP16 that yields FP32: no layer of the graph computes in float16{}": GPU,
+    },
+    "targets/graphs/legality.py": {"{}: TensorRT does not take this graph: {}": GPU},
+    "targets/graphs/rewrite.py": {
+        "a model over 2 GiB at opset {} cannot be converted to opset {}": HUGE,
+        "onnx cannot convert the model from opset {} to {}": Followed(
+            UNIT + "test_a_model_of_a_later_opset_needs_no_converting"
+        ),
+    },
+    "targets/graphs/run.py": {
+        "ONNX Runtime cannot load {}{}": Followed(HERE + "test_an_operator_that_onnx_runtime_lacks_is_left_out"),
+    },
+    "targets/openvino/convert.py": {
+        "OpenVINO cannot convert {}: {}": Followed(HERE + "test_an_operator_that_openvino_lacks_runs_in_onnx_runtime"),
+    },
+    "targets/openvino/quantize.py": {
+        "NNCF cannot quantize {} ({}): {}": VENDOR,
+        "OpenVINO cannot run {} as NNCF quantizes it": VENDOR,
+    },
+    "targets/openvino/session.py": {
+        "{} holds integers beyond 32 bits, which OpenVINO would cut off on a CPU without a word": Followed(
+            HERE + "test_integers_beyond_32_bits_run_in_another_runtime"
+        ),
+        "the recipe asks OpenVINO for {} = {}, which no build sets": DAMAGED,
+        "the recipe's compile_options are no table": DAMAGED,
+        "{} is missing from the OpenVINO model, which has {} ports for {} names": VENDOR,
+    },
+    "targets/openvino/target.py": {
+        "OpenVINO cannot load {}": Followed(HERE + "test_a_damaged_openvino_file_is_built_again"),
+        "{}": Followed(UNIT + "test_a_machine_without_bf16_takes_the_other_openvino_targets"),
+    },
+    "targets/ort/cuda_session.py": {
+        "ONNX Runtime keeps one inference a session in flight: it cannot use several streams": GPU,
+        "the onnxruntime {} that is installed has no CUDA provider: it is the CPU package": INSTALLS,
+        "onnxruntime-gpu {} does not tell where nodes run": INSTALLS,
+        "ONNX Runtime cannot load {} on the GPU{}": GPU,
+        "onnxruntime-gpu {} cannot start its CUDA provider, and would run on the CPU instead": INSTALLS,
+        "{} of {} nodes fall back to the CPU, for CUDA has no kernel for them: {}": GPU,
+    },
+    "targets/ort/cuda_target.py": {
+        "package onnxruntime-gpu is not installed": INSTALLS,
+        "both onnxruntime and onnxruntime-gpu are installed, and the files of the CPU package lie on top": INSTALLS,
+        "package onnxruntime-gpu is not installed: the ONNX Runtime here is {}, which has no CUDA provider": INSTALLS,
+        "{}": GPU,
+        "onnxruntime-gpu was built for CUDA {}, and the driver supports CUDA {}": INSTALLS,
+    },
+    "targets/ort/refusal.py": {
+        "{} has nothing to quantize: {}": Followed(HERE + "test_the_other_int8_is_told_where_it_finds_layers"),
+    },
+    "targets/ort/target.py": {
+        "ort-int8 needs calibration samples": Followed(HERE + "test_calibration_needs_samples"),
+        "quantization needs opset {}; the model has {} and does not convert": Followed(
+            HERE + "test_an_old_opset_that_does_not_convert_is_exported_again"
+        ),
+    },
+    "targets/pytorch/program.py": {
+        "torch {} reads saved programs unsafely": INSTALLS,
+        "torch cannot read {}: {}": VENDOR,
+        "torch cannot load {}: it is damaged": DAMAGED,
+        "{} holds what may run code when torch reads it: {}": DAMAGED,
+        "torch cannot capture the program{}: {}": VENDOR,
+        "torch {} cannot load {}: {}": INSTALLS,
+    },
+    "targets/pytorch/session.py": {
+        "the GPU's memory does not suffice for this program": GPU,
+        "{} failed in torch {}: {}": VENDOR,
+        "the program cannot be captured as a CUDA graph: {}": GPU,
+        "torch {} was built without CUDA": INSTALLS,
+        "torch {} sees no GPU that it can use": GPU,
+        "torch.compile on a GPU needs Python package triton": INSTALLS,
+    },
+    "targets/pytorch/target.py": {
+        "{} needs the PyTorch source, and this source is ONNX": Followed(
+            HERE + "test_torch_targets_take_the_source_of_an_onnx_model"
+        ),
+        "{} was asked for, but the model has no operator that computes in {}: no convolution, matrix product or "
+        "recurrent layer": Followed(HERE + "test_a_module_without_a_product_stays_in_fp32"),
+        "torch {} reads saved programs unsafely": INSTALLS,
+        "torch.compile needs a C++ compiler, and {} is not there": INSTALLS,
+        "torch.compile needs Python's headers, and {} is not there": INSTALLS,
+    },
+    "targets/quantization/autocast.py": {
+        "{}: NVIDIA ModelOpt AutoCast cannot cast this model to FP16: {}": GPU,
+        "NVIDIA ModelOpt is not installed, or not with what its AutoCast needs": INSTALLS,
+    },
+    "targets/quantization/half.py": {
+        "{}: the model is quantized already: node {} ({})": GPU,
+        "{}: the graph does not follow the FP32 model on {} samples: {}": GPU,
+    },
+    "targets/quantization/search.py": {
+        "quantizing failed: {}: {}": VENDOR,
+        "no way of quantizing gives usable numbers: {}": VENDOR,
+    },
+    "targets/quantization/statistics.py": {
+        "calibration saw nothing but NaN or infinity in {}, made by {}": Followed(
+            HERE + "test_calibration_takes_samples_with_numbers"
+        ),
+    },
+    "targets/readiness.py": {
+        "package {} is not installed": INSTALLS,
+        "Python package {} is not installed": INSTALLS,
+        "{} is installed but does not import": INSTALLS,
+        "its manifest asks for {} {}, which is no version": DAMAGED,
+        "it needs {} {}, and {} is installed": INSTALLS,
+    },
+    "targets/table.py": {
+        "there is no target {}": Followed(UNIT + "test_a_target_that_is_suggested_is_one"),
+    },
+    "targets/tensorrt/engine.py": {
+        "{}: the values of the input {} decide shapes inside the network, so one engine would need a range of values "
+        "for it": GPU,
+        "{}: the {} {} would be {} in the engine; the model's signature says {}": GPU,
+        "this version of TensorRT for RTX does not build for compute capability {}": GPU,
+        "TensorRT does not take the range {} of the input {}": GPU,
+    },
+    "targets/tensorrt/execution.py": {
+        "the engine has {} where the manifest's signature has {}": GPU,
+        "the shape of the output {} depends on the values of the inputs, not only on their shapes: it cannot be "
+        "allocated beforehand": GPU,
+    },
+    "targets/tensorrt/flavours.py": {"{}": INSTALLS},
+    "targets/tensorrt/portability.py": {
+        "its manifest does not say which GPU and version it needs": GPU,
+        "{}": GPU,
+        "the NVIDIA driver supports CUDA {}, and the installed {} is made for CUDA {}": INSTALLS,
+    },
+    "targets/tensorrt/proof.py": {
+        "{}: a request for FP32 that yields {}: layers that multiply: {}": GPU,
+        "{}: a request for {} that yields an engine without it: layers that multiply: {}": GPU,
+    },
+    "targets/tensorrt/recipes.py": {
+        "TensorRT INT8 needs calibration samples": GPU,
+        "TensorRT INT8: none of the model's {} layers with constant weights gains from INT8: for instance {}: {}": GPU,
+        "TensorRT INT8: the model has no Conv, ConvTranspose, MatMul or Gemm with constant float32 weights: nothing to "
+        "quantize": GPU,
+        "{}": GPU,
+    },
+    "targets/tensorrt/refusals.py": {
+        "{} cannot {}: {}": GPU,
+        "{} cannot read the model: {}{}": GPU,
+    },
+    "targets/tensorrt/session.py": {
+        "the engine was built with {} {}, and {} is installed": GPU,
+        "the engine runs on compute capability {}, and CUDA's first visible GPU, {}, has {}": GPU,
+        "the input {} has the shape {}, and the engine takes {} (smallest:tuned for:largest)": GPU,
+    },
+    "targets/tensorrt/target.py": {
+        "{} builds ahead of time for a GPU, and the profile {} names none": Followed(
+            UNIT + "test_an_engine_ahead_of_time_is_built_for_a_profile_with_a_gpu"
+        ),
+        "{} does not build for compute capability {} ({})": Followed(
+            UNIT + "test_a_gpu_that_rtx_does_not_build_for_has_the_other_targets"
+        ),
+        "{} builds on the GPU that it builds for, and the profile {} names none": GPU,
+        "{}": GPU,
+        "{} builds for the GPU that it runs on: {} here has compute capability {}, and the profile {} asks for {}": GPU,
+        "--option hardware-compatible={} makes engines for compute capability {}, and {} has {}": GPU,
+    },
+    "targets/tflite/client.py": {
+        "the TFLite converter died with exit code {}": VENDOR,
+        "TFLite cannot express operator {} (node {}){}": Followed(
+            HERE + "test_an_operator_that_tflite_lacks_runs_elsewhere"
+        ),
+        "the TFLite converter's environment holds what was installed, and does not import": INSTALLS,
+        "TFLite conversion failed: {}": VENDOR,
+        "the TFLite converter's environment in {} {}": Followed(
+            "tests/unit/targets/tflite/test_environment.py::test_a_damaged_one_is_noticed_and_made_again"
+        ),
+    },
+    "targets/tflite/conversion.py": {
+        "onnx2tf converts the model, but the file does not follow FP32: {}": VENDOR,
+        "TFLite needs fixed shapes, and {} has dynamic ones besides the batch": VENDOR,
+    },
+    "targets/tflite/environment.py": {
+        "{} cannot be made in {}": Followed(
+            "tests/unit/targets/tflite/test_environment.py::test_a_cache_that_cannot_be_written_is_told"
+        ),
+    },
+    "targets/tflite/installation.py": {
+        "the TFLite converter's environment in {} is damaged, and cannot be removed to make it again": INSTALLS,
+        "the TFLite converter's environment cannot be made: {}": INSTALLS,
+    },
+    "targets/tflite/quantize.py": {
+        "tflite-int8 needs calibration samples": Followed(HERE + "test_calibration_needs_samples"),
+        "nothing in the model can be quantized to {} ({})": VENDOR,
+        "TFLite's quantizer fails on {}: {}": VENDOR,
+    },
+    "targets/tflite/target.py": {
+        "no TFLite runtime is installed": INSTALLS,
+        "the TFLite runtime is installed but does not import": INSTALLS,
+    },
+}
+
+
+def find_refusals(path: Path) -> Iterator[str]:
+    """Yields the messages of a file's refusals with a hint: errors, and `Readiness.no` with what to do."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call) or not node.args:
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        hints = [keyword.value for keyword in node.keywords if keyword.arg == "hint"]
+        if name == "no":
+            hints += node.args[1:2]
+        elif not (name.endswith("Error") or name in _RAISING):
+            continue
+        if hints and not (isinstance(hints[0], ast.Constant) and hints[0].value is None):
+            yield _spell(node.args[0])
+
+
+def list_refusals() -> dict[str, set[str]]:
+    """Returns file -> messages, for all rooms that the table is about."""
+    found = {}
+    for room in ROOMS:
+        for path in sorted((ROOT / room).rglob("*.py")):
+            if messages := set(find_refusals(path)):
+                found[path.relative_to(ROOT).as_posix()] = messages
+    return found
+
+
+def _spell(node: ast.expr) -> str:
+    """Returns a message as it is written, `{}` for what is filled in."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(_spell(part) if isinstance(part, ast.Constant) else "{}" for part in node.values)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return _spell(node.left) + _spell(node.right)
+    return "{}"
