@@ -19,6 +19,7 @@ from modelwright.core.outputs.tasks.roles import OutputRole
 from modelwright.core.outputs.tasks.rows import BOX_SIDES
 from modelwright.core.outputs.tasks.saturation import Saturation, SaturationMeter
 from modelwright.core.outputs.tasks.signs import SENTINEL_SIZE, is_sentinel
+from modelwright.core.outputs.tasks.sums import ChannelSums, ElementSums
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -132,8 +133,8 @@ class ValueMeter:
         self.role = role
         self._samples = 0
         self._shape: tuple[int, ...] | None = None
-        self._fixed: _ElementSums | None = None
-        self._channels: _ChannelSums | None = None
+        self._fixed: ElementSums | None = None
+        self._channels: ChannelSums | None = None
         self._ends: SaturationMeter | None = None
         self._lost = LostMeter()
         self._unlike = 0
@@ -157,13 +158,13 @@ class ValueMeter:
             error = np.where(usable, have - wanted, 0.0)
         if self._shape is None:
             self._shape = wanted.shape
-            self._fixed = _ElementSums(wanted.shape)
+            self._fixed = ElementSums(wanted.shape)
             size = max(1, wanted.size)
             generator = np.random.default_rng(0)
             self._picked = np.sort(generator.choice(size, min(wanted.size, _SAMPLED_VALUES // 16), replace=False))
         by_channel = [self._by_channel(value) for value in (usable, reference, error)]
         if self._channels is None or self._ends is None:
-            self._channels, self._ends = _ChannelSums(), SaturationMeter(len(by_channel[0]))
+            self._channels, self._ends = ChannelSums(), SaturationMeter(len(by_channel[0]))
         self._lost.add(by_channel[2], self._find_deviation(by_channel[0], by_channel[1]))
         self._channels.add(*by_channel)
         self._ends.add(*by_channel)
@@ -260,7 +261,7 @@ class ValueMeter:
                     worst, text = float(noise[index]), f"slice {index} of {shape[other]} along axis {other}"
         return worst, text
 
-    def _find_floor(self, count: Floats, size: Floats, spread: Floats, sums: _ChannelSums) -> Floats:
+    def _find_floor(self, count: Floats, size: Floats, spread: Floats, sums: ChannelSums) -> Floats:
         """Returns the least variation (a sum of squares) that each channel's error is held against."""
         constant = spread <= _CONSTANT_SHARE**2 * size
         floor = np.where(constant, _CONSTANT_TOLERANCE**2 * size, 0.0)
@@ -450,7 +451,7 @@ class ValueMeter:
         )
 
 
-def _find_offset(sums: _ChannelSums, variance: Floats) -> Floats:
+def _find_offset(sums: ChannelSums, variance: Floats) -> Floats:
     """Returns how far each channel is off on average, in FP32's deviations, less what noise may do by chance."""
     count = np.maximum(sums.count, 1)
     scatter = np.sqrt(np.maximum(sums.error / count - sums.bias**2, 0.0) / count)
@@ -471,61 +472,3 @@ def format_share(share: float) -> str:
     if percent >= 10 or percent == 0:
         return f"{percent:.0f} %"
     return f"{percent:.1g} %" if percent < 0.1 else f"{percent:.2g} %"
-
-
-class _ElementSums:
-    """Count, mean, variation (Welford 1962), error and its sum with FP32's deviation, of every element over samples."""
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self.count = np.zeros(shape)
-        self.mean = np.zeros(shape)
-        self.variation = np.zeros(shape)
-        self.error = np.zeros(shape)
-        self.shared = np.zeros(shape)
-        self._bias = np.zeros(shape)
-
-    def add(self, usable: Array, reference: Floats, error: Floats) -> None:
-        self.count += usable
-        offset = np.where(usable, reference - self.mean, 0.0)
-        self.mean += offset / np.maximum(self.count, 1)
-        self.variation += offset * np.where(usable, reference - self.mean, 0.0)
-        self.error += error**2
-        self._bias += np.where(usable, error - self._bias, 0.0) / np.maximum(self.count, 1)
-        self.shared += offset * np.where(usable, error - self._bias, 0.0)
-
-    def sums(self) -> tuple[Floats, Floats, Floats]:
-        """Returns count, energy and variation of every element."""
-        return self.count, self.variation + self.count * self.mean**2, self.variation
-
-
-class _ChannelSums:
-    """The same of every channel over samples and positions, for outputs whose shape changes."""
-
-    def __init__(self) -> None:
-        self.count = self.mean = self.spread = self.error = self.energy = self.shared = self.bias = np.zeros(0)
-        self.low = self.high = np.zeros(0)
-
-    def add(self, usable: Array, reference: Floats, error: Floats) -> None:
-        """Takes [channels, positions] each."""
-        if not self.count.size:
-            channels = len(reference)
-            self.count, self.mean, self.spread, self.error = (np.zeros(channels) for _ in range(4))
-            self.energy, self.shared, self.bias = (np.zeros(channels) for _ in range(3))
-            self.low, self.high = np.full(channels, np.inf), np.full(channels, -np.inf)
-        if len(reference) != len(self.count) or not reference.shape[1]:
-            return
-        added = usable.sum(axis=1).astype(np.float64)
-        mean, bias = (value.sum(axis=1) / np.maximum(added, 1) for value in (reference, error))
-        deviation = np.where(usable, reference - mean[:, None], 0.0)
-        total = self.count + added
-        # Two groups joined (Chan, Golub, LeVeque 1979).
-        weight = self.count * added / np.maximum(total, 1)
-        self.spread += (deviation**2).sum(axis=1) + (mean - self.mean) ** 2 * weight
-        self.shared += (deviation * error).sum(axis=1) + (mean - self.mean) * (bias - self.bias) * weight
-        self.mean += (mean - self.mean) * added / np.maximum(total, 1)
-        self.bias += (bias - self.bias) * added / np.maximum(total, 1)
-        self.count = total
-        self.error += (error**2).sum(axis=1)
-        self.energy += (reference**2).sum(axis=1)
-        self.low = np.minimum(self.low, np.where(usable, reference, np.inf).min(axis=1))
-        self.high = np.maximum(self.high, np.where(usable, reference, -np.inf).max(axis=1))
