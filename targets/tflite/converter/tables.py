@@ -16,6 +16,8 @@ from .polish import drop_tensors, find_opcode, new_tensor
 
 _COPY = re.compile(r"_duplicated_\d+$")
 """How AEQ names a copy that it makes for a reader with other needs."""
+_ROUNDED = 0.51
+"""Steps that a rounded number may be off by."""
 
 
 def share_tables(data: bytes) -> bytes:
@@ -57,31 +59,42 @@ def _find_matrix(model: Any, graph: Any, table: int, schema: Any) -> int | None:
     own = graph.tensors[table]
     if own.type != schema.TensorType.FLOAT32 or model.buffers[own.buffer].data is None:
         return None
+    values = np.frombuffer(model.buffers[own.buffer].data, np.float32).reshape(own.shape)
     stem = _COPY.sub("", own.name.decode())
     for index, tensor in enumerate(graph.tensors):
         same = index != table and _COPY.sub("", tensor.name.decode()) == stem and list(tensor.shape) == list(own.shape)
-        if not same or model.buffers[tensor.buffer].data is None:
+        data = model.buffers[tensor.buffer].data if same else None
+        if data is None:
             continue
+        # The name is a hint; the numbers decide.
         if tensor.type == schema.TensorType.FLOAT16:
-            return index
-        scales = tensor.quantization
-        if tensor.type == schema.TensorType.INT8 and scales.quantizedDimension == 0 and not np.any(scales.zeroPoint):
-            return index
+            halves = np.frombuffer(data, np.float16).reshape(own.shape)
+            if np.array_equal(halves, values.astype(np.float16), equal_nan=True):
+                return index
+        elif tensor.type == schema.TensorType.INT8 and _is_row_by_row(tensor.quantization, len(values)):
+            scales = np.asarray(tensor.quantization.scale, np.float32)[:, None]
+            steps = np.frombuffer(data, np.int8).reshape(own.shape)
+            if (np.abs(steps * scales - values) <= _ROUNDED * scales).all():
+                return index
     return None
+
+
+def _is_row_by_row(quantization: Any, rows: int) -> bool:
+    return (
+        quantization.quantizedDimension == 0 and len(quantization.scale) == rows and not np.any(quantization.zeroPoint)
+    )
 
 
 def _scale_rows(model: Any, graph: Any, lookup: Any, rows: int, result: int, scales: Any) -> list[Any]:
     """Returns the operators that multiply each row of 8-bit numbers by its scale."""
     from ai_edge_litert import schema_py_generated as schema
 
-    count = int(graph.tensors[lookup.inputs[0]].shape[0])
-    values = np.broadcast_to(np.asarray(scales, np.float32), count)
     buffer = schema.BufferT()
-    buffer.data = np.frombuffer(values.tobytes(), dtype=np.uint8)
+    buffer.data = np.frombuffer(np.asarray(scales, np.float32).tobytes(), dtype=np.uint8)
     model.buffers.append(buffer)
     kind = schema.TensorType.FLOAT32
     table = new_tensor(graph, graph.tensors[lookup.inputs[0]], "scales", kind)
-    graph.tensors[table].shape, graph.tensors[table].buffer = [count, 1], len(model.buffers) - 1
+    graph.tensors[table].shape, graph.tensors[table].buffer = [len(scales), 1], len(model.buffers) - 1
     widened = new_tensor(graph, graph.tensors[result], "widened", kind)
     factors = new_tensor(graph, graph.tensors[result], "factors", kind)
     graph.tensors[factors].shape = [*list(graph.tensors[result].shape)[:-1], 1]
