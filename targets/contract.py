@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal
 import numpy.typing as npt
 
 from modelwright.core.errors import ModelwrightError
+from modelwright.core.outputs.states import State
 from modelwright.core.outputs.tasks.roles import OutputRole
 from modelwright.core.records.machine import Machine
 from modelwright.core.records.shapes import ShapeRange
@@ -128,6 +129,7 @@ class BuildRequest:
         shapes: Input name -> the shapes that it may have, for every input.
         program_path: The source as a saved `torch.export` program; None for a source that is no PyTorch module.
         roles: Output -> what it means, by which a candidate is judged.
+        states: What the next step is fed with, where a candidate can be judged over many steps.
     """
 
     model_path: Path
@@ -144,6 +146,7 @@ class BuildRequest:
     shapes: Mapping[str, ShapeRange] = field(default_factory=dict)
     program_path: Path | None = None
     roles: Mapping[str, OutputRole] = field(default_factory=dict)
+    states: Sequence[State] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

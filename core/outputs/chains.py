@@ -41,6 +41,7 @@ class Chain(Record):
             those of that sample and of the ones after it; after the last sample comes the first.
         steps: Of each chain.
         judged: How many of its last steps are compared.
+        moving: The inputs among the states that differ from sample to sample.
         reason: Why a comparison would say nothing of a candidate; None where it does.
     """
 
@@ -48,6 +49,7 @@ class Chain(Record):
     starts: tuple[Count, ...] = ()
     steps: Count = STEPS
     judged: Count = JUDGED_STEPS
+    moving: tuple[str, ...] = ()
     reason: str | None = None
 
 

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from modelwright.core.errors import BadInputError, BuildFailedError, ModelwrightError, ToolchainMissingError
 from modelwright.core.outputs.reference import read_reference
+from modelwright.core.outputs.states import State
 from modelwright.core.outputs.tasks.roles import OutputRole
 from modelwright.core.path_names import drop_folders
 from modelwright.core.process.child import Progress, run_in_child
@@ -226,6 +227,7 @@ def _build_in_staging(
             "tuning": encode(evidence.tuning),
             "reference": str(evidence.reference / "tuning"),
             "roles": encode(evidence.roles),
+            "states": encode(_find_followed(evidence)),
             "options": dict(choice.options),
             "shapes": encode(choice.shapes),
             "scratch": str(Path(scratch).absolute()),
@@ -252,6 +254,7 @@ def build_in_child(
     tuning: dict[str, Any] | None,
     reference: str,
     roles: dict[str, Any],
+    states: list[dict[str, str]],
     options: dict[str, Any],
     shapes: dict[str, Any],
     scratch: str,
@@ -271,6 +274,7 @@ def build_in_child(
         tuning=_open_part(tuning, parsed) if uses_samples else None,
         reference=read_reference(Path(reference)) if tuning and uses_samples else None,
         roles=decode(dict[str, OutputRole], roles),
+        states=decode(tuple[State, ...], states),
         scratch=Path(scratch),
         shared=Path(shared),
         progress=progress,
@@ -288,6 +292,11 @@ def build_in_child(
         "emulation": None if result.emulation is None else str(result.emulation),
         "signature": encode(result.signature or parsed),
     }
+
+
+def _find_followed(evidence: Evidence) -> tuple[State, ...]:
+    """Returns the states that FP32 can be followed in over many steps."""
+    return () if evidence.chain is None or evidence.chain.reason is not None else evidence.chain.states
 
 
 def _open_part(ref: Mapping[str, Any] | None, signature: Signature) -> SampleSet | None:

@@ -15,6 +15,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from modelwright.core.errors import BadInputError, UsageError
+from modelwright.core.outputs.chain_runs import record_chains
 from modelwright.core.outputs.chains import STEPS, Chain
 from modelwright.core.outputs.reference import ReferenceModel, read_reference, write_outputs
 from modelwright.core.outputs.states import State, StateChoice, choose_states, explain_misfit
@@ -24,7 +25,6 @@ from modelwright.core.records.codec import decode, encode
 from modelwright.core.records.exported import ExportedModel
 from modelwright.core.records.signature import Signature
 from modelwright.core.samples.sample_set import SampleRef, SampleSet, open_samples
-from modelwright.targets.building.chains import record_chains
 from modelwright.targets.building.doubts import (
     find_doubts,
     look_at,
@@ -218,7 +218,11 @@ def describe_in_child(
         chain = None
         if fitting:
             progress(f"running FP32 over {STEPS} steps, each fed with its own state")
-            chain = record_chains(model, samples, fitting, roles, Path(reference) / CHAINS)
+            chain, ends = record_chains(model, samples, fitting, roles)
+            if chain.reason is None:
+                moving = tuple(state.input for state in fitting if state.input not in judged.still)
+                chain = replace(chain, moving=moving)
+                write_outputs(ends, model.output_names, Path(reference) / CHAINS)
     if chain is not None and chain.reason is not None:
         doubts.append(f"artifacts are not compared over {chain.steps} steps fed with their own state: {chain.reason}")
     return described | {"roles": encode(roles), "doubts": [*unfit, *doubts], "chain": encode(chain)}

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from modelwright.core.errors import BuildFailedError
+from modelwright.core.outputs.chain_runs import compare_chains, explain_step
 from modelwright.core.outputs.chains import Chain, explain_chain_broken, join_chain
 from modelwright.core.outputs.fidelity import FidelityMeter, count_correct, explain_broken
 from modelwright.core.outputs.reference import ReferenceModel, read_reference
@@ -24,7 +25,6 @@ from modelwright.core.records.exported import ExportedModel
 from modelwright.core.records.machine import Machine
 from modelwright.core.records.signature import Signature
 from modelwright.core.samples.sample_set import SampleRef, open_samples
-from modelwright.targets.building.chains import compare_chains
 from modelwright.targets.building.evidence import CHAINS, Evidence
 from modelwright.targets.building.proof_files import require_unchanged
 from modelwright.targets.contract import Array, Feeds, RunSettings, Target
@@ -118,21 +118,25 @@ def prove(
         )
     assert isinstance(proof, dict)
     proved = decode(Proof, proof | describe_conditions(evidence, host, threads))
-    _require_following(name, proved)
+    _require_following(name, proved, evidence)
     return proved, None
 
 
-def _require_following(name: str, proof: Proof) -> None:
+def _require_following(name: str, proof: Proof, evidence: Evidence) -> None:
     """Refuses an artifact whose answers, or whose state after many steps, nobody would use."""
     fault = None if proof.chain is None else explain_chain_broken(proof.chain)
     hint = "do not ship it; the float targets of this runtime keep the accuracy"
     if fault is not None:
-        hint = (
-            "do not ship it: its state goes astray. Calibrate on the states of a running stream (run the model step by "
-            "step, and save what each step begins with), or ship a float target of this runtime"
-        )
+        hint = "do not ship it: its errors add up in its state; the float targets of this runtime keep it"
     else:
         fault = explain_broken(proof.fidelity)
+    chain = evidence.chain
+    still = [] if chain is None else [state.input for state in chain.states if state.input not in chain.moving]
+    if still and chain is not None and chain.reason is None:
+        hint = (
+            f"do not ship it: {', '.join(still)} is the same in all samples, so nothing else was calibrated on. "
+            "Run the model over a stream, and give what each step begins with as samples"
+        )
     if fault is not None:
         raise BuildFailedError(f"{name} was built, but its outputs do not follow FP32: {fault}", hint=hint)
 
@@ -228,7 +232,9 @@ def _compare(
     fidelity, chained = meter.result(), None
     # What is broken on single steps needs no chain to say so.
     if chain is not None and explain_broken(fidelity) is None:
-        chained = compare_chains(run, samples, decode(Chain, chain), meanings, Path(chains))
+        planned = decode(Chain, chain)
+        ends = read_reference(Path(chains)) if planned.reason is None else ()
+        chained = compare_chains(explain_step(run), samples, planned, meanings, ends)
         fidelity = join_chain(fidelity, chained)
     return {
         "fidelity": encode(fidelity),

@@ -116,6 +116,11 @@ def test_a_reordered_copy_is_no_other_file() -> None:
     require_other_samples(look(samples), look(samples[1:]))
 
 
+def test_both_zeros_are_one_value() -> None:
+    assert look(np.float32([[0.0, -0.0], [-0.0, 0.0]])).still == {"x"}
+    assert look(np.float32([[0.0, -0.0], [-0.0, 1.0]])).still == set()
+
+
 def test_a_state_that_never_changes_is_named() -> None:
     samples, logits = make()
     answers = [{"logits": row[None], "hn": row[None]} for row in logits]

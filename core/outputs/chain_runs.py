@@ -1,7 +1,7 @@
-"""Chained steps of FP32 and of an artifact, each in a child process: what states become when they are fed back.
+"""Chained steps of FP32 and of a candidate, in child processes: what states become when they are fed back.
 
-FP32 runs its chains once for all targets. It also runs them a second time with its states moved by a few roundings: a
-recurrence that does not even follow itself then would blame every artifact, and nothing is compared.
+FP32 runs its chains once for all candidates, and a second time with its states moved by a few roundings: a recurrence
+that does not even follow itself then would blame every candidate, and nothing is compared.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from msgspec.structs import replace
 
 from modelwright.core.errors import BadInputError, BuildFailedError
@@ -27,12 +28,14 @@ from modelwright.core.outputs.chains import (
     run_chain,
 )
 from modelwright.core.outputs.fidelity import Fidelity, FidelityMeter, explain_broken
-from modelwright.core.outputs.reference import ReferenceModel, read_reference, write_outputs
+from modelwright.core.outputs.reference import ReferenceModel
 from modelwright.core.outputs.states import State
 from modelwright.core.outputs.tasks.roles import OutputRole
 from modelwright.core.outputs.tasks.signs import spread_indices
 from modelwright.core.samples.sample_set import SampleSet
-from modelwright.targets.contract import Feeds
+
+Feeds = Mapping[str, npt.NDArray[Any]]
+"""One inference's inputs: name -> array."""
 
 BUDGET_S = 60.0
 """No further chain begins that would most likely end after it."""
@@ -52,27 +55,30 @@ def record_chains(
     samples: SampleSet,
     states: Sequence[State],
     roles: Mapping[str, OutputRole],
-    directory: Path,
-) -> Chain:
-    """Runs FP32's chains and writes what comes out at their end.
+    *,
+    most: int = MOST_CHAINS,
+    judged: int = JUDGED_STEPS,
+) -> tuple[Chain, list[Outputs]]:
+    """Runs FP32's chains.
 
     Args:
         model: FP32.
-        samples: The evaluation samples.
+        samples: The samples that judge.
         states: What is fed back.
         roles: What the outputs mean.
-        directory: Folder for the outputs, chain after chain, each its last steps in order.
+        most: Chains to run, at most.
+        judged: Steps of each to keep, at most.
 
     Returns:
-        The chains; with a reason where comparing with them would say nothing of an artifact.
+        The chains, with a reason where comparing with them would say nothing of an artifact; and the outputs of each
+        one's last steps, chain after chain.
     """
     chain = Chain(states=tuple(states))
     clock = _Clock()
     starts: list[int] = []
     ends: list[list[Outputs]] = []
-    judged = JUDGED_STEPS
     try:
-        for start in clock.admit(spread_indices(samples.count, MOST_CHAINS)):
+        for start in clock.admit(spread_indices(samples.count, most)):
             watch = _StateWatch(states)
             last: deque[Outputs] = deque(maxlen=judged)
             for outputs in run_chain(model.run, samples, states, start):
@@ -83,7 +89,7 @@ def record_chains(
             fault = watch.explain_growth()
             if fault is not None:
                 return _without(chain, fault)
-            judged = judged if ends else _fit_bytes(last[-1])
+            judged = judged if ends else min(judged, _fit_bytes(last[-1]))
             starts.append(start)
             ends.append(list(last)[-judged:])
     except BadInputError as error:
@@ -96,8 +102,8 @@ def record_chains(
     fault = _explain_chaos(meter.result())
     if fault is not None:
         return _without(chain, fault)
-    write_outputs((outputs for end in ends for outputs in end), model.output_names, directory)
-    return Chain(states=tuple(states), starts=tuple(starts), judged=judged)
+    recorded = replace(chain, starts=tuple(starts), judged=judged)
+    return recorded, [outputs for end in ends for outputs in end]
 
 
 def compare_chains(
@@ -105,7 +111,7 @@ def compare_chains(
     samples: SampleSet,
     chain: Chain,
     roles: Mapping[str, OutputRole],
-    directory: Path,
+    expected: Iterable[Outputs],
 ) -> ChainProof:
     """Runs an artifact's chains and compares their ends with FP32's.
 
@@ -114,42 +120,40 @@ def compare_chains(
         samples: The evaluation samples.
         chain: As FP32 ran it.
         roles: What the outputs mean.
-        directory: Where FP32's outputs lie.
-
-    Raises:
-        BuildFailedError: The artifact takes its samples, but not its own state.
+        expected: FP32's outputs at their ends, see `record_chains`.
     """
     nothing = ChainProof(states=chain.states, steps=chain.steps, chains=0, fidelity=None, reason=chain.reason)
     if chain.reason is not None:
         return nothing
-    expected = iter(read_reference(directory))
+    ends = iter(expected)
     meter = FidelityMeter(roles)
     clock = _Clock()
     compared = 0
     for start in clock.admit(chain.starts):
-        steps = run_chain(_explaining(run), samples, chain.states, start, steps=chain.steps)
+        steps = run_chain(run, samples, chain.states, start, steps=chain.steps)
         for step, outputs in enumerate(steps):
             late = clock.explain_late()
             if late is not None:
                 return ChainProof(states=chain.states, steps=chain.steps, chains=0, fidelity=None, reason=late)
             if step >= chain.steps - chain.judged:
-                meter.add(next(expected), outputs)
+                label = None if samples.labels is None else int(samples.labels[(start + step) % samples.count])
+                meter.add(next(ends), outputs, label)
         compared += 1
     return ChainProof(states=chain.states, steps=chain.steps, chains=compared, fidelity=meter.result())
 
 
-def _without(chain: Chain, reason: str) -> Chain:
-    return replace(chain, reason=reason)
+def _without(chain: Chain, reason: str) -> tuple[Chain, list[Outputs]]:
+    return replace(chain, reason=reason), []
 
 
 def _fit_bytes(outputs: Outputs) -> int:
     """Returns how many steps of a chain are kept, by the size of one."""
     size = sum(np.asarray(value).nbytes for value in outputs.values()) * MOST_CHAINS
-    return max(1, min(JUDGED_STEPS, MOST_BYTES // max(1, size)))
+    return max(1, MOST_BYTES // max(1, size))
 
 
-def _explaining(run: Callable[[Feeds], Outputs]) -> Callable[[Feeds], Outputs]:
-    """Says that a failure is one of chained steps: the artifact took the samples before."""
+def explain_step(run: Callable[[Feeds], Outputs]) -> Callable[[Feeds], Outputs]:
+    """Returns a call whose failure says that it is one of chained steps: the artifact took the samples before."""
 
     def run_step(feeds: Feeds) -> Outputs:
         try:

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from modelwright.core.errors import BadInputError, BuildFailedError
+from modelwright.core.outputs import chain_runs
+from modelwright.core.outputs.chain_runs import compare_chains, explain_step, record_chains
 from modelwright.core.outputs.chains import Chain, ChainProof, Roundings, explain_chain_broken, join_chain, run_chain
 from modelwright.core.outputs.fidelity import compare_outputs, explain_broken
 from modelwright.core.outputs.states import State
@@ -17,8 +19,6 @@ from modelwright.core.outputs.tasks.roles import find_roles
 from modelwright.core.records.codec import decode, encode
 from modelwright.core.records.signature import Signature, TensorSpec
 from modelwright.core.samples.sample_set import SampleRef, SampleSet, open_samples
-from modelwright.targets.building import chains
-from modelwright.targets.building.chains import compare_chains, record_chains
 
 STATES = (State(output="hn", input="h"),)
 WIDTH = 6
@@ -53,12 +53,13 @@ def open_stream(folder: Path, *, count: int = 80) -> SampleSet:
     return open_samples(SampleRef(path=folder / "s.npz"), Signature(inputs=inputs, outputs=()))
 
 
-def record(samples: SampleSet, step: Step, folder: Path) -> tuple[Chain, Any]:
+def record(samples: SampleSet, step: Step) -> tuple[Chain, Any, Any]:
     model: Any = Recurrence(step)
     answers = [model.run(feeds) for feeds in samples.feeds()]
     roles = find_roles(answers, states=["hn"])
     with np.errstate(over="ignore"):
-        return record_chains(model, samples, STATES, roles, folder / "chains"), roles
+        chain, ends = record_chains(model, samples, STATES, roles)
+    return chain, ends, roles
 
 
 def test_each_step_is_fed_with_the_state_of_the_one_before(tmp_path: Path) -> None:
@@ -89,10 +90,10 @@ def test_roundings_are_small_and_spare_what_is_no_number() -> None:
 
 def test_fp32_follows_itself(tmp_path: Path) -> None:
     samples = open_stream(tmp_path)
-    chain, roles = record(samples, leak(0.9), tmp_path)
+    chain, ends, roles = record(samples, leak(0.9))
     assert chain.reason is None
     assert (len(chain.starts), chain.steps, chain.judged) == (8, 50, 10)
-    proof = compare_chains(Recurrence(leak(0.9)).run, samples, chain, roles, tmp_path / "chains")
+    proof = compare_chains(Recurrence(leak(0.9)).run, samples, chain, roles, ends)
     assert (proof.chains, proof.reason) == (8, None)
     assert proof.fidelity is not None
     assert proof.fidelity.samples == 80
@@ -105,9 +106,9 @@ def test_fp32_follows_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("keep", "broken"), [(0.899, False), (0.0, True), (0.985, True)])
 def test_what_a_step_does_not_show_a_chain_does(tmp_path: Path, keep: float, broken: bool) -> None:
     samples = open_stream(tmp_path)
-    chain, roles = record(samples, leak(0.9), tmp_path)
+    chain, ends, roles = record(samples, leak(0.9))
     built = Recurrence(leak(keep))
-    proof = compare_chains(built.run, samples, chain, roles, tmp_path / "chains")
+    proof = compare_chains(built.run, samples, chain, roles, ends)
     single = compare_outputs(
         [Recurrence(leak(0.9)).run(feeds) for feeds in samples.feeds()], map(built.run, samples.feeds()), roles
     )
@@ -130,14 +131,14 @@ def test_what_a_step_does_not_show_a_chain_does(tmp_path: Path, keep: float, bro
 def test_a_small_error_adds_up(tmp_path: Path) -> None:
     """Each step is off by a fiftieth, which is good; the state of fifty is off by half of itself."""
     samples = open_stream(tmp_path)
-    chain, roles = record(samples, leak(0.98), tmp_path)
+    chain, ends, roles = record(samples, leak(0.98))
     built = Recurrence(leak(0.96))
     single = compare_outputs(
         [Recurrence(leak(0.98)).run(feeds) for feeds in samples.feeds()], map(built.run, samples.feeds()), roles
     )
     assert single.task is not None
     assert single.task.severity < 1.0
-    joined = join_chain(single, compare_chains(built.run, samples, chain, roles, tmp_path / "chains"))
+    joined = join_chain(single, compare_chains(built.run, samples, chain, roles, ends))
     assert joined.task is not None
     assert joined.task.severity > 1.0
     assert joined.task.worst is not None
@@ -157,10 +158,10 @@ def test_a_small_error_adds_up(tmp_path: Path) -> None:
 def test_a_recurrence_that_cannot_be_followed_blames_nothing(tmp_path: Path, step: Step, reason: str) -> None:
     samples = open_stream(tmp_path)
     with np.errstate(invalid="ignore"):
-        chain, roles = record(samples, step, tmp_path)
+        chain, ends, roles = record(samples, step)
     assert chain.reason is not None
     assert chain.reason.startswith(reason)
-    proof = compare_chains(Recurrence(leak(0.0)).run, samples, chain, roles, tmp_path / "chains")
+    proof = compare_chains(Recurrence(leak(0.0)).run, samples, chain, roles, ends)
     assert (proof.fidelity, proof.reason, proof.chains) == (None, chain.reason, 0)
     assert proof.describe() == "not compared over 50 steps"
     assert explain_chain_broken(proof) is None
@@ -174,33 +175,33 @@ def test_fp32_that_fails_on_its_own_state_blames_nothing(tmp_path: Path) -> None
             raise BadInputError("an index is out of range")
         return h + x
 
-    chain, _ = record(samples, fail, tmp_path)
+    chain, *_ = record(samples, fail)
     assert chain.reason == "FP32 itself fails when it is fed with its own state: an index is out of range"
 
 
 def test_an_artifact_that_fails_on_its_own_state_is_refused(tmp_path: Path) -> None:
     samples = open_stream(tmp_path)
-    chain, roles = record(samples, leak(0.9), tmp_path)
+    chain, ends, roles = record(samples, leak(0.9))
 
     def fail(feeds: Any) -> Any:
         raise ValueError("no such shape")
 
     with pytest.raises(BuildFailedError, match="fails when it is fed with its own state") as caught:
-        compare_chains(fail, samples, chain, roles, tmp_path / "chains")
+        compare_chains(explain_step(fail), samples, chain, roles, ends)
     assert caught.value.detail == "ValueError: no such shape"
 
 
 def test_chains_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     samples = open_stream(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(chains, "BUDGET_S", 0.0)
-        patch.setattr(chains, "MOST_BYTES", 8 * 3 * (3 + WIDTH) * 4)
-        chain, roles = record(samples, leak(0.9), tmp_path)
+        patch.setattr(chain_runs, "BUDGET_S", 0.0)
+        patch.setattr(chain_runs, "MOST_BYTES", 8 * 3 * (3 + WIDTH) * 4)
+        chain, ends, roles = record(samples, leak(0.9))
         assert (len(chain.starts), chain.judged) == (1, 3)
-    proof = compare_chains(Recurrence(leak(0.9)).run, samples, chain, roles, tmp_path / "chains")
+    proof = compare_chains(Recurrence(leak(0.9)).run, samples, chain, roles, ends)
     assert proof.fidelity is not None
     assert proof.fidelity.samples == 3
-    monkeypatch.setattr(chains, "LIMIT_S", 0.0)
-    late = compare_chains(Recurrence(leak(0.9)).run, samples, chain, roles, tmp_path / "chains")
+    monkeypatch.setattr(chain_runs, "LIMIT_S", 0.0)
+    late = compare_chains(Recurrence(leak(0.9)).run, samples, chain, roles, ends)
     assert (late.fidelity, late.reason) == (None, "50 steps take longer than 0 s here")
-    assert record(samples, leak(0.9), tmp_path)[0].reason == late.reason
+    assert record(samples, leak(0.9))[0].reason == late.reason
