@@ -110,7 +110,8 @@ def open_in_child(
     context_ms = _elapsed_ms(started)
     free_bytes = None if _state.gpu is None else _state.gpu.memory_info()[0]
 
-    with _explaining_gpu_memory(f"{target.record.name} cannot be loaded at batch {batch}"):
+    failure = f"{target.record.name} cannot be loaded at batch {batch}"
+    with _explaining_failure(artifact, "cannot run"), _explaining_gpu_memory(failure):
         started = time.perf_counter()
         _state.session = _load(artifact, settings)
         load_ms = _elapsed_ms(started)
@@ -139,18 +140,27 @@ def open_in_child(
 
 def _load(artifact: Artifact, settings: RunSettings) -> Session:
     manifest = artifact.manifest
-    try:
+    with _explaining_failure(artifact, "cannot load"):
         return _state.stack.enter_context(
             get_target(manifest.target).load(
                 artifact.directory, manifest.model_file, manifest.recipe, manifest.signature, settings
             )
         )
+
+
+@contextlib.contextmanager
+def _explaining_failure(artifact: Artifact, what: str) -> Iterator[None]:
+    """Turns whatever a runtime raises on a file, or on a recipe that came from anywhere, into one error."""
+    manifest = artifact.manifest
+    try:
+        yield
     except ModelwrightError:
         raise
-    except Exception as error:  # a runtime's loader can raise anything
+    except Exception as error:
         raise MeasurementInvalidError(
-            f"{artifact.directory.name}: {manifest.target} cannot load {manifest.model_file}",
+            f"{artifact.directory.name}: {manifest.target} {what} {manifest.model_file}",
             hint="the file is damaged, or was made for another version of the runtime: build it again",
+            detail=f"{type(error).__name__}: {error}",
         ) from error
 
 
@@ -355,7 +365,8 @@ def prove_on_reference() -> dict[str, Any] | None:
     is_proved = proof is not None and all(row.proved for row in rows)
     expected = [row.proved if is_proved else row.expected for row in rows]
     roles = find_roles(expected) if proof is None or proof.roles is None else proof.roles
-    fidelity = compare_outputs(expected, (_state.session.run(row.feeds) for row in rows), roles)
+    with _explaining_failure(_state.artifact, "cannot run"):
+        fidelity = compare_outputs(expected, (_state.session.run(row.feeds) for row in rows), roles)
     return {"fidelity": encode(fidelity), "count": len(rows), "as_proved": is_proved}
 
 
