@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import pickletools
 import re
+import struct
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,8 +25,11 @@ from modelwright.core.errors import BadInputError
 _JSON_BYTES = 2**28
 _PICKLE_BYTES = 2**20
 """Of the outline of some example inputs; their values lie in files of their own."""
-_END_RECORD = b"PK\x05\x06"
-_END_BYTES = 22
+_END = struct.Struct("<4s4H2LH")
+"""Of an archive (APPNOTE.TXT, 4.3.16): signature, disks, entries, the listing's size and place, length of a comment."""
+_END64 = struct.Struct("<4sQ2H2L4Q")
+_LOCATOR64 = struct.Struct("<4sLQL")
+_LISTED64 = 0xFFFFFFFF
 _SHOWN_CHARACTERS = 80
 
 _FILE = re.compile(
@@ -83,7 +88,7 @@ _ARITHMETIC = (
 )  # fmt: skip
 _FAULTS = (
     AttributeError, EOFError, KeyError, NotImplementedError, OSError, RecursionError, RuntimeError, SyntaxError,
-    TypeError, ValueError, zipfile.BadZipFile,
+    TypeError, ValueError, struct.error, zipfile.BadZipFile,
 )  # fmt: skip
 """What reading something else than a program raises here."""
 
@@ -107,11 +112,29 @@ def find_code(path: Path) -> list[str]:
 
 
 def _require_one_listing(file: IO[bytes]) -> None:
-    """Refuses an archive in which readers may find different listings: with a comment or bytes after the last one."""
-    file.seek(-_END_BYTES, 2)
-    if file.read(len(_END_RECORD)) != _END_RECORD:
+    """Refuses an archive in which readers may find different listings.
+
+    Python looks for the listing before the end record, others where that says: it has to lie there, right before it,
+    and nothing may follow.
+    """
+    end = file.seek(0, os.SEEK_END) - _END.size
+    signature, *_, size, place, comment = _unpack(_END, file, end)
+    whole = signature == b"PK\x05\x06" and not comment
+    signature, _, place64, _ = _unpack(_LOCATOR64, file, end - _LOCATOR64.size)
+    if signature == b"PK\x06\x07":  # torch writes the large form always
+        end -= _LOCATOR64.size + _END64.size
+        signature, *_, size64, listing64 = _unpack(_END64, file, end)
+        same = size in (size64, _LISTED64) and place in (listing64, _LISTED64)
+        whole = whole and same and signature == b"PK\x06\x06" and place64 == end
+        size, place = size64, listing64
+    if not whole or place + size != end:
         raise zipfile.BadZipFile("it does not end as torch's archives do")
     file.seek(0)
+
+
+def _unpack(record: struct.Struct, file: IO[bytes], place: int) -> tuple[Any, ...]:
+    file.seek(place)
+    return record.unpack(file.read(record.size))
 
 
 def _inspect(archive: zipfile.ZipFile) -> Iterator[str]:
@@ -122,8 +145,10 @@ def _inspect(archive: zipfile.ZipFile) -> Iterator[str]:
     yield from _inspect_program(_read_json(archive, members["models/model.json"]))
     examples = members["data/sample_inputs/model.pt"]
     if examples.file_size:
-        with archive.open(examples) as file, zipfile.ZipFile(file) as inner:
-            yield from _inspect_pickle(inner)
+        with archive.open(examples) as file:
+            _require_one_listing(file)
+            with zipfile.ZipFile(file) as inner:
+                yield from _inspect_pickle(inner)
 
 
 def _list_members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
@@ -195,12 +220,14 @@ def _inspect_program(program: Any) -> Iterator[str]:
 def _is_plain(key: str, text: str) -> bool:
     if key in ("target", "as_operator"):
         return bool(_OPERATOR.fullmatch(text))
-    if key == "expr_str":
-        return _is_expression(text)
-    if key == "guards_code":
-        return _is_guard(text)
+    if key in ("expr_str", "guards_code"):
+        # One line and no comment: sympy joins lines before it evaluates them.
+        one_line = text.isprintable() and not set("#\\") & set(text)
+        return one_line and (_is_expression(text) if key == "expr_str" else _is_guard(text))
     if key in ("in_spec", "out_spec"):
-        return not text or _is_tree(json.loads(text, object_pairs_hook=_require_each_once)[1])
+        tree = json.loads(text, object_pairs_hook=_require_each_once)[1] if text else None
+        # Names of inputs become parameters of the code that torch makes.
+        return tree is None or _is_tree(tree, _NAME if key == "in_spec" else _TREE_KEY)
     return key in _QUOTED or bool(_NAME.fullmatch(text))
 
 
@@ -248,13 +275,13 @@ def _is_name(node: ast.AST, name: str) -> bool:
     return isinstance(node, ast.Name) and node.id == name
 
 
-def _is_tree(tree: Any) -> bool:
+def _is_tree(tree: Any, names: re.Pattern[str]) -> bool:
     """Whether inputs or outputs are nested in Python's own containers only."""
     waiting = [tree]
     while waiting:
         node = waiting.pop()
         keys = json.loads(node["context"]) if node["context"] else None
-        plain = keys is None or all(isinstance(key, int) or _TREE_KEY.fullmatch(key) for key in keys)
+        plain = keys is None or all(isinstance(key, int) or names.fullmatch(key) for key in keys)
         if node["type"] not in _TREE_TYPES or not plain:
             return False
         waiting.extend(node["children_spec"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import struct
 import subprocess
 import sys
 import zipfile
@@ -137,6 +138,12 @@ def nest_a_text_in_a_size(members: Members, mark: Path) -> None:
     members[PROGRAM] = (text[:start] + nested + text[text.index('"', start) :]).encode()
 
 
+def join_lines(members: Members, mark: Path) -> None:
+    text = members[PROGRAM].decode()
+    start = text.index('"expr_str": "') + len('"expr_str": "')
+    members[PROGRAM] = (text[:start] + r"(Symbol('s1') or\nMax(1, 2))" + text[text.index('"', start) :]).encode()
+
+
 def name_an_input(members: Members, mark: Path) -> None:
     members[PROGRAM] = members[PROGRAM].replace(b'"x"', json.dumps(f"x, y={words(mark)}").encode())
 
@@ -152,7 +159,7 @@ HOSTILE: dict[str, tuple[Callable[[Members, Path], None], str]] = {
     "weight": (pickle_a_weight, "the pickled tensor or object conv.weight"),
     "constant": (hide_a_pickled_constant, "the file data/constants/opaque_obj_0"),
     "examples": (pickle_example_inputs, "pickled with io open"),
-    "plain-pickle": (pickle_plainly, "File is not a zip file"),
+    "plain-pickle": (pickle_plainly, "does not end as torch's archives do"),
     "hidden-name": (hide_the_name_in_a_pickle, "pickled with STACK_GLOBAL"),
     "old-weights": (pack_an_old_file_of_weights, "the file data/weights/model.pt"),
     "library": (compile_a_library, "the file data/aotinductor"),
@@ -161,6 +168,7 @@ HOSTILE: dict[str, tuple[Callable[[Members, Path], None], str]] = {
     "size": (write_a_size, "expr_str open("),
     "nested-size": (nest_a_text_in_a_size, "expr_str Max("),
     "name": (name_an_input, "name x, y=open("),
+    "lines": (join_lines, "or\\nMax(1, 2)"),
     "system": (call("torch.os.system"), "target torch.os.system"),
     "load": (call("torch.ops.load_library"), "target torch.ops.load_library"),
     "file": (call("torch.ops.aten.from_file.default"), "target torch.ops.aten.from_file"),
@@ -214,6 +222,28 @@ def test_readers_that_differ_are_not_played_against_each_other(plain: Path, tmp_
             copy.writestr(info.filename, archive.read(info))
         copy.writestr(archive.infolist()[0].filename.upper(), b"")
     with pytest.raises(BadInputError, match="is there twice"):
+        find_code(path)
+
+
+def test_two_listings_in_one_file_are_refused(plain: Path, tmp_path: Path) -> None:
+    """Python reads the listing before the end, torch the one whose place the end record gives."""
+    hostile = make(plain, tmp_path, "guard")[0].read_bytes()
+    end = struct.unpack("<4s4H2LH", hostile[-22:])
+    listing = hostile[end[6] : end[6] + end[5]]
+    with zipfile.ZipFile(tmp_path / "hostile.pt2") as archive, zipfile.ZipFile(plain) as good:
+        content = io.BytesIO()
+        with zipfile.ZipFile(content, "w") as copy:
+            for info in archive.infolist():
+                name = info.filename.partition("/")[2]
+                # As long as the other, so that all lies at the same distance from the listing.
+                copy.writestr(info.filename, good.read(f"{plain.stem}/{name}").ljust(info.file_size))
+    whole = content.getvalue()
+    assert struct.unpack("<4s4H2LH", whole[-22:])[5] == len(listing), "the two listings are of one length"
+    path = tmp_path / "two.pt2"
+    path.write_bytes(hostile[: end[6] + end[5]] + whole[:-22] + hostile[-22:])
+    with zipfile.ZipFile(path) as seen:
+        assert b"open(" not in seen.read(f"program/{PROGRAM}"), "what Python sees is plain"
+    with pytest.raises(BadInputError, match="does not end as torch's archives do"):
         find_code(path)
 
 
