@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import tempfile
 import tokenize
 import zipfile
 import zlib
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from modelwright.core.errors import BadInputError
+from modelwright.core.scratch import scratch_directory
 from modelwright.core.system_errors import describe_os_error
 
 Array = npt.NDArray[Any]
@@ -196,10 +196,9 @@ def _checksum(file: IO[bytes], length: int) -> int:
 
 
 def _map_unpacked_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Array:
-    """Unpacks a compressed array into an unnamed temporary file and maps that."""
-    with tempfile.NamedTemporaryFile(suffix=".npy") as file:
-        with archive.open(info) as member:
-            while block := member.read(_BLOCK_BYTES):
-                file.write(block)
-        file.flush()
-        return _map_npy(Path(file.name))
+    """Unpacks a compressed array and maps it; the file loses its name at once, and lives as long as the map."""
+    with scratch_directory() as scratch:
+        path = Path(scratch) / "array.npy"
+        with archive.open(info) as member, path.open("wb") as file:
+            shutil.copyfileobj(member, file, _BLOCK_BYTES)
+        return _map_npy(path)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
+import subprocess
+import sys
 import warnings
 import zipfile
 from collections.abc import Sequence
@@ -14,6 +18,7 @@ import pytest
 from modelwright.core.errors import BadInputError
 from modelwright.core.samples.archives import read_arrays, unpack_archive
 from modelwright.core.samples.materialize import materialize_samples
+from modelwright.core.scratch import scratch_directory
 
 ROWS = np.arange(6, dtype=np.float32).reshape(2, 3)
 
@@ -91,3 +96,23 @@ def test_a_long_complaint_of_a_reader_is_cut(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="cannot be read as samples") as caught:
         read_arrays(pack(tmp_path / "s.npz", [("x.npy", content)]))
     assert len(caught.value.message) < 400 + len(str(tmp_path))
+
+
+def test_what_a_killed_process_had_unpacked_is_cleared_away(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "s.npz", x=np.zeros((4, 3), np.float32))
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    code = """
+import os, signal, sys
+from pathlib import Path
+from modelwright.core.samples import archives
+archives._map_npy = lambda path: os.kill(os.getpid(), signal.SIGKILL)
+archives.read_arrays(Path(sys.argv[1]))
+"""
+    variables = {**os.environ, "TMPDIR": str(temporary)}
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "s.npz"], check=False, timeout=60, env=variables)
+    assert done.returncode == -signal.SIGKILL
+    assert list(temporary.iterdir()) != []
+    with scratch_directory(temporary):
+        assert len(list(temporary.iterdir())) == 1, "its own folder only"
+    assert list(temporary.iterdir()) == []
