@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Callable, Iterator
+from itertools import islice, product
 from typing import Any
 
 import onnx
@@ -87,16 +88,15 @@ def damage(data: bytes, generator: random.Random) -> bytes:
     return data[:start] + b"\xff" * 9 + b"\x7f" + data[start:]  # a length that protobuf reads as huge
 
 
-def change_numbers(value: Any) -> Iterator[tuple[str, Any]]:
-    """Yields (place and new value, all values) with one number replaced by each hostile one."""
-    for path in list(_find_numbers(value, ())):
-        for hostile in HOSTILE_NUMBERS:
-            changed = copy.deepcopy(value)
-            part = changed
-            for key in path[:-1]:
-                part = part[key]
-            part[path[-1]] = hostile
-            yield f"{'.'.join(map(str, path))} = {hostile!r:.40}", changed
+def change_numbers(value: Any, every: int = 1) -> Iterator[tuple[str, Any]]:
+    """Yields (place and new value, all values) with one number replaced by a hostile one; of all, one in `every`."""
+    for path, hostile in islice(product(_find_numbers(value, ()), HOSTILE_NUMBERS), None, None, every):
+        changed = copy.deepcopy(value)
+        part = changed
+        for key in path[:-1]:
+            part = part[key]
+        part[path[-1]] = hostile
+        yield f"{'.'.join(map(str, path))} = {hostile!r:.40}", changed
 
 
 def _find_numbers(value: Any, path: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
