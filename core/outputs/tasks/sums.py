@@ -42,14 +42,14 @@ class ChannelSums:
 
     def __init__(self) -> None:
         self.count = self.mean = self.spread = self.error = self.energy = self.shared = self.bias = np.zeros(0)
-        self.low = self.high = np.zeros(0)
+        self.low = self.high = self._fourth = np.zeros(0)
 
     def add(self, usable: Array, reference: Floats, error: Floats) -> None:
         """Takes [channels, positions] each."""
         if not self.count.size:
             channels = len(reference)
             self.count, self.mean, self.spread, self.error = (np.zeros(channels) for _ in range(4))
-            self.energy, self.shared, self.bias = (np.zeros(channels) for _ in range(3))
+            self.energy, self.shared, self.bias, self._fourth = (np.zeros(channels) for _ in range(4))
             self.low, self.high = np.full(channels, np.inf), np.full(channels, -np.inf)
         if len(reference) != len(self.count) or not reference.shape[1]:
             return
@@ -65,6 +65,12 @@ class ChannelSums:
         self.bias += (bias - self.bias) * added / np.maximum(total, 1)
         self.count = total
         self.error += (error**2).sum(axis=1)
-        self.energy += (reference**2).sum(axis=1)
+        squares = reference**2
+        self.energy += squares.sum(axis=1)
+        self._fourth += (squares**2).sum(axis=1)
         self.low = np.minimum(self.low, np.where(usable, reference, np.inf).min(axis=1))
         self.high = np.maximum(self.high, np.where(usable, reference, -np.inf).max(axis=1))
+
+    def find_weight(self) -> Floats:
+        """Returns how many positions carry each channel's energy (participation ratio): 1 where a single one does."""
+        return np.where(self._fourth > 0, self.energy**2 / np.where(self._fourth > 0, self._fourth, 1.0), 0.0)

@@ -40,6 +40,9 @@ _PROBABILITY_FLOOR = 0.01
 _SAID, _UNSAID_FLOOR_SHARE = 0.5, 0.1
 """Probabilities of classes that FP32 hardly ever names are held against a share of what those vary that it names: there
 is nothing in them that could be lost, and what is named instead is counted with the answers."""
+_LEAST_WEIGHT = 5.0
+"""Positions that must carry the probability of a class before its noise alone is called broken, as many as its recall
+asks for."""
 _PLACE_FLOOR_SHARE = 0.1
 _SIDE_FLOOR_SHARE = 0.1
 """A box's side counts as varying by at least this share of what sides vary over the image, though the anchors of a raw
@@ -98,6 +101,7 @@ class ChannelNoise:
         place: Noise of the worst slice along another axis, each channel in its own unit: a border, a head, a position.
         place_text: Which slice that is; None where there is no other axis.
         robust: Noise of the worst channel against typical deviations; None where they do not say anything.
+        rare: bool [channels]: whether too few positions have anything to say of the channel for its noise to refuse.
         pooled: Of all channels together, each in its own unit.
         lost: Samples that are lost altogether.
         offset: float64 [channels]: how far each is off on average, in FP32's deviations; what is sure of it.
@@ -109,6 +113,7 @@ class ChannelNoise:
     """
 
     noise: Floats
+    rare: npt.NDArray[np.bool_]
     place: float
     place_text: str | None
     robust: float | None
@@ -219,6 +224,7 @@ class ValueMeter:
         place, place_text = self._find_worst_place(np.maximum(spread, floor) / np.maximum(count, 1))
         return ChannelNoise(
             noise=noise,
+            rare=self._find_rare(sums),
             place=place,
             place_text=place_text,
             robust=robust,
@@ -232,6 +238,16 @@ class ValueMeter:
             unlike=self._unlike,
             count=self._values,
         )
+
+    def _find_rare(self, sums: ChannelSums) -> npt.NDArray[np.bool_]:
+        """Of the probabilities of classes: those of classes that FP32 gives a chance to in a handful of positions.
+
+        Of thousands of characters or labels some come up once, and one answer that flips is all noise there. Flips are
+        counted; so are the classes that come up often enough.
+        """
+        if not self.role.is_probability or self.role.role not in ("classes", "tokens", "mask"):
+            return np.zeros(len(sums.count), np.bool_)
+        return np.asarray(sums.find_weight() < _LEAST_WEIGHT)
 
     def _find_worst_place(self, variance: Floats) -> tuple[float, str | None]:
         """Returns the noise of the worst slice along the axes that are not the channels'.
@@ -343,8 +359,9 @@ class ValueMeter:
             text = f"{found.unlike} of {found.count} values are NaN, infinite or masked in one and not in the other"
             checks.append(Check(output=name, measure="unlike", value=share, good=1e-6, broken=1e-3, text=text))
         pooled = role in ("embedding", "state")
-        channel = int(np.argmax(found.noise)) if found.noise.size else 0
-        value = found.pooled if pooled else float(found.noise.max(initial=0.0))
+        noise = np.where(found.rare, np.minimum(found.noise, math.sqrt(good * broken)), found.noise)
+        channel = int(np.argmax(noise)) if noise.size else 0
+        value = found.pooled if pooled else float(noise.max(initial=0.0))
         checks.append(
             Check(
                 output=name,
@@ -352,7 +369,7 @@ class ValueMeter:
                 value=as_loss(value),
                 good=good,
                 broken=broken,
-                text=_describe(None if pooled else channel, len(found.noise), value),
+                text=_describe(None if pooled else channel, len(noise), value if pooled else found.noise[channel]),
             )
         )
         if role == "state" and len(found.noise) > 1:

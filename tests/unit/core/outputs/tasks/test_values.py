@@ -106,3 +106,28 @@ def test_where_fp32_is_nan_nothing_is_asked() -> None:
     samples = [{"hidden": row[None]} for row in values]
     assert compare_by_task(samples, [{"hidden": row[None]} for row in filled]).severity < 1e-9
     assert compare_by_task([{"hidden": row[None]} for row in filled], samples).is_broken
+
+
+def make_characters(often: int) -> tuple[Array, Array]:
+    """[samples, positions, characters] as probabilities: character 40 in `often` places, all of which are read as 3."""
+    generator = rng()
+    expected = np.zeros((20, 30, 60))
+    flat = expected.reshape(-1, 60)
+    flat[:] = generator.dirichlet(np.full(60, 0.02), len(flat)) * 0.02
+    chosen = generator.choice([0, 0, 0, 1, 2, 3, 4, 5, 6], len(flat))
+    chosen[generator.choice(len(flat), often, replace=False)] = 40
+    flat[np.arange(len(flat)), chosen] += 0.98
+    found = expected.copy()
+    places = np.argwhere(expected.argmax(axis=-1) == 40)
+    for sample, position in places:
+        found[sample, position, [3, 40]] = expected[sample, position, [40, 3]]
+    return expected, found
+
+
+@pytest.mark.parametrize(("often", "broken"), [(1, False), (2, False), (12, True)])
+def test_one_character_read_otherwise_is_no_channel_that_is_dead(often: int, broken: bool) -> None:
+    seen = compare(*make_characters(often), name="probs")
+    text = find_text(seen, "noise")
+    assert text.startswith("channel 40 of 60 carries")
+    assert any(check.is_broken for check in seen.checks) is broken
+    assert max(check.severity for check in seen.checks) > 1, "it is said all the same"
