@@ -118,7 +118,7 @@ TABLE: dict[str, dict[str, Followed | NotFollowed]] = {
     },
     "targets/openvino/quantize.py": {
         "NNCF cannot quantize {} ({}): {}": VENDOR,
-        "OpenVINO cannot run {} as NNCF quantizes it": VENDOR,
+        "OpenVINO cannot run {} as NNCF quantizes it: {}": VENDOR,
     },
     "targets/openvino/session.py": {
         "{} holds integers beyond 32 bits, which OpenVINO would cut off on a CPU without a word": Followed(
@@ -129,7 +129,7 @@ TABLE: dict[str, dict[str, Followed | NotFollowed]] = {
         "{} is missing from the OpenVINO model, which has {} ports for {} names": VENDOR,
     },
     "targets/openvino/target.py": {
-        "OpenVINO cannot load {}": Followed(HERE + "test_a_damaged_openvino_file_is_built_again"),
+        "OpenVINO cannot load {}: {}": Followed(HERE + "test_a_damaged_openvino_file_is_built_again"),
         "{}": Followed(UNIT + "test_a_machine_without_bf16_takes_the_other_openvino_targets"),
     },
     "targets/ort/cuda_session.py": {

@@ -22,6 +22,7 @@ from modelwright.targets.contract import Array, BuildRequest, Feeds, RunSettings
 from modelwright.targets.openvino.branches import IdleBranches, set_idle_branches_apart
 from modelwright.targets.openvino.recipes import BF16_INSTRUCTION_SETS, CONVOLUTIONAL, TRANSFORMER, NncfCandidate
 from modelwright.targets.openvino.session import WITHOUT_FUSION, OpenvinoSession, find_ports, fit_types, silence_vendor
+from modelwright.targets.openvino.words import find_cause
 from modelwright.targets.quantization.goal import Figures
 from modelwright.targets.quantization.judge import Judge, Outputs
 from modelwright.targets.quantization.quantizer import Quantizer, share_work
@@ -31,7 +32,6 @@ _ACCURATE_EFFORT = 2.3
 """How much longer accurate bias correction took than the fast one, on ResNet-50."""
 _PASSING = 10
 """Reading and writing a value takes as long as some ten multiplications."""
-_SHOWN_CHARACTERS = 300
 _REBUILT_BYTES = 1_000_000
 """Weights up to which a model is quantized again to rank each of its layers."""
 _RECURRENT = re.compile("(LSTM|GRU|RNN|AUGRU)(Cell|Sequence)$")
@@ -184,7 +184,7 @@ class NncfQuantizer(Quantizer[NncfCandidate, RunnableModel]):
                 )
         except Exception as error:
             raise BuildFailedError(
-                f"NNCF cannot quantize {self._request.model_path.name} ({candidate.name}): {_say_why(error)}",
+                f"NNCF cannot quantize {self._request.model_path.name} ({candidate.name}): {find_cause(error)}",
                 hint=_NO_INT8_HINT,
                 detail=str(error),
             ) from error
@@ -213,7 +213,7 @@ class NncfQuantizer(Quantizer[NncfCandidate, RunnableModel]):
                     yield session.run(inputs)
             except RuntimeError as error:  # OpenVINO cannot run what NNCF made, as of some quantized LSTMs
                 raise BuildFailedError(
-                    f"OpenVINO cannot run {self._request.model_path.name} as NNCF quantizes it",
+                    f"OpenVINO cannot run {self._request.model_path.name} as NNCF quantizes it: {find_cause(error)}",
                     hint=_NO_INT8_HINT,
                     detail=str(error),
                 ) from error
@@ -251,12 +251,6 @@ class NncfQuantizer(Quantizer[NncfCandidate, RunnableModel]):
                         target.replace_source_output(node.input_value(0))
         # What is ranked is rounding, not the kernels that are fused around it.
         return RunnableModel(model=changed, options=WITHOUT_FUSION)
-
-
-def _say_why(error: Exception) -> str:
-    """Returns the first line of a vendor's message, which says more than the error's class."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:_SHOWN_CHARACTERS] if lines else type(error).__name__
 
 
 def _count_work(node: Any) -> float:

@@ -22,6 +22,7 @@ from modelwright.targets.contract import BuildRequest, BuildResult, RunSettings,
 from modelwright.targets.openvino.convert import convert_model
 from modelwright.targets.openvino.recipes import BF16_INSTRUCTION_SETS
 from modelwright.targets.openvino.session import OpenvinoSession, import_openvino, read_properties, silence_vendor
+from modelwright.targets.openvino.words import find_cause
 from modelwright.targets.readiness import Readiness, package_versions, require_import
 
 MODEL_FILE = "openvino.xml"
@@ -85,7 +86,9 @@ class OpenvinoTarget(Target):
             )
         except RuntimeError as error:
             raise BadInputError(
-                f"OpenVINO cannot load {path}", hint="build the artifact again with this version", detail=str(error)
+                f"OpenVINO cannot load {path}: {find_cause(error)}",
+                hint="build the artifact again with this version; the ort-* targets may run this model",
+                detail=str(error),
             ) from error
         yield session
 
