@@ -241,8 +241,8 @@ def _check_name(source: Source, out: Path) -> bool:
     Raises:
         BadInputError: It is a folder, or is not called `.onnx`.
     """
-    if out.suffix != ".onnx":
-        raise BadInputError(f"{out} is no name for an ONNX model", hint=f"call it {out.name}.onnx")
     if out.is_dir():
         raise BadInputError(f"{out} is a folder", hint=f"give the file: {out / 'model.onnx'}")
+    if out.suffix != ".onnx":
+        raise BadInputError(f"{out} is no name for an ONNX model", hint=f"call it {out.name}.onnx")
     return source.kind == "onnx" and out.exists() and out.samefile(source.path)

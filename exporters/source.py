@@ -13,6 +13,12 @@ from modelwright.exporters.file_kinds import refuse_other_files
 Kind = Literal["onnx", "pt2", "factory"]
 
 _FACTORY_HINT = "write a function that returns the nn.Module with its weights loaded, and give FILE.py:FUNCTION"
+_TRANSFORMERS_FACTORY = (
+    "def create(): from transformers import AutoModel, AutoTokenizer; "
+    "return AutoModel.from_pretrained({folder!r}, return_dict=False), "
+    "dict(AutoTokenizer.from_pretrained({folder!r})('text', return_tensors='pt'))"
+)
+"""A whole file, for models that read text."""
 _OTHER_SUFFIXES = {
     ".pt": "a PyTorch checkpoint or script, which runs code when it is read",
     ".pth": "a PyTorch checkpoint, which runs code when it is read",
@@ -105,7 +111,6 @@ def _explain_directory(path: Path) -> BadInputError:
     if (path / "config.json").is_file():
         return BadInputError(
             f"{path} is a folder of transformers, which is not read as such",
-            hint="write a factory: `def create(): return AutoModel.from_pretrained('" + str(path) + "', "
-            "return_dict=False), dict(tokenizer('text', return_tensors='pt'))` and give FILE.py:create",
+            hint=f"write a factory and give FILE.py:create: {_TRANSFORMERS_FACTORY.format(folder=str(path))}",
         )
     return BadInputError(f"{path} is a folder", hint="give model.onnx, model.pt2 or FILE.py:FUNCTION")

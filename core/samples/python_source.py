@@ -86,7 +86,9 @@ def load_function(path: Path, name: str) -> Callable[..., Any]:
         ) from error
     function = getattr(module, name, None)
     if not callable(function):
-        raise BadInputError(f"{path} defines no function {name}", hint=f"functions in it: {', '.join(vars(module))}")
+        found = (each for each, value in vars(module).items() if callable(value) and not each.startswith("_"))
+        choices = ", ".join(f"{path}:{each}" for each in found) or "none so far"
+        raise BadInputError(f"{path} defines no function {name}", hint=f"functions in it: {choices}")
     return function  # type: ignore[no-any-return]  # `callable` says no more than that
 
 

@@ -35,6 +35,8 @@ _NUMPY_NAMES = {
 }
 """onnx.TensorProto.DataType -> numpy's name, of the types that numpy itself has and runtimes take."""
 _STRING_TYPE = 8
+_COMPLEX_TYPES = (14, 15)
+"""onnx.TensorProto: COMPLEX64, COMPLEX128."""
 _INVENTED_NAME = re.compile(r"^unk__\d+$")
 """What onnx's shape inference calls dimensions without a name."""
 _PROTOBUF_START = 0x08
@@ -125,21 +127,33 @@ def _read_spec(path: Path, role: str, value: Any) -> TensorSpec:
 
         known = tensor.elem_type in onnx.TensorProto.DataType.values()
         name = onnx.TensorProto.DataType.Name(tensor.elem_type).lower() if known else f"type {tensor.elem_type}"
-        hint = (
-            "do the text processing outside the model" if tensor.elem_type == _STRING_TYPE else "add a Cast to float32"
-        )
         raise BadInputError(
-            f"{path}: {role} {value.name} is {name}, only numbers that numpy has are supported", hint=hint
+            f"{path}: {role} {value.name} is {name}, only real numbers that numpy has are supported",
+            hint=_say_what_to_do(role, tensor.elem_type, name),
         )
     if not tensor.HasField("shape"):
         if role == "input":
             raise BadInputError(
                 f"{path}: input {value.name} has no shape, not even a rank",
-                hint="export it again with input shapes, or set them with onnx.tools.update_model_dims",
+                hint="export it again with input shapes; or load it with onnx, and for that entry i of graph.input: "
+                f"i.CopyFrom(onnx.helper.make_tensor_value_info(i.name, {tensor.elem_type}, ['batch', ...]))",
             )
         return TensorSpec(name=value.name, dtype=dtype, shape=None)
     shape = tuple(_read_dimension(axis, dimension) for axis, dimension in enumerate(tensor.shape.dim))
     return TensorSpec(name=value.name, dtype=dtype, shape=shape)
+
+
+def _say_what_to_do(role: str, kind: int, name: str) -> str:
+    """Returns what helps against an input or output of a type that cannot be fed or compared."""
+    if kind == _STRING_TYPE:
+        return "do the text processing outside the model"
+    if kind in _COMPLEX_TYPES:
+        return "let the model work on real and imaginary parts, as float32 with an axis of 2 at the end"
+    return (
+        f"let the model take float32, and Cast that to {name} inside it"
+        if role == "input"
+        else "add a Cast to float32 behind it"
+    )
 
 
 def _read_dimension(axis: int, dimension: Any) -> Dimension:

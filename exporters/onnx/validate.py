@@ -153,7 +153,10 @@ def _explain_refusal(model: Any, error: BadInputError, complaints: list[str]) ->
     )
     hint = error.hint
     if foreign:
-        hint = f"it needs custom operators, which need a library of their own: {', '.join(foreign[:5])}"
+        hint = (
+            f"it needs custom operators ({', '.join(foreign[:5])}), which no runtime has without a library of their "
+            "own: export the model without them, and do their work outside of it"
+        )
     detail = "\n".join([error.detail or "", *complaints]).strip()
     return BadInputError(error.message, hint=hint, detail=detail or None)
 

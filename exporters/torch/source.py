@@ -90,11 +90,9 @@ def load_factory(path: Path, function: str, samples: SampleRef | None, trace: Tr
     except (Exception, SystemExit) as error:
         raise BadInputError(
             f"{name} failed: {type(error).__name__}: {error}",
-            hint=(
-                "the function is called without arguments"
-                if isinstance(error, TypeError)
-                else f"make {name} run by itself first; it is called in the folder that you are in"
-            ),
+            hint=f"make {name} run by itself first; it is called in the folder that you are in"
+            if _takes_nothing(factory)
+            else f"it is called without arguments: give all parameters of {function} a default",
             detail=shorten_traceback(error),
         ) from error
     torch = import_torch()
@@ -165,10 +163,7 @@ def load_program(path: Path, samples: SampleRef | None, *, trust: bool) -> Torch
     if program.example_inputs is not None:
         source.args, source.kwargs = tuple(program.example_inputs[0]), dict(program.example_inputs[1])
     elif samples is not None:
-        names = [str(name) for name in program.graph_signature.user_inputs]
-        source.kwargs = {
-            name: _to_tensor(torch, value) for name, value in _first_rows(samples, names, path.name).items()
-        }
+        source.args, source.kwargs = _take_program_examples(torch, program, path.name, samples)
     else:
         raise BadInputError(f"{path} was saved without example inputs, and there are no samples", hint="add --samples")
     return source
@@ -205,6 +200,17 @@ def hash_state(state: Mapping[str, Any]) -> str:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _takes_nothing(function: Any) -> bool:
+    """Whether a function can be called without arguments, as far as it tells."""
+    try:
+        inspect.signature(function).bind()
+    except TypeError:
+        return False
+    except ValueError:  # some builtins have no signature
+        return True
+    return True
 
 
 def _is_module(value: Any) -> bool:
@@ -251,6 +257,22 @@ def _take_examples(torch: Any, name: str, module: Any, samples: SampleRef) -> di
     # a recurrent state has its batch on another axis. What the module takes decides.
     readings = (examples, *_list_other_examples(examples))
     return next((reading for reading in readings if _is_taken(torch, module, reading)), examples)
+
+
+def _take_program_examples(
+    torch: Any, program: Any, name: str, samples: SampleRef
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Returns the first rows of the samples as the program was called: by position, by name, and in structures."""
+    signature = torch.export.graph_signature
+    specs = program.graph_signature.input_specs
+    arguments = [spec.arg for spec in specs if spec.kind == signature.InputKind.USER_INPUT]
+    constants = {each.name: each.value for each in arguments if isinstance(each, signature.ConstantArgument)}
+    rows = _first_rows(samples, [each.name for each in arguments if each.name not in constants], name)
+    leaves = [
+        constants[each.name] if each.name in constants else _to_tensor(torch, rows[each.name]) for each in arguments
+    ]
+    args, kwargs = torch.utils._pytree.tree_unflatten(leaves, program.call_spec.in_spec)  # noqa: SLF001
+    return tuple(args), dict(kwargs)
 
 
 def _is_taken(torch: Any, module: Any, examples: Mapping[str, Any]) -> bool:
