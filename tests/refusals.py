@@ -162,9 +162,6 @@ TABLE: dict[str, dict[str, Followed | NotFollowed]] = {
         ),
         "{} cannot be built here: {}": INSTALLS,
     },
-    "targets/building/chains.py": {
-        "it runs on the samples, but fails when it is fed with its own state": VENDOR,
-    },
     "targets/building/choices.py": {
         "{} is no option": Followed(UNIT + "test_options_written_as_told_are_taken"),
         "--option {}: {} is not among the targets": Followed(UNIT + "test_options_written_as_told_are_taken"),
