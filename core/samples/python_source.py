@@ -88,7 +88,10 @@ def load_function(path: Path, name: str) -> Callable[..., Any]:
     if not callable(function):
         found = (each for each, value in vars(module).items() if callable(value) and not each.startswith("_"))
         choices = ", ".join(f"{path}:{each}" for each in found) or "none so far"
-        raise BadInputError(f"{path} defines no function {name}", hint=f"functions in it: {choices}")
+        fault = f"{name} in {path} is {type(function).__name__}, not a function"
+        raise BadInputError(
+            fault if hasattr(module, name) else f"{path} defines no function {name}", hint=f"functions in it: {choices}"
+        )
     return function  # type: ignore[no-any-return]  # `callable` says no more than that
 
 

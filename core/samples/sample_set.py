@@ -204,7 +204,8 @@ def _check_arrays(path: Path, arrays: Mapping[str, Array], labels: Array | None,
         if labels.ndim != 1 or labels.dtype.kind not in "iu":
             raise BadInputError(
                 f"{path}: labels must be integer class numbers of shape [samples], "
-                f"not {labels.dtype} {list(labels.shape)}"
+                f"not {labels.dtype} {list(labels.shape)}",
+                hint="number the classes as the model's output does, from 0, one number a sample; or leave labels away",
             )
         counts[LABELS] = len(labels)
         _check_labels(path, labels, signature)

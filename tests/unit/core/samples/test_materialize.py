@@ -11,6 +11,7 @@ from modelwright.core.errors import BadInputError, UsageError
 from modelwright.core.records.signature import Signature, TensorSpec
 from modelwright.core.samples.materialize import is_random, materialize_samples
 from modelwright.core.samples.npy import NpyWriter
+from modelwright.core.samples.python_source import load_function
 from modelwright.core.samples.sample_set import SampleRef, open_samples
 
 SIGNATURE = Signature(
@@ -95,6 +96,14 @@ def test_faults_name_the_sample_and_leave_nothing(code: Path, tmp_path: Path, fu
     with pytest.raises(BadInputError, match=text):
         materialize_samples(f"{code}:{function}", None, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["samples.py"]
+
+
+def test_a_value_is_no_function_and_the_hint_lists_what_is(tmp_path: Path) -> None:
+    path = tmp_path / "net.py"
+    path.write_text("import math\nWIDTH = 3\ndef create():\n    pass\n")
+    with pytest.raises(BadInputError, match=r"^WIDTH in .*net\.py is int, not a function$") as caught:
+        load_function(path, "WIDTH")
+    assert caught.value.hint == f"functions in it: {path}:create"
 
 
 def test_noise_is_asked_for_by_name(tmp_path: Path) -> None:
