@@ -138,7 +138,7 @@ def build(
                 signature=decode(Signature, built["signature"]),
                 # An artifact is given on: its manifest says which files it was made from, not in whose home they lie.
                 source=replace(source, path=drop_folders(source.path)),
-                samples=decode(Samples, {**_without_folders(evidence.described), "random": evidence.random}),
+                samples=_describe_samples(evidence),
                 machine=machine,
                 requires=decode(Requires, built["requires"]),
                 recipe=built["recipe"],
@@ -159,11 +159,13 @@ def build(
     return open_artifact(directory), False
 
 
-def _without_folders(described: Mapping[str, Any]) -> dict[str, Any]:
-    return {
+def _describe_samples(evidence: Evidence) -> Samples:
+    """Returns the samples for the manifest, their files without folders."""
+    parts = {
         part: None if facts is None else {**facts, "path": drop_folders(facts["path"])}
-        for part, facts in described.items()
+        for part, facts in evidence.described.items()
     }
+    return decode(Samples, {**parts, "random": evidence.random})
 
 
 def check_source(target: Target, exported: ExportedModel) -> Readiness:
@@ -326,7 +328,9 @@ def _prove_again(
     verify_files(artifact)
     if renewed is None and proof is not None:
         return artifact  # it cannot run here: what was proved when it was built still says on which samples
-    return write_manifest(artifact.directory, replace(manifest, proof=renewed, proof_reason=reason))
+    # The samples that judged are those of the new proof; those it was built on are in the key, and so the same.
+    samples = _describe_samples(evidence)
+    return write_manifest(artifact.directory, replace(manifest, samples=samples, proof=renewed, proof_reason=reason))
 
 
 def _chains_alike(proof: Proof, evidence: Evidence) -> bool:

@@ -209,6 +209,9 @@ def test_second_build_reuses_and_a_change_of_samples_does_not(built) -> None:
     else:
         assert isinstance(other, Built), other
         assert other.reused[name]
+        judging = other.artifacts[name].manifest
+        assert judging.samples.evaluation is not None
+        assert judging.samples.evaluation.path == workplace.other_samples.name, "those that the new proof is on"
     assert open_artifact(artifact.directory).manifest.created == artifact.manifest.created
 
 
