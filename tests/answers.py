@@ -111,6 +111,12 @@ def make_embedding() -> Array:
     return np.asarray(values / np.linalg.norm(values, axis=1, keepdims=True))
 
 
+def make_body() -> Array:
+    """17 key points [n, 17, 2] of somebody upright in the middle: they swing about their mean, the head on top."""
+    places = np.linspace(1.0, -1.0, 17)[:, None] + rng().normal(0, 0.05, (COUNT, 17, 2))
+    return places - places.mean(axis=1, keepdims=True)
+
+
 def make_units() -> Array:
     """[samples, 3]: metres, degrees, and a small rate."""
     return rng().normal(0, 1, (COUNT, 3)) * [1000.0, 90.0, 0.01] + [5000.0, 0.0, 0.5]

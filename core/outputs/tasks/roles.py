@@ -56,6 +56,8 @@ _EMBEDDING_WIDTH = 32
 """Embeddings are 32 wide or wider; an unnamed narrower vector is not taken for one."""
 _VECTOR_STEP = 32
 """Widths that are multiples of it are mostly those of vectors; hardly ever a number of classes."""
+_COORDINATES = 4
+"""So few values of each of many things are x, y, z and how sure; a sequence is longer, in one sample at least."""
 _VOCABULARY = 16384
 """Wider than the hidden states of any model that runs outside a data centre."""
 
@@ -65,7 +67,7 @@ _MASK_NAME = re.compile(r"mask|seg(?:ment|\b)|matte|alpha", re.IGNORECASE)
 _MASKS_NAME = re.compile(r"masks", re.IGNORECASE)
 """Several masks over one image, which may overlap, as of objects; unlike a segmentation into classes."""
 _REGRESSION_NAME = re.compile(
-    r"depth|flow|disp|coord|landmark|keypoint|\bkps?\b|pose|\bxy\b|points|offset|regress|angle|pitch|age|price",
+    r"depth|flow|disp|coord|landmark|keypoint|\bkpt?s?\b|pose|\bxy\b|points|offset|regress|angle|pitch|age|price",
     re.IGNORECASE,
 )
 _COUNT_NAME = re.compile(r"num|count|len|size|index", re.IGNORECASE)
@@ -272,6 +274,11 @@ class _Seen:
         return "mask" if self.rank >= 4 else "tokens" if self.rank == 3 else "classes"
 
     @property
+    def positions(self) -> int:
+        """How many decisions an output of rank 3 makes at most, were its channels classes."""
+        return max(value.size for value in self.clean) // self.width if self.rank == 3 else 0
+
+    @property
     def is_lone(self) -> bool:
         """Whether there never is more than one value."""
         return max(value.size for value in self.clean) <= 1
@@ -323,7 +330,11 @@ _SIGNS: tuple[_Sign, ...] = (
     ),
     (
         "the sum over its channels hardly moves, and most positions name the first or last: nothing",
-        lambda s: "tokens" if s.rank == 3 and mostly_tops_at_an_end(s.clean, s.axis) and s.looks_chosen else None,
+        lambda s: (
+            "tokens"
+            if s.positions > _COORDINATES and mostly_tops_at_an_end(s.clean, s.axis) and s.looks_chosen
+            else None
+        ),
     ),
     ("as many channels as a vocabulary has", lambda s: "tokens" if s.rank == 3 and s.width >= _VOCABULARY else None),
     (

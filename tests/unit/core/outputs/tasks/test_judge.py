@@ -16,6 +16,7 @@ from answers import (
     compare_several,
     kill,
     kill_scores,
+    make_body,
     make_class_map,
     make_close,
     make_constant,
@@ -243,6 +244,9 @@ def cases_of_roles() -> Iterator[tuple[str, Array, Role]]:
     yield "logits", rng().normal(0, 1, (COUNT, 7, 30)), "tokens"
     yield "last_hidden_state", rng().normal(0, 1, (COUNT, 7, 32)), "other"
     yield "flow", make_grid(0.0), "other"
+    yield "points", make_body(), "other"
+    yield "kpts", make_body(), "other"
+    yield "output", make_body(), "other"
     yield "out", make_segmentation() - make_segmentation().mean(axis=1, keepdims=True), "mask"
     yield "seg_logits", make_segmentation(), "mask"
     yield "out", softmax(make_segmentation().transpose(0, 2, 3, 1)), "mask"
