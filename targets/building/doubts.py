@@ -19,7 +19,7 @@ from modelwright.core.outputs.states import State
 from modelwright.core.outputs.tasks.checks import bound_share
 from modelwright.core.outputs.tasks.judge import find_labelled
 from modelwright.core.outputs.tasks.roles import OutputRole
-from modelwright.core.outputs.tasks.signs import is_number
+from modelwright.core.outputs.tasks.signs import is_number, is_sentinel
 from modelwright.targets.contract import Array
 
 LEAST_SAMPLES = 8
@@ -178,7 +178,9 @@ def _doubt_answers(answers: Sequence[Mapping[str, Array]], roles: Mapping[str, O
                 f"FP32's output {name} holds NaN on {broken} of the {len(answers)} samples: there it is no measure of "
                 "anything"
             )
-        if all(_is_same(value, first) for value in values):
+        role = roles.get(name)
+        masked = None if role is None else role.sentinel
+        if all(_is_same(value, first, masked) for value in values):
             found.append(
                 f"FP32's output {name} is the same on all {len(answers)} samples: nothing shows whether it works"
             )
@@ -190,16 +192,16 @@ def _doubt_answers(answers: Sequence[Mapping[str, Array]], roles: Mapping[str, O
     return found
 
 
-def _is_same(value: Array, first: Array) -> bool:
-    """Whether two answers differ by rounding at most."""
+def _is_same(value: Array, first: Array, masked: float | None) -> bool:
+    """Whether two answers differ by rounding at most: of what they say, not of a -1e9 that stands for masked."""
     if value.shape != first.shape or not is_number(value):
         return bool(np.array_equal(value, first))
     one, other = np.asarray(value, np.float64), np.asarray(first, np.float64)
-    finite = np.isfinite(other)
-    size = float(np.abs(other[finite]).max(initial=0.0))
-    if not np.array_equal(one[~finite], other[~finite], equal_nan=True):
+    number = np.isfinite(other) & ~is_sentinel(other, masked)
+    size = float(np.abs(other[number]).max(initial=0.0))
+    if not np.array_equal(one[~number], other[~number], equal_nan=True):
         return False
-    return bool(np.all(np.abs(one[finite] - other[finite]) <= _CONSTANT_SHARE * size))
+    return bool(np.all(np.abs(one[number] - other[number]) <= _CONSTANT_SHARE * size))
 
 
 def _doubt_labels(

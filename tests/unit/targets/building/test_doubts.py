@@ -38,6 +38,17 @@ def test_good_evidence_is_not_doubted() -> None:
     assert doubt(samples, logits, calibrating=samples + 1) == []
 
 
+@pytest.mark.parametrize("mask", [-1e9, -np.inf])
+def test_scores_between_the_masked_ones_are_seen_to_move(mask: float) -> None:
+    samples, logits = make()
+    logits[:, 2:] = mask
+    assert doubt(samples, logits) == []
+    logits[:, :2] = logits[0, :2]
+    assert doubt(samples, logits) == [
+        "FP32's output logits is the same on all 40 samples: nothing shows whether it works"
+    ]
+
+
 @pytest.mark.parametrize(
     "kind",
     [
