@@ -128,11 +128,10 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
         """Returns what the user has to know of the layers that got no fixed scales."""
         if not kept:
             return None
-        dynamic = [name for name in kept if self._is_dynamic(name)]
-        return (
-            "fixed scales cannot hold the inputs of some operators: "
-            f"{len(dynamic)} take 8-bit scales while running, {len(kept) - len(dynamic)} stay in float"
-        )
+        dynamic = sum(self._is_dynamic(name) for name in kept)
+        counts = {"take 8-bit scales while running": dynamic, "stay in float": len(kept) - dynamic}
+        told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        return f"fixed scales cannot hold the inputs of some operators: {told}"
 
     def _is_dynamic(self, name: str) -> bool:
         return bool(self._layers[name]["operator"] == "FULLY_CONNECTED")

@@ -215,8 +215,7 @@ class ClassMeter:
                 value=flips,
                 good=good,
                 broken=broken,
-                text=f"{differing} of {seen.rows} {_name_rows(self.role)} get another class than FP32's "
-                f"({format_share(seen.estimated_flips)} expected from margins and errors)",
+                text=_describe_flips(differing, seen, _name_rows(self.role)),
             )
         ]
         if seen.kappa is not None and seen.rows >= 20:
@@ -265,6 +264,19 @@ class ClassMeter:
             text=f"accuracy changes by {-100 * drop:+.2g} points: of {count} labelled samples {lost} right answers are "
             f"lost and {won} won",
         )
+
+
+def _describe_flips(differing: int, seen: ClassFidelity, rows: str) -> str:
+    """Returns how many answers differ, or how many are to be expected where these samples show fewer than that."""
+    expected = format_share(seen.estimated_flips)
+    if seen.estimated_flips * seen.rows > differing:
+        return (
+            f"about {expected} of {rows} can be expected to get another class than FP32's, by the margins and errors "
+            f"seen here, where {differing} of {seen.rows} do"
+        )
+    return (
+        f"{differing} of {seen.rows} {rows} get another class than FP32's ({expected} expected from margins and errors)"
+    )
 
 
 class _Margins:

@@ -67,6 +67,18 @@ def test_a_flip_costs_what_fp32_holds_the_other_answer_for_less_likely() -> None
     assert find_check(seen, "regret") > 0.8 * 4 / 300
 
 
+def test_flips_that_are_only_expected_are_not_told_as_seen() -> None:
+    expected = np.tile([1.0, 0.0], (40, 1)) * np.where(np.arange(40) % 2, 1.0, -1.0)[:, None]
+    found = expected + 0.49 * np.where(np.arange(40) % 4 < 2, 1.0, -1.0)[:, None] * [1.0, -1.0]
+    seen = compare(expected, found, "logits")
+    text = next(check.text for check in seen.checks if check.measure == "flips")
+    assert text.startswith("about ")
+    assert text.endswith("by the margins and errors seen here, where 0 of 40 do")
+    turned = compare(expected, expected[::-1].copy(), "logits")
+    text = next(check.text for check in turned.checks if check.measure == "flips")
+    assert text.startswith("40 of 40 samples get another class than FP32's (")
+
+
 def test_scores_that_are_only_flatter_turn_no_answer() -> None:
     logits = make_logits(10, 32)
     seen = compare(logits, logits / 2)
