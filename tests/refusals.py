@@ -34,8 +34,11 @@ class NotFollowed:
 HERE = "tests/integration/test_refusals.py::"
 UNIT = "tests/unit/targets/test_refusals.py::"
 SOURCES = "tests/integration/test_source_refusals.py::"
+PRECISION = "tests/integration/test_tensorrt_precision.py::"
+RTX = "tests/integration/test_tensorrt_rtx.py::"
+STAND_IN = "tests/integration/test_tensorrt_stand_in.py::"
 TFLITE = "tests/integration/test_tflite_refusals.py::"
-GPU = NotFollowed("needs an NVIDIA GPU, its driver, or TensorRT; what is said is tested on stand-ins")
+GPU = NotFollowed("needs an NVIDIA GPU, or a fault of one; what is said is tested on stand-ins")
 INSTALLS = NotFollowed("the hint installs or updates software of the machine, whose absence is only pretended in tests")
 VENDOR = NotFollowed(
     "only a fault inside a vendor's toolchain leads here; what the hint names is built by the contract suite"
@@ -203,9 +206,15 @@ TABLE: dict[str, dict[str, Followed | NotFollowed]] = {
         "it needs {}, which this CPU lacks": Followed(UNIT + "test_an_artifact_runs_where_its_instructions_are"),
     },
     "targets/graphs/dtypes.py": {
-        "{}: a request for FP16 that yields FP32: no layer of the graph computes in float16{}": GPU,
+        "{}: a request for FP16 that yields FP32: no layer of the graph computes in float16{}": Followed(
+            PRECISION + "test_a_network_that_is_too_large_for_float16_throughout_is_refused"
+        ),
     },
-    "targets/graphs/legality.py": {"{}: TensorRT does not take this graph: {}": GPU},
+    "targets/graphs/legality.py": {
+        "{}: TensorRT does not take this graph: {}": Followed(
+            PRECISION + "test_the_float_model_of_a_quantized_one_is_taken"
+        )
+    },
     "targets/graphs/rewrite.py": {
         "a model over 2 GiB at opset {} cannot be converted to opset {}": HUGE,
         "onnx cannot convert the model from opset {} to {}": Followed(
@@ -289,8 +298,12 @@ TABLE: dict[str, dict[str, Followed | NotFollowed]] = {
         "NVIDIA ModelOpt is not installed, or not with what its AutoCast needs": INSTALLS,
     },
     "targets/quantization/half.py": {
-        "{}: the model is quantized already: node {} ({})": GPU,
-        "{}: the graph does not follow the FP32 model on {} samples: {}": GPU,
+        "{}: the model is quantized already: node {} ({})": Followed(
+            PRECISION + "test_the_float_model_of_a_quantized_one_is_taken"
+        ),
+        "{}: the graph does not follow the FP32 model on {} samples: {}": Followed(
+            PRECISION + "test_without_samples_fp16_says_what_it_could_not_see"
+        ),
     },
     "targets/quantization/search.py": {
         "quantizing failed: {}: {}": VENDOR,
@@ -313,9 +326,11 @@ TABLE: dict[str, dict[str, Followed | NotFollowed]] = {
     },
     "targets/tensorrt/engine.py": {
         "{}: the values of the input {} decide shapes inside the network, so one engine would need a range of values "
-        "for it": GPU,
+        "for it": Followed(STAND_IN + "test_an_input_that_decides_shapes_is_refused"),
         "{}: the {} {} would be {} in the engine; the model's signature says {}": GPU,
-        "this version of TensorRT for RTX does not build for compute capability {}": GPU,
+        "this version of TensorRT for RTX does not build for compute capability {}": Followed(
+            RTX + "test_capabilities_that_it_does_not_build_for"
+        ),
         "TensorRT does not take the range {} of the input {}": GPU,
     },
     "targets/tensorrt/execution.py": {
@@ -326,28 +341,39 @@ TABLE: dict[str, dict[str, Followed | NotFollowed]] = {
     "targets/tensorrt/flavours.py": {"{}": INSTALLS},
     "targets/tensorrt/portability.py": {
         "its manifest does not say which GPU and version it needs": GPU,
-        "{}": GPU,
+        "{}": Followed(STAND_IN + "test_an_engine_that_is_built_again_on_the_other_gpu_runs_there"),
         "the NVIDIA driver supports CUDA {}, and the installed {} is made for CUDA {}": INSTALLS,
     },
     "targets/tensorrt/proof.py": {
         "{}: a request for FP32 that yields {}: layers that multiply: {}": GPU,
-        "{}: a request for {} that yields an engine without it: layers that multiply: {}": GPU,
+        "{}: a request for {} that yields an engine without it: layers that multiply: {}": Followed(
+            STAND_IN + "test_a_request_for_fp16_that_yields_fp32_is_an_error"
+        ),
     },
     "targets/tensorrt/recipes.py": {
-        "TensorRT INT8 needs calibration samples": GPU,
-        "TensorRT INT8: none of the model's {} layers with constant weights gains from INT8: for instance {}: {}": GPU,
+        "TensorRT INT8 needs calibration samples": Followed(PRECISION + "test_refusals_say_what_to_do"),
+        "TensorRT INT8: none of the model's {} layers with constant weights gains from INT8: for instance {}: "
+        "{}": Followed(PRECISION + "test_refusals_say_what_to_do"),
         "TensorRT INT8: the model has no Conv, ConvTranspose, MatMul or Gemm with constant float32 weights: nothing to "
-        "quantize": GPU,
+        "quantize": Followed(PRECISION + "test_refusals_say_what_to_do"),
         "{}": GPU,
     },
     "targets/tensorrt/refusals.py": {
-        "{} cannot {}: {}": GPU,
-        "{} cannot read the model: {}{}": GPU,
+        "{} cannot {}: {}": Followed(RTX + "test_too_small_a_workspace"),
+        "{} cannot read the model: {}{}": Followed(
+            RTX + "test_a_model_that_only_tensorrt_refuses_is_a_row_with_its_reason"
+        ),
     },
     "targets/tensorrt/session.py": {
-        "the engine was built with {} {}, and {} is installed": GPU,
-        "the engine runs on compute capability {}, and CUDA's first visible GPU, {}, has {}": GPU,
-        "the input {} has the shape {}, and the engine takes {} (smallest:tuned for:largest)": GPU,
+        "the engine was built with {} {}, and {} is installed": Followed(
+            STAND_IN + "test_another_version_is_told_before_anything_is_loaded"
+        ),
+        "the engine runs on compute capability {}, and CUDA's first visible GPU, {}, has {}": Followed(
+            STAND_IN + "test_an_engine_that_is_built_again_on_the_other_gpu_runs_there"
+        ),
+        "the input {} has the shape {}, and the engine takes {} (smallest:tuned for:largest)": Followed(
+            STAND_IN + "test_shape_outside_the_range"
+        ),
     },
     "targets/tensorrt/target.py": {
         "{} builds ahead of time for a GPU, and the profile {} names none": Followed(
@@ -356,10 +382,15 @@ TABLE: dict[str, dict[str, Followed | NotFollowed]] = {
         "{} does not build for compute capability {} ({})": Followed(
             UNIT + "test_a_gpu_that_rtx_does_not_build_for_has_the_other_targets"
         ),
-        "{} builds on the GPU that it builds for, and the profile {} names none": GPU,
+        "{} builds on the GPU that it builds for, and the profile {} names none": Followed(
+            STAND_IN + "test_an_engine_for_a_gpu_that_is_not_here"
+        ),
         "{}": GPU,
-        "{} builds for the GPU that it runs on: {} here has compute capability {}, and the profile {} asks for {}": GPU,
-        "--option hardware-compatible={} makes engines for compute capability {}, and {} has {}": GPU,
+        "{} builds for the GPU that it runs on: {} here has compute capability {}, and the profile {} asks for "
+        "{}": Followed(STAND_IN + "test_an_engine_for_a_gpu_that_is_not_here"),
+        "--option hardware-compatible={} makes engines for compute capability {}, and {} has {}": Followed(
+            RTX + "test_an_option_that_leaves_the_gpu_out"
+        ),
     },
     "targets/tflite/client.py": {
         "the TFLite converter died with exit code {}": VENDOR,

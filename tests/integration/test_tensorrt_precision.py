@@ -295,15 +295,20 @@ def test_without_samples_fp16_says_what_it_could_not_see(tmp_path: Path) -> None
     assert graph.recipe["data_limit"] is None
     assert graph.recipe["checked"] is None
     assert "no samples" in graph.notes[0]
-    with pytest.raises(BuildFailedError, match=r"does not follow the FP32 model .*NaN or infinity"):
+    with pytest.raises(BuildFailedError, match=r"does not follow the FP32 model .*NaN or infinity") as caught:
         make_fp16(replace(bench.request, calibration=None))
+    assert caught.value.hint == "take the FP32 target of this runtime"
+    assert bench.cosine(make_fp32(bench.request)) > 0.9999
 
 
 def test_a_network_that_is_too_large_for_float16_throughout_is_refused(tmp_path: Path) -> None:
     bench = Bench(tmp_path, make_growing(ends="Mul"))
     with pytest.raises(BuildFailedError, match=r"a request for FP16 that yields FP32: .*MatMul in float32") as caught:
         make_fp16(bench.request)
-    assert "FP32 target" in (caught.value.hint or "")
+    assert "take the FP32 target, or normalize the inputs" in (caught.value.hint or "")
+    assert bench.cosine(make_fp32(bench.request)) > 0.9999
+    small = Bench(make_folder(tmp_path, "small"), make_growing())
+    assert make_fp16(small.request).recipe["compute_types"]["MatMul"]["float16"]
 
 
 def test_onnx_runtime_sees_an_overflow_only_in_the_emulation(tmp_path: Path) -> None:
@@ -326,11 +331,35 @@ def test_refusals_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(BuildFailedError, match=r"none of the model's 1 layers .* gains from INT8: .* head") as caught:
         make_int8(bench.request)
     assert "FP16 target" in (caught.value.hint or "")
-    with pytest.raises(BuildFailedError, match="needs calibration samples"):
+    assert bench.cosine(make_fp16(bench.request)) > 0.999
+    with pytest.raises(BuildFailedError, match="needs calibration samples") as caught:
         make_int8(replace(bench.request, calibration=None))
-    plain = make_model([helper.make_node("Relu", ["x"], ["y"])], {}, ("n", 4), ("n", 4))
-    with pytest.raises(BuildFailedError, match="nothing to quantize"):
-        make_int8(Bench(make_folder(tmp_path, "plain"), plain).request)
+    assert caught.value.hint == "give --samples FILE.npz"
+    given = Bench(make_folder(tmp_path, "given"), make_cnn())
+    assert make_int8(given.request).recipe["int8_layer_count"]
+    plain = make_model([helper.make_node("Tanh", ["x"], ["y"])], {}, ("n", 4), ("n", 4))
+    without = Bench(make_folder(tmp_path, "plain"), plain)
+    with pytest.raises(BuildFailedError, match="nothing to quantize") as caught:
+        make_int8(without.request)
+    assert "FP16 target" in (caught.value.hint or "")
+    assert without.cosine(make_fp16(without.request)) > 0.999
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_float_model_of_a_quantized_one_is_taken(tmp_path: Path) -> None:
+    """What ONNX Runtime's quantizer makes by default is no graph for TensorRT, in whatever precision."""
+    source, path = tmp_path / "source.onnx", tmp_path / "quantized.onnx"
+    onnx.save(make_biased_cnn(), str(source))
+    quantized = Bench(make_folder(tmp_path, "quantized"), quantize(source, path))
+    with pytest.raises(BuildFailedError, match="TensorRT does not take this graph") as caught:
+        make_fp32(quantized.request)
+    assert "give the float model that it was made from" in (caught.value.hint or "")
+    with pytest.raises(BuildFailedError, match="the model is quantized already") as caught:
+        make_int8(quantized.request)
+    assert caught.value.hint == "give the float model that it was made from"
+    given = Bench(make_folder(tmp_path, "float"), onnx.load(str(source)))
+    make_fp32(given.request)
+    assert make_int8(given.request).recipe["int8_layer_count"]
 
 
 def quantize(source: Path, path: Path, **options: Any) -> Any:

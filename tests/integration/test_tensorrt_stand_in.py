@@ -168,6 +168,51 @@ def test_another_gpu_is_told_before_anything_is_loaded(
     assert not log.exists()
 
 
+def build_again(step: Step, workplace: dict[str, Path], out: Path, env: dict[str, str], *shapes: str) -> str:
+    """Builds the FP32 engine with `--profile host` in an environment, and returns its folder."""
+    paths = {name: str(workplace[name]) for name in ("model", "samples")}
+    targets = ["tensorrt-fp32"]
+    made = step("build_artifacts", env=env, **paths, out=str(out), targets=targets, profile="host", shapes=shapes)
+    assert not made["absent"]
+    return str(out / "tensorrt-fp32")
+
+
+def test_an_engine_that_is_built_again_on_the_other_gpu_runs_there(
+    built: dict[str, Any], step: Step, workplace: dict[str, Path], tmp_path: Path
+) -> None:
+    """What the checks and the session refuse, each with the same cure."""
+    env = {"FAKE_CUDA_CC": "9.0", "FAKE_CUDA_NAME": "NVIDIA Fake H200"}
+    folder = str(workplace["out"] / "tensorrt-fp32")
+    with pytest.raises(MeasurementInvalidError, match=r"runs on compute capability 8\.9, and CUDA's first") as caught:
+        step("run_shape", env=env, folder=folder, shape=[1, 3, 12, 12])
+    assert "build it again with --profile host" in str(caught.value.hint)
+    with pytest.raises(MeasurementInvalidError, match=r"this NVIDIA Fake H200 has 9\.0") as caught:
+        step("verify", env=env, folder=folder)
+    assert "build it again for this machine" in str(caught.value.hint)
+    again = build_again(step, workplace, tmp_path, env)
+    assert step("verify", env=env, folder=again) is None
+    assert step("run_shape", env=env, folder=again, shape=[1, 3, 12, 12]) == [1, 5]
+
+
+def test_an_engine_for_a_gpu_that_is_not_here(step: Step, workplace: dict[str, Path], tmp_path: Path) -> None:
+    """The profile's has none, or another; the cure is the host's own profile, or an engine that runs on both."""
+    paths = {name: str(workplace[name]) for name in ("model", "samples")}
+    with pytest.raises(ToolchainMissingError, match="the profile x86-amx names none") as caught:
+        step("build_artifacts", **paths, out=str(tmp_path), targets=["tensorrt-fp32"], profile="x86-amx")
+    assert "with --profile host" in str(caught.value.hint)
+    env = {"FAKE_CUDA_CC": "8.6"}
+    build_again(step, workplace, tmp_path, env)
+
+    def build(**options: str) -> Any:
+        folder, model = str(tmp_path / "engine"), str(workplace["model"])
+        return step("build_engine", env=env, target="tensorrt-fp32", model=model, folder=folder, options=options)
+
+    with pytest.raises(ToolchainMissingError, match=r"8\.6, and the profile made-up asks for 8\.9") as caught:
+        build()
+    assert "--option hardware-compatible=ampere-plus makes engines for others" in str(caught.value.hint)
+    assert build(**{"hardware-compatible": "ampere-plus"})["requires"]["gpu"]["runs_on"] == ">=8.0"
+
+
 def test_another_card_of_the_same_capability_runs_with_a_note(
     built: dict[str, Any], step: Step, workplace: dict[str, Path]
 ) -> None:
@@ -194,9 +239,15 @@ def test_another_version_is_told_before_anything_is_loaded(
     with pytest.raises(MeasurementInvalidError, match=r"needs TensorRT 10\.13\.0\.35, and 10\.14\.1\.48 is installed"):
         step("verify", env=other_version, folder=folder)
     # The session looks at the module itself: metadata may be missing or lie.
-    with pytest.raises(MeasurementInvalidError, match=r"built with TensorRT 10\.13\.0\.35, and 10\.14\.1\.48"):
+    with pytest.raises(
+        MeasurementInvalidError, match=r"built with TensorRT 10\.13\.0\.35, and 10\.14\.1\.48"
+    ) as caught:
         step("load", env={**other_version, "STAND_IN_LOG": str(log)}, folder=folder)
     assert not log.exists()
+    assert "build it again" in str(caught.value.hint)
+    again = build_again(step, workplace, tmp_path, other_version)
+    assert step("verify", env=other_version, folder=again) is None
+    assert step("run_shape", env=other_version, folder=again, shape=[1, 3, 12, 12]) == [1, 5]
 
 
 def test_version_compatible_engines_run_on_a_later_version(
@@ -275,7 +326,7 @@ def test_a_graph_that_cannot_be_captured_is_told(built: dict[str, Any], workplac
     assert "allocates or synchronizes" in measured["executed"]["cuda_graph"]
 
 
-def test_shape_outside_the_range(built: dict[str, Any], workplace: dict[str, Path], step: Step) -> None:
+def test_shape_outside_the_range(built: dict[str, Any], workplace: dict[str, Path], step: Step, tmp_path: Path) -> None:
     folder = str(workplace["out"] / "tensorrt-fp32")
     assert step("run_shape", folder=folder, shape=[16, 3, 12, 12]) == [16, 5]
     with pytest.raises(MeasurementInvalidError) as caught:
@@ -290,6 +341,9 @@ def test_shape_outside_the_range(built: dict[str, Any], workplace: dict[str, Pat
     for shape in ([0, 3, 12, 12], [3, 12, 12]):
         with pytest.raises(MeasurementInvalidError, match="the engine takes"):
             step("run_shape", folder=folder, shape=shape)
+    (told,) = re.findall(r"--shapes '(.*)'", caught.value.hint)
+    wider = build_again(step, workplace, tmp_path, {}, told)
+    assert step("run_shape", folder=wider, shape=[17, 3, 12, 12]) == [17, 5]
 
 
 @pytest.mark.parametrize(
@@ -360,15 +414,21 @@ def test_building_fails_with_one_clear_error(
 def test_a_request_for_fp16_that_yields_fp32_is_an_error(
     step: Step, workplace: dict[str, Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(BuildFailedError, match=r"a request for FP16 that yields an engine without it: .*3 in FP32"):
-        step(
+    def build(target: str) -> Any:
+        return step(
             "build_engine",
             env={"STAND_IN_PRECISION": "Float"},
-            target="tensorrt-fp16",
+            target=target,
             model=str(workplace["model"]),
             samples=str(workplace["samples"]),
-            folder=str(tmp_path / "out"),
+            folder=str(tmp_path / target),
         )
+
+    wanted = r"a request for FP16 that yields an engine without it: .*3 in FP32"
+    with pytest.raises(BuildFailedError, match=wanted) as caught:
+        build("tensorrt-fp16")
+    assert caught.value.hint == "use another precision of this runtime"
+    assert build("tensorrt-fp32")["recipe"]["precision_proof"]["nodes"] == {"fp32": 3}
 
 
 def test_parser_errors_name_node_and_operator(step: Step, tmp_path: Path) -> None:
@@ -385,8 +445,17 @@ def test_an_input_that_decides_shapes_is_refused(step: Step, tmp_path: Path) -> 
         [("y", TensorProto.FLOAT, ["a", "b"])],
         {},
     )
-    with pytest.raises(BuildFailedError, match="the values of the input shape decide shapes"):
+    with pytest.raises(BuildFailedError, match="the values of the input shape decide shapes") as caught:
         step("build_engine", target="tensorrt-fp32", model=str(model), folder=str(tmp_path / "out"))
+    assert caught.value.hint == "export the model with that input as a constant"
+    models.save(
+        model,
+        [helper.make_node("Reshape", ["x", "shape"], ["y"], name="reshape")],
+        [("x", TensorProto.FLOAT, [2, 6])],
+        [("y", TensorProto.FLOAT, [3, 4])],
+        {"shape": np.array([3, 4])},
+    )
+    assert step("build_engine", target="tensorrt-fp32", model=str(model), folder=str(tmp_path / "out"))
 
 
 def test_static_networks_get_no_profile_and_other_types_pass(step: Step, tmp_path: Path) -> None:
