@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from packaging.requirements import Requirement
+
 from modelwright.core.versions import satisfies
 
 
@@ -89,26 +91,50 @@ def find_distributions(packages: Iterable[str]) -> list[str]:
     return sorted({distribution for name in names for distribution in by_import.get(name, ())})
 
 
+def list_requirements(extra: str) -> list[str]:
+    """Returns what an extra of this project brings, as pip takes it; empty for one that there is not."""
+    found: dict[str, None] = {}
+    for text in importlib.metadata.requires("modelwright") or ():
+        requirement = Requirement(text)
+        if requirement.marker is None or not requirement.marker.evaluate({"extra": extra}):
+            continue
+        if requirement.name == "modelwright":
+            found |= {inner: None for each in sorted(requirement.extras) for inner in list_requirements(each)}
+        else:
+            found[f"{requirement.name}{requirement.specifier}"] = None
+    return list(found)
+
+
+def _say_how_to_install(extra: str) -> str:
+    return " ".join(["pip install", *(f"'{requirement}'" for requirement in list_requirements(extra))])
+
+
 def require_import(name: str, extra: str) -> Any:
     """Imports a vendor package; absent and broken are told apart.
+
+    Args:
+        name: Of the module.
+        extra: Of this project that brings it. A module's own name is seldom that of its distribution, and may be
+            that of a stranger's.
 
     Raises:
         ToolchainMissingError: With the original error when the package is there but does not import.
     """
     from modelwright.core.errors import ToolchainMissingError
 
+    package = name.split(".")[0]
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name and name.split(".")[0] == error.name.split(".")[0]:
+        if error.name and package == error.name.split(".")[0]:
             raise ToolchainMissingError(
                 f"Python package {name} is not installed",
-                hint=f"pip install {name.replace('_', '-')}  (part of modelwright's extra [{extra}])",
+                hint=f"{_say_how_to_install(extra)}  (modelwright's extra [{extra}])",
             ) from error
         raise ToolchainMissingError(f"{name} is installed but does not import", detail=str(error)) from error
     except Exception as error:  # a vendor's import can raise anything: missing libraries, wrong CPU, ...
         raise ToolchainMissingError(
             f"{name} is installed but does not import",
-            hint=f"reinstall it: pip install --force-reinstall {name}",
+            hint=f"reinstall it: pip install --force-reinstall {' '.join(find_distributions([package])) or package}",
             detail=str(error),
         ) from error
