@@ -1,4 +1,4 @@
-"""Every refusal of exporters and targets that has a hint, and the test that provokes it and does what the hint says.
+"""Every refusal of samples, exporters and targets that has a hint, and the test that does what the hint says.
 
 `test_refusal_table` holds this against the code: a refusal that is not here fails it, and so does one that is gone. A
 refusal is named by its file and its message, `{}` for each value in it.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("exporters", "targets")
+ROOMS = ("core/samples", "exporters", "targets")
 _RAISING = frozenset({"failure", "raised"})
 """Names of parameters that hold the class of an error."""
 
@@ -33,6 +33,8 @@ class NotFollowed:
 
 HERE = "tests/integration/test_refusals.py::"
 UNIT = "tests/unit/targets/test_refusals.py::"
+SAMPLES = "tests/unit/core/samples/test_refusals.py::"
+FITTING = "tests/unit/core/samples/test_fitting.py::"
 SOURCES = "tests/integration/test_source_refusals.py::"
 PRECISION = "tests/integration/test_tensorrt_precision.py::"
 RTX = "tests/integration/test_tensorrt_rtx.py::"
@@ -51,6 +53,87 @@ SLOW = NotFollowed("only a model that runs for minutes leads here; the limits ar
 HUGE = NotFollowed("only a model over 2 GiB leads here")
 
 TABLE: dict[str, dict[str, Followed | NotFollowed]] = {
+    "core/samples/archives.py": {
+        "no such sample file: {}": Followed(SAMPLES + "test_a_file_that_is_not_there_is_given_as_one_of_three"),
+        "{} cannot be read as samples: {}": Followed(SAMPLES + "test_a_damaged_file_is_saved_again"),
+        "{} holds no arrays": Followed(SAMPLES + "test_a_damaged_file_is_saved_again"),
+        "{} is no sample file, which is one whose name ends in .npz": Followed(
+            SAMPLES + "test_another_kind_of_file_is_saved_with_numpy"
+        ),
+    },
+    "core/samples/images.py": {
+        "{} is a folder of images ({} of them, such as {}), and samples are arrays: what the model takes": Followed(
+            FITTING + "test_a_folder_of_images_is_told_how_to_become_samples"
+        ),
+        "{} is an image, and samples are arrays: what the model takes": Followed(
+            FITTING + "test_one_image_is_no_sample_file_either"
+        ),
+    },
+    "core/samples/materialize.py": {
+        "no such sample file: {}": Followed(SAMPLES + "test_a_file_that_is_not_there_is_given_as_one_of_three"),
+        "random samples need the model's signature first": Followed(
+            SOURCES + "test_an_export_is_compared_on_its_example_inputs_where_there_are_only_random_samples"
+        ),
+        "{} is no sample file, which is one whose name ends in .npz": Followed(
+            SAMPLES + "test_another_kind_of_file_is_saved_with_numpy"
+        ),
+        "{} returns a {}, not samples": Followed(SAMPLES + "test_functions_that_are_mended_as_told_are_taken"),
+        "{} returns one dict; it must yield or return many, one a sample": Followed(
+            SAMPLES + "test_one_dict_of_whole_arrays_is_saved"
+        ),
+        "{} yields no samples": Followed(SAMPLES + "test_functions_that_are_mended_as_told_are_taken"),
+        "{}: at most {} random samples are made: more of them show no more": Followed(
+            SAMPLES + "test_noise_is_asked_for_as_told"
+        ),
+        "{}: sample {} has {}; sample 0 has {}": Followed(SAMPLES + "test_functions_that_are_mended_as_told_are_taken"),
+        "{}: sample {} is a {}, not a dict keyed by input name": Followed(
+            SAMPLES + "test_functions_that_are_mended_as_told_are_taken"
+        ),
+        "{}: {} is not a number of samples": Followed(SAMPLES + "test_noise_is_asked_for_as_told"),
+        "{}: {} of sample {} is {} {}, of sample 0 {} {}": Followed(
+            SAMPLES + "test_functions_that_are_mended_as_told_are_taken"
+        ),
+        "{}: {} of sample {} is {}, not numbers": Followed(
+            SAMPLES + "test_functions_that_are_mended_as_told_are_taken"
+        ),
+    },
+    "core/samples/python_source.py": {
+        "no such file: {}": Followed(SAMPLES + "test_a_file_of_functions_is_given_with_one"),
+        "running {} failed: {}: {}": Followed(SAMPLES + "test_a_file_imports_without_arguments"),
+        "{}": Followed(SAMPLES + "test_a_file_of_functions_is_given_with_one"),
+        "{} defines no function {}": Followed(SAMPLES + "test_a_file_of_functions_is_given_with_one"),
+        "{} is a Python file: name the function in it that {}, as {}:FUNCTION": Followed(
+            SAMPLES + "test_a_file_of_functions_is_given_with_one"
+        ),
+    },
+    "core/samples/sample_set.py": {
+        "{} holds 0 samples": Followed(SAMPLES + "test_arrays_that_are_mended_as_told_are_taken"),
+        "{}: labels go from {} to {}, the model has the classes 0 to {}": Followed(
+            SAMPLES + "test_arrays_that_are_mended_as_told_are_taken"
+        ),
+        "{}: labels must be integer class numbers of shape [samples], not {} {}": Followed(
+            SAMPLES + "test_arrays_that_are_mended_as_told_are_taken"
+        ),
+        "{}: the arrays do not match the model's inputs: {}": Followed(
+            SAMPLES + "test_arrays_that_are_mended_as_told_are_taken"
+        ),
+        "{}: the arrays hold different numbers of samples ({})": Followed(
+            SAMPLES + "test_arrays_that_are_mended_as_told_are_taken"
+        ),
+        "{}: {} has the shape {}, the model expects {}": Followed(
+            FITTING + "test_following_the_hint_makes_the_samples_fit"
+        ),
+        "{}: {} has {} rows, the model takes {} at a time": Followed(
+            SAMPLES + "test_arrays_that_are_mended_as_told_are_taken"
+        ),
+        "{}: {} holds NaN or infinity, first in row {}": Followed(
+            SAMPLES + "test_arrays_that_are_mended_as_told_are_taken"
+        ),
+        "{}: {} holds {} in row {}, which is infinite in the model's {}": Followed(
+            SAMPLES + "test_arrays_that_are_mended_as_told_are_taken"
+        ),
+        "{}: {} is {}, the model expects {}": Followed(FITTING + "test_following_the_hint_makes_the_samples_fit"),
+    },
     "exporters/exporting.py": {
         "a tolerance of {} makes no sense": Followed(SOURCES + "test_a_tolerance_is_positive"),
         "{} is a folder": Followed(SOURCES + "test_the_name_of_the_result_is_one_that_the_hint_gives"),

@@ -16,6 +16,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from modelwright.core.errors import ModelwrightError
+from modelwright.core.samples.materialize import materialize_samples
 from modelwright.core.samples.sample_set import SampleRef
 from modelwright.exporters import export
 from modelwright.exporters.onnx.validate import validate_model
@@ -271,6 +272,12 @@ def test_a_tolerance_is_positive(model: Path) -> None:
         hint = refused(lambda given=tolerance: export(model, out, tolerance=given), "makes no sense")
         (told,) = re.findall(r"such as (\S+)", hint)
     assert export(model, out, tolerance=float(told)).model_path == out
+
+
+def test_an_export_is_compared_on_its_example_inputs_where_there_are_only_random_samples(model: Path) -> None:
+    hint = refused(lambda: materialize_samples("random", None, model.parent / "made"), "need the model's signature")
+    assert hint == "export without --samples"
+    assert export(model, model.with_name("o.onnx")).signature.inputs
 
 
 def test_what_lies_in_the_place_needs_overwrite_or_another_out(model: Path) -> None:
