@@ -72,7 +72,8 @@ def capture(source: TorchSource, *, dynamic: bool) -> Captured:
     if not positions:
         raise BadInputError(f"the example inputs of {source.name} hold no tensor")
     leaves = [values[position] for position in positions]
-    batched = _find_batched(leaves)
+    names = [_name_leaf(tree, paths[position][0], source) for position in positions]
+    batched = _find_batched(leaves, [name in source.whole for name in names])
     if source.program is None:
         leaves = _fit_batch(torch, leaves, batched, source, dynamic=dynamic)
     structure = (spec, values, positions)
@@ -80,7 +81,7 @@ def capture(source: TorchSource, *, dynamic: bool) -> Captured:
         program=source.program,
         leaves=leaves,
         structure=structure,
-        input_names=[_name_leaf(tree, paths[position][0], source) for position in positions],
+        input_names=names,
         batched=batched,
         batch_is_dynamic=dynamic,
     )
@@ -225,9 +226,9 @@ def _find_places(torch: Any, captured: Captured) -> dict[str, int]:
     return {leaf: place for place, leaf in enumerate(leaves) if leaf is not None}
 
 
-def _find_batched(leaves: Sequence[Any]) -> list[bool]:
+def _find_batched(leaves: Sequence[Any], whole: Sequence[bool]) -> list[bool]:
     """Which inputs carry the batch: those whose first dimension is that of the first input with one."""
-    sizes = [int(leaf.shape[0]) if leaf.dim() else None for leaf in leaves]
+    sizes = [int(leaf.shape[0]) if leaf.dim() and not one else None for leaf, one in zip(leaves, whole, strict=True)]
     batch = next((size for size in sizes if size is not None), None)
     return [size is not None and size == batch for size in sizes]
 

@@ -51,6 +51,7 @@ class TorchSource:
         program: The saved `torch.export` program, captured already; None for a factory.
         output_names: Names that the module gives to its outputs, if it does.
         examples_from_samples: Whether the example inputs are the first rows of the samples.
+        whole: Inputs that each sample gives as a whole: their first axis is no batch.
         files: Name -> SHA-256 of the code and data that the source was made from.
         weights_sha256: Of the state dict.
         notes: Sentences for the user.
@@ -63,6 +64,7 @@ class TorchSource:
     program: Any | None = None
     output_names: tuple[str, ...] | None = None
     examples_from_samples: bool = False
+    whole: frozenset[str] = frozenset()
     files: dict[str, str] = field(default_factory=dict)
     weights_sha256: str = ""
     notes: list[str] = field(default_factory=list)
@@ -118,7 +120,7 @@ def load_factory(path: Path, function: str, samples: SampleRef | None, trace: Tr
                 f"{name} gives no example inputs, and there are no samples to take them from",
                 hint="return (module, example_inputs) from it, or add --samples",
             )
-        examples = _take_examples(torch, name, module, samples)
+        examples, source.whole = _take_examples(torch, name, module, samples)
         source.examples_from_samples = True
     source.args, source.kwargs = _bind_examples(torch, name, module, examples)
     source.weights_sha256 = hash_state(module.state_dict())
@@ -246,7 +248,11 @@ def _bind_examples(torch: Any, name: str, module: Any, examples: Any) -> tuple[t
     return ((), dict(bound.arguments)) if kinds <= by_name else (bound.args, bound.kwargs)
 
 
-def _take_examples(torch: Any, name: str, module: Any, samples: SampleRef) -> dict[str, Any]:
+_Reading = tuple[dict[str, Any], frozenset[str]]
+"""Example inputs, and which of them are one sample's as a whole."""
+
+
+def _take_examples(torch: Any, name: str, module: Any, samples: SampleRef) -> _Reading:
     parameters = inspect.signature(module.forward).parameters.values()
     fixed = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     wanted = [parameter for parameter in parameters if parameter.kind not in fixed]
@@ -255,8 +261,8 @@ def _take_examples(torch: Any, name: str, module: Any, samples: SampleRef) -> di
     examples = {key: _to_tensor(torch, value) for key, value in rows.items()}
     # Samples with an axis of size 1, as grey images have, and whole inputs with a batch of 1, stacked, look alike; and
     # a recurrent state has its batch on another axis. What the module takes decides.
-    readings = (examples, *_list_other_examples(examples))
-    return next((reading for reading in readings if _is_taken(torch, module, reading)), examples)
+    readings: tuple[_Reading, ...] = ((examples, frozenset()), *_list_other_examples(examples))
+    return next((reading for reading in readings if _is_taken(torch, module, reading[0])), readings[0])
 
 
 def _take_program_examples(
@@ -284,14 +290,15 @@ def _is_taken(torch: Any, module: Any, examples: Mapping[str, Any]) -> bool:
     return True
 
 
-def _list_other_examples(examples: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _list_other_examples(examples: Mapping[str, Any]) -> Iterator[_Reading]:
     """Yields other readings of stacked samples: without the batch in each, then one sample, whole or as a row."""
     names = [name for name, value in examples.items() if value.ndim > 1]
     if all(name in names and value.shape[1] == 1 for name, value in examples.items()):
-        yield {name: value[:, 0] for name, value in examples.items()}
+        yield {name: value[:, 0] for name, value in examples.items()}, frozenset()
     for count in range(1, min(len(names) - 1, _MOST_WHOLE) + 1):
         for whole in itertools.combinations(names, count):
-            yield {name: value[0] if name in whole else value[:1] for name, value in examples.items()}
+            taken = {name: value[0] if name in whole else value[:1] for name, value in examples.items()}
+            yield taken, frozenset(whole)
 
 
 def _first_rows(

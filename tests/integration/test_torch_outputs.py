@@ -69,6 +69,15 @@ class Padded(Recurrent):
         outputs, _ = self.lstm(x)
         return outputs.gather(1, (lengths - 1).view(-1, 1, 1).expand(-1, 1, outputs.shape[2]))[:, 0]
 
+class TimeFirst(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rnn, self.out, self.flat = nn.GRU(12, 24), nn.Linear(24, 3), nn.Linear(6, 3)
+
+    def forward(self, sequence, flat):
+        return self.out(self.rnn(sequence)[0][-1]) + self.flat(flat)
+
+
 class Stateful(Recurrent):
     def forward(self, x, state):
         outputs, state = self.gru(x, state)
@@ -135,5 +144,12 @@ def test_a_state_whose_batch_is_on_another_axis_is_taken_whole(tmp_path: Path) -
     exported = run_export(tmp_path, "Stateful", x=make_rows(9, 12), state=make_rows(2, 1, 24))
     assert [spec.shape for spec in exported.signature.inputs] == [(1, 9, 12), (2, 1, 24)]
     assert any("batch is fixed at 1" in note and "Expected hidden size" in note for note in exported.notes)
+    assert exported.comparison is not None
+    assert exported.comparison.samples == 6
+
+
+def test_a_sequence_that_comes_first_is_no_batch(tmp_path: Path) -> None:
+    exported = run_export(tmp_path, "TimeFirst", sequence=make_rows(9, 1, 12), flat=make_rows(6))
+    assert [spec.shape for spec in exported.signature.inputs] == [(9, 1, 12), ("batch", 6)]
     assert exported.comparison is not None
     assert exported.comparison.samples == 6
