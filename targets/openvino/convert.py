@@ -16,6 +16,7 @@ from modelwright.core.onnx.walk import iterate_graphs
 from modelwright.core.records.signature import Signature, TensorSpec
 from modelwright.targets.contract import BuildRequest
 from modelwright.targets.graphs.files import load_model, save_model
+from modelwright.targets.openvino.pads import has_open_pads, write_pads
 from modelwright.targets.openvino.session import find_ports
 
 _NO_RULE = re.compile(r"No conversion rule found for operations: *(.+)")
@@ -50,10 +51,11 @@ def convert_model(openvino: Any, request: BuildRequest) -> Converted:
     Raises:
         BuildFailedError: It converts neither way; names the operator and node.
     """
-    path, notes = _narrow(request)
+    path, narrowed = _adapt(request)
+    notes = (_WIDE,) if narrowed else ()
     first: Exception | None = None
     for sizes in ({}, *_choose_sizes(request)):
-        fixed = _take_types(request.signature, narrowed=path != request.model_path).with_fixed(sizes)
+        fixed = _take_types(request.signature, narrowed=narrowed).with_fixed(sizes)
         shapes = {spec.name: list(spec.shape or ()) for spec in fixed.inputs}
         how = {name: [-1 if isinstance(size, str) else size for size in shape] for name, shape in shapes.items()}
         try:
@@ -94,15 +96,19 @@ def _choose_sizes(request: BuildRequest) -> Iterator[Mapping[str, int]]:
         yield sizes
 
 
-def _narrow(request: BuildRequest) -> tuple[Path, tuple[str, ...]]:
-    """Returns the model to convert: a copy in float32 where layers are float64."""
-    if not has_double_weights(load_model(request.model_path, weights=False)):
-        return request.model_path, ()
+def _adapt(request: BuildRequest) -> tuple[Path, bool]:
+    """Returns the model to convert, a copy where OpenVINO would not read it as ONNX does; whether float64 is gone."""
+    seen = load_model(request.model_path, weights=False)
+    wide, open_pads = has_double_weights(seen), has_open_pads(seen)
+    if not wide and not open_pads:
+        return request.model_path, False
     model = load_model(request.model_path)
-    narrow_doubles(model)
-    path = request.scratch / "float32.onnx"
+    if wide:
+        narrow_doubles(model)
+    write_pads(model)
+    path = request.scratch / "adapted.onnx"
     save_model(model, path)
-    return path, (_WIDE,)
+    return path, wide
 
 
 def _take_types(signature: Signature, *, narrowed: bool) -> Signature:

@@ -18,7 +18,7 @@ from modelwright.core.records.machine import Machine
 from modelwright.core.samples.sample_set import SampleRef, SampleSet, open_samples
 from modelwright.exporters import export
 from modelwright.targets.contract import BuildRequest, BuildResult, RunSettings, Session
-from modelwright.targets.openvino.target import OpenvinoInt8
+from modelwright.targets.openvino.target import OpenvinoFp32, OpenvinoInt8
 from modelwright.targets.ort.target import OrtFp32, OrtInt8
 from modelwright.targets.tflite.converter.prepare import finish_outputs, prepare_graph
 
@@ -149,6 +149,15 @@ def test_openvino_int8_follows_a_tabular_model(tmp_path: Path) -> None:
     assert fidelity.cosine >= 0.99
     assert executed["precision"] == "int8"
     assert executed["compute_nodes"]["i8"] == 3
+
+
+def test_openvino_cuts_off_what_auto_pad_of_a_deconvolution_says(tmp_path: Path) -> None:
+    """It made 27 of 13 here, where ONNX has 26."""
+    nodes = [helper.make_node("ConvTranspose", ["x", "w"], ["y"], "up", strides=[2, 2], auto_pad="SAME_LOWER")]
+    model = save_model(tmp_path / "m.onnx", nodes, {"w": weight(3, 4, 3, 3)}, ["n", 3, "h", 13], ["n", 4, "h2", 26])
+    bench = Bench(tmp_path, model, RNG.random((40, 3, 13, 13)))
+    fidelity, _ = bench.judge(OpenvinoFp32(), bench.build(OpenvinoFp32()))
+    assert explain_broken(fidelity) is None
 
 
 def test_openvino_int8_judges_an_lstm_as_it_is_read_from_its_file(tmp_path: Path) -> None:

@@ -146,5 +146,5 @@ def test_float64_is_float32_in_the_artifact_and_said(tmp_path: Path) -> None:
     converted = convert_model(Fake(()), request)
     assert [spec.dtype for spec in (*converted.signature.inputs, *converted.signature.outputs)] == ["float32"] * 2
     assert "float64 is float32 here" in converted.notes[0]
-    assert onnx.load(tmp_path / "float32.onnx").graph.input[0].type.tensor_type.elem_type == 1
+    assert onnx.load(tmp_path / "adapted.onnx").graph.input[0].type.tensor_type.elem_type == 1
     assert onnx.load(request.model_path).graph.input[0].type.tensor_type.elem_type == 11
