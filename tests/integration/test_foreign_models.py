@@ -233,6 +233,31 @@ def test_the_number_of_detections_may_differ_where_it_depends_on_the_values() ->
     assert fixed.outputs[0].shape_fault == "expected [4, 3], got [3, 3]"
 
 
+def test_a_copy_of_a_value_that_the_model_reads_on_is_that_value_in_tflite() -> None:
+    """onnx2tf gave the copy's name to what it copies, and the other reader found nothing: "Input tensor lacks data"."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"], "project"),
+        helper.make_node("Identity", ["h"], ["y"], "copy"),
+        helper.make_node("ReduceMean", ["h"], ["level"], "mean", keepdims=0),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "copied",
+        [helper.make_tensor_value_info("x", 1, [1, 8])],
+        [helper.make_tensor_value_info("y", 1, [1, 8]), helper.make_tensor_value_info("level", 1, [])],
+        [numpy_helper.from_array(weight(8, 8), "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    finished, inputs, outputs = finish_outputs(prepare_graph(model, {"x": (1, 8)}))
+    makers = {name: node for node in finished.graph.node for name in node.output}
+    assert makers[outputs["y"]].op_type != "Identity"
+    x = RNG.standard_normal((1, 8)).astype(np.float32)
+    expected = ReferenceEvaluator(model).run(["y", "level"], {"x": x})
+    found = ReferenceEvaluator(finished).run([outputs["y"], outputs["level"]], {inputs["x"]: x})
+    np.testing.assert_allclose(found[0], expected[0])
+    np.testing.assert_allclose(np.reshape(found[1], ()), expected[1], rtol=1e-6)
+
+
 def test_outputs_that_the_model_reads_itself_reach_tflite() -> None:
     """An embedding that a head reads, and one value under two names: onnx2tf would rename what others still read."""
     nodes = [

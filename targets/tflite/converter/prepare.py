@@ -233,7 +233,9 @@ def finish_outputs(graph: Graph, *, flatten: bool = True) -> tuple[onnx.ModelPro
     finished: dict[str, str] = {}
     for name, root in roots.items():
         if root not in finished:  # one value under two names is one tensor
-            finished[root] = _finish_output(graph, name, input_names.get(name, name), flatten=flatten)
+            # Of a copy that others do not read, what it copies is taken: onnx2tf would give that the copy's name.
+            source = root if root in graph.producers() else input_names.get(name, name)
+            finished[root] = _finish_output(graph, name, source, flatten=flatten)
         output_names[name] = finished[root]
     graph.inputs = list(input_names.values())
     graph.outputs = list(dict.fromkeys(output_names.values()))
