@@ -49,7 +49,6 @@ RACE = NotFollowed("only a file that changes during the build leads here; buildi
 DAMAGED = NotFollowed(
     "only a damaged or hostile file leads here, as tests/adversary makes them; building again is what every test does"
 )
-SLOW = NotFollowed("only a model that runs for minutes leads here; the limits are tested on scripted times")
 HUGE = NotFollowed("only a model over 2 GiB leads here")
 
 TABLE: dict[str, dict[str, Followed | NotFollowed]] = {
@@ -263,7 +262,9 @@ TABLE: dict[str, dict[str, Followed | NotFollowed]] = {
     },
     "targets/building/evidence.py": {
         "{} is given both to calibrate and to judge": Followed(HERE + "test_samples_that_calibrate_do_not_judge"),
-        "{}: FP32 takes {} s a sample, so {} samples would take more than {} minutes": SLOW,
+        "{}: FP32 takes {} s a sample, so {} samples would take more than {} minutes": Followed(
+            "tests/unit/targets/building/test_slow_models.py::test_fewer_samples_of_the_part_that_takes_too_long_are_answered"
+        ),
         "--state {}={}: {}": NotFollowed("the hint says which states cannot be chained at all: nothing is to be done"),
     },
     "targets/building/proof_files.py": {

@@ -201,7 +201,7 @@ def describe_in_child(
             }
             if name != "calibration":
                 progress(f"running FP32 on {samples.count} {name} samples")
-                write_outputs(_answer(model, samples), model.output_names, Path(reference) / name)
+                write_outputs(_answer(model, samples, _FEWER[name]), model.output_names, Path(reference) / name)
         if described["evaluation"] is None:
             return described | {"roles": {}, "doubts": [], "chain": None}
         samples = open_samples(refs["evaluation"], parsed, checked=True)
@@ -228,8 +228,15 @@ def describe_in_child(
     return described | {"roles": encode(roles), "doubts": [*unfit, *doubts], "chain": encode(chain)}
 
 
-def _answer(model: ReferenceModel, samples: SampleSet) -> Iterator[Mapping[str, Array]]:
-    """Yields FP32's outputs, and stops early where all of them would take too long."""
+_FEWER = {
+    "evaluation": "judge on fewer samples with --eval-limit",
+    "tuning": "give fewer --samples: up to a quarter of them is for choosing among recipes",
+}
+"""What helps where a part of the samples takes FP32 too long."""
+
+
+def _answer(model: ReferenceModel, samples: SampleSet, fewer: str) -> Iterator[Mapping[str, Array]]:
+    """Yields FP32's outputs, and stops early where all of them would take too long; `fewer` says what helps."""
     began_s = time.monotonic()
     for number, feeds in enumerate(samples.feeds(), 1):
         yield model.run(feeds)
@@ -238,7 +245,7 @@ def _answer(model: ReferenceModel, samples: SampleSet) -> Iterator[Mapping[str, 
             raise BadInputError(
                 f"{model.path}: FP32 takes {elapsed_s / number:.3g} s a sample, so {samples.count} samples would take "
                 f"more than {ANSWERS_LIMIT_S / 60:g} minutes",
-                hint="judge on fewer samples with --eval-limit",
+                hint=fewer,
             )
 
 
