@@ -41,7 +41,7 @@ Exit codes: 0 done, 1 a fault of modelwright's own, 2 usage, 3 bad input,
 
 \b
 Start with:  modelwright demo
-Then:        modelwright compare model.onnx --samples samples.npz --out comparison
+Then:        modelwright compare model.onnx --samples samples.npz --out out
 """
 
 

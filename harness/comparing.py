@@ -24,6 +24,7 @@ from modelwright.core.records.shapes import require_shapes_fit
 from modelwright.core.scratch import locked_folder, made_folder, scratch_directory
 from modelwright.exporters.source import parse_source
 from modelwright.harness.building import build_all, explain_nothing_built, prepare, tell_others
+from modelwright.harness.formatting import count_noun, describe_turns
 from modelwright.harness.preconditions import require_baseline, require_gpu_for
 from modelwright.harness.progress import Progress, Undisturbed
 from modelwright.harness.results.assemble import Context, assemble_comparison
@@ -178,7 +179,7 @@ def compare(
             )
             if not built.artifacts:
                 raise explain_nothing_built(built)
-            tell.start("measure", f"measuring {len(built.artifacts)} artifacts in turns")
+            tell.start("measure", describe_turns(len(built.artifacts)))
             measurements = measure_artifacts(
                 built.artifacts,
                 settings,
@@ -199,7 +200,7 @@ def compare(
             warnings=[*exported.notes, *evidence.doubts, *tell_others(folder / "artifacts", exported)],
         )
         measured = len(comparison.measured)
-        tell.finish("measure", f"{measured} artifacts measured", ok=measured > 0)
+        tell.finish("measure", f"{count_noun(measured, 'artifact')} measured", ok=measured > 0)
         comparison, fault = finish_comparison(comparison, limits)
         if not show_paths:
             comparison = relate_paths(comparison, folder)

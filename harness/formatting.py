@@ -164,3 +164,8 @@ def join_words(words: list[str]) -> str:
 def count_noun(count: int, noun: str) -> str:
     """Returns `1 window`, `2 windows`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def describe_turns(artifacts: int) -> str:
+    """Returns what measuring is called while it runs: one artifact takes no turns."""
+    return f"measuring {count_noun(artifacts, 'artifact')}{' in turns' if artifacts > 1 else ''}"

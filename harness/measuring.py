@@ -12,6 +12,7 @@ from modelwright.core.process.child import run_in_child
 from modelwright.core.records.artifact import Artifact, open_artifact
 from modelwright.core.records.codec import decode, encode
 from modelwright.core.samples.sample_set import SampleRef
+from modelwright.harness.formatting import count_noun, describe_turns
 from modelwright.harness.preconditions import require_gpu_for
 from modelwright.harness.progress import Progress, Undisturbed
 from modelwright.harness.results.assemble import Context, assemble_comparison
@@ -110,7 +111,7 @@ def measure(
     ref = None if samples is None else SampleRef(path=Path(samples), part="evaluation", holds_evaluation=False)
     if ref is not None:
         _check_samples(ref, opened[0])
-    tell.start("measure", f"measuring {len(artifacts)} artifacts in turns")
+    tell.start("measure", describe_turns(len(artifacts)))
     measurements = measure_artifacts(
         artifacts,
         settings,
@@ -127,7 +128,7 @@ def measure(
         first = failures[0].failure
         assert first is not None
         raise first
-    tell.finish("measure", f"{len(artifacts) - len(failures)} artifacts measured")
+    tell.finish("measure", f"{count_noun(len(artifacts) - len(failures), 'artifact')} measured")
     comparison = assemble_comparison(
         Context(
             settings=settings,

@@ -221,7 +221,7 @@ def _launch(
         else:
             runner.close()
     if ready:
-        tell(f"measuring {len(ready)} artifacts in turns{again}")
+        tell(f"measuring {f'{len(ready)} artifacts in turns' if len(ready) > 1 else '1 artifact'}{again}")
     for name, series in interleave(
         ready, settings.effort, seed=settings.seed, launch=launch, on_round=on_round
     ).items():

@@ -449,7 +449,7 @@ def test_a_working_directory_that_is_no_text_or_gone_is_one_error(place: Path, t
 
 def test_little_address_space_is_one_error(place: Path) -> None:
     done = subprocess.run(
-        ["bash", "-c", 'ulimit -v 150000; "$@"', "bash", *COMMAND, "measure", "built/ort-fp32", "-e", "quick"],
+        ["bash", "-c", 'ulimit -v 200000; "$@"', "bash", *COMMAND, "measure", "built/ort-fp32", "-e", "quick"],
         capture_output=True, text=True, check=False, cwd=place, timeout=120,
     )  # fmt: skip
     assert done.returncode in (4, 5, 6), done.stderr

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 from modelwright.core.errors import MeasurementInvalidError, ToolchainMissingError
 from modelwright.core.outputs.reference import ReferenceModel
 from modelwright.core.process.child import run_in_child
+from modelwright.core.records.artifact_files import hash_files
 from modelwright.core.records.codec import encode
 from modelwright.core.records.machine import Machine
 from modelwright.core.records.signature import Signature, TensorSpec
@@ -139,7 +140,8 @@ def test_without_a_gpu_loading_ends_in_one_clear_error(tmp_path: Path) -> None:
             "modelwright.targets.building.prove:prove_in_child",
             {
                 "target": "ort-cuda-fp32", "directory": str(tmp_path / "a"), "model_file": "model.onnx", "recipe": {},
-                "device": "cuda", "signature": encode(CNN), "reference": str(tmp_path),
+                "device": "cuda", "files": hash_files(tmp_path / "a"), "signature": encode(CNN),
+                "reference": str(tmp_path), "chain": None, "chains": str(tmp_path),
                 "evaluation": encode(SampleRef(path=tmp_path / "a-scratch" / "s.npz")), "threads": 1,
                 "roles": {}, "answers": None,
             },
