@@ -118,6 +118,7 @@ def factories(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_two_inputs_two_outputs_and_named_outputs(factories: Path, tmp_path: Path) -> None:
     phases: list[str] = []
     out = tmp_path / "new" / "folder" / "net.onnx"
@@ -241,6 +242,7 @@ def test_program_beside_the_model_gives_its_outputs(factories: Path, tmp_path: P
             np.testing.assert_allclose(outputs[name], value, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_program_is_checked_and_replaced_with_its_model(factories: Path, tmp_path: Path) -> None:
     exported = export(f"{factories}:two_inputs", tmp_path / "m.onnx")
     model, before = (tmp_path / "m.onnx").read_bytes(), exported.program_path.read_bytes()
@@ -264,6 +266,7 @@ def test_program_is_checked_and_replaced_with_its_model(factories: Path, tmp_pat
         load_exported(tmp_path / "m.onnx")
 
 
+@pytest.mark.slow
 def test_saved_program(factories: Path, tmp_path: Path) -> None:
     code = f"""
         import sys, torch
@@ -595,6 +598,7 @@ def tensors():
 """
 
 
+@pytest.mark.slow
 def test_files_that_torch_reads_decide(tmp_path: Path) -> None:
     import torch
     from safetensors.torch import save_file

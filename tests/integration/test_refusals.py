@@ -111,6 +111,7 @@ def test_one_sample_is_too_few_to_calibrate(bench: Bench) -> None:
     bench.build("ort-int8")
 
 
+@pytest.mark.slow
 def test_what_was_built_from_something_else_needs_overwrite_or_another_out(bench: Bench) -> None:
     bench.build("ort-int8")
     np.savez(bench.samples, x=RNG.standard_normal((24, 8)).astype(np.float32))

@@ -258,6 +258,7 @@ def test_nothing_runs_without_trust(plain: Path, tmp_path: Path, kind: str) -> N
     assert not (tmp_path / "m.onnx").exists()
 
 
+@pytest.mark.slow
 def test_who_trusts_has_torch_read_it(plain: Path, tmp_path: Path) -> None:
     path, mark = make(plain, tmp_path, "guard")
     done = run("export", path, "--out", tmp_path / "m.onnx", "--trust")
@@ -265,6 +266,7 @@ def test_who_trusts_has_torch_read_it(plain: Path, tmp_path: Path) -> None:
     assert mark.exists()
 
 
+@pytest.mark.slow
 def test_the_hint_for_a_file_that_cannot_be_read_helps(plain: Path, tmp_path: Path) -> None:
     path = tmp_path / "plain.pt2"
     torch.export.save(torch.export.load(str(plain)), str(path))

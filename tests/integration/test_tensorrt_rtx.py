@@ -372,6 +372,7 @@ def test_the_vendors_runtime_on_a_driver_that_is_too_old(
     assert "update the NVIDIA driver" in str(caught.value.hint)
 
 
+@pytest.mark.slow
 def test_a_transformer_from_pytorch_with_a_dynamic_batch(tmp_path: Path) -> None:
     """Its FP16 graph is one that an optimizer of ONNX Runtime 1.31 crashes on, which the build must not use."""
     pytest.importorskip("torch", reason="needs PyTorch")

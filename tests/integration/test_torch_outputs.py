@@ -121,6 +121,7 @@ def test_an_object_of_tensors_is_named(tmp_path: Path) -> None:
     assert "a dataclass" in (caught.value.hint or "")
 
 
+@pytest.mark.slow
 def test_packing_is_named_and_what_the_hint_says_gives_the_same(tmp_path: Path) -> None:
     inputs = {"x": make_rows(9, 10), "lengths": np.array([9, 2, 5, 1, 7, 3])}
     with pytest.raises(BuildFailedError, match="it packs sequences") as caught:

@@ -75,6 +75,7 @@ def test_what_is_said_to_be_installed_brings_what_is_missing() -> None:
 def test_a_missing_module_is_told_by_its_distribution(
     monkeypatch: pytest.MonkeyPatch, module: str, extra: str, told: str
 ) -> None:
+    monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.setitem(sys.modules, module.split(".")[0], None)
     with pytest.raises(ToolchainMissingError, match=f"{module} is not installed") as caught:
         require_import(module, extra)
