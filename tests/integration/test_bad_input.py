@@ -94,7 +94,13 @@ def test_an_interrupted_comparison_leaves_nothing_half_made_and_goes_on(
     mark = f"modelwright-test-{os.getpid()}-{number}"
     words = ["compare", "cnn.onnx", "-s", "samples.npz", "-o", str(tmp_path / "out"), "-t", "ort-int8", "-e", "quick"]
     process = subprocess.Popen(
-        [*COMMAND, *words], cwd=place, env={**os.environ, "MARK": mark}, stderr=subprocess.PIPE, text=True
+        [*COMMAND, *words],
+        cwd=place,
+        env={**os.environ, "MARK": mark},
+        stderr=subprocess.PIPE,
+        text=True,
+        # Under `nohup` or a shell's `&`, Ctrl-C is ignored by all that is started.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     wait_until(lambda: (tmp_path / "out/artifacts/ort-fp32").exists() or process.poll() is not None)
     process.send_signal(number)
