@@ -148,7 +148,7 @@ REFUSALS = {
         samples={"x": floats(1, 4)},
         target="tflite-int8",
         said="needs samples to calibrate on",
-        hint="give at least 2 samples",
+        hint="give more, 100 or so",
         cure=("tflite-int8", {"x": floats(24, 4)}),
     ),
 }
