@@ -33,6 +33,9 @@ between two classes that it holds for as likely costs nothing, one from a class 
 """
 LABELLED_FLIPS = (0.05, 0.15)
 """The same where labels decide: as right as FP32 with other answers to a tenth of the samples is still luck."""
+WELL_LABELLED, WELL_LABELLED_FLIPS = 300, 0.35
+"""Of that many labels it is none any more: a network of a thousand classes that is itself often in doubt changes many
+answers, wrong ones for other wrong ones; where accuracy as it was seen holds up, more of them are let pass."""
 ACCURACY_LOSS = (0.005, 0.03)
 """Points of accuracy lost: good, broken."""
 _MANY_LABELS = 2000
@@ -203,6 +206,8 @@ class ClassMeter:
         name = self.role.name
         limits = {"mask": MASK_FLIPS, "tokens": TOKEN_FLIPS}
         good, broken = LABELLED_FLIPS if self._labelled else limits.get(self.role.role, FLIPS)
+        if self._labelled >= WELL_LABELLED and self._accuracy_drop() < ACCURACY_LOSS[1]:
+            broken = WELL_LABELLED_FLIPS
         flips = _weigh(1 - seen.agreement, seen.estimated_flips, seen.rows)
         differing = seen.rows - round(seen.agreement * seen.rows)
         # What was seen is broken whatever margins and errors lead one to expect.
@@ -250,10 +255,13 @@ class ClassMeter:
             text=f"other answers than FP32's cost {100 * regret:.2g} points of accuracy, by FP32's own probabilities",
         )
 
+    def _accuracy_drop(self) -> float:
+        return (self._right_lost - self._right_won) / self._labelled
+
     def _check_accuracy(self) -> Check:
         """Holds the accuracy against FP32's on the same samples; what chance may have done is taken off (McNemar)."""
         lost, won, count = self._right_lost, self._right_won, self._labelled
-        drop = (lost - won) / count
+        drop = self._accuracy_drop()
         deviation = math.sqrt(max(lost + won - (lost - won) ** 2 / count, 0.0)) / count
         return Check(
             output=self.role.name,

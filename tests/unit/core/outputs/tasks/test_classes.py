@@ -45,6 +45,24 @@ def test_noise_that_costs_no_accuracy_is_good_with_labels_and_without(
     assert judge(logits, found, None).severity <= 1.0
 
 
+@pytest.mark.parametrize(
+    ("count", "noise", "broken"),
+    [(400, 0.3, False), (60, 0.3, True), (400, 0.5, True)],
+    ids=["many labels", "few labels", "many labels, accuracy lost"],
+)
+def test_many_labels_decide_where_fp32_itself_is_in_doubt(count: int, noise: float, broken: bool) -> None:
+    """As a network of a thousand classes on hard pictures: a fifth or a third of its answers become others."""
+    logits, labels = (values[:count] for values in make_task(1000, 0.0))
+    found = logits + rng().normal(0, noise, logits.shape)
+    before, after = (side.argmax(axis=1) for side in (logits, found))
+    assert 0.15 < np.mean(after != before) < 0.35
+    drop = np.mean(before == labels) - np.mean(after == labels)
+    assert bool(drop >= 0.03) is broken
+    seen = judge(logits, found, labels)
+    assert seen.is_broken is broken
+    assert seen.severity > 1.0
+
+
 @pytest.mark.parametrize(("classes", "apart", "shift"), [(2, 0.6, 2.5), (2, 2.0, 3.0), (10, 2.0, 3.0)])
 def test_what_costs_three_points_is_broken_with_labels_and_without(classes: int, apart: float, shift: float) -> None:
     logits, labels = make_task(classes, apart)
