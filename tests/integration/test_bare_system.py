@@ -17,6 +17,12 @@ pytest.importorskip("onnxruntime", reason="needs ONNX Runtime")
 BARE = Path(__file__).parent.parent / "bare_system"
 
 
+@pytest.fixture(autouse=True)
+def _own_temporary_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where nothing can be locked, neighbours that can lock take what lies in a common one for nobody's."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+
+
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     paths = filter(None, (str(BARE), os.environ.get("PYTHONPATH")))
     return subprocess.run(
