@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal
 import numpy.typing as npt
 
 from modelwright.core.errors import ModelwrightError
+from modelwright.core.outputs.limit import Limit
 from modelwright.core.outputs.states import State
 from modelwright.core.outputs.tasks.roles import OutputRole
 from modelwright.core.records.machine import Machine
@@ -130,6 +131,7 @@ class BuildRequest:
         program_path: The source as a saved `torch.export` program; None for a source that is no PyTorch module.
         roles: Output -> what it means, by which a candidate is judged.
         states: What the next step is fed with, where a candidate can be judged over many steps.
+        limit: What the artifact may lose against FP32 at most; None where the user set no limit.
     """
 
     model_path: Path
@@ -147,6 +149,7 @@ class BuildRequest:
     program_path: Path | None = None
     roles: Mapping[str, OutputRole] = field(default_factory=dict)
     states: Sequence[State] = ()
+    limit: Limit | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

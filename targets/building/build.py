@@ -18,6 +18,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from modelwright.core.errors import BadInputError, BuildFailedError, ModelwrightError, ToolchainMissingError
+from modelwright.core.outputs.limit import Limit
 from modelwright.core.outputs.reference import read_reference
 from modelwright.core.outputs.states import State
 from modelwright.core.outputs.tasks.roles import OutputRole
@@ -230,6 +231,7 @@ def _build_in_staging(
             "reference": str(evidence.reference / "tuning"),
             "roles": encode(evidence.roles),
             "states": encode(_find_followed(evidence)),
+            "limit": encode(evidence.limit),
             "options": dict(choice.options),
             "shapes": encode(choice.shapes),
             "scratch": str(Path(scratch).absolute()),
@@ -257,6 +259,7 @@ def build_in_child(
     reference: str,
     roles: dict[str, Any],
     states: list[dict[str, str]],
+    limit: dict[str, Any] | None,
     options: dict[str, Any],
     shapes: dict[str, Any],
     scratch: str,
@@ -277,6 +280,7 @@ def build_in_child(
         reference=read_reference(Path(reference)) if tuning and uses_samples else None,
         roles=decode(dict[str, OutputRole], roles),
         states=decode(tuple[State, ...], states),
+        limit=None if limit is None else decode(Limit, limit),
         scratch=Path(scratch),
         shared=Path(shared),
         progress=progress,

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from modelwright.core.errors import BadInputError, UsageError
 from modelwright.core.outputs.chain_runs import record_chains
 from modelwright.core.outputs.chains import STEPS, Chain
+from modelwright.core.outputs.limit import Limit
 from modelwright.core.outputs.reference import ReferenceModel, read_reference, write_outputs
 from modelwright.core.outputs.states import State, StateChoice, choose_states, explain_misfit
 from modelwright.core.outputs.tasks.roles import OutputRole, Role, find_roles
@@ -57,6 +58,7 @@ class Evidence:
         roles: Output -> what it means, found in FP32's outputs on the evaluation samples or said by the user.
         doubts: What the evaluation samples cannot show, a sentence each.
         chain: What FP32's states become when they are fed back; None for a model without states.
+        limit: What an artifact may lose at most; None where the user set no limit.
     """
 
     calibration: SampleRef | None
@@ -68,6 +70,7 @@ class Evidence:
     roles: Mapping[str, OutputRole] = field(default_factory=dict)
     doubts: tuple[str, ...] = ()
     chain: Chain | None = None
+    limit: Limit | None = None
 
     @property
     def sampled_shapes(self) -> dict[str, list[list[int]]]:

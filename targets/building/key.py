@@ -49,6 +49,7 @@ def make_key(
             "model": exported.sha256,
             "program": exported.program_sha256 if record.uses_program else None,
             "samples": _describe_samples(evidence) if record.uses_samples else None,
+            "limit": _describe_limit(evidence) if record.uses_samples else None,
             "machine": {name: value for name, value in encode(machine).items() if name not in ("name", "gpu")},
             "gpu": None if gpu is None else [gpu.name, gpu.compute_capability],
             "options": dict(options),
@@ -65,3 +66,12 @@ def _describe_samples(evidence: Evidence) -> dict[str, Any]:
     # Why an output is taken for what it is, is text for people.
     roles = {name: {**encode(role), "why": None} for name, role in evidence.roles.items()}
     return {**parts, "roles": roles, "reference": package_versions(*_REFERENCE_MAKERS)}
+
+
+def _describe_limit(evidence: Evidence) -> dict[str, Any] | None:
+    """Returns what a recipe must keep to; where the user's metric lies does not matter."""
+    limit = evidence.limit
+    if limit is None:
+        return None
+    metric = None if limit.metric is None else {**encode(limit.metric), "path": None}
+    return {**encode(limit), "metric": metric}

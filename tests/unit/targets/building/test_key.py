@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from modelwright.core.outputs.limit import Limit, Metric
 from modelwright.core.outputs.tasks.roles import OutputRole
 from modelwright.core.records.exported import ExportedModel, ExportSource
 from modelwright.core.records.machine import Gpu, Machine
@@ -142,6 +143,30 @@ def test_samples_and_roles_decide_what_is_made_with_them(name: str) -> None:
         make(name, evidence=replace_evidence(EVIDENCE, roles={"y": replace(ROLE, role="embedding")})),
     }
     assert len(changed - {make(name)}) == (3 if name in WITH_SAMPLES else 0)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_limit_decides_what_is_chosen_with_samples(name: str) -> None:
+    metric = Metric(path=Path("/home/ann/score.py"), function="f1", sha256="a" * 64)
+    limit = Limit(max_drop=0.5, by="metric", evaluated=100, metric=metric)
+
+    def make_with(limit: Limit | None) -> str:
+        return make(name, evidence=replace_evidence(EVIDENCE, limit=limit))
+
+    base = make_with(limit)
+    assert make_with(replace(limit, metric=replace(metric, path=Path("/elsewhere/score.py")))) == base
+    changed = {
+        make_with(other)
+        for other in (
+            None,
+            replace(limit, max_drop=0.6),
+            replace(limit, evaluated=99),
+            replace(limit, by="accuracy", metric=None),
+            replace(limit, metric=replace(metric, sha256="b" * 64)),
+            replace(limit, metric=replace(metric, function="f2")),
+        )
+    }
+    assert len(changed - {base}) == (6 if name in WITH_SAMPLES else 0)
 
 
 @pytest.mark.parametrize("name", ALL)
