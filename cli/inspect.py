@@ -12,7 +12,7 @@ from modelwright.cli import options
 from modelwright.cli.printing import print_json, print_line
 
 if TYPE_CHECKING:
-    from modelwright.core.records.artifact import Proof
+    from modelwright.core.records.artifact import Manifest, Proof
 
 _SHOWN_CHECKS = 3
 
@@ -60,6 +60,7 @@ def inspect(artifact: str, as_json: bool) -> int:
     _line("built", f"{manifest.created} in {manifest.build_s:g} s on {manifest.build_host.system}")
     _line("with", ", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items())))
     _print_proof(manifest.proof, manifest.proof_reason)
+    _print_arithmetic(manifest)
     for key, value in manifest.recipe.items():
         _line(f"recipe.{key}", value if isinstance(value, str) else json.dumps(value))
     for note in manifest.notes:
@@ -91,6 +92,14 @@ def _print_proof(proof: Proof | None, reason: str | None) -> None:
         _line("task", task.task)
         for check in task.checks[:_SHOWN_CHECKS]:
             _line("", f"output {check.output}: {check.text}")
+
+
+def _print_arithmetic(manifest: Manifest) -> None:
+    """Says what the proof is worth on the machine that the artifact is for, where that multiplies otherwise."""
+    arithmetic = None if manifest.proof is None else manifest.proof.arithmetic
+    if arithmetic is not None:
+        verb = "the proof holds" if arithmetic.alike else "unproved"
+        _line("arithmetic", f"{verb} for {manifest.machine.name}: {arithmetic.why}")
 
 
 def _line(name: str, value: Any) -> None:

@@ -26,7 +26,7 @@ from modelwright.exporters.exporting import Export, find_or_export
 from modelwright.harness.preconditions import find_hindrance, require_one_buildable
 from modelwright.harness.progress import Progress, Undisturbed
 from modelwright.harness.results.assemble import Absent
-from modelwright.profiles import detect_host, load_profile
+from modelwright.profiles import detect_host, explain_misfit, load_profile
 from modelwright.profiles.schema import Profile
 from modelwright.targets.building.build import build
 from modelwright.targets.building.choices import BuildChoices, read_choices
@@ -307,6 +307,7 @@ def build_all(
                 folder / name,
                 machine=profile.machine(),
                 host=host.machine(),
+                fits_host=not explain_misfit(profile, host),
                 threads=threads,
                 overwrite=overwrite,
                 choices=choices,
@@ -342,6 +343,8 @@ def summarize_build(artifact: Artifact, *, reused: bool) -> str:
             parts.append(manifest.proof.chain.describe())
         if manifest.proof.emulated:
             parts.append("its graph evaluated by ONNX Runtime on the CPU")
+        if manifest.proof.arithmetic is not None and not manifest.proof.arithmetic.alike:
+            parts.append(f"unproved for {manifest.machine.name}: {manifest.proof.arithmetic.why}")
     return f"{manifest.target}: {', '.join(parts)}"
 
 

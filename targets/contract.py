@@ -20,6 +20,7 @@ from modelwright.core.errors import ModelwrightError
 from modelwright.core.outputs.limit import Limit
 from modelwright.core.outputs.states import State
 from modelwright.core.outputs.tasks.roles import OutputRole
+from modelwright.core.records.artifact import Arithmetic
 from modelwright.core.records.machine import Machine
 from modelwright.core.records.shapes import ShapeRange
 from modelwright.core.records.signature import Signature
@@ -71,6 +72,8 @@ class TargetRecord:
         is_float: Whether the precision is a float one.
         needs_calibration: Whether building needs real samples to calibrate on.
         uses_samples: Whether its recipe reads samples at all; then a change of samples means a new build.
+        uses_speed: Whether its recipe times candidates on a host that fits the machine; then a host that does not means
+            a new build.
         build_packages: Import name -> pip requirement of what building needs.
         run_packages: Import name -> pip requirement of what running needs. One of several that do the same is
             written `a|b`.
@@ -98,6 +101,7 @@ class TargetRecord:
     build_extra: str
     run_extra: str
     uses_samples: bool = False
+    uses_speed: bool = False
     recipe_version: int = 1
     build_anywhere: bool = True
     devices: tuple[Device, ...] = ("cpu",)
@@ -117,6 +121,8 @@ class BuildRequest:
         signature: Of that model.
         directory: An empty staging folder; the runtime's files go here.
         machine: The machine the artifact is for.
+        host: This machine; None where nobody said, which is as if it were the one that the artifact is for.
+        fits_host: Whether this host is such a machine: only then does a time taken here decide anything.
         calibration: Samples to calibrate on; None when the target does not need them.
         tuning: Other samples, disjoint from `calibration` and from the ones that judge the artifact, on which a
             recipe may choose among its candidates. None when there were too few samples.
@@ -150,6 +156,8 @@ class BuildRequest:
     roles: Mapping[str, OutputRole] = field(default_factory=dict)
     states: Sequence[State] = ()
     limit: Limit | None = None
+    host: Machine | None = None
+    fits_host: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,6 +290,25 @@ class Target(ABC):
         if not machine.is_here:
             return Readiness.no(f"{machine.name} is another machine ({machine.architecture})")
         return check_packages(self.record.run_packages, self.record.run_extra)
+
+    def compare_arithmetic(self, machine: Machine, host: Machine) -> Arithmetic | None:
+        """Says how what a host computes of an artifact stands to what the machine computes that it is for.
+
+        Float arithmetic is alike everywhere, up to the order of sums. Of 8-bit kernels a runtime says what it knows;
+        without that, those of another architecture, or of a CPU that sums otherwise, are another arithmetic.
+
+        Args:
+            machine: The machine it is for.
+            host: That evaluates candidates and proves it.
+
+        Returns:
+            None where the two are alike for certain: the host could be that machine.
+        """
+        alike = machine.architecture == host.architecture and machine.sums_exactly == host.sums_exactly
+        if alike or self.record.is_float or "cpu" not in self.record.devices:
+            return None
+        why = f"the 8-bit kernels of this {host.architecture} host are others than those on {machine.architecture}"
+        return Arithmetic(alike=False, why=why)
 
     def choose_device(self, machine: Machine, wanted: Device | None = None) -> Device:
         """Returns where a machine is to run the target: what was asked for where it can be, else the preferred one.

@@ -92,6 +92,18 @@ class BuildHost(Record):
     python: Line
 
 
+class Arithmetic(Record):
+    """How what the build host computes of an artifact stands to what the machine computes that it is for.
+
+    Attributes:
+        alike: Whether they are known to be the same up to the order of float sums.
+        why: A sentence without a subject and an end, for people.
+    """
+
+    alike: bool
+    why: Line
+
+
 class Proof(Record):
     """The comparison with FP32 on the evaluation samples.
 
@@ -101,6 +113,8 @@ class Proof(Record):
         correct: Of them, those that the artifact gets right; None without labels.
         correct_fp32: Those that FP32 gets right.
         emulated: What evaluated its graph, where the build host cannot run the artifact itself.
+        arithmetic: What is known of the machine that it is for, where the host is of another kind; None where the two
+            compute alike for certain, and where its graph was evaluated.
         device: Where it ran.
         samples_sha256: Of the evaluation samples.
         host: That it ran on.
@@ -115,6 +129,7 @@ class Proof(Record):
     correct: Count | None
     correct_fp32: Count | None
     emulated: Line | None = None
+    arithmetic: Arithmetic | None = None
     device: Literal["cpu", "cuda"] = "cpu"
     samples_sha256: Sha256
     host: Machine

@@ -10,6 +10,11 @@ HOST = "host"
 """The name of the profile of this very machine, as detected; no other profile has it."""
 
 
+X86_DOT_PRODUCTS = frozenset({"avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8"})
+"""Instruction sets that add u8 x s8 products in 32 bits."""
+_ARM_DOT_PRODUCTS = frozenset({"asimddp", "i8mm"})
+
+
 class Gpu(Record):
     """The facts about an NVIDIA GPU that decide what is built for it and what runs on it.
 
@@ -49,7 +54,17 @@ class Machine(Record):
     @property
     def has_int8_dot_product(self) -> bool:
         """Whether u8 x s8 products accumulate in 32 bits (VNNI, AMX, Arm dot product): no saturation."""
-        return bool(self.instruction_sets & {"avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8", "asimddp", "i8mm"})
+        return bool(self.instruction_sets & (X86_DOT_PRODUCTS | _ARM_DOT_PRODUCTS))
+
+    @property
+    def sums_exactly(self) -> bool:
+        """Whether 8-bit products are summed exactly, whatever the weights.
+
+        By dot products; and on Arm without them, where sums of two products fit the 16 bits that they are widened to:
+        2 * 128 * 127 < 2**15, as -128 is never a weight. AVX2 and AVX-512 without VNNI add pairs of u8 x s8 products
+        by VPMADDUBSW, which saturates.
+        """
+        return self.has_int8_dot_product or self.architecture == "aarch64"
 
     @property
     def is_here(self) -> bool:

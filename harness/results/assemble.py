@@ -19,7 +19,7 @@ from modelwright.core.errors import MeasurementInvalidError, ModelwrightError
 from modelwright.core.faults import as_error
 from modelwright.core.files import render_json
 from modelwright.core.outputs.fidelity import Fidelity
-from modelwright.core.records.artifact import Artifact
+from modelwright.core.records.artifact import Artifact, Manifest
 from modelwright.core.records.codec import encode
 from modelwright.harness.meters.energy import Energy, estimate_carbon
 from modelwright.harness.meters.host_energy import describe_measured
@@ -264,7 +264,7 @@ def _describe_row(
         precision_executed=dict(finished.precision_executed) if finished else {},
         settings=opened.settings,
         recipe=dict(manifest.recipe),
-        notes=tuple(manifest.notes),
+        notes=(*manifest.notes, *_doubt_arithmetic(manifest)),
         unavailable=unavailable,
     )
 
@@ -333,6 +333,14 @@ class _Quality:
     fidelity: Fidelity | None = None
     emulated: bool = False
     reasons: Mapping[str, str]
+
+
+def _doubt_arithmetic(manifest: Manifest) -> list[str]:
+    """Returns what to know of a proof whose host multiplies otherwise than the machine that the artifact is for."""
+    arithmetic = None if manifest.proof is None else manifest.proof.arithmetic
+    if arithmetic is None or arithmetic.alike:
+        return []
+    return [f"its quality is unproved for {manifest.machine.name}: {arithmetic.why}"]
 
 
 def _describe_quality(artifact: Artifact, measured: Measured) -> _Quality:

@@ -64,6 +64,7 @@ def build(
     *,
     machine: Machine,
     host: Machine,
+    fits_host: bool = False,
     threads: int = 1,
     overwrite: bool = False,
     choices: BuildChoices | None = None,
@@ -78,6 +79,7 @@ def build(
         directory: The artifact's folder.
         machine: The machine it is for.
         host: This machine; the artifact is proved here when it can run here.
+        fits_host: Whether this host is such a machine: then what is timed here may decide what is built.
         threads: That it is proved with; runtimes fuse differently by their number.
         overwrite: Replace an artifact that was built from other inputs.
         choices: Options and ranges of shapes; None for defaults.
@@ -110,7 +112,8 @@ def build(
     if target.record.uses_shapes:
         require_shapes_admit(shapes, exported.signature, evidence.sampled_shapes, chosen.batch)
     choice = _Choice(options=chosen.options_of(target_name), shapes=shapes)
-    key = make_key(target, exported, evidence, machine, choice.options, choice.shapes)
+    built_for = _Machines(machine=machine, host=host, fits_host=fits_host)
+    key = make_key(target, exported, evidence, machine, choice.options, choice.shapes, fits_host=fits_host)
     if directory.exists():
         reusable = _find_reusable(directory, key)
         if isinstance(reusable, Artifact):
@@ -120,11 +123,21 @@ def build(
         require_own(directory)
     with staged_directory(directory) as staging, scratch_directory(directory.parent) as scratch:
         started = time.monotonic()
-        built = _build_in_staging(target, exported, evidence, machine, choice, staging, scratch, report)
+        built = _build_in_staging(target, exported, evidence, built_for, choice, staging, scratch, report)
         build_s = time.monotonic() - started
         files = hash_built(target_name, staging)
         proof, reason = prove(
-            target, built, staging, exported, evidence, host, threads, report, files=files, answers=staging / REFERENCE
+            target,
+            built,
+            staging,
+            exported,
+            evidence,
+            machine,
+            host,
+            threads,
+            report,
+            files=files,
+            answers=staging / REFERENCE,
         )
         files = hash_proved(target_name, staging, files)
         size_bytes = measure_size(staging)
@@ -189,6 +202,15 @@ class _Choice:
     shapes: Mapping[str, ShapeRange]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Machines:
+    """The machine that an artifact is for, the one that builds it, and whether that is such a machine."""
+
+    machine: Machine
+    host: Machine
+    fits_host: bool
+
+
 def _require(target_name: str, readiness: Readiness) -> None:
     if not readiness.ok:
         raise ToolchainMissingError(f"{target_name} cannot be built here: {readiness.reason}", hint=readiness.hint)
@@ -210,7 +232,7 @@ def _build_in_staging(
     target: Target,
     exported: ExportedModel,
     evidence: Evidence,
-    machine: Machine,
+    machines: _Machines,
     choice: _Choice,
     staging: Path,
     scratch: str,
@@ -225,7 +247,9 @@ def _build_in_staging(
             "program_path": str(exported.program_path) if target.record.uses_program else None,
             "signature": encode(exported.signature),
             "directory": str(staging.absolute()),
-            "machine": encode(machine),
+            "machine": encode(machines.machine),
+            "host": encode(machines.host),
+            "fits_host": machines.fits_host,
             "calibration": encode(evidence.calibration),
             "tuning": encode(evidence.tuning),
             "reference": str(evidence.reference / "tuning"),
@@ -254,6 +278,8 @@ def build_in_child(
     signature: dict[str, Any],
     directory: str,
     machine: dict[str, Any],
+    host: dict[str, Any],
+    fits_host: bool,
     calibration: dict[str, Any] | None,
     tuning: dict[str, Any] | None,
     reference: str,
@@ -275,6 +301,8 @@ def build_in_child(
         signature=parsed,
         directory=Path(directory),
         machine=decode(Machine, machine),
+        host=decode(Machine, host),
+        fits_host=fits_host,
         calibration=_open_part(calibration, parsed) if uses_samples else None,
         tuning=_open_part(tuning, parsed) if uses_samples else None,
         reference=read_reference(Path(reference)) if tuning and uses_samples else None,
@@ -327,7 +355,17 @@ def _prove_again(
         return artifact
     built = {"model_file": manifest.model_file, "recipe": dict(manifest.recipe), "requires": encode(manifest.requires)}
     renewed, reason = prove(
-        target, built, artifact.directory, exported, evidence, host, threads, report, files=manifest.files, answers=None
+        target,
+        built,
+        artifact.directory,
+        exported,
+        evidence,
+        manifest.machine,
+        host,
+        threads,
+        report,
+        files=manifest.files,
+        answers=None,
     )
     verify_files(artifact)
     if renewed is None and proof is not None:

@@ -29,6 +29,8 @@ def make_key(
     machine: Machine,
     options: Mapping[str, Any],
     shapes: Mapping[str, ShapeRange],
+    *,
+    fits_host: bool,
 ) -> str:
     """Hashes all that decides an artifact's files.
 
@@ -39,6 +41,7 @@ def make_key(
         machine: The machine it is for.
         options: A value for each of the target's options.
         shapes: Input name -> its range.
+        fits_host: Whether this host is such a machine, so that times taken here may decide.
     """
     record = target.record
     gpu = machine.gpu if record.uses_gpu else None
@@ -52,6 +55,7 @@ def make_key(
             "limit": _describe_limit(evidence) if record.uses_samples else None,
             "machine": {name: value for name, value in encode(machine).items() if name not in ("name", "gpu")},
             "gpu": None if gpu is None else [gpu.name, gpu.compute_capability],
+            "times": fits_host if record.uses_speed else None,
             "options": dict(options),
             "shapes": encode(shapes) if record.uses_shapes else {},
             "packages": package_versions("modelwright", *find_distributions(record.build_packages)),

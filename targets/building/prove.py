@@ -1,7 +1,8 @@
 """Proves artifacts: runs them on the evaluation samples, one after the other, and compares with FP32.
 
-An artifact that this host cannot run is proved by its emulation, an ONNX model with the same arithmetic, where its
-target gives one; the proof says so. The device proves the artifact itself before its numbers count.
+An artifact that this host cannot run, or computes otherwise than the machine that it is for, is proved by its
+emulation, an ONNX model with the same arithmetic, where its target gives one; the proof says so. The device proves the
+artifact itself before its numbers count.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ def prove(
     directory: Path,
     exported: ExportedModel,
     evidence: Evidence,
+    machine: Machine,
     host: Machine,
     threads: int,
     report: Progress,
@@ -63,6 +65,7 @@ def prove(
         directory: Where its files lie.
         exported: The FP32 model.
         evidence: The samples and FP32's outputs on them.
+        machine: The machine it is for.
         host: This machine.
         threads: To run it with.
         report: Takes a line about what is going on.
@@ -92,7 +95,8 @@ def prove(
         "answers": None if answers is None else str(answers),
         "threads": threads,
     }
-    if readiness.ok:
+    arithmetic = target.compare_arithmetic(machine, host)
+    if readiness.ok and (arithmetic is None or arithmetic.alike or emulation is None):
         report("comparing with FP32")
         proof = run_in_child(
             "modelwright.targets.building.prove:prove_in_child",
@@ -109,7 +113,8 @@ def prove(
             timeout_s=PROOF_TIMEOUT_S,
         )
     else:
-        report("comparing the engine's graph with FP32 in ONNX Runtime")
+        report("comparing the artifact's graph with FP32 in ONNX Runtime")
+        arithmetic = None
         proof = run_in_child(
             "modelwright.targets.building.prove:prove_emulation_in_child",
             {"path": emulation, **shared},
@@ -117,7 +122,8 @@ def prove(
             timeout_s=PROOF_TIMEOUT_S,
         )
     assert isinstance(proof, dict)
-    proved = decode(Proof, proof | describe_conditions(evidence, host, threads))
+    told = {"arithmetic": encode(arithmetic), **describe_conditions(evidence, host, threads)}
+    proved = decode(Proof, proof | told)
     _require_following(name, proved, evidence)
     return proved, None
 

@@ -140,8 +140,11 @@ class NncfQuantizer(Quantizer[NncfCandidate, RunnableModel]):
         self.is_transformer = has_attention(model)
         self.idle = set_idle_branches_apart(self._core, model, fit_types(model, self.calibration.feeds()))
         self._weight_bytes = sum(int(op.data.nbytes) for op in model.get_ops() if op.get_type_name() == "Constant")
-        # Without a dot-product instruction, pairs of u8 x s8 products are added in 16 bits and can saturate.
-        self.overflow_fix = "disable" if request.machine.has_int8_dot_product else "enable"
+        # Without a dot-product instruction, pairs of u8 x s8 products are added in 16 bits and can saturate: NNCF then
+        # halves the weights' range.
+        self.overflow_fix = "disable" if request.machine.sums_exactly else "enable"
+        host = request.host or request.machine
+        self._saturates_here = request.machine.sums_exactly and not host.sums_exactly
 
     @property
     def host_has_bf16(self) -> bool:
@@ -199,7 +202,8 @@ class NncfQuantizer(Quantizer[NncfCandidate, RunnableModel]):
         with tempfile.TemporaryDirectory(dir=self._request.scratch) as folder:
             path = Path(folder) / "candidate.xml"
             try:
-                self._openvino.save_model(model.model, path, compress_to_fp16=False)
+                shipped = widen_weights(self._openvino, model.model) if self._saturates_here else model.model
+                self._openvino.save_model(shipped, path, compress_to_fp16=False)
                 session = OpenvinoSession(
                     self._openvino,
                     self._core,
@@ -282,6 +286,21 @@ class _SampleStream:
 
     def __len__(self) -> int:
         return self._samples.count
+
+
+def widen_weights(openvino: Any, model: Any) -> Any:
+    """Returns a copy whose 8-bit weights are float constants of the same values: OpenVINO then multiplies in float.
+
+    For a host that saturates sums of 8-bit products which the machine that the model is for sums exactly.
+    """
+    widened = model.clone()
+    for node in widened.get_ordered_ops():
+        source = node.input_value(0).get_node() if node.get_type_name() == "Convert" else None
+        if source is not None and source.get_type_name() == "Constant":
+            constant = openvino.op.Constant(source.data.astype(np.float32))
+            for target in node.output(0).get_target_inputs():
+                target.replace_source_output(constant.output(0))
+    return widened
 
 
 def has_attention(model: Any) -> bool:

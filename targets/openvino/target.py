@@ -16,7 +16,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from modelwright.core.errors import BadInputError
-from modelwright.core.records.machine import Machine
+from modelwright.core.records.artifact import Arithmetic
+from modelwright.core.records.machine import X86_DOT_PRODUCTS, Machine
 from modelwright.core.records.signature import Signature
 from modelwright.targets.contract import BuildRequest, BuildResult, RunSettings, Session, Target, TargetRecord
 from modelwright.targets.openvino.convert import convert_model
@@ -190,6 +191,12 @@ class OpenvinoInt8(OpenvinoTarget):
         # A quantized model's last line: below it, something is broken rather than rounded.
     )
 
+    def compare_arithmetic(self, machine: Machine, host: Machine) -> Arithmetic | None:
+        """On x86, where sums could saturate the weights are halved, and 8-bit ones ask for dot products."""
+        if machine.architecture == host.architecture == "x86_64":
+            return None
+        return super().compare_arithmetic(machine, host)
+
     def key_facts(self, machine: Machine) -> Mapping[str, Any]:  # noqa: ARG002
         from modelwright.targets.quantization.search import describe_limits
 
@@ -202,8 +209,16 @@ class OpenvinoInt8(OpenvinoTarget):
             nncf = require_import("nncf", "openvino")
         quantized, recipe, notes = quantize_model(openvino, nncf, model, request)
         openvino.save_model(quantized, request.directory / MODEL_FILE, compress_to_fp16=False)
+        machine = request.machine
         return BuildResult(
-            model_file=MODEL_FILE, recipe=recipe, versions=package_versions("openvino", "nncf"), notes=notes
+            model_file=MODEL_FILE,
+            recipe=recipe,
+            # On an x86 CPU without any of these, 8-bit weights saturate silently.
+            requires={"any_instruction_set": sorted(X86_DOT_PRODUCTS)}
+            if machine.instruction_sets & X86_DOT_PRODUCTS
+            else {},
+            versions=package_versions("openvino", "nncf"),
+            notes=notes,
         )
 
 

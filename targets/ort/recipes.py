@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from modelwright.core.onnx.facts import read_attribute
-from modelwright.targets.contract import BuildRequest
+from modelwright.targets.contract import BuildRequest, Feeds
 from modelwright.targets.graphs.classify import GraphKind
 from modelwright.targets.graphs.index import index_graph
 from modelwright.targets.graphs.rewrite import rebuild_model, split_gemms
 from modelwright.targets.ort import plan as ort_plan
 from modelwright.targets.ort import quantize as ort_quantization
+from modelwright.targets.ort.exact import AS_WRITTEN, write_exactly
 from modelwright.targets.quantization.formats import Scheme
+from modelwright.targets.quantization.judge import Outputs
 from modelwright.targets.quantization.onnx_quantizer import OnnxCandidate, OnnxQuantizer
 from modelwright.targets.quantization.quantizer import share_work
 from modelwright.targets.quantization.statistics import TensorStatistics
@@ -30,7 +32,23 @@ _PASSING = 10
 time on."""
 
 
-class StaticQuantizer(OnnxQuantizer):
+class OrtQuantizer(OnnxQuantizer):
+    """What both ways have in common: candidates are judged by the arithmetic of the machine that they are for."""
+
+    def run(self, model: Any, feeds: Iterable[Feeds]) -> Iterator[Outputs]:
+        exact = write_exactly(model) if saturates_here(self._request) else None
+        if exact is None:
+            return super().run(model, feeds)
+        return self.run_session(exact, feeds, AS_WRITTEN)
+
+
+def saturates_here(request: BuildRequest) -> bool:
+    """Whether this host would saturate sums that the machine does not: of all 8 bits of the weights."""
+    machine, host = request.machine, request.host or request.machine
+    return machine.sums_exactly and not host.sums_exactly
+
+
+class StaticQuantizer(OrtQuantizer):
     """Builds static candidates; statistics and quantized weights are kept between those that share them."""
 
     def __init__(self, request: BuildRequest, model: Any, kind: GraphKind, scheme: Scheme) -> None:
@@ -67,7 +85,7 @@ class StaticQuantizer(OnnxQuantizer):
         return share_work(work)
 
 
-class DynamicQuantizer(OnnxQuantizer):
+class DynamicQuantizer(OrtQuantizer):
     """Builds dynamic candidates."""
 
     def __init__(self, request: BuildRequest, model: Any, kind: GraphKind, scheme: Scheme) -> None:

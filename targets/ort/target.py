@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 
 from modelwright.core.errors import BuildFailedError
 from modelwright.core.onnx.facts import find_opset
-from modelwright.core.records.machine import Machine
+from modelwright.core.records.artifact import Arithmetic
+from modelwright.core.records.machine import X86_DOT_PRODUCTS, Machine
 from modelwright.core.records.signature import Signature
 from modelwright.targets.contract import BuildRequest, BuildResult, RunSettings, Session, Target, TargetRecord
 from modelwright.targets.graphs.classify import classify_graph
@@ -21,11 +22,12 @@ from modelwright.targets.graphs.index import index_graph
 from modelwright.targets.graphs.rewrite import PER_AXIS_OPSET, pool_spatial_means
 from modelwright.targets.graphs.run import open_file
 from modelwright.targets.ort import plan as ort_plan
-from modelwright.targets.ort.recipes import DynamicQuantizer, StaticQuantizer
+from modelwright.targets.ort.exact import write_exactly
+from modelwright.targets.ort.recipes import DynamicQuantizer, StaticQuantizer, saturates_here
 from modelwright.targets.ort.refusal import refuse_unquantizable
 from modelwright.targets.ort.session import OrtSession
 from modelwright.targets.ort.tied import explain_tied
-from modelwright.targets.quantization.formats import Scheme, choose_scheme
+from modelwright.targets.quantization.formats import FULL_WEIGHT, Scheme, choose_scheme
 from modelwright.targets.quantization.judge import Judge
 from modelwright.targets.quantization.onnx_quantizer import OnnxQuantizer
 from modelwright.targets.quantization.prepare import prepare_model
@@ -91,6 +93,16 @@ class _SearchedTarget(_OrtTarget):
 
     def key_facts(self, machine: Machine) -> Mapping[str, Any]:  # noqa: ARG002
         return {"search": describe_limits()}
+
+    def compare_arithmetic(self, machine: Machine, host: Machine) -> Arithmetic | None:
+        """Its sums are written to be exact on the machine; so they are here, unless this host saturates them."""
+        if super().compare_arithmetic(machine, host) is None:
+            return None
+        if choose_scheme(machine, static=True).weight_limit < FULL_WEIGHT:
+            return Arithmetic(alike=True, why="7-bit weights are summed exactly on every CPU")
+        if host.sums_exactly:
+            return Arithmetic(alike=True, why="both CPUs sum 8-bit products exactly")
+        return Arithmetic(alike=False, why="this host saturates sums of 8-bit products, and that machine does not")
 
 
 class OrtInt8(_SearchedTarget):
@@ -194,12 +206,16 @@ def _search_and_save(
     save_model(found.model, path)
     open_file(path, RunSettings(), BuildFailedError)
     needed: list[str] = []
-    if request.machine.architecture == "x86_64" and scheme.weight_limit == 127:
+    if request.machine.architecture == "x86_64" and scheme.weight_limit == FULL_WEIGHT:
         # On a CPU without any of these, 8-bit weights saturate silently.
-        order = ("avx512_vnni", "avx_vnni", "amx_int8", "avx_vnni_int8")
-        needed = list(order) if request.machine.instruction_sets & set(order) else []
+        needed = sorted(X86_DOT_PRODUCTS) if request.machine.instruction_sets & X86_DOT_PRODUCTS else []
+    exact = write_exactly(found.model) if saturates_here(request) else None
+    emulation = None if exact is None else request.scratch / "exact.onnx"
+    if emulation is not None:
+        save_model(exact, emulation)
     return BuildResult(
         model_file=MODEL_FILE,
+        emulation=emulation,
         recipe={**recipe, "formats": scheme.to_dict(), "search": found.describe()},
         requires={"any_instruction_set": needed, "packages": {"onnxruntime": ">=1.22"}},
         versions=package_versions("onnx", "onnxruntime", "numpy"),

@@ -13,6 +13,8 @@ from modelwright.core.records.machine import Machine
 Array = npt.NDArray[Any]
 
 LEAST_SCALE = 1e-12
+FULL_WEIGHT = 127
+"""The largest weight of 8 bits: -128 is never one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +34,7 @@ class Scheme:
         return {
             "activations": "int8 asymmetric" if self.signed_activations else "uint8 asymmetric",
             "weights": "int8 symmetric, one scale a channel",
-            "weight_bits": 8 if self.weight_limit == 127 else 7,
+            "weight_bits": 8 if self.weight_limit == FULL_WEIGHT else 7,
         }
 
 
@@ -46,8 +48,8 @@ def choose_scheme(machine: Machine, *, static: bool) -> Scheme:
     because -128 is never a weight: 2 * 128 * 127 < 2**15. Dynamic activations are uint8 everywhere by definition.
     """
     if machine.architecture == "aarch64":
-        return Scheme(signed_activations=static, weight_limit=127)
-    return Scheme(signed_activations=False, weight_limit=127 if machine.has_int8_dot_product else 63)
+        return Scheme(signed_activations=static, weight_limit=FULL_WEIGHT)
+    return Scheme(signed_activations=False, weight_limit=FULL_WEIGHT if machine.has_int8_dot_product else 63)
 
 
 def quantize_weight(values: Array, axis: int, limit: int) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:

@@ -76,7 +76,11 @@ class OnnxQuantizer(Quantizer[OnnxCandidate, Any]):
         return OnnxCandidate(alpha=_USUAL_ALPHA if self._smooths else None, ranges=self._ranges[0])
 
     def run(self, model: Any, feeds: Iterable[Feeds]) -> Iterator[Outputs]:
-        session = open_session(model, self._request.scratch, entries=self.session_entries)
+        return self.run_session(model, feeds, self.session_entries)
+
+    def run_session(self, model: Any, feeds: Iterable[Feeds], entries: Mapping[str, str]) -> Iterator[Outputs]:
+        """Runs one sample after the other in a session with these configuration entries."""
+        session = open_session(model, self._request.scratch, entries=entries)
         names = [spec.name for spec in self._request.signature.outputs]
         for inputs in feeds:
             try:

@@ -8,22 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.core.errors import BuildFailedError
+from modelwright.core.records.machine import Machine
 from modelwright.targets.contract import BuildRequest, Feeds
 from modelwright.targets.quantization.judge import Outputs
 from modelwright.targets.quantization.quantizer import Quantizer, Trial
 from modelwright.targets.readiness import package_versions
 from modelwright.targets.tflite import client
 from modelwright.targets.tflite.answers import RUNTIME, answer
+from modelwright.targets.tflite.order import WORTH, choose_by_speed, find_order
 from modelwright.targets.tflite.recipes import CANDIDATES, WEIGHTED_AND_TABLES, TfliteCandidate
 from modelwright.targets.tflite.samples import store_samples
 
-_CLOSE = 1.1
-"""Files whose times differ by less are equally fast; then the smaller one is taken."""
 
-
-def describe_choice() -> dict[str, Any]:
-    """Returns by what one of several good files is chosen: how close two times count as equal, and what runs them."""
-    return {"equally_fast": _CLOSE, "run_by": package_versions(RUNTIME.replace("_", "-"))}
+def describe_choice(precision: str, machine: Machine) -> dict[str, Any]:
+    """Returns by what one of several good files is chosen: the order of them, what beats it, and what runs them."""
+    order, _ = find_order(precision, machine)
+    return {"order": order.names, "worth": WORTH, "run_by": package_versions(RUNTIME.replace("_", "-"))}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,9 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
 
     Attributes:
         versions: Package -> version of what makes the files.
-        timed: Name of a candidate -> its `latency_ms` and `speedup_over_fp32`, where they were timed.
+        chosen_by: What decided between those that follow FP32 as closely.
+        order: The documented order of the candidates, and its source.
+        timed: Name of a candidate -> how many times as fast as the first in that order it was, over how many rounds.
     """
 
     def __init__(self, request: BuildRequest, converted: Mapping[str, Any], precision: str) -> None:
@@ -58,6 +60,11 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
         self._ranges: str | None = None
         self._layers: dict[str, Mapping[str, Any]] = {}
         self.versions: Mapping[str, str] = {}
+        order, cpus = find_order(precision, request.machine)
+        self._order = {name: place for place, name in enumerate(order.names)}
+        self._cpus = cpus
+        self.order: Mapping[str, Any] = {"for": cpus, **asdict(order)}
+        self.chosen_by = "nothing else follows FP32 as closely"
         self.timed: dict[str, dict[str, float]] = {}
         if precision != "fp16":
             self._calibrate()
@@ -106,23 +113,38 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
         return self._group[0]
 
     def choose(self, usable: Sequence[Trial[TfliteCandidate]]) -> Trial[TfliteCandidate]:
-        """Returns the fastest; of equally fast ones the smallest."""
+        """Returns the first in the documented order, unless another is faster beyond doubt on such a machine."""
         if len(usable) == 1:
             return usable[0]
-        self._request.progress(f"timing {len(usable)} candidates")
-        files = [self.build(trial.candidate, trial.kept) for trial in usable]
+        ordered = sorted(usable, key=lambda trial: self._order[trial.candidate.name])
+        self.chosen_by = f"documented order for {self._cpus}"
+        if not self._request.fits_host:
+            return ordered[0]
+        choice = choose_by_speed(len(ordered), lambda rounds: self._time(ordered, rounds))
+        names = [trial.candidate.name for trial in ordered]
+        over_first = choice.speed_ratios()
+        for name, ratio in zip(names, over_first, strict=True):
+            self.timed[name] = {"speed_over_first": round(ratio, 3), "rounds": len(choice.rounds)}
+        if choice.position:
+            gain = over_first[choice.position]
+            self.chosen_by = f"measured speed on this machine: {gain:.2f} times that of {names[0]}"
+        else:
+            self.chosen_by += ": on this machine, no other is faster beyond doubt"
+        return ordered[choice.position]
+
+    def _time(self, trials: Sequence[Trial[TfliteCandidate]], rounds: int) -> list[list[float]]:
+        self._request.progress(f"timing {len(trials)} candidates, {rounds} rounds")
+        files = [self.build(trial.candidate, trial.kept) for trial in trials]
         samples = self._request.tuning or self._request.calibration
         order = {
             "action": "measure",
-            "files": [str(self._fp32), *(str(file.path) for file in files)],
-            "bindings": [self._binding, *(file.binding for file in files)],
+            "files": [str(file.path) for file in files],
+            "bindings": [file.binding for file in files],
             "samples": store_samples(samples, self._request.scratch / "timed", limit=1),
+            "rounds": rounds,
         }
-        fp32_ms, *times_ms = client.run_step(order, self._request.progress)["latency_ms"]
-        for trial, time_ms in zip(usable, times_ms, strict=True):
-            self.timed[trial.candidate.name] = {"latency_ms": time_ms, "speedup_over_fp32": fp32_ms / time_ms}
-        close = [number for number, time_ms in enumerate(times_ms) if time_ms <= min(times_ms) * _CLOSE]
-        return usable[min(close, key=lambda number: files[number].path.stat().st_size)]
+        rows: list[list[float]] = client.run_step(order, self._request.progress)["cpu_ms"]
+        return rows
 
     def explain_kept(self, kept: Collection[str]) -> str | None:
         """Returns what the user has to know of the layers that got no fixed scales."""

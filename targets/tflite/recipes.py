@@ -2,8 +2,8 @@
 
 How much of a graph to quantize differs from model to model. Convolutional networks are fastest when everything is
 8 bit; in transformers the elementwise operators around softmax and layer normalization lose accuracy and gain no time,
-while their matrix products gain all of it. So each precision has a few candidates, and the samples decide: of the good
-ones, the fastest.
+their matrix products gain all of it. So each precision has a few candidates, and the samples decide; of those that do
+as well, `order` takes one.
 """
 
 from __future__ import annotations
@@ -75,6 +75,14 @@ CANDIDATES: dict[str, tuple[TfliteCandidate, ...]] = {
         TfliteCandidate(
             name="matrix-products",
             rules=(Rule(mode="dynamic", operators=_MATRIX), Rule(mode="weights", operators=("DEPTHWISE_CONV_2D",))),
+        ),
+        TfliteCandidate(
+            name="fully-connected-and-tables",
+            rules=(
+                Rule(mode="dynamic", operators=("FULLY_CONNECTED",)),
+                Rule(mode="weights", operators=("CONV_2D", "CONV_2D_TRANSPOSE", "DEPTHWISE_CONV_2D")),
+                Rule(mode="static", operators=("GATHER",)),
+            ),
         ),
         TfliteCandidate(
             name="fully-connected",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelwright.core.errors import ToolchainMissingError
+from modelwright.core.records.artifact import Arithmetic
 from modelwright.core.records.machine import HOST
 from modelwright.core.records.signature import Signature
 from modelwright.targets.contract import (
@@ -55,7 +56,13 @@ class _Tflite(Target):
             return Readiness.yes("its converter is installed on first use (a minute, 210 MB, package index)")
         return readiness
 
-    def key_facts(self, machine: Machine) -> Mapping[str, Any]:  # noqa: ARG002
+    def compare_arithmetic(self, machine: Machine, host: Machine) -> Arithmetic | None:
+        """Its integer kernels give the same bits everywhere: the scales of what they sum are part of the file."""
+        if super().compare_arithmetic(machine, host) is None:
+            return None
+        return Arithmetic(alike=True, why="TFLite's 8-bit kernels give the same numbers on x86-64 and Arm")
+
+    def key_facts(self, machine: Machine) -> Mapping[str, Any]:
         from modelwright.targets.quantization.search import describe_limits
         from modelwright.targets.tflite.conversion import describe_conversion
         from modelwright.targets.tflite.environment import describe_converter
@@ -64,7 +71,7 @@ class _Tflite(Target):
         converted = {"converter": describe_converter(), "conversion": describe_conversion()}
         if self.record.precision == "fp32":
             return converted
-        return {**converted, "search": describe_limits(), "choice": describe_choice()}
+        return {**converted, "search": describe_limits(), "choice": describe_choice(self.record.precision, machine)}
 
     def build(self, request: BuildRequest) -> BuildResult:
         from modelwright.targets.tflite.conversion import convert, fix_signature
@@ -96,6 +103,8 @@ class _Tflite(Target):
                 "quantizer": "ai-edge-quantizer",
                 "calibration": "min-max over all samples" if self.record.needs_calibration else None,
                 "search": found.describe(),
+                "chosen_by": quantizer.chosen_by,
+                "order": quantizer.order,
                 "timed": quantizer.timed,
                 **found.model.facts,
             },
@@ -143,7 +152,7 @@ class TfliteFp16(_Tflite):
         is_float=True,
         needs_calibration=False,
         uses_samples=True,
-        recipe_version=2,
+        recipe_version=3,
         build_packages=_BUILD_PACKAGES,
         run_packages=_RUNTIMES,
         build_extra="tflite",
@@ -162,7 +171,8 @@ class TfliteInt8(_Tflite):
         is_float=False,
         needs_calibration=True,
         uses_samples=True,
-        recipe_version=2,
+        uses_speed=True,
+        recipe_version=3,
         build_packages=_BUILD_PACKAGES,
         run_packages=_INT8_RUNTIMES,
         build_extra="tflite",
@@ -181,7 +191,8 @@ class TfliteInt8Dynamic(_Tflite):
         is_float=False,
         needs_calibration=False,
         uses_samples=True,
-        recipe_version=2,
+        uses_speed=True,
+        recipe_version=3,
         build_packages=_BUILD_PACKAGES,
         run_packages=_INT8_RUNTIMES,
         build_extra="tflite",

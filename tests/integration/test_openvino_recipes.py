@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from modelwright.core.outputs.tasks.roles import OutputRole, Role
 from modelwright.core.records.machine import Machine
 from modelwright.core.records.signature import Signature, TensorSpec
 from modelwright.core.samples.sample_set import SampleRef, open_samples
+from modelwright.profiles import detect_host
 from modelwright.targets.contract import BuildRequest, BuildResult, RunSettings, Target
 from modelwright.targets.openvino.session import FIXED_SHAPES
 from modelwright.targets.openvino.target import OpenvinoBf16, OpenvinoFp32, OpenvinoInt8
@@ -28,6 +31,7 @@ from modelwright.targets.openvino.target import OpenvinoBf16, OpenvinoFp32, Open
 if importlib.util.find_spec("openvino") is None:  # not importorskip: an import would end the last test's point
     pytest.skip("OpenVINO is not installed", allow_module_level=True)
 
+PLAIN = Machine(name="plain", architecture="x86_64", instruction_sets=frozenset({"avx2"}), cores=2)
 VNNI = Machine(name="vnni", architecture="x86_64", instruction_sets=frozenset({"avx512_vnni"}), cores=2)
 DTYPES = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(int64)": "int64", "tensor(bool)": "bool"}
 
@@ -38,6 +42,7 @@ class Workplace:
 
     folder: Path
     model: Path
+    machine: Machine = VNNI
 
     def __post_init__(self) -> None:
         self.fp32 = onnxruntime.InferenceSession(self.model, providers=["CPUExecutionProvider"])
@@ -66,7 +71,7 @@ class Workplace:
                 model_path=self.model,
                 signature=self.signature,
                 directory=self.folder,
-                machine=VNNI,
+                machine=self.machine,
                 calibration=open_part("calibration"),
                 tuning=open_part("tuning"),
                 roles={
@@ -474,3 +479,54 @@ def test_float64_runs_in_float32(tmp_path: Path) -> None:
         fidelity = compare_outputs([place.answer(feeds) for feeds in place.feeds()], answers)
         assert fidelity.cosine is not None
         assert fidelity.cosine > 0.98
+
+
+SATURATING = """
+import json
+import numpy as np
+import openvino
+from openvino import opset13 as op
+from modelwright.targets.openvino.quantize import widen_weights
+
+answers = []
+for limit in (127, 63):
+    x = op.parameter([1, 64], np.float32, name="x")
+    stored = op.constant(np.full((64, 16), limit, np.int8))
+    weight = op.multiply(op.convert(stored, np.float32), op.constant(np.float32(1)))
+    rounded = op.fake_quantize(x, *(op.constant(np.float32(end)) for end in (0, 255, 0, 255)), 256)
+    model = openvino.Model([op.matmul(rounded, weight, False, False)], [x], "m")
+    for each in (model, widen_weights(openvino, model)):
+        compiled = openvino.compile_model(each, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        answers.append(float(compiled({"x": np.full((1, 64), 255, np.float32)})[0][0, 0]))
+print(json.dumps(answers))
+"""
+
+
+@pytest.mark.parametrize(("limit", "sums_127"), [("AVX2", 32 * 32767), ("DEFAULT", 64 * 255 * 127)])
+def test_without_dot_products_8_bit_weights_saturate_and_neither_halved_nor_widened_ones_do(
+    limit: str, sums_127: float
+) -> None:
+    """oneDNN runs the kernels of an older CPU where its variable says so: 64 products of 255 and the largest weight."""
+    ran = subprocess.run(
+        [sys.executable, "-c", SATURATING],
+        env=os.environ | {"ONEDNN_MAX_CPU_ISA": limit},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    if limit == "DEFAULT" and not detect_host().machine().sums_exactly:
+        pytest.skip("this CPU has no 8-bit dot product")
+    assert json.loads(ran.stdout) == [sums_127, 64 * 255 * 127, 64 * 255 * 63, 64 * 255 * 63]
+
+
+@pytest.mark.parametrize(
+    ("machine", "needed"),
+    [(VNNI, ["amx_int8", "avx512_vnni", "avx_vnni", "avx_vnni_int8"]), (PLAIN, None)],
+)
+def test_8_bit_weights_ask_for_dot_products(tmp_path: Path, machine: Machine, needed: list[str] | None) -> None:
+    place = Workplace(tmp_path, make_outlier_cnn(tmp_path / "m.onnx"), machine)
+    rng = np.random.default_rng(0)
+    np.savez(place.samples, x=rng.standard_normal((40, 1, 16, 16)).astype(np.float32))
+    result = place.build(OpenvinoInt8(), samples=True, role="embedding")
+    assert result.requires.get("any_instruction_set") == needed
+    assert result.recipe["overflow_fix"] == ("disable" if needed else "enable")

@@ -175,14 +175,15 @@ def measure(request: Mapping[str, Any], _progress: Progress) -> dict[str, Any]:
     """Times files in turns with each other.
 
     Args:
-        request: `files` (paths), `bindings` and `samples` (see `Samples`), of which the first is the input.
+        request: `files` (paths), `bindings`, `samples` (see `Samples`), of which the first is the input, and `rounds`.
         _progress: Not needed.
 
     Returns:
-        `latency_ms`: of each file.
+        `cpu_ms`: a row a round, with each file's time.
     """
     files = [(Path(file), binding) for file, binding in zip(request["files"], request["bindings"], strict=True)]
-    return {"latency_ms": measure_times(files, next(Samples(request["samples"]).feeds(1)))}
+    feeds = next(Samples(request["samples"]).feeds(1))
+    return {"cpu_ms": measure_times(files, feeds, int(request["rounds"]))}
 
 
 def _versions() -> dict[str, str]:

@@ -91,9 +91,11 @@ def make(
     machine: Machine = MACHINE,
     options: dict[str, Any] | None = None,
     shapes: dict[str, ShapeRange] = SHAPES,
+    *,
+    fits_host: bool = True,
 ) -> str:
     chosen = get_target(target) if isinstance(target, str) else target
-    return key.make_key(chosen, exported, evidence, machine, options or {}, shapes)
+    return key.make_key(chosen, exported, evidence, machine, options or {}, shapes, fits_host=fits_host)
 
 
 def with_parts(**parts: Any) -> Evidence:
@@ -222,7 +224,7 @@ def test_every_target_that_searches_is_known_here() -> None:
     "change",
     [
         lambda folder: (folder / "requirements.txt").write_text("onnx2tf==0.0.1\n"),
-        lambda folder: (folder / "trials.py").write_text("_TIMED_ROUNDS = 3\n"),
+        lambda folder: (folder / "trials.py").write_text("_WINDOW_S = 3\n"),
         lambda folder: (folder / "new_step.py").write_text(""),
     ],
     ids=["requirements", "timing", "a file more"],
@@ -242,9 +244,15 @@ def test_the_converter_decides_tflite(
 
 def test_how_tflite_chooses_among_good_files_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     before = {name: make(name) for name in TFLITE}
-    monkeypatch.setattr(quantize, "_CLOSE", 1.5)
+    monkeypatch.setattr(quantize, "WORTH", 1.5)
     changed = {name for name in TFLITE if make(name) != before[name]}
     assert changed == set(TFLITE) - {"tflite-fp32"}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_whether_times_count_decides_where_candidates_are_timed(name: str) -> None:
+    assert (make(name, fits_host=False) != make(name)) is get_target(name).record.uses_speed
+    assert get_target(name).record.uses_speed is (name in ("tflite-int8", "tflite-int8-dynamic"))
 
 
 @pytest.mark.parametrize("limit", ["_JUDGED", "_ROUNDING"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,9 @@ from modelwright.targets.contract import BuildRequest
 from modelwright.targets.quantization.goal import Figures
 from modelwright.targets.quantization.quantizer import Trial
 from modelwright.targets.tflite import answers, client
+from modelwright.targets.tflite.order import ORDERS
 from modelwright.targets.tflite.quantize import TfliteQuantizer
-from modelwright.targets.tflite.recipes import CANDIDATES, WEIGHTED_AND_TABLES
+from modelwright.targets.tflite.recipes import CANDIDATES, WEIGHTED_AND_TABLES, TfliteCandidate
 
 LAYERS = [
     {"name": "table", "operator": "GATHER", "work": 10.0, "weights": 80.0, "noise": 1e-5},
@@ -35,6 +38,7 @@ class Converter:
         self.failing: dict[str, str | None] = {}
         self.has_tables = True
         self.times_ms = [10.0]
+        self.measured_rounds = 0
 
     def __call__(self, order: dict[str, Any], progress: Any) -> dict[str, Any]:
         self.steps.append(order)
@@ -56,7 +60,8 @@ class Converter:
         return {"made": made, "versions": {"ai-edge-quantizer": "1"}}
 
     def measure(self, order: dict[str, Any]) -> dict[str, Any]:
-        return {"latency_ms": self.times_ms[: len(order["files"])]}
+        self.measured_rounds += order["rounds"]
+        return {"cpu_ms": [self.times_ms[: len(order["files"])]] * order["rounds"]}
 
     def run(self, order: dict[str, Any]) -> dict[str, Any]:
         path = Path(order["output"], "y.npy")
@@ -125,25 +130,68 @@ def test_layers_put_back_take_their_scales_while_running_or_stay_in_float(
     assert quantizer.explain_kept(()) is None
 
 
+def make_trials(candidates: Sequence[TfliteCandidate]) -> list[Trial[TfliteCandidate]]:
+    figures = Figures(severity=0.5, error=0.5, kept=None, measure="", finding=None, samples=8)
+    return [Trial(candidate=candidate, kept=(), figures=figures, seconds=1.0) for candidate in candidates]
+
+
 @pytest.mark.parametrize(
     ("times_ms", "chosen"),
-    [([10.0, 2.0, 5.0, 4.0], 0), ([10.0, 5.0, 2.0, 2.1], 2), ([10.0, 5.0, 5.2, 9.0], 1)],
+    [([2.0, 5.0, 4.0], 0), ([5.0, 4.0, 4.1], 1), ([5.0, 4.6, 4.7], 0), ([5.0, 4.0, 3.0], 2)],
 )
-def test_the_fastest_good_one_is_taken_and_of_equals_the_smallest(
+def test_on_such_a_machine_the_first_in_order_is_taken_unless_another_is_faster_beyond_doubt(
     converter: Converter, request_: BuildRequest, times_ms: list[float], chosen: int
 ) -> None:
-    quantizer = make(request_)
-    figures = Figures(severity=0.5, error=0.5, kept=None, measure="", finding=None, samples=8)
-    good = [
-        Trial(candidate=candidate, kept=(), figures=figures, seconds=1.0) for candidate in quantizer.candidates()[0][:3]
-    ]
+    quantizer = make(replace(request_, fits_host=True))
+    good = make_trials(quantizer.candidates()[0][:3])
     converter.times_ms = times_ms
-    assert quantizer.choose(good) is good[chosen]  # each file is a byte smaller than the one before
-    assert quantizer.timed[good[0].candidate.name] == {
-        "latency_ms": times_ms[1],
-        "speedup_over_fp32": pytest.approx(10 / times_ms[1]),
+    assert quantizer.choose(good[::-1]) is good[chosen], "the order is documented, not that of trying"
+    names = [trial.candidate.name for trial in good]
+    assert quantizer.timed[names[2]] == {
+        "speed_over_first": pytest.approx(times_ms[0] / times_ms[2], abs=1e-3),
+        "rounds": 15,
     }
-    assert quantizer.choose(good[1:2]) is good[1]
+    measured = f"measured speed on this machine: {times_ms[0] / times_ms[chosen]:.2f} times that of {names[0]}"
+    kept = "documented order for x86_64: on this machine, no other is faster beyond doubt"
+    assert quantizer.chosen_by == (measured if chosen else kept)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "features", "precision", "chosen", "cpus"),
+    [
+        ("aarch64", {"asimd", "asimddp"}, "int8", "everything", "aarch64"),
+        ("aarch64", {"asimd", "asimddp"}, "int8-dynamic", "matrix-products-and-tables", "with 8-bit dot products"),
+        ("aarch64", {"asimd"}, "int8-dynamic", "fully-connected-and-tables", "without 8-bit dot products"),
+        ("x86_64", {"avx2"}, "int8-dynamic", "fully-connected-and-tables", "without 8-bit dot products"),
+        ("x86_64", {"avx512_vnni"}, "int8-dynamic", "matrix-products-and-tables", "with 8-bit dot products"),
+    ],
+)
+def test_for_another_machine_nothing_is_timed(
+    converter: Converter,
+    request_: BuildRequest,
+    architecture: str,
+    features: set[str],
+    precision: str,
+    chosen: str,
+    cpus: str,
+) -> None:
+    machine = Machine(name="pi", architecture=architecture, instruction_sets=frozenset(features), cores=4)
+    quantizer = make(replace(request_, machine=machine), precision)
+    converter.times_ms = [10.0, 1.0, 1.0, 1.0]  # what this host would choose
+    assert quantizer.choose(make_trials(quantizer.candidates()[0])).candidate.name == chosen
+    assert (converter.measured_rounds, quantizer.timed) == (0, {})
+    assert quantizer.chosen_by.startswith(f"documented order for {architecture}")
+    assert quantizer.chosen_by.endswith(cpus)
+
+
+def test_every_candidate_has_its_place_in_every_order(converter: Converter, request_: BuildRequest) -> None:
+    for precision, candidates in CANDIDATES.items():
+        for order in ORDERS[precision].values():
+            assert sorted(order.names) == sorted(candidate.name for candidate in candidates)
+    quantizer = make(request_)
+    (only,) = make_trials(quantizer.candidates()[0][2:3])
+    assert quantizer.choose([only]) is only
+    assert quantizer.chosen_by == "nothing else follows FP32 as closely"
 
 
 def test_a_file_that_cannot_be_made_says_why(converter: Converter, request_: BuildRequest) -> None:
@@ -162,7 +210,7 @@ def test_dynamic_range_knows_no_layers_and_tables_only_where_there_are_some(
 ) -> None:
     quantizer = make(request_, "int8-dynamic")
     assert "calibration" not in converter.steps[0]
-    assert len(quantizer.candidates()[0]) == 3
+    assert len(quantizer.candidates()[0]) == 4
     assert quantizer.costs(quantizer.build(quantizer.candidates()[0][0], ())) == {}
     converter.has_tables = False
     assert [candidate.name for candidate in make(request_, "int8-dynamic").candidates()[0]] == [
