@@ -12,26 +12,41 @@ from modelwright.cli import options
 from modelwright.cli.printing import print_json, print_line
 
 if TYPE_CHECKING:
-    from modelwright.core.records.artifact import Manifest, Proof
+    from modelwright.core.records.artifact import Artifact, Manifest, Proof
+    from modelwright.core.records.tuned import Tuned
+    from modelwright.targets.contract import Language
 
 _SHOWN_CHECKS = 3
 
 
 @click.command(short_help="Show what an artifact is and how it was made.")
 @click.argument("artifact")
+@click.option(
+    "--snippet",
+    type=click.Choice(("python", "cpp")),
+    help="Print a program in this language that runs it by the runtime's own API, as it was tuned, and nothing else.",
+)
 @options.json_option
-def inspect(artifact: str, as_json: bool) -> int:
+def inspect(artifact: str, snippet: Language | None, as_json: bool) -> int:
     """Show what ARTIFACT is: its target, signature, how it was made and how closely it follows FP32.
 
     \b
     Examples:
       modelwright inspect comparison/artifacts/ort-int8
       modelwright inspect comparison/artifacts/ort-int8 --json | jq .recipe
+      modelwright inspect tuned/best --snippet cpp > run.cpp
     """
     from modelwright.core.records.artifact import open_artifact
     from modelwright.core.records.codec import encode
 
     opened = open_artifact(Path(artifact))
+    if snippet is not None:
+        text = _write_snippet(opened, snippet)
+        if as_json:
+            print_json({"language": snippet, "text": text})
+        else:
+            click.echo(text, nl=False)
+        return 0
     if as_json:
         print_json(encode(opened.manifest))
         return 0
@@ -61,6 +76,7 @@ def inspect(artifact: str, as_json: bool) -> int:
     _line("with", ", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items())))
     _print_proof(manifest.proof, manifest.proof_reason)
     _print_arithmetic(manifest)
+    _print_tuned(manifest.tuned or None)
     for key, value in manifest.recipe.items():
         _line(f"recipe.{key}", value if isinstance(value, str) else json.dumps(value))
     for note in manifest.notes:
@@ -100,6 +116,53 @@ def _print_arithmetic(manifest: Manifest) -> None:
     if arithmetic is not None:
         verb = "the proof holds" if arithmetic.alike else "unproved"
         _line("arithmetic", f"{verb} for {manifest.machine.name}: {arithmetic.why}")
+
+
+def _print_tuned(tuned: Tuned | None) -> None:
+    if tuned is None:
+        return
+    _line("runs with", f"{tuned.describe()}; a program that does: --snippet python, --snippet cpp")
+    if tuned.ratio is None or tuned.ci95 is None:
+        gain = "nothing that was tried is better than the defaults beyond doubt"
+    else:
+        low, high = tuned.ci95
+        gain = f"{tuned.ratio:.3f} times as good as {tuned.over} ({low:.3f} to {high:.3f})"
+    guess = f", by an estimate ({tuned.estimated})" if tuned.estimated else ""
+    _line("tuned", f"for {tuned.goal}{guess}: {gain}; {tuned.trials} trials on {tuned.device}, {tuned.created}")
+
+
+def _write_snippet(artifact: Artifact, language: Language) -> str:
+    """Returns a program that runs an artifact.
+
+    Raises:
+        BadInputError: Its target writes none.
+    """
+    from modelwright.core.errors import BadInputError
+    from modelwright.targets.options import RunSettings
+    from modelwright.targets.table import get_target
+
+    manifest = artifact.manifest
+    tuned = manifest.tuned or None
+    settings = (
+        RunSettings()
+        if tuned is None
+        else RunSettings(threads=tuned.threads, requests=tuned.requests, options=tuned.options)
+    )
+    try:
+        text = get_target(manifest.target).write_snippet(
+            language, manifest.model_file, manifest.recipe, manifest.signature, settings
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInputError(
+            f"{artifact.directory}: its recipe is not what a build of {manifest.target} writes",
+            hint="build the artifact again",
+            detail=f"{type(error).__name__}: {error}",
+        ) from error
+    if text is None:
+        raise BadInputError(
+            f"{manifest.target} has no program to show", hint="its runtime's own manual says how a model is run"
+        )
+    return text
 
 
 def _line(name: str, value: Any) -> None:

@@ -23,15 +23,18 @@ from modelwright.cli import options
 @options.show_paths_option
 @options.details_option
 @options.json_option
+@options.setting_option
+@click.option("--untuned", is_flag=True, help="Run artifacts that were tuned as if they were not.")
 @options.measuring_options
 def measure(
     artifacts: tuple[str, ...],
+    untuned: bool,
     out: str | None,
     overwrite: bool,
     show_paths: bool,
     details: bool,
     as_json: bool,
-    **settings: Any,
+    **measuring: Any,
 ) -> int:
     """Measure artifacts on this machine, side by side.
 
@@ -43,6 +46,10 @@ def measure(
     Examples:
       modelwright measure comparison/artifacts/*
       modelwright measure digits-tflite-int8 --threads 4 --out pi5.json
+      modelwright measure ort-int8 --threads 2 --setting spinning=false
+
+    An artifact that `modelwright tune` made runs as it was tuned. What you say goes before that: --threads before the
+    tuned number of threads, --setting before the tuned value of that setting, --untuned before everything.
     """
     from modelwright.cli.printing import print_comparison, progress_of_a_comparison, require_limits
     from modelwright.harness import measure as run
@@ -52,7 +59,7 @@ def measure(
     if out is not None:
         _check_out(Path(out), overwrite=overwrite)
     with progress_of_a_comparison(as_json=as_json, details=details) as progress:
-        comparison = run(artifacts, progress=progress, **settings)
+        comparison = run(artifacts, tuned=not untuned, progress=progress, **measuring)
     if not show_paths:
         comparison = relate_paths(comparison, Path(out or "results.json").parent)
     # Written first: whoever reads the table, such as `head`, may leave in the middle of it.

@@ -18,7 +18,7 @@ _LARGEST_BATCH = 2**31 - 1
 
 _SECTIONS = {
     "Building": ("shapes", "options"),
-    "Measuring": ("effort", "threads", "batch", "region", "seed"),
+    "Measuring": ("effort", "threads", "settings", "untuned", "batch", "region", "seed"),
     "On a GPU": ("device", "cuda_graph", "spin", "streams"),
     "Limits; exit code 7 when nothing meets them": tuple(LIMITS),
 }
@@ -147,6 +147,16 @@ fresh_option = click.option(
 )
 
 
+setting_option = click.option(
+    "--setting",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A setting of the runtimes that have it, such as spinning=false; `modelwright targets NAME` lists them. "
+    "TARGET:NAME=VALUE sets it for one target. It goes before what an artifact was tuned with.",
+)
+
+
 def measuring_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options of a measurement, and hands `limits` to the command."""
 
@@ -171,9 +181,7 @@ def measuring_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 "--threads",
                 type=click.IntRange(min=1),
                 metavar="N",
-                default=1,
-                show_default=True,
-                help="Threads of every runtime.",
+                help="Threads of every runtime. [1, or those that an artifact was tuned with]",
             ),
             click.option(
                 "--batch",

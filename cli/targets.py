@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 def targets(name: str | None, profile: str, as_json: bool) -> int:
     """Say of each target whether it can be built and run here; if not, which package or hardware is missing.
 
-    With NAME, only of that target, with its build options.
+    With NAME, only of that target, with its build options and the settings that it can be run with.
 
     \b
     Examples:
@@ -49,7 +50,8 @@ def targets(name: str | None, profile: str, as_json: bool) -> int:
         if index + 1 == len(rows) or rows[index + 1][1:] != (build, run):
             _print_reasons(build, run)
     if name is not None:
-        _print_options(rows[0][0])
+        _print_options("Build options, for --option NAME=VALUE", "No build options.", rows[0][0].options)
+        _print_options("Settings of a run, for --setting NAME=VALUE", "No settings of a run.", rows[0][0].settings)
     return 0
 
 
@@ -70,29 +72,32 @@ def _to_dict(record: TargetRecord, build: Readiness, run: Readiness) -> dict[str
         "devices": list(record.devices),
         "build": {"ok": build.ok, "reason": build.reason, "hint": build.hint},
         "run": {"ok": run.ok, "reason": run.reason, "hint": run.hint},
-        "options": [
-            {"name": option.name, "values": _describe_values(option), "default": option.default, "help": option.help}
-            for option in record.options
+        "options": [_option_to_dict(option) for option in record.options],
+        "settings": [
+            {
+                **_option_to_dict(option),
+                "vendor_name": option.vendor_name,
+                "changes_answers": option.changes_answers,
+            }
+            for option in record.settings
         ],
     }
 
 
-def _print_options(record: TargetRecord) -> None:
-    if not record.options:
-        click.echo("\nNo build options.")
+def _option_to_dict(option: TargetOption) -> dict[str, object]:
+    from modelwright.targets.options import describe_values
+
+    return {"name": option.name, "values": describe_values(option), "default": option.default, "help": option.help}
+
+
+def _print_options(title: str, none: str, options: Sequence[TargetOption]) -> None:
+    if not options:
+        click.echo(f"\n{none}")
         return
-    click.echo("\nBuild options, for --option NAME=VALUE:")
-    for option in record.options:
-        default = "the vendor's" if option.default is None else str(option.default).lower()
-        click.echo(f"  {option.name}={_describe_values(option)}  [{default}]")
+    from modelwright.targets.options import describe_value, describe_values
+
+    click.echo(f"\n{title}:")
+    for option in options:
+        default = "the vendor's" if option.default is None else describe_value(option.default)
+        click.echo(f"  {option.name}={describe_values(option)}  [{default}]")
         click.echo(click.wrap_text(option.help, width=78, initial_indent="      ", subsequent_indent="      "))
-
-
-def _describe_values(option: TargetOption) -> str:
-    if option.kind == "boolean":
-        return "true|false"
-    if option.kind == "choice":
-        return "|".join(option.choices)
-    low = "" if option.minimum is None else option.minimum
-    high = "" if option.maximum is None else option.maximum
-    return f"{low}..{high}"

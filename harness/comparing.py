@@ -55,7 +55,7 @@ def compare(
     baseline: str = BASELINE,
     effort: str = "standard",
     profile: str = "host",
-    threads: int = 1,
+    threads: int | None = None,
     batch: int = 1,
     device: str = "auto",
     cuda_graph: bool = False,
@@ -87,7 +87,7 @@ def compare(
         baseline: The target that speed-ups are over; built and measured even if not among `targets`.
         effort: `quick`, `standard` or `strict`.
         profile: The machine the numbers are for; refused when this is another one.
-        threads: Of every runtime.
+        threads: Of every runtime; None for 1.
         batch: Samples an inference.
         device: `auto`, `cpu` or `cuda`: where targets run that can do both.
         cuda_graph: Launch computations on the GPU as CUDA graphs.
@@ -121,6 +121,7 @@ def compare(
         UnfinishedError: It could not be judged, or a file not be written; has the comparison.
     """
     tell = Undisturbed(progress)
+    threads = threads or 1
     host = detect_host()
     chosen = host if profile == "host" else load_profile(profile)
     names = _choose_targets(targets or suiting_targets(chosen.machine()), baseline)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from modelwright.core.samples.sample_set import SampleRef
 from modelwright.harness.formatting import count_noun, describe_turns
 from modelwright.harness.preconditions import require_gpu_for
 from modelwright.harness.progress import Progress, Undisturbed
-from modelwright.harness.results.assemble import Context, assemble_comparison
+from modelwright.harness.results.assemble import Context, assemble_comparison, describe_environment
 from modelwright.harness.results.limits import Limits
 from modelwright.harness.results.record import Comparison, Samples, Source
 from modelwright.harness.run.effort import get_effort
@@ -28,6 +29,7 @@ from modelwright.harness.run.measure_artifacts import (
     require_threads,
 )
 from modelwright.harness.run.runner import MeasureSettings
+from modelwright.harness.run.settle import explain_tuned, explain_unlike, read_settings, settle
 from modelwright.harness.verdict.judge import finish_comparison
 from modelwright.harness.writing import UnfinishedError
 from modelwright.profiles import detect_host, find_region, load_profile, require_fit
@@ -42,12 +44,14 @@ def measure(
     baseline: str | None = None,
     effort: str = "standard",
     profile: str = "host",
-    threads: int = 1,
+    threads: int | None = None,
     batch: int = 1,
     device: str = "auto",
     cuda_graph: bool = False,
     spin: bool = False,
     streams: int = 1,
+    settings: Sequence[str] = (),
+    tuned: bool = True,
     region: str | None = None,
     limits: Limits | None = None,
     seed: int = 0,
@@ -64,12 +68,14 @@ def measure(
         baseline: Target that speed-ups are over; None for `ort-fp32` if it is there, else the first artifact.
         effort: `quick`, `standard` or `strict`.
         profile: The machine the numbers are for; refused when this is another one.
-        threads: Of every runtime.
+        threads: Of every runtime; None for what each artifact was tuned with, else 1.
         batch: Samples an inference.
         device: `auto`, `cpu` or `cuda`: where targets run that can do both.
         cuda_graph: Launch computations on the GPU as CUDA graphs.
         spin: Wait for the GPU by polling.
         streams: Inferences in flight on the GPU where the computation alone is timed.
+        settings: `NAME=VALUE` of runtimes' settings, or `TARGET:NAME=VALUE` for one target.
+        tuned: Whether artifacts that were tuned run so, where neither `threads` nor `settings` say otherwise.
         region: Of the grid, for carbon; None for the profile's.
         limits: What a target must meet to be shipped.
         seed: Of the order of turns.
@@ -86,7 +92,8 @@ def measure(
         UnfinishedError: It could not be judged; has the comparison.
     """
     tell = Undisturbed(progress)
-    settings = MeasureSettings(
+    opened = [open_artifact(Path(directory)) for directory in directories]
+    asked = MeasureSettings(
         effort=get_effort(effort),
         threads=threads,
         batch=batch,
@@ -95,8 +102,9 @@ def measure(
         cuda_graph=cuda_graph,
         spin=spin,
         streams=streams,
+        options=read_settings(settings, list(dict.fromkeys(artifact.manifest.target for artifact in opened))),
+        tuned=tuned,
     )
-    opened = [open_artifact(Path(directory)) for directory in directories]
     _require_one_source(opened)
     source, packed_samples = _read_source(opened[0]), _read_samples(opened[0], samples)
     names = rename_duplicates([artifact.manifest.target for artifact in opened])
@@ -105,8 +113,8 @@ def measure(
     host = detect_host()
     chosen = host if profile == "host" else load_profile(profile)
     require_fit(chosen, host)
-    require_threads(threads, host)
-    require_gpu_for(settings)
+    require_threads(threads or 1, host)
+    require_gpu_for(asked)
     grid_region = find_region(region or chosen.grid_region)
     ref = None if samples is None else SampleRef(path=Path(samples), part="evaluation", holds_evaluation=False)
     if ref is not None:
@@ -114,7 +122,7 @@ def measure(
     tell.start("measure", describe_turns(len(artifacts)))
     measurements = measure_artifacts(
         artifacts,
-        settings,
+        asked,
         chosen,
         host,
         samples=ref,
@@ -131,7 +139,7 @@ def measure(
     tell.finish("measure", f"{count_noun(len(artifacts) - len(failures), 'artifact')} measured")
     comparison = assemble_comparison(
         Context(
-            settings=settings,
+            settings=asked,
             profile=chosen,
             host=host,
             region=grid_region,
@@ -143,7 +151,7 @@ def measure(
         reused={},
         measurements=measurements,
         absent=[],
-        warnings=_warn_of_others(artifacts, host),
+        warnings=[*_warn_of_others(artifacts, host), *_warn_of_settings(artifacts, asked, host)],
     )
     judged, fault = finish_comparison(comparison, limits)
     if fault is not None:
@@ -181,6 +189,18 @@ def _warn_of_others(artifacts: Mapping[str, Artifact], host: Profile) -> list[st
         for reason in filter(None, (machine, versions)):
             warnings.setdefault(reason, []).append(name)
     return [f"{', '.join(names)}: {reason}." for reason, names in warnings.items()]
+
+
+def _warn_of_settings(artifacts: Mapping[str, Artifact], asked: MeasureSettings, host: Profile) -> list[str]:
+    """Returns sentences about artifacts that do not run as they were tuned, or not as the others do."""
+    settled = {}
+    for name, artifact in artifacts.items():
+        with contextlib.suppress(BadInputError):  # it costs the artifact's row, which says why
+            settled[name] = settle(artifact, asked)
+    device = describe_environment(host).device
+    told = [(name, explain_tuned(artifacts[name], each, device)) for name, each in settled.items()]
+    unlike = explain_unlike(settled)
+    return [*(f"{name}: {reason}." for name, reason in told if reason), *([unlike] if unlike else [])]
 
 
 def _replace_failed(chosen: str, names: Sequence[str], failures: Sequence[Measured]) -> str:

@@ -25,39 +25,19 @@ from modelwright.core.records.machine import Machine
 from modelwright.core.records.shapes import ShapeRange
 from modelwright.core.records.signature import Signature
 from modelwright.core.samples.sample_set import SampleSet
+from modelwright.targets.options import Device as Device
+from modelwright.targets.options import RunOption as RunOption
+from modelwright.targets.options import RunSettings as RunSettings
+from modelwright.targets.options import TargetOption as TargetOption
 from modelwright.targets.readiness import Readiness, check_packages, check_versions
 
 Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]
 """One call's inputs: ONNX input name -> array in the ONNX dtype and layout, batch dimension included."""
 
-
-Device = Literal["cpu", "cuda"]
+Language = Literal["python", "cpp"]
 
 _CUDA_MEMORY_WORDS = "out of memory"
-
-
-@dataclass(frozen=True, kw_only=True)
-class TargetOption:
-    """A choice that a target leaves to the user at build time: `--option NAME=VALUE`.
-
-    Attributes:
-        name: As typed: `workspace-mb`.
-        kind: What a value is.
-        default: Taken when the user says nothing.
-        help: A sentence for `modelwright targets NAME`.
-        choices: Of the kind `choice`.
-        minimum: Of the kind `integer`.
-        maximum: Of the kind `integer`.
-    """
-
-    name: str
-    kind: Literal["integer", "boolean", "choice"]
-    default: int | bool | str | None
-    help: str
-    choices: tuple[str, ...] = ()
-    minimum: int | None = None
-    maximum: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +63,7 @@ class TargetRecord:
         build_anywhere: Whether a host of another architecture than the profile's can build it.
         devices: Where it can run, the preferred one first.
         options: What the user may choose at build time.
+        settings: What the user may choose when it is run.
         uses_shapes: Whether its files depend on the ranges of the input shapes; then other ranges mean a new build.
         uses_gpu: Whether its files depend on the GPU that it is for; then another GPU means a new build.
         uses_program: Whether it is built from the source's PyTorch program, which an ONNX source does not have.
@@ -106,6 +87,7 @@ class TargetRecord:
     build_anywhere: bool = True
     devices: tuple[Device, ...] = ("cpu",)
     options: tuple[TargetOption, ...] = ()
+    settings: tuple[RunOption, ...] = ()
     uses_shapes: bool = False
     uses_gpu: bool = False
     uses_program: bool = False
@@ -185,25 +167,6 @@ class BuildResult:
     signature: Signature | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunSettings:
-    """How a session is to run; the same for all artifacts of a comparison.
-
-    Attributes:
-        threads: Intra-operator threads on the CPU.
-        device: Where it runs; one of the record's devices.
-        cuda_graph: Whether the computation is captured once and launched as a CUDA graph.
-        spin: Whether to wait for the GPU by polling: quicker to notice, at the price of a CPU core.
-        streams: Inferences in flight on the GPU at a time, where the computation alone is timed.
-    """
-
-    threads: int = 1
-    device: Device = "cpu"
-    cuda_graph: bool = False
-    spin: bool = False
-    streams: int = 1
-
-
 class Computation(ABC):
     """One inference whose inputs already lie on the accelerator, and whose outputs stay there.
 
@@ -246,6 +209,13 @@ class Session(ABC):
         It includes handing over the inputs and making the outputs readable, nothing else.
         """
         return lambda: self.run(feeds)
+
+    def share(self) -> Session | None:
+        """Returns a session on what is loaded here, to be called by another thread at the same time.
+
+        None where a loaded artifact serves one caller only: it is loaded again for each then.
+        """
+        return None
 
     def bind_computation(self, feeds: Feeds, stream_index: int = 0) -> Computation | None:  # noqa: ARG002
         """Copies inputs to the accelerator and returns the computation on them; None where there is none to time.
@@ -350,6 +320,23 @@ class Target(ABC):
             machine: The machine the artifact is for.
         """
         return {}
+
+    def write_snippet(
+        self,
+        language: Language,  # noqa: ARG002
+        model_file: str,  # noqa: ARG002
+        recipe: Mapping[str, Any],  # noqa: ARG002
+        signature: Signature,  # noqa: ARG002
+        settings: RunSettings,  # noqa: ARG002
+    ) -> str | None:
+        """Returns a program that runs an artifact by the vendor's own API, set as `load` sets it.
+
+        It is run in the artifact's folder and gives every input zeros. None where there is no such program.
+
+        Raises:
+            BadInputError: The settings, which may come from anywhere, are not the target's.
+        """
+        return None
 
     def explain_memory(self, error: BaseException) -> str | None:
         """Returns an error's words where it, or what caused it, says that the GPU's memory does not suffice.

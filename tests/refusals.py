@@ -327,6 +327,14 @@ TABLE: dict[str, dict[str, Followed | NotFollowed]] = {
         "OpenVINO cannot load {}: {}": Followed(HERE + "test_a_damaged_openvino_file_is_built_again"),
         "{}": Followed(UNIT + "test_a_machine_without_bf16_takes_the_other_openvino_targets"),
     },
+    "targets/options.py": {
+        "the runtime has no setting {}": Followed(
+            "tests/unit/targets/test_options.py::test_settings_of_a_manifest_are_the_targets_own"
+        ),
+        "setting {} cannot be {}": Followed(
+            "tests/unit/targets/test_options.py::test_settings_of_a_manifest_are_the_targets_own"
+        ),
+    },
     "targets/ort/cuda_session.py": {
         "ONNX Runtime keeps one inference a session in flight: it cannot use several streams": GPU,
         "the onnxruntime {} that is installed has no CUDA provider: it is the CPU package": INSTALLS,

@@ -23,6 +23,7 @@ from modelwright.core.records.exported import SourceModel
 from modelwright.core.records.machine import Machine
 from modelwright.core.records.seal import read_sealed, write_sealed
 from modelwright.core.records.signature import Signature
+from modelwright.core.records.tuned import Tuned
 
 _HINT = "build the artifact again, or copy it again from where it was built"
 _Few = Annotated[tuple[Line, ...], Meta(max_length=100)]
@@ -160,6 +161,7 @@ class Manifest(Record):
         notes: Sentences for the user.
         key: Hash of all that decides the files; an artifact with the same key need not be built again.
         created: ISO 8601, UTC.
+        tuned: How it is run, where `modelwright tune` said so; absent for all others.
     """
 
     schema: Annotated[
@@ -183,6 +185,7 @@ class Manifest(Record):
     notes: tuple[str, ...]
     key: Sha256
     created: Line
+    tuned: Tuned | UnsetType = UNSET
 
 
 @dataclass(frozen=True, kw_only=True)

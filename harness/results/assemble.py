@@ -117,7 +117,7 @@ def assemble_comparison(
         baseline=context.baseline,
         effort=effort.name,
         settings=Settings(
-            threads=context.settings.threads,
+            threads=context.settings.threads or 1,
             batch=context.settings.batch,
             seed=context.settings.seed,
             device=context.settings.device,
@@ -233,7 +233,10 @@ def _describe_row(
         latency_ms=latency_ms,
         num_inferences=count,
         effective_inferences=round(count_effective(windows_ms), 1),
-        throughput_per_s=count * context.settings.batch / measured_s if measured_s > 0 else None,
+        throughput_per_s=(
+            # Requests in flight share the time that each of them measured.
+            count * context.settings.batch * opened.settings.requests / measured_s if measured_s > 0 else None
+        ),
         peak_memory_bytes=finished.peak_memory_bytes if finished else None,
         memory=_describe_memory(opened.runtime_bytes, finished.steady_memory_bytes if finished else None),
         accuracy=quality.accuracy,
@@ -309,13 +312,16 @@ def _describe_energy(context: Context, measured: Measured, measurements: Measure
             sum(window.elapsed_s for window in metered),
             measurements.idle_power_w,
         )
+    cores = (context.host if context.profile.is_class else context.profile).cores
+    ran = None if measured.opened is None else measured.opened.settings
+    threads = 1 if ran is None else (ran.threads or 1) * ran.requests
     estimate = estimate_energy(
         power_on(context.profile, context.host),
         mean_ms,
         context.profile,
         device,
-        threads=context.settings.threads,
-        cores=(context.host if context.profile.is_class else context.profile).cores,
+        threads=threads,
+        cores=cores,
     )
     if measured.on_gpu is not None and estimate.per_inference_j is None:
         return measured.on_gpu.energy  # why the card could not be metered says more

@@ -28,6 +28,7 @@ from modelwright.harness.meters.gpu_bench import GpuBench, OnGpu, open_bench
 from modelwright.harness.meters.host_energy import Meter, find_meter, measure_idle_power_w
 from modelwright.harness.run.interleave import Window, interleave
 from modelwright.harness.run.runner import ArtifactRunner, MeasureSettings
+from modelwright.harness.run.settle import settle
 from modelwright.harness.run.told import Finished, Opened, QualityHere
 from modelwright.profiles.fit import require_fit
 from modelwright.profiles.schema import Profile
@@ -113,6 +114,7 @@ def measure_artifacts(
             with _costing_the_row(results[name]):
                 require_runnable(name, artifact, host)
                 verify_files(artifact)
+                settled = settle(artifact, settings)
             if results[name].failure is not None:
                 continue
             on_gpu = devices[name] == "cuda"
@@ -120,7 +122,7 @@ def measure_artifacts(
                 ArtifactRunner(
                     name,
                     artifact,
-                    settings,
+                    settled,
                     device=devices[name],
                     meter=None if on_gpu else meter,
                     bench=bench if on_gpu else None,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
@@ -19,7 +20,7 @@ from modelwright.harness.meters.host_energy import Meter
 from modelwright.harness.run.effort import Effort
 from modelwright.harness.run.interleave import Window
 from modelwright.harness.run.told import Finished, Opened, QualityHere, RanAlone, Turn
-from modelwright.targets.contract import Device
+from modelwright.targets.options import Device, Value
 
 LOAD_TIMEOUT_S = 600.0
 HANG_FACTOR = 50.0
@@ -36,23 +37,29 @@ class MeasureSettings:
 
     Attributes:
         effort: Launches, rounds and windows.
-        threads: Intra-operator threads of every runtime.
+        threads: Intra-operator threads of every runtime; None for what each artifact was tuned with, else 1.
         batch: Samples an inference.
         seed: Of the order of turns.
         device: `auto`, `cpu` or `cuda`: where targets run that can do both.
         cuda_graph: Whether computations on the GPU are launched as CUDA graphs.
         spin: Whether to wait for the GPU by polling.
         streams: Inferences in flight on the GPU, where the computation alone is timed.
+        requests: Inferences in flight on the CPU; None for what each artifact was tuned with, else 1.
+        options: Target -> settings of its runtime that are not to be at their defaults.
+        tuned: Whether artifacts run as they were tuned, where nothing else is said; see `settle`.
     """
 
     effort: Effort
-    threads: int = 1
+    threads: int | None = None
     batch: int = 1
     seed: int = 0
     device: str = "auto"
     cuda_graph: bool = False
     spin: bool = False
     streams: int = 1
+    requests: int | None = None
+    options: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
+    tuned: bool = True
 
 
 class ArtifactRunner:
@@ -93,7 +100,7 @@ class ArtifactRunner:
             f"measuring {self.name}",
             crash_error=MeasurementInvalidError,
             environment=ENVIRONMENT,
-            threads=self._settings.threads,
+            threads=self._settings.threads or 1,
         )
         if self._bench is not None:
             self._bench.pids.add(self._child.pid)
@@ -101,13 +108,15 @@ class ArtifactRunner:
             "modelwright.harness.run.worker:open_in_child",
             {
                 "directory": str(self._artifact.directory.resolve()),
-                "threads": self._settings.threads,
+                "threads": self._settings.threads or 1,
                 "batch": self._settings.batch,
                 "samples": encode(samples),
                 "device": self.device,
                 "cuda_graph": self._settings.cuda_graph,
                 "spin": self._settings.spin,
                 "streams": self._settings.streams,
+                "requests": self._settings.requests or 1,
+                "options": dict(self._settings.options.get(self._artifact.manifest.target, {})),
             },
             timeout_s=LOAD_TIMEOUT_S,
         )

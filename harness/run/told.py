@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from modelwright.core.outputs.fidelity import Fidelity
 from modelwright.core.records.codec import Count, Record, Sha256
 from modelwright.harness.kinds import Figure
@@ -23,6 +25,8 @@ class RanWith(Record, kw_only=True):
         streams: Inferences in flight on the device.
         streams_reason: Why they are fewer than asked for.
         computation_reason: Why the computation was not timed alone.
+        requests: Inferences in flight on the CPU, each called by a thread of its own.
+        options: Settings of the runtime that were not at their defaults.
     """
 
     threads: Count | None = None
@@ -35,6 +39,8 @@ class RanWith(Record, kw_only=True):
     streams: Count | None = None
     streams_reason: str | None = None
     computation_reason: str | None = None
+    requests: Count = 1
+    options: dict[str, bool | int | str] = msgspec.field(default_factory=dict)
 
 
 class OpenedGpu(Record, kw_only=True):

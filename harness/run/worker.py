@@ -26,9 +26,11 @@ from modelwright.core.records.artifact import Artifact, open_artifact, verify_fi
 from modelwright.core.records.codec import decode, encode
 from modelwright.core.records.signature import Signature
 from modelwright.core.samples.sample_set import Array, SampleRef, open_samples
+from modelwright.harness.run.crew import Calls, Crew
 from modelwright.harness.run.device_timing import Lane, time_computations
 from modelwright.harness.run.inputs import read_inputs, read_reference_file, take_reference_row
 from modelwright.targets.contract import Computation, Device, RunSettings, Session, Target
+from modelwright.targets.options import Value
 from modelwright.targets.table import get_target
 
 WARM_UP_SHARE = 0.1
@@ -53,6 +55,7 @@ class _State:
     gpu: CudaDevice | None = None
     lanes: list[Lane] = field(default_factory=list)
     compute_turn: int = 0
+    crew: Crew | None = None
 
 
 _state = _State()
@@ -67,6 +70,8 @@ def open_in_child(
     cuda_graph: bool = False,
     spin: bool = False,
     streams: int = 1,
+    requests: int = 1,
+    options: dict[str, Value] | None = None,
 ) -> dict[str, Any]:
     """Loads an artifact and runs it once.
 
@@ -79,6 +84,8 @@ def open_in_child(
         cuda_graph: Whether its computation is to be launched as a CUDA graph.
         spin: Whether to wait for the GPU by polling.
         streams: Inferences in flight on the GPU while the computation alone is timed.
+        requests: Inferences in flight on the CPU.
+        options: Settings of the runtime that are not to be at their defaults.
 
     Returns:
         `seal` of the artifact that was loaded, `import_ms`, `load_ms`, `first_inference_ms`, `runtime_bytes` (private
@@ -93,7 +100,15 @@ def open_in_child(
         MeasurementInvalidError: It cannot run as asked, or not at all.
         ToolchainMissingError: The runtime or the NVIDIA driver is absent or broken.
     """
-    settings = RunSettings(threads=threads, device=device, cuda_graph=cuda_graph, spin=spin, streams=streams)
+    settings = RunSettings(
+        threads=threads,
+        device=device,
+        cuda_graph=cuda_graph,
+        spin=spin,
+        streams=streams,
+        requests=requests if device == "cpu" else 1,
+        options=options or {},
+    )
     artifact = open_artifact(Path(directory))
     verify_files(artifact)
     target = _state.target = get_target(artifact.manifest.target)
@@ -122,6 +137,8 @@ def open_in_child(
         started = time.perf_counter()
         _state.calls[0]()
         first_inference_ms = _elapsed_ms(started)
+        if settings.requests > 1:
+            _state.crew = _open_crew(artifact, settings, _state.session, inputs)
         if _state.gpu is not None:
             _state.lanes = _bind_lanes(_state.session, inputs, streams, target.record.name, _state.gpu)
     verify_files(artifact)  # what was swapped after the first look may be what was loaded
@@ -139,13 +156,30 @@ def open_in_child(
 
 
 def _load(artifact: Artifact, settings: RunSettings) -> Session:
-    manifest = artifact.manifest
     with _explaining_failure(artifact, "cannot load"):
-        return _state.stack.enter_context(
-            get_target(manifest.target).load(
-                artifact.directory, manifest.model_file, manifest.recipe, manifest.signature, settings
-            )
-        )
+        return _state.stack.enter_context(_open(artifact, settings))
+
+
+def _open(artifact: Artifact, settings: RunSettings) -> contextlib.AbstractContextManager[Session]:
+    manifest = artifact.manifest
+    return get_target(manifest.target).load(
+        artifact.directory, manifest.model_file, manifest.recipe, manifest.signature, settings
+    )
+
+
+def _open_crew(artifact: Artifact, settings: RunSettings, session: Session, inputs: Sequence[dict[str, Array]]) -> Crew:
+    """Makes as many callers as there are to be inferences in flight; each one loads for itself what serves one only."""
+
+    @contextlib.contextmanager
+    def join() -> Iterator[Calls]:
+        shared = session.share()
+        if shared is not None:
+            yield [shared.bind(feeds) for feeds in inputs]
+            return
+        with _open(artifact, settings) as own:
+            yield [own.bind(feeds) for feeds in inputs]
+
+    return Crew([join] * settings.requests)
 
 
 @contextlib.contextmanager
@@ -200,14 +234,16 @@ def _bind_lanes(
 
 def _describe_settings(asked: RunSettings) -> dict[str, Any]:
     """Returns how the session really runs; what only concerns a GPU is absent on the CPU."""
+    told = {"requests": asked.requests, "options": dict(asked.options)}
     if _state.gpu is None:
-        return {"device": "cpu"}
+        return {"device": "cpu", **told}
     computations: list[Computation] = [computation for lane in _state.lanes for computation in lane.computations]
     graph = bool(computations) and all(computation.uses_graph for computation in computations)
     untimed = None if computations else "the runtime does not let its computation be timed alone"
     no_graph = None if graph or not asked.cuda_graph else untimed or "the runtime cannot capture it in a CUDA graph"
     return {
         "device": "cuda",
+        **told,
         "cuda_graph": graph,
         "cuda_graph_reason": no_graph,
         "spin": _state.gpu.spin,
@@ -259,6 +295,9 @@ def run_window(window_s: float) -> dict[str, Any]:
 
 def _time_calls(window_s: float, warm_up_s: float) -> dict[str, Any]:
     """Times inferences end to end by the wall clock."""
+    if _state.crew is not None:
+        told = zip(("latencies_ns", "inferences", "elapsed_s"), _state.crew.run(window_s, warm_up_s), strict=True)
+        return dict(told)
     clock = time.perf_counter_ns
     calls, turn = _state.calls, _state.turn
     count = len(calls)

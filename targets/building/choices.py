@@ -9,10 +9,8 @@ from typing import Any
 
 from modelwright.core.errors import UsageError
 from modelwright.core.records.shapes import ShapeRange, parse_shapes
-from modelwright.targets.contract import TargetOption
+from modelwright.targets.options import read_value
 from modelwright.targets.table import get_target
-
-_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +68,7 @@ def read_options(texts: Sequence[str], target_names: Sequence[str]) -> dict[str,
         if not having:
             raise _unknown_option(name, named)
         for target, option in having.items():
-            chosen.setdefault(target, {})[name] = _read_value(option, value)
+            chosen.setdefault(target, {})[name] = read_value(option, value)
     return chosen
 
 
@@ -79,27 +77,3 @@ def _unknown_option(name: str, target_names: Sequence[str]) -> UsageError:
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]}?" if close else f"they have: {', '.join(known) or 'none'}"
     return UsageError(f"none of the targets has an option {name!r}", hint=hint)
-
-
-def _read_value(option: TargetOption, text: str) -> Any:
-    """Returns a value of the option's kind.
-
-    Raises:
-        UsageError: It is not of that kind, or out of its range.
-    """
-    if option.kind == "boolean":
-        if text.lower() in _TRUE + _FALSE:
-            return text.lower() in _TRUE
-        raise UsageError(f"--option {option.name}={text}: give true or false")
-    if option.kind == "choice":
-        if text in option.choices:
-            return text
-        raise UsageError(f"--option {option.name}={text}: give one of {', '.join(option.choices)}")
-    low, high = option.minimum, option.maximum
-    digits = text.removeprefix("-")
-    value = int(text) if digits.isdecimal() and digits.isascii() and len(digits) < 19 else None
-    if value is None or (low is not None and value < low) or (high is not None and value > high):
-        upper = "" if high is None else f" to {high}"
-        lower = "" if low is None else f" from {low}"
-        raise UsageError(f"--option {option.name}={text}: give a whole number{lower}{upper}")
-    return value

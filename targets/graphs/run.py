@@ -91,11 +91,23 @@ def session_options(settings: RunSettings) -> Any:
     return options
 
 
-def open_file(path: Path, settings: RunSettings, failure: type[BuildFailedError | MeasurementInvalidError]) -> Any:
-    """Opens a model file on the CPU; raises `failure` with the operator and node that ONNX Runtime's message names."""
+def open_file(
+    path: Path,
+    settings: RunSettings,
+    failure: type[BuildFailedError | MeasurementInvalidError],
+    options: Any = None,
+) -> Any:
+    """Opens a model file on the CPU; raises `failure` with the operator and node that ONNX Runtime's message names.
+
+    Args:
+        path: The model.
+        settings: How to run it.
+        failure: What to raise.
+        options: Of the session; None for those that every session has with these settings.
+    """
     ort = require_import("onnxruntime", "ort-run")
     try:
-        return ort.InferenceSession(str(path), session_options(settings), providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(str(path), options or session_options(settings), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises a class of its own for every status code
         raise failure(
             f"ONNX Runtime cannot load {path.name}{blame(error)}",

@@ -209,7 +209,7 @@ class NncfQuantizer(Quantizer[NncfCandidate, RunnableModel]):
                     self._core,
                     self._core.read_model(path),
                     self._request.signature,
-                    RunSettings().threads,
+                    RunSettings(),
                     model.hint,
                     model.options,
                 )

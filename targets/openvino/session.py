@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import sys
 import warnings
@@ -14,7 +15,8 @@ import numpy as np
 
 from modelwright.core.errors import BadInputError, BuildFailedError
 from modelwright.core.records.signature import Signature, TensorSpec
-from modelwright.targets.contract import Array, Feeds, Session
+from modelwright.targets.contract import Array, Feeds, RunSettings, Session
+from modelwright.targets.openvino.settings import list_properties, read_properties_in_force
 from modelwright.targets.readiness import package_versions, require_import
 
 FIXED_SHAPES = 2
@@ -40,7 +42,7 @@ class OpenvinoSession(Session):
         core: Its device manager.
         model: As read or converted.
         signature: Of the ONNX model.
-        threads: For one inference; 0 lets OpenVINO choose.
+        settings: How to run.
         hint: `f32` or `bf16`: what float operations run in.
         options: Further properties to compile with.
     """
@@ -51,7 +53,7 @@ class OpenvinoSession(Session):
         core: Any,
         model: Any,
         signature: Signature,
-        threads: int,
+        settings: RunSettings,
         hint: str,
         options: Mapping[str, str] | None = None,
     ) -> None:
@@ -64,16 +66,8 @@ class OpenvinoSession(Session):
             for spec, port in zip(signature.inputs, self._input_ports, strict=True)
         }
         self._hint = hint
-        # One inference at a time on its own threads. Not pinned: every artifact of a comparison would be pinned to
-        # the same first core, and could not move away from a busy neighbour on a shared machine.
-        self._properties = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": 1,
-            "INFERENCE_NUM_THREADS": threads,
-            "INFERENCE_PRECISION_HINT": hint,
-            "ENABLE_CPU_PINNING": False,
-            **(options or {}),
-        }
+        self._settings = settings
+        self._properties = {**list_properties(settings), "INFERENCE_PRECISION_HINT": hint, **(options or {})}
         self._is_dynamic = model.is_dynamic()
         self._fixed: dict[tuple[tuple[int, ...], ...], Any] = {}
         self._any_shape: Any = None
@@ -115,6 +109,13 @@ class OpenvinoSession(Session):
 
         return infer
 
+    def share(self) -> Session:
+        """Returns a session on the same compiled models, with inference requests of its own."""
+        other = copy.copy(self)
+        other._fixed = {shapes: _make_request(request) for shapes, request in self._fixed.items()}  # noqa: SLF001
+        other._any_shape = None if self._any_shape is None else _make_request(self._any_shape)  # noqa: SLF001
+        return other
+
     def describe_execution(self) -> dict[str, Any]:
         """Returns the precisions of the execution graph's nodes, and the properties in force."""
         if self._current is None:
@@ -137,6 +138,7 @@ class OpenvinoSession(Session):
             "inference_precision_hint": hint,
             "threads": compiled.get_property("INFERENCE_NUM_THREADS"),
             "cpu_pinning": compiled.get_property("ENABLE_CPU_PINNING"),
+            **({"settings": read_properties_in_force(compiled, chosen)} if (chosen := self._settings.options) else {}),
             "shapes": self._describe_shapes(),
             "source": f"execution graph of OpenVINO {package_versions('openvino')['openvino']}",
         }
@@ -168,6 +170,10 @@ class OpenvinoSession(Session):
 
     def _compile(self, model: Any) -> Any:
         return self._core.compile_model(model, "CPU", self._properties).create_infer_request()
+
+
+def _make_request(request: Any) -> Any:
+    return request.get_compiled_model().create_infer_request()
 
 
 def _read_weight_precisions(node: Any) -> list[str]:

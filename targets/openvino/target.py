@@ -19,10 +19,11 @@ from modelwright.core.errors import BadInputError
 from modelwright.core.records.artifact import Arithmetic
 from modelwright.core.records.machine import X86_DOT_PRODUCTS, Machine
 from modelwright.core.records.signature import Signature
-from modelwright.targets.contract import BuildRequest, BuildResult, RunSettings, Session, Target, TargetRecord
+from modelwright.targets.contract import BuildRequest, BuildResult, Language, RunSettings, Session, Target, TargetRecord
 from modelwright.targets.openvino.convert import convert_model
 from modelwright.targets.openvino.recipes import BF16_INSTRUCTION_SETS
 from modelwright.targets.openvino.session import OpenvinoSession, import_openvino, read_properties, silence_vendor
+from modelwright.targets.openvino.settings import SETTINGS
 from modelwright.targets.openvino.words import find_cause
 from modelwright.targets.readiness import Readiness, package_versions, require_import
 
@@ -81,7 +82,7 @@ class OpenvinoTarget(Target):
                 core,
                 core.read_model(path),
                 signature,
-                settings.threads,
+                settings,
                 hint,
                 properties,
             )
@@ -92,6 +93,19 @@ class OpenvinoTarget(Target):
                 detail=str(error),
             ) from error
         yield session
+
+    def write_snippet(
+        self,
+        language: Language,
+        model_file: str,
+        recipe: Mapping[str, Any],
+        signature: Signature,
+        settings: RunSettings,
+    ) -> str:
+        from modelwright.targets.openvino.snippet import write_cpp, write_python
+
+        precision = read_properties(recipe, self.precision_hint)
+        return (write_python if language == "python" else write_cpp)(model_file, precision, signature, settings)
 
 
 class OpenvinoFp32(OpenvinoTarget):
@@ -110,6 +124,7 @@ class OpenvinoFp32(OpenvinoTarget):
         run_packages=_RUN_PACKAGES,
         build_extra="openvino",
         run_extra="openvino-run",
+        settings=SETTINGS,
         # Another order of summation, nothing else: ResNet-50, an encoder and an LSTM came out at 1.000000.
     )
 
@@ -143,6 +158,7 @@ class OpenvinoBf16(OpenvinoTarget):
         run_packages=_RUN_PACKAGES,
         build_extra="openvino",
         run_extra="openvino-run",
+        settings=SETTINGS,
         # Trained models came out at 0.9999 and better. 50 layers of random weights amplify rounding (2**-9 an
         # operation) to 0.995, which is no fault of the artifact; a wrong graph falls far below.
     )
@@ -188,6 +204,7 @@ class OpenvinoInt8(OpenvinoTarget):
         run_packages=_RUN_PACKAGES,
         build_extra="openvino",
         run_extra="openvino-run",
+        settings=SETTINGS,
         # A quantized model's last line: below it, something is broken rather than rounded.
     )
 

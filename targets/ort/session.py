@@ -17,6 +17,8 @@ from modelwright.core.records.signature import Signature
 from modelwright.core.scratch import scratch_directory
 from modelwright.targets.contract import Feeds, RunSettings, Session
 from modelwright.targets.graphs.run import blame, open_file, session_options
+from modelwright.targets.options import Value
+from modelwright.targets.ort.settings import apply_settings, read_settings
 from modelwright.targets.readiness import require_import
 
 Array = npt.NDArray[Any]
@@ -39,7 +41,7 @@ class OrtSession(Session):
         self._path = path
         self._settings = settings
         self._names = [spec.name for spec in signature.outputs]
-        self._session = open_file(path, settings, MeasurementInvalidError)
+        self._session = open_file(path, settings, MeasurementInvalidError, prepare_options(settings))
         self._feeds: Feeds | None = None
 
     def run(self, feeds: Feeds) -> dict[str, Array]:
@@ -56,6 +58,10 @@ class OrtSession(Session):
         run, prepared = self._session.run, dict(feeds)
         return lambda: run(None, prepared)
 
+    def share(self) -> Session:
+        """Returns this one: ONNX Runtime's sessions take calls from several threads."""
+        return self
+
     def describe_execution(self) -> dict[str, Any]:
         """Profiles one inference in a child process, so that the timed session's speed and memory stay as they are."""
         if self._feeds is None:
@@ -67,7 +73,7 @@ class OrtSession(Session):
             try:
                 operators = run_in_child(
                     "modelwright.targets.ort.session:profile_in_child",
-                    {**request, "threads": self._settings.threads},
+                    {**request, "threads": self._settings.threads, "options": dict(self._settings.options)},
                     purpose="profiling an inference",
                     crash_error=MeasurementInvalidError,
                     timeout_s=PROFILE_TIMEOUT_S,
@@ -79,10 +85,14 @@ class OrtSession(Session):
             **count_nodes(operators),
             "operators": operators,
             "threads": self._settings.threads,
-            "spinning": self._settings.threads > 1,
+            "spinning": self._settings.threads > 1 and bool(self._settings.options.get("spinning", True)),
             "device": "cpu",
+            **({"settings": self._read_settings()} if self._settings.options else {}),
             "source": f"profile of onnxruntime {require_import('onnxruntime', 'ort-run').__version__}",
         }
+
+    def _read_settings(self) -> dict[str, str]:
+        return read_settings(self._session.get_session_options(), self._settings.options)
 
     def close(self) -> None:
         """Frees the model."""
@@ -107,7 +117,20 @@ def count_nodes(operators: Mapping[str, int]) -> dict[str, Any]:
     }
 
 
-def profile_in_child(folder: str, model: str, names: Sequence[str], threads: int) -> dict[str, int]:
+def prepare_options(settings: RunSettings) -> Any:
+    """Returns a session's options, set as chosen.
+
+    Raises:
+        BadInputError: The runtime has no such setting, or it takes no such value.
+    """
+    options = session_options(settings)
+    apply_settings(options, settings.options)
+    return options
+
+
+def profile_in_child(
+    folder: str, model: str, names: Sequence[str], threads: int, options: Mapping[str, Value]
+) -> dict[str, int]:
     """Runs one inference under the profiler and counts the nodes that ran, by operator.
 
     Args:
@@ -115,13 +138,14 @@ def profile_in_child(folder: str, model: str, names: Sequence[str], threads: int
         model: The model's file.
         names: Of the inputs.
         threads: Intra-operator threads.
+        options: Settings that are not at their defaults.
     """
     feeds = {name: np.load(Path(folder) / f"{number}.npy") for number, name in enumerate(names)}
-    options = session_options(RunSettings(threads=threads))
-    options.enable_profiling = True
-    options.profile_file_prefix = str(Path(folder) / "profile")
+    prepared = prepare_options(RunSettings(threads=threads, options=options))
+    prepared.enable_profiling = True
+    prepared.profile_file_prefix = str(Path(folder) / "profile")
     ort = require_import("onnxruntime", "ort-run")
-    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(model, prepared, providers=["CPUExecutionProvider"])
     session.run(None, feeds)
     events = json.loads(Path(session.end_profiling()).read_text())
     nodes = {

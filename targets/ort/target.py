@@ -15,7 +15,7 @@ from modelwright.core.onnx.facts import find_opset
 from modelwright.core.records.artifact import Arithmetic
 from modelwright.core.records.machine import X86_DOT_PRODUCTS, Machine
 from modelwright.core.records.signature import Signature
-from modelwright.targets.contract import BuildRequest, BuildResult, RunSettings, Session, Target, TargetRecord
+from modelwright.targets.contract import BuildRequest, BuildResult, Language, RunSettings, Session, Target, TargetRecord
 from modelwright.targets.graphs.classify import classify_graph
 from modelwright.targets.graphs.files import copy_model, save_model
 from modelwright.targets.graphs.index import index_graph
@@ -26,6 +26,7 @@ from modelwright.targets.ort.exact import write_exactly
 from modelwright.targets.ort.recipes import DynamicQuantizer, StaticQuantizer, saturates_here
 from modelwright.targets.ort.refusal import refuse_unquantizable
 from modelwright.targets.ort.session import OrtSession
+from modelwright.targets.ort.settings import SETTINGS
 from modelwright.targets.ort.tied import explain_tied
 from modelwright.targets.quantization.formats import FULL_WEIGHT, Scheme, choose_scheme
 from modelwright.targets.quantization.judge import Judge
@@ -58,6 +59,18 @@ class _OrtTarget(Target):
         finally:
             session.close()
 
+    def write_snippet(
+        self,
+        language: Language,
+        model_file: str,
+        recipe: Mapping[str, Any],  # noqa: ARG002
+        signature: Signature,
+        settings: RunSettings,
+    ) -> str:
+        from modelwright.targets.ort.snippet import write_cpp, write_python
+
+        return (write_python if language == "python" else write_cpp)(model_file, signature, settings)
+
 
 class OrtFp32(_OrtTarget):
     """The baseline: the model as it was exported."""
@@ -73,6 +86,7 @@ class OrtFp32(_OrtTarget):
         run_packages={"onnxruntime": "onnxruntime"},
         build_extra="ort",
         run_extra="ort-run",
+        settings=SETTINGS,
     )
 
     def build(self, request: BuildRequest) -> BuildResult:
@@ -121,6 +135,7 @@ class OrtInt8(_SearchedTarget):
         run_packages={"onnxruntime": "onnxruntime"},
         build_extra="ort",
         run_extra="ort-run",
+        settings=SETTINGS,
     )
 
     def build(self, request: BuildRequest) -> BuildResult:
@@ -163,6 +178,7 @@ class OrtInt8Dynamic(_SearchedTarget):
         run_packages={"onnxruntime": "onnxruntime"},
         build_extra="ort",
         run_extra="ort-run",
+        settings=SETTINGS,
     )
 
     def build(self, request: BuildRequest) -> BuildResult:

@@ -23,16 +23,24 @@ class TfliteRunner:
         runtime: The package that runs it: `ai_edge_litert` or `tflite_runtime`.
     """
 
-    def __init__(self, model_file: Path, binding: Mapping[str, Any], *, threads: int = 1) -> None:
+    def __init__(
+        self,
+        model_file: Path,
+        binding: Mapping[str, Any],
+        *,
+        threads: int = 1,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
         """Loads the file with the runtime's default delegate (XNNPACK).
 
         Args:
             model_file: The `.tflite` file.
             binding: What the converter's result says about it under `binding`.
             threads: Number of threads of one inference.
+            arguments: Further ones of the interpreter.
         """
         make_interpreter, self.runtime = load_runtime()
-        self.interpreter = make_interpreter(model_path=str(model_file), num_threads=threads)
+        self.interpreter = make_interpreter(model_path=str(model_file), num_threads=threads, **(arguments or {}))
         self._resets = bool(binding["reset_variables"])
         self._resizes = bool(binding["dynamic_batch"])
         self._splits_batch = bool(binding["splits_batch"])

@@ -6,6 +6,7 @@ The conversion runs in an environment of its own (`converter/`); running needs n
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -20,12 +21,14 @@ from modelwright.targets.contract import (
     BuildRequest,
     BuildResult,
     Feeds,
+    Language,
     RunSettings,
     Session,
     Target,
     TargetRecord,
 )
 from modelwright.targets.readiness import Readiness, package_versions
+from modelwright.targets.tflite.settings import SETTINGS, list_arguments
 
 if TYPE_CHECKING:
     from modelwright.core.records.machine import Machine
@@ -122,6 +125,18 @@ class _Tflite(Target):
     ) -> AbstractContextManager[Session]:
         return _open_session(directory / model_file, recipe, signature, settings, self.record.precision)
 
+    def write_snippet(
+        self,
+        language: Language,
+        model_file: str,
+        recipe: Mapping[str, Any],
+        signature: Signature,  # noqa: ARG002 - the binding holds names and shapes
+        settings: RunSettings,
+    ) -> str:
+        from modelwright.targets.tflite.snippet import write_cpp, write_python
+
+        return (write_python if language == "python" else write_cpp)(model_file, recipe["binding"], settings)
+
 
 class TfliteFp32(_Tflite):
     """The converted model as it is."""
@@ -138,6 +153,7 @@ class TfliteFp32(_Tflite):
         run_packages=_RUNTIMES,
         build_extra="tflite",
         run_extra="tflite-run",
+        settings=SETTINGS,
     )
 
 
@@ -157,6 +173,7 @@ class TfliteFp16(_Tflite):
         run_packages=_RUNTIMES,
         build_extra="tflite",
         run_extra="tflite-run",
+        settings=SETTINGS,
     )
 
 
@@ -177,6 +194,7 @@ class TfliteInt8(_Tflite):
         run_packages=_INT8_RUNTIMES,
         build_extra="tflite",
         run_extra="tflite-run",
+        settings=SETTINGS,
     )
 
 
@@ -197,15 +215,16 @@ class TfliteInt8Dynamic(_Tflite):
         run_packages=_INT8_RUNTIMES,
         build_extra="tflite",
         run_extra="tflite-run",
+        settings=SETTINGS,
     )
 
 
 class _TfliteSession(Session):
-    def __init__(self, runner: TfliteRunner, recipe: Mapping[str, Any], precision: str, threads: int) -> None:
+    def __init__(self, runner: TfliteRunner, recipe: Mapping[str, Any], precision: str, settings: RunSettings) -> None:
         self._runner = runner
         self._recipe = recipe
         self._precision = precision
-        self._threads = threads
+        self._settings = settings
 
     def run(self, feeds: Feeds) -> dict[str, Array]:
         return self._runner.run(feeds)
@@ -219,7 +238,8 @@ class _TfliteSession(Session):
         version = package_versions(name).get(name, "")
         return {
             "precision": self._precision,
-            "threads": self._threads,
+            "threads": self._settings.threads,
+            **({"settings": dict(self._settings.options)} if self._settings.options else {}),
             "source": f"operators of the file, run by {name} {version}".strip(),
             **({"chosen": self._recipe["search"]["chosen"]["name"]} if "search" in self._recipe else {}),
             **{key: self._recipe[key] for key in ("operators", "left_in_float") if key in self._recipe},
@@ -231,10 +251,12 @@ def _open_session(
     path: Path, recipe: Mapping[str, Any], signature: Signature, settings: RunSettings, precision: str
 ) -> Iterator[Session]:
     del signature  # the binding holds names, layouts and dtypes
-    from modelwright.targets.tflite.session import TfliteRunner
+    from modelwright.targets.tflite.session import TfliteRunner, load_runtime
 
     try:
-        runner = TfliteRunner(path, recipe["binding"], threads=settings.threads)
+        interpreter, _ = load_runtime()
+        arguments = list_arguments(settings.options, sys.modules[interpreter.__module__])
+        runner = TfliteRunner(path, recipe["binding"], threads=settings.threads, arguments=arguments)
     except ImportError as error:
         if isinstance(error, ModuleNotFoundError) and error.name == "ai_edge_litert":
             raise ToolchainMissingError(
@@ -245,4 +267,4 @@ def _open_session(
             hint="reinstall it: pip install --force-reinstall ai-edge-litert",
             detail=str(error),
         ) from error
-    yield _TfliteSession(runner, recipe, precision, settings.threads)
+    yield _TfliteSession(runner, recipe, precision, settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from modelwright.harness.run.runner import MeasureSettings
 from modelwright.profiles import detect_host
 from modelwright.targets import get_target, target_names
 from modelwright.targets.contract import RunSettings
+from modelwright.targets.snippets import choose_shape
 
 REQUIRED = os.environ.get("CI") == "true"
 """In CI every toolchain must be there; elsewhere an absent one skips its tests."""
@@ -125,10 +127,10 @@ def test_outputs_follow_fp32_by_value(built) -> None:
     assert fidelity.agreement >= 0.9
 
 
-def load(artifact):
+def load(artifact, settings: RunSettings = RunSettings(threads=1)):  # noqa: B008 - frozen
     manifest = artifact.manifest
     return get_target(manifest.target).load(
-        artifact.directory, manifest.model_file, manifest.recipe, manifest.signature, RunSettings(threads=1)
+        artifact.directory, manifest.model_file, manifest.recipe, manifest.signature, settings
     )
 
 
@@ -167,6 +169,67 @@ def test_bound_call_runs_and_execution_is_read_back(built) -> None:
         executed = session.describe_execution()
     assert executed["precision"]
     assert executed["source"]
+
+
+def test_each_setting_is_taken_and_the_answers_stay(built) -> None:
+    name, artifact, workplace = built
+    settings = get_target(name).record.settings
+    feeds = next(open_samples(SampleRef(path=workplace.samples), artifact.manifest.signature).feeds())
+    with load(artifact) as session:
+        expected = session.run(feeds)["y"]
+    for option in settings:
+        for value in option.candidates[1:]:
+            with load(artifact, RunSettings(threads=2, options={option.name: value})) as session:
+                answer = session.run(feeds)["y"]
+            assert np.abs(answer - expected).max() <= 0.08 * np.abs(expected).max(), f"{option.name}={value}"
+    if settings:
+        chosen = {option.name: option.candidates[-1] for option in settings}
+        with load(artifact, RunSettings(threads=2, options=chosen)) as session:
+            session.run(feeds)
+            assert len(session.describe_execution()["settings"]) == len(chosen), "each is read back"
+
+
+def test_several_callers_at_a_time_get_their_answers(built) -> None:
+    _, artifact, workplace = built
+    samples = open_samples(SampleRef(path=workplace.samples), artifact.manifest.signature)
+    first, second = list(samples.feeds(limit=2))
+    with load(artifact, RunSettings(threads=1, requests=2)) as session:
+        other = session.share()
+        if other is None:
+            pytest.skip("it is loaded again for each caller")
+        expected = [session.run(first)["y"], session.run(second)["y"]]
+        with ThreadPoolExecutor(2) as callers:
+            calls = callers.map(
+                lambda one: [one[0].run(one[1])["y"] for _ in range(20)], [(session, first), (other, second)]
+            )
+            answers = list(calls)
+    for index, own in enumerate(answers):
+        for answer in own:
+            np.testing.assert_allclose(answer, expected[index], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("requests", [1, 2])
+def test_the_program_of_an_artifact_gives_the_answers_of_its_session(
+    built, monkeypatch: pytest.MonkeyPatch, requests: int
+) -> None:
+    name, artifact, _ = built
+    manifest, target = artifact.manifest, get_target(name)
+    # Of each setting the last value that a search tries: every line that a program may have is run.
+    options = {option.name: option.candidates[-1] for option in target.record.settings}
+    settings = RunSettings(threads=1, requests=requests, options=options)
+    text = target.write_snippet("python", manifest.model_file, manifest.recipe, manifest.signature, settings)
+    if text is None:
+        pytest.skip("its target writes none")
+    monkeypatch.chdir(artifact.directory)
+    ran: dict[str, Any] = {}
+    exec(compile(text, "snippet.py", "exec"), ran)
+    (spec,) = manifest.signature.inputs
+    with load(artifact, settings) as session:
+        expected = session.run({spec.name: np.zeros(choose_shape(spec), spec.dtype)})["y"]
+    outputs = ran["outputs"]
+    found = outputs[0] if isinstance(outputs, list) else outputs
+    found = found["y"] if isinstance(found, dict) else found
+    np.testing.assert_allclose(np.asarray(found).reshape(expected.shape), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_it_is_measured_in_a_process_of_its_own(built) -> None:

@@ -23,11 +23,13 @@ ROOMS: Mapping[str, frozenset[str]] = {
 """Room -> the rooms that it may import. Nothing imports `cli`."""
 TARGET_ROOMS: Mapping[str, frozenset[str]] = {
     "readiness": frozenset(),
-    "contract": frozenset({"readiness"}),
+    "options": frozenset(),
+    "snippets": frozenset(),
+    "contract": frozenset({"options", "readiness"}),
     "table": frozenset({"contract"}),
     "graphs": frozenset({"contract", "readiness"}),
     "quantization": frozenset({"contract", "readiness", "graphs"}),
-    "building": frozenset({"contract", "readiness", "table", "graphs", "quantization"}),
+    "building": frozenset({"contract", "options", "readiness", "table", "graphs", "quantization"}),
 }
 """What the runtimes of `targets` share -> what of it each may import. The other folders are runtimes: the table names
 them, and nothing else knows one."""

@@ -76,6 +76,7 @@ def run(monkeypatch: pytest.MonkeyPatch, names: str, **fails: int) -> tuple[dict
         ("require_runnable", lambda *_: None),
         ("verify_files", lambda *_: None),
         ("choose_device", lambda *_: "cpu"),
+        ("settle", lambda _artifact, settings: settings),
     ):
         monkeypatch.setattr(module, name, stub)
     host = load_profile("desktop-i5-10400")
