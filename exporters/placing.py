@@ -56,7 +56,7 @@ def place_export(
         BadInputError: A file that must stay has the name of one that is to lie beside the model.
     """
     beside = _list_beside(exported)
-    own = find_own_files(out)
+    own, listed = find_own_files(out), {name for name, _ in _list_own(out)}
     for path in (record_path(out), origin_path(out)):
         require_no_other(path)
     for name in beside:
@@ -64,8 +64,11 @@ def place_export(
         if not (out.parent / name).exists():
             continue
         if name not in own:
+            path = out.parent / name
             raise BadInputError(
-                f"{out.parent / name} exists, which no earlier export left; the model has a file of that name too",
+                f"{path} was changed after it was exported; the model has a file of that name again"
+                if name in listed
+                else f"{path} exists, which no earlier export left; the model has a file of that name too",
                 hint="choose another --out, in a folder of its own, or move that file away",
             )
         if not replace_own:
@@ -85,7 +88,12 @@ def place_export(
 
 
 def find_own_files(out: Path) -> set[str]:
-    """Returns the files that an earlier export to this place left and nobody has changed since.
+    """Returns the files that an earlier export to this place left and nobody has changed since."""
+    return {name for name, sha256 in _list_own(out) if _has_hash(out.parent, name, sha256)}
+
+
+def _list_own(out: Path) -> list[tuple[str, object]]:
+    """Returns the names of the files that an earlier export to this place left, with their hashes then.
 
     None are found for an ONNX model that was looked at where it lies: those are the user's.
     """
@@ -93,10 +101,10 @@ def find_own_files(out: Path) -> set[str]:
         # Not read as a record: one of another version is as good.
         record = read_json(record_path(out), "the record of an exported model")
     except BadInputError:
-        return set()
+        return []
     if _read_source_kind(record) == "onnx" and not origin_path(out).is_file():
-        return set()
-    return {name for name, sha256 in _list_hashes(record) if _has_hash(out.parent, name, sha256)}
+        return []
+    return _list_hashes(record)
 
 
 def _read_source_kind(record: Mapping[str, Any]) -> object:

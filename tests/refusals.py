@@ -1,20 +1,12 @@
 """Every refusal of samples, exporters and targets that has a hint, and the test that does what the hint says.
 
-`test_refusal_table` holds this against the code: a refusal that is not here fails it, and so does one that is gone. A
-refusal is named by its file and its message, `{}` for each value in it.
+`test_refusal_table` holds this against what `refusal_finder` finds in the code: a refusal that is not here fails it,
+and so does one that is gone. A refusal is named by its file and its message, `{}` for each value in it.
 """
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-
-ROOT = Path(__file__).parent.parent
-ROOMS = ("core/samples", "exporters", "targets")
-_RAISING = frozenset({"failure", "raised"})
-"""Names of parameters that hold the class of an error."""
 
 
 @dataclass(frozen=True)
@@ -38,16 +30,14 @@ FITTING = "tests/unit/core/samples/test_fitting.py::"
 SOURCES = "tests/integration/test_source_refusals.py::"
 PRECISION = "tests/integration/test_tensorrt_precision.py::"
 RTX = "tests/integration/test_tensorrt_rtx.py::"
-STAND_IN = "tests/integration/test_tensorrt_stand_in.py::"
+STAND_IN = "tests/integration/tensorrt_stand_in/"
+LOADING = "tests/integration/test_loading_refusals.py::"
+PROOF_FILES = "tests/unit/targets/building/test_proof_files.py::"
 TFLITE = "tests/integration/test_tflite_refusals.py::"
 GPU = NotFollowed("needs an NVIDIA GPU, or a fault of one; what is said is tested on stand-ins")
 INSTALLS = NotFollowed("the hint installs or updates software of the machine, whose absence is only pretended in tests")
 VENDOR = NotFollowed(
     "only a fault inside a vendor's toolchain leads here; what the hint names is built by the contract suite"
-)
-RACE = NotFollowed("only a file that changes during the build leads here; building again is what every other test does")
-DAMAGED = NotFollowed(
-    "only a damaged or hostile file leads here, as tests/adversary makes them; building again is what every test does"
 )
 HUGE = NotFollowed("only a model over 2 GiB leads here")
 
@@ -180,6 +170,9 @@ TABLE: dict[str, dict[str, Followed | NotFollowed]] = {
         "{} exists, which no earlier export left; the model has a file of that name too": Followed(
             SOURCES + "test_a_data_file_of_the_same_name_is_moved_away"
         ),
+        "{} was changed after it was exported; the model has a file of that name again": Followed(
+            LOADING + "test_a_damaged_export_of_a_program_is_made_again"
+        ),
         "{} was changed after it was exported": Followed(
             SOURCES + "test_an_export_that_was_changed_is_replaced_or_left"
         ),
@@ -268,9 +261,15 @@ TABLE: dict[str, dict[str, Followed | NotFollowed]] = {
         "--state {}={}: {}": NotFollowed("the hint says which states cannot be chained at all: nothing is to be done"),
     },
     "targets/building/proof_files.py": {
-        "building {} left {}, a name that the artifact needs itself": VENDOR,
-        "{} is not any more what was built: {}": RACE,
-        "{} changed while it was proved: {}": RACE,
+        "building {} left {}, a name that the artifact needs itself": Followed(
+            PROOF_FILES + "test_a_build_cannot_leave_what_would_be_overwritten_after_the_proof"
+        ),
+        "{} is not any more what was built: {}": Followed(
+            PROOF_FILES + "test_a_file_that_is_swapped_while_it_is_loaded_is_not_proved"
+        ),
+        "{} changed while it was proved: {}": Followed(
+            PROOF_FILES + "test_a_file_that_comes_with_the_proof_is_no_part_of_it"
+        ),
     },
     "targets/building/prove.py": {
         "{} was built, but its outputs do not follow FP32: {}": Followed(
@@ -290,8 +289,11 @@ TABLE: dict[str, dict[str, Followed | NotFollowed]] = {
         "it needs {}, which this CPU lacks": Followed(UNIT + "test_an_artifact_runs_where_its_instructions_are"),
     },
     "targets/graphs/dtypes.py": {
-        "{}: a request for FP16 that yields FP32: no layer of the graph computes in float16{}": Followed(
+        "{}: a request for FP16 that yields FP32: no layer of the graph computes in float16 ({})": Followed(
             PRECISION + "test_a_network_that_is_too_large_for_float16_throughout_is_refused"
+        ),
+        "{}: a request for FP16 of a network without a floating-point operator": Followed(
+            RTX + "test_a_network_of_integers_has_no_fp16"
         ),
     },
     "targets/graphs/legality.py": {
@@ -319,12 +321,14 @@ TABLE: dict[str, dict[str, Followed | NotFollowed]] = {
         "{} holds integers beyond 32 bits, which OpenVINO would cut off on a CPU without a word": Followed(
             HERE + "test_integers_beyond_32_bits_run_in_another_runtime"
         ),
-        "the recipe asks OpenVINO for {} = {}, which no build sets": DAMAGED,
-        "the recipe's compile_options are no table": DAMAGED,
+        "the recipe asks OpenVINO for {} = {}, which no build sets": Followed(
+            LOADING + "test_a_recipe_of_a_stranger_is_built_here"
+        ),
+        "the recipe's compile_options are no table": Followed(LOADING + "test_a_recipe_of_a_stranger_is_built_here"),
         "{} is missing from the OpenVINO model, which has {} ports for {} names": VENDOR,
     },
     "targets/openvino/target.py": {
-        "OpenVINO cannot load {}: {}": Followed(HERE + "test_a_damaged_openvino_file_is_built_again"),
+        "OpenVINO cannot load {}: {}": Followed(LOADING + "test_a_damaged_openvino_file_is_built_again"),
         "{}": Followed(UNIT + "test_a_machine_without_bf16_takes_the_other_openvino_targets"),
     },
     "targets/options.py": {
@@ -361,11 +365,15 @@ TABLE: dict[str, dict[str, Followed | NotFollowed]] = {
     },
     "targets/pytorch/program.py": {
         "torch {} reads saved programs unsafely": INSTALLS,
-        "torch cannot read {}: {}": VENDOR,
-        "torch cannot load {}: it is damaged": DAMAGED,
-        "{} holds what may run code when torch reads it: {}": DAMAGED,
-        "torch cannot capture the program{}: {}": VENDOR,
-        "torch {} cannot load {}: {}": INSTALLS,
+        "torch cannot read {}: {}": Followed(LOADING + "test_a_damaged_export_of_a_program_is_made_again"),
+        "torch cannot load {}: it is damaged": Followed(LOADING + "test_a_damaged_program_is_built_again"),
+        "{} holds what may run code when torch reads it: {}": Followed(
+            LOADING + "test_a_damaged_program_is_built_again"
+        ),
+        "torch cannot capture the program{}: {}": Followed(
+            LOADING + "test_an_operator_that_does_not_know_bf16_is_built_in_fp32"
+        ),
+        "torch {} cannot load {}: {}": Followed(LOADING + "test_a_damaged_program_is_built_again"),
     },
     "targets/pytorch/session.py": {
         "the GPU's memory does not suffice for this program": GPU,
@@ -410,7 +418,9 @@ TABLE: dict[str, dict[str, Followed | NotFollowed]] = {
         "package {} is not installed": INSTALLS,
         "Python package {} is not installed": INSTALLS,
         "{} is installed but does not import": INSTALLS,
-        "its manifest asks for {} {}, which is no version": DAMAGED,
+        "its manifest asks for {} {}, which is no version": Followed(
+            LOADING + "test_a_manifest_that_asks_for_no_version_is_built_again"
+        ),
         "it needs {} {}, and {} is installed": INSTALLS,
     },
     "targets/table.py": {
@@ -418,28 +428,40 @@ TABLE: dict[str, dict[str, Followed | NotFollowed]] = {
     },
     "targets/tensorrt/engine.py": {
         "{}: the values of the input {} decide shapes inside the network, so one engine would need a range of values "
-        "for it": Followed(STAND_IN + "test_an_input_that_decides_shapes_is_refused"),
-        "{}: the {} {} would be {} in the engine; the model's signature says {}": GPU,
+        "for it": Followed(STAND_IN + "test_refusals.py::test_an_input_that_decides_shapes_is_refused"),
+        "{}: the {} {} would be {} in the engine; the model's signature says {}": Followed(
+            RTX + "test_an_input_in_float64_is_given_as_the_hint_says"
+        ),
         "this version of TensorRT for RTX does not build for compute capability {}": Followed(
             RTX + "test_capabilities_that_it_does_not_build_for"
         ),
-        "TensorRT does not take the range {} of the input {}": GPU,
+        "TensorRT does not take the range {} of the input {}": Followed(
+            RTX + "test_a_range_that_it_does_not_take_is_given_smaller"
+        ),
     },
     "targets/tensorrt/execution.py": {
-        "the engine has {} where the manifest's signature has {}": GPU,
+        "the engine has {} where the manifest's signature has {}": Followed(
+            STAND_IN + "test_refusals.py::test_an_engine_of_other_outputs_is_built_again"
+        ),
         "the shape of the output {} depends on the values of the inputs, not only on their shapes: it cannot be "
-        "allocated beforehand": GPU,
+        "allocated beforehand": Followed(
+            STAND_IN + "test_refusals.py::test_an_output_whose_shape_the_values_decide_is_cut_off"
+        ),
     },
     "targets/tensorrt/flavours.py": {"{}": INSTALLS},
     "targets/tensorrt/portability.py": {
-        "its manifest does not say which GPU and version it needs": GPU,
-        "{}": Followed(STAND_IN + "test_an_engine_that_is_built_again_on_the_other_gpu_runs_there"),
+        "its manifest does not say which GPU and version it needs": Followed(
+            STAND_IN + "test_refusals.py::test_a_manifest_that_does_not_say_what_it_needs_is_built_again"
+        ),
+        "{}": Followed(STAND_IN + "test_machines.py::test_an_engine_that_is_built_again_on_the_other_gpu_runs_there"),
         "the NVIDIA driver supports CUDA {}, and the installed {} is made for CUDA {}": INSTALLS,
     },
     "targets/tensorrt/proof.py": {
-        "{}: a request for FP32 that yields {}: layers that multiply: {}": GPU,
+        "{}: a request for FP32 that yields {}: layers that multiply: {}": Followed(
+            STAND_IN + "test_refusals.py::test_a_network_in_float16_is_exported_in_float32"
+        ),
         "{}: a request for {} that yields an engine without it: layers that multiply: {}": Followed(
-            STAND_IN + "test_a_request_for_fp16_that_yields_fp32_is_an_error"
+            STAND_IN + "test_refusals.py::test_a_request_for_fp16_that_yields_fp32_is_an_error"
         ),
     },
     "targets/tensorrt/recipes.py": {
@@ -448,7 +470,8 @@ TABLE: dict[str, dict[str, Followed | NotFollowed]] = {
         "{}": Followed(PRECISION + "test_refusals_say_what_to_do"),
         "TensorRT INT8: the model has no Conv, ConvTranspose, MatMul or Gemm with constant float32 weights: nothing to "
         "quantize": Followed(PRECISION + "test_refusals_say_what_to_do"),
-        "{}": GPU,
+        "TensorRT INT8: AutoCast renamed {} layers, such as {}": GPU,
+        "TensorRT INT8 needs opset {}; the model has {} and does not convert": GPU,
     },
     "targets/tensorrt/refusals.py": {
         "{} cannot {}: {}": Followed(RTX + "test_too_small_a_workspace"),
@@ -458,13 +481,13 @@ TABLE: dict[str, dict[str, Followed | NotFollowed]] = {
     },
     "targets/tensorrt/session.py": {
         "the engine was built with {} {}, and {} is installed": Followed(
-            STAND_IN + "test_another_version_is_told_before_anything_is_loaded"
+            STAND_IN + "test_machines.py::test_another_version_is_told_before_anything_is_loaded"
         ),
         "the engine runs on compute capability {}, and CUDA's first visible GPU, {}, has {}": Followed(
-            STAND_IN + "test_an_engine_that_is_built_again_on_the_other_gpu_runs_there"
+            STAND_IN + "test_machines.py::test_an_engine_that_is_built_again_on_the_other_gpu_runs_there"
         ),
         "the input {} has the shape {}, and the engine takes {} (smallest:tuned for:largest)": Followed(
-            STAND_IN + "test_shape_outside_the_range"
+            STAND_IN + "test_running.py::test_shape_outside_the_range"
         ),
     },
     "targets/tensorrt/target.py": {
@@ -475,11 +498,11 @@ TABLE: dict[str, dict[str, Followed | NotFollowed]] = {
             UNIT + "test_a_gpu_that_rtx_does_not_build_for_has_the_other_targets"
         ),
         "{} builds on the GPU that it builds for, and the profile {} names none": Followed(
-            STAND_IN + "test_an_engine_for_a_gpu_that_is_not_here"
+            STAND_IN + "test_machines.py::test_an_engine_for_a_gpu_that_is_not_here"
         ),
         "{}": GPU,
         "{} builds for the GPU that it runs on: {} here has compute capability {}, and the profile {} asks for "
-        "{}": Followed(STAND_IN + "test_an_engine_for_a_gpu_that_is_not_here"),
+        "{}": Followed(STAND_IN + "test_machines.py::test_an_engine_for_a_gpu_that_is_not_here"),
         "--option hardware-compatible={} makes engines for compute capability {}, and {} has {}": Followed(
             RTX + "test_an_option_that_leaves_the_gpu_out"
         ),
@@ -522,39 +545,3 @@ TABLE: dict[str, dict[str, Followed | NotFollowed]] = {
         "the TFLite runtime is installed but does not import": INSTALLS,
     },
 }
-
-
-def find_refusals(path: Path) -> Iterator[str]:
-    """Yields the messages of a file's refusals with a hint: errors, and `Readiness.no` with what to do."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if not isinstance(node, ast.Call) or not node.args:
-            continue
-        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-        hints = [keyword.value for keyword in node.keywords if keyword.arg == "hint"]
-        if name == "no":
-            hints += node.args[1:2]
-        elif not (name.endswith("Error") or name in _RAISING):
-            continue
-        if hints and not (isinstance(hints[0], ast.Constant) and hints[0].value is None):
-            yield _spell(node.args[0])
-
-
-def list_refusals() -> dict[str, set[str]]:
-    """Returns file -> messages, for all rooms that the table is about."""
-    found = {}
-    for room in ROOMS:
-        for path in sorted((ROOT / room).rglob("*.py")):
-            if messages := set(find_refusals(path)):
-                found[path.relative_to(ROOT).as_posix()] = messages
-    return found
-
-
-def _spell(node: ast.expr) -> str:
-    """Returns a message as it is written, `{}` for what is filled in."""
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return node.value
-    if isinstance(node, ast.JoinedStr):
-        return "".join(_spell(part) if isinstance(part, ast.Constant) else "{}" for part in node.values)
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        return _spell(node.left) + _spell(node.right)
-    return "{}"

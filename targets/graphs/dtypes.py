@@ -14,6 +14,7 @@ COMPUTE_OPERATORS = frozenset(
 )
 """Operators that a network spends its time in: their types are the network's precision."""
 PAIR_OPERATORS = ("QuantizeLinear", "DequantizeLinear")
+_NAMED_NODES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +77,15 @@ def require_half(model: Any, target_name: str) -> FloatTypes:
     found = find_float_types(model)
     if found.count("float16") or (not found.compute and found.half_nodes):
         return found
+    if not found.compute and not found.float32_nodes:
+        raise BuildFailedError(
+            f"{target_name}: a request for FP16 of a network without a floating-point operator",
+            hint="take the FP32 target",
+        )
     kinds = ", ".join(f"{name} in {'/'.join(types)}" for name, types in sorted(found.compute.items()))
+    kinds = kinds or f"{', '.join(found.float32_nodes[:_NAMED_NODES])} in float32"
     raise BuildFailedError(
-        f"{target_name}: a request for FP16 that yields FP32: no layer of the graph computes in float16"
-        + (f" ({kinds})" if kinds else ""),
+        f"{target_name}: a request for FP16 that yields FP32: no layer of the graph computes in float16 ({kinds})",
         hint="the values of this network are too large for float16 on the samples: take the FP32 target, or normalize "
         "the inputs before the network",
     )

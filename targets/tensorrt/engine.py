@@ -169,7 +169,8 @@ def _require_ports(flavour: Flavour, network: Any, signature: Signature) -> None
                 raise BuildFailedError(
                     f"{flavour.title}: the {what} {name} would be {found.get(name, 'missing')} in the engine; the "
                     f"model's signature says {expected.get(name, 'there is none')}",
-                    hint="TensorRT takes float32, float16, int32, int64, int8, uint8 and bool",
+                    hint="export the model with inputs and outputs that TensorRT takes: float32, float16, int32, "
+                    "int64, int8, uint8 or bool",
                 )
 
 

@@ -48,8 +48,9 @@ def prove_precision(
     layers = count_precisions(built.layers)
     if layers:
         found, source = find_node_precisions(built.layers, asked), built.layers_source
-        # Where no layer names its nodes, the layers themselves count.
-        counted = dict(Counter(found.values())) or layers
+        # Where no layer names its nodes, the layers themselves count; of a network in which nothing multiplies, one may
+        # be INT8 or FP16 because it reads an input of that type.
+        counted = dict(Counter(found.values())) or ({} if precision == "fp32" and not asked else layers)
     else:
         found, counted = asked, _count_types(types)
         source = "types of the ONNX graph, which a strongly typed network obeys; TensorRT listed no layers"

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from modelwright.core.nvidia.cuda import CudaDevice
 from modelwright.core.records.artifact import Artifact, open_artifact, verify_files
-from modelwright.core.records.codec import encode
+from modelwright.core.records.codec import decode, encode
 from modelwright.core.records.machine import Gpu, Machine, normalize_architecture
-from modelwright.core.records.shapes import parse_shapes, resolve_shapes
+from modelwright.core.records.shapes import ShapeRange, parse_shapes, resolve_shapes
 from modelwright.core.samples.sample_set import SampleRef, open_samples
 from modelwright.exporters.onnx.file import read_graph, read_signature
 from modelwright.harness.building import build_targets
@@ -34,8 +35,9 @@ def build_engine(
     samples: str | None = None,
     options: Mapping[str, Any] | None = None,
     shapes: Sequence[str] = (),
+    ranges: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Builds with a target's own code alone: no export, no proof, no manifest."""
+    """Builds with a target's own code alone: no export, no proof, no manifest; `ranges` pass unchecked."""
     path, directory = Path(model), Path(folder)
     directory.mkdir(parents=True, exist_ok=True)
     signature = read_signature(path, read_graph(path))
@@ -54,7 +56,8 @@ def build_engine(
                 shared=shared,
                 progress=lambda _text: None,
                 options=BuildChoices().options_of(target) | dict(options or {}),
-                shapes=resolve_shapes(parse_shapes(shapes), signature, {}),
+                shapes=resolve_shapes(parse_shapes(shapes), signature, {})
+                | decode(dict[str, ShapeRange], ranges or {}),
             )
         )
     return {"recipe": dict(result.recipe), "requires": dict(result.requires), "notes": list(result.notes)}
@@ -105,6 +108,12 @@ def verify(folder: str) -> str | None:
     return require_runnable(artifact.manifest.target, artifact, detect_host())
 
 
+def check_artifact(target: str, requires: Mapping[str, Any]) -> list[Any]:
+    """Holds what a manifest requires against this machine."""
+    readiness = get_target(target).check_artifact(requires, detect_host().machine())
+    return [readiness.ok, readiness.reason, readiness.hint]
+
+
 def check_build(target: str) -> list[Any]:
     readiness = get_target(target).check_build(detect_host().machine())
     return [readiness.ok, readiness.reason, readiness.hint]
@@ -132,21 +141,22 @@ def measure(folders: dict[str, str], **settings: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def _load(folder: str, **settings: Any) -> Any:
+def _load(folder: str, output: str | None = None, **settings: Any) -> Any:
     artifact = open_artifact(Path(folder))
     verify_files(artifact)
     manifest = artifact.manifest
     target = get_target(manifest.target)
+    signature = manifest.signature
+    if output is not None:
+        signature = replace(signature, outputs=(replace(signature.outputs[0], name=output),))
     run_settings = RunSettings(device="cuda", **settings)
-    with target.load(
-        artifact.directory, manifest.model_file, manifest.recipe, manifest.signature, run_settings
-    ) as session:
+    with target.load(artifact.directory, manifest.model_file, manifest.recipe, signature, run_settings) as session:
         yield session, artifact
 
 
-def load(folder: str) -> dict[str, Any]:
-    """Loads an artifact and describes what it is; nothing runs."""
-    with _load(folder) as (session, _):
+def load(folder: str, output: str | None = None) -> dict[str, Any]:
+    """Loads an artifact, as one with another name of its output if given, and describes what it is; nothing runs."""
+    with _load(folder, output) as (session, _):
         return session.describe_execution()
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,89 +9,12 @@ import models
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from bench import FLOAT, MACHINE, MATMUL, RNG, Bench, make_weight, refused
+from onnx import TensorProto, helper
 
-from modelwright.core.errors import BuildFailedError, ModelwrightError
-from modelwright.core.records.machine import Machine
-from modelwright.core.records.shapes import ShapeRange
-from modelwright.core.samples.sample_set import SampleRef, open_samples
-from modelwright.exporters import export
-from modelwright.harness.building import Built, build_targets
-from modelwright.targets.contract import BuildRequest, BuildResult, RunSettings
+from modelwright.core.errors import BuildFailedError
+from modelwright.targets.contract import RunSettings
 from modelwright.targets.table import get_target
-
-RNG = np.random.default_rng(0)
-FLOAT = TensorProto.FLOAT
-MACHINE = Machine(name="vnni", architecture="x86_64", instruction_sets=frozenset({"avx512_vnni"}), cores=2)
-
-
-def refused(act: Callable[[], Any], words: str) -> str:
-    """Returns the hint of what an act is refused with."""
-    with pytest.raises(ModelwrightError, match=words) as caught:
-        act()
-    assert caught.value.hint
-    return caught.value.hint
-
-
-class Bench:
-    """A folder with a model and samples, and builds from them."""
-
-    def __init__(self, folder: Path, *, count: int = 24, **shapes: tuple[int, ...]) -> None:
-        self.folder, self.out, self.model = folder, folder / "out", folder / "model.onnx"
-        self.samples = models.make_samples(folder / "samples.npz", count=count, labelled=False, **shapes)
-
-    def save(self, nodes: list[Any], constants: dict[str, Any], width: int = 8, **changes: Any) -> None:
-        graph = helper.make_graph(
-            nodes,
-            "g",
-            [helper.make_tensor_value_info("x", FLOAT, ["batch", width])],
-            [helper.make_tensor_value_info("y", FLOAT, ["batch", *changes.pop("result", [width])])],
-            [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
-        )
-        opset = changes.pop("opset", 17)
-        opsets = [helper.make_opsetid("", opset), *changes.pop("opsets", [])]
-        onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), self.model)
-
-    def build(self, target: str, **changes: Any) -> Built:
-        built = build_targets(
-            changes.pop("source", self.model),
-            samples=changes.pop("samples", self.samples),
-            out=changes.pop("out", self.out),
-            targets=[target],
-            **changes,
-        )
-        assert target in built.artifacts
-        return built
-
-    def request(self, *, calibration: bool) -> BuildRequest:
-        exported = export(self.model, self.folder / "exported" / "model.onnx", overwrite=True)
-        part = open_samples(SampleRef(path=self.samples, part="calibration"), exported.signature)
-        for name in ("built", "scratch"):
-            shutil.rmtree(self.folder / name, ignore_errors=True)
-            (self.folder / name).mkdir()
-        return BuildRequest(
-            model_path=exported.model_path,
-            signature=exported.signature,
-            directory=self.folder / "built",
-            machine=MACHINE,
-            calibration=part if calibration else None,
-            tuning=None,
-            reference=None,
-            scratch=self.folder / "scratch",
-            shared=self.folder,
-            progress=lambda _line: None,
-            shapes={
-                spec.name: ShapeRange(minimum=(1, 8), optimum=(1, 8), maximum=(1, 8))
-                for spec in exported.signature.inputs
-            },
-        )
-
-
-def make_weight(*shape: int) -> Any:
-    return (RNG.standard_normal(shape) / np.sqrt(shape[0])).astype(np.float32)
-
-
-MATMUL = [helper.make_node("MatMul", ["x", "w"], ["y"], "layer")]
 
 
 @pytest.fixture
@@ -221,23 +142,6 @@ def test_integers_beyond_32_bits_run_in_another_runtime(tmp_path: Path) -> None:
     hint = refused(lambda: bench.build("openvino-fp32"), "integers beyond 32 bits")
     assert "another runtime" in hint
     bench.build("ort-fp32")
-
-
-def test_a_damaged_openvino_file_is_built_again(bench: Bench) -> None:
-    pytest.importorskip("openvino")
-    target, request = get_target("openvino-fp32"), bench.request(calibration=False)
-    result = target.build(request)
-    (request.directory / result.model_file).write_text("<net/>")
-    hint = refused(lambda: load(bench, target, request, result), "OpenVINO cannot load")
-    assert "build the artifact again" in hint
-    again = bench.request(calibration=False)
-    load(bench, target, again, target.build(again))
-
-
-def load(bench: Bench, target: Any, request: BuildRequest, result: BuildResult) -> None:
-    (row, *_) = open_samples(SampleRef(path=bench.samples), request.signature).feeds(1)
-    with target.load(request.directory, result.model_file, result.recipe, request.signature, RunSettings()) as session:
-        assert session.run(row)["y"].shape == (1, 8)
 
 
 @pytest.mark.parametrize("name", ["ort-int8", "tflite-int8"])

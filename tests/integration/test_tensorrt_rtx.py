@@ -273,6 +273,54 @@ def test_capabilities_that_it_does_not_build_for(step: Step, workplace: dict[str
         )
 
 
+def test_a_range_that_it_does_not_take_is_given_smaller(step: Step, workplace: dict[str, Path], tmp_path: Path) -> None:
+    """Sizes beyond 32 bits, which `--shapes` itself does not let through."""
+
+    def build(**shapes: Any) -> Any:
+        model, folder = str(workplace["model"]), str(tmp_path / "out")
+        return step("build_engine", target="tensorrt-rtx-fp32", model=model, folder=folder, **shapes)
+
+    sizes = {"minimum": [1, 3, 12, 12], "optimum": [2, 3, 12, 12], "maximum": [2**31, 3, 12, 12]}
+    with pytest.raises(
+        BuildFailedError, match=r"does not take the range .*:2147483648x3x12x12 of the input x"
+    ) as caught:
+        build(ranges={"x": sizes})
+    assert caught.value.hint == "give another: --shapes 'x=MIN:OPT:MAX'"
+    assert "max is inconsistent" in str(caught.value.detail)
+    assert build(shapes=["x=1x3x12x12:2x3x12x12:4x3x12x12"])
+
+
+def test_an_input_in_float64_is_given_as_the_hint_says(step: Step, tmp_path: Path) -> None:
+    def build(kind: int) -> Any:
+        nodes = [helper.make_node("Cast", ["x"], ["c"], to=TensorProto.FLOAT), helper.make_node("Relu", ["c"], ["y"])]
+        shape = ["batch", 4]
+        model = models.save(tmp_path / "m.onnx", nodes, [("x", kind, shape)], [("y", TensorProto.FLOAT, shape)], {})
+        return step("build_engine", target="tensorrt-rtx-fp32", model=str(model), folder=str(tmp_path / "out"))
+
+    with pytest.raises(BuildFailedError, match=r"input x would be float32 in the engine; .* says float64") as caught:
+        build(TensorProto.DOUBLE)
+    assert str(caught.value.hint).startswith("export the model with inputs and outputs that TensorRT takes: float32,")
+    for told in ("FLOAT", "INT32", "INT64", "INT8", "UINT8", "BOOL"):
+        assert build(TensorProto.DataType.Value(told))
+
+
+def test_a_network_of_integers_has_no_fp16(step: Step, tmp_path: Path) -> None:
+    shape = ["batch", 4]
+    ports = [("x", TensorProto.INT32, shape)], [("y", TensorProto.INT32, shape)]
+    models.save(tmp_path / "m.onnx", [helper.make_node("Add", ["x", "x"], ["y"], name="add")], *ports, {})
+    samples = tmp_path / "samples.npz"
+    np.savez(samples, x=np.arange(32, dtype=np.int32).reshape(8, 4))
+
+    def build(target: str) -> Any:
+        paths = {"model": str(tmp_path / "m.onnx"), "samples": str(samples), "folder": str(tmp_path / target)}
+        return step("build_engine", target=target, **paths)
+
+    with pytest.raises(BuildFailedError, match="FP16 of a network without a floating-point operator") as caught:
+        build("tensorrt-rtx-fp16")
+    assert caught.value.hint == "take the FP32 target"
+    assert build("tensorrt-rtx-fp32")
+
+
 def test_what_an_old_card_cannot_compute(step: Step, workplace: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(BuildFailedError, match="this compute capability cannot do it") as caught:
         step(

@@ -6,8 +6,8 @@ import ast
 from pathlib import Path
 
 import pytest
-import refusals
-from refusals import TABLE, Followed, NotFollowed, find_refusals, list_refusals
+from refusal_finder import ROOT, find_refusals, list_refusals
+from refusals import TABLE, Followed, NotFollowed
 
 HINT = "write a test that provokes it and does what its hint says, and name it in tests/refusals.py"
 
@@ -24,7 +24,7 @@ def test_every_test_that_follows_a_hint_is_there() -> None:
     entries = {entry.test for texts in TABLE.values() for entry in texts.values() if isinstance(entry, Followed)}
     for name in sorted(entries):
         path, _, function = name.partition("::")
-        tree = ast.parse((refusals.ROOT / path).read_text(encoding="utf-8"))
+        tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
         assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, name
 
 
@@ -41,6 +41,7 @@ def test_what_is_not_followed_has_one_of_few_reasons() -> None:
         ('raise UsageError("left " + name, hint=None)', set()),
         ('raise UsageError("left " + name)', set()),
         ('return Readiness.no(f"no {x}", "install it")', {"no {}"}),
+        ('raise UsageError("one" if x else f"{x} others", hint="h")', {"one", "{} others"}),
         ('return Readiness.no("no")', set()),
         ('raise failure("cannot load", hint=a if b else c)', {"cannot load"}),
         ('print("text", hint="none")', set()),

@@ -57,6 +57,13 @@ def test_a_request_for_fp16_that_yields_fp32_is_an_error() -> None:
     assert found.compute == {"MatMul": {"float16": 1}}
     assert found.float32_nodes == ()
     assert find_float_types(make_mixed(half=False)).float32_nodes == ("mul",)
+    alone = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"], "relu")],
+        "g",
+        *([helper.make_tensor_value_info(name, TensorProto.FLOAT, [4])] for name in "xy"),
+    )
+    with pytest.raises(BuildFailedError, match=r"computes in float16 \(relu in float32\)"):
+        require_half(helper.make_model(alone), "tensorrt-fp16")
 
 
 def make_branches(*kinds: int) -> Any:

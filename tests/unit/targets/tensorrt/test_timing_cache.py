@@ -86,7 +86,7 @@ def test_what_was_timed_is_reused(path: Path) -> None:
 def test_builds_that_end_together_lose_nothing(path: Path, tmp_path: Path) -> None:
     meeting = tmp_path / "meeting"
     meeting.mkdir()
-    tests = str(Path(stand_in.__file__).parents[1])
+    tests = str(Path(stand_in.__file__).parents[2])
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", BUILD, tests, str(path), layer, str(meeting)], stdout=subprocess.PIPE, text=True
