@@ -121,28 +121,38 @@ def split_gemms(model: Any) -> list[str]:
 
 
 def pool_spatial_means(model: Any) -> None:
-    """Turns a ReduceMean over all spatial axes into GlobalAveragePool, which runtimes have integer kernels for."""
+    """Turns a ReduceMean over all spatial axes into GlobalAveragePool, which runtimes have integer kernels for.
+
+    One that drops these axes gets a Flatten behind it.
+    """
     onnx = require_import("onnx", "onnx")
     index = index_graph(model)
+    flattened: list[tuple[int, Any]] = []
     ranks = {
         output: len(index.constants[node.input[1]].dims)
         for node in model.graph.node
         if node.op_type == "Conv" and node.input[1] in index.constants
         for output in node.output
     }
-    for node in model.graph.node:  # operators that keep the rank of a feature map, in topological order
+    for position, node in enumerate(model.graph.node):  # operators that keep a feature map's rank, in topological order
         if node.op_type in ("Relu", "Clip", "Add", "Mul", "Sigmoid", "HardSwish", "MaxPool", "LeakyRelu", "Concat"):
             known = [ranks[name] for name in node.input if name in ranks]
             ranks.update(dict.fromkeys(node.output, known[0]) if known else {})
-        if node.op_type != "ReduceMean" or node.input[0] not in ranks or read_attribute(node, "keepdims", 1) != 1:
+        if node.op_type != "ReduceMean" or node.input[0] not in ranks:
             continue
         axes = read_attribute(node, "axes", None)
         if axes is None and len(node.input) > 1 and node.input[1] in index.constants:
             axes = index.array(node.input[1]).tolist()
         rank = ranks[node.input[0]]
         if axes is not None and sorted(axis % rank for axis in axes) == list(range(2, rank)):
-            pool = onnx.helper.make_node("GlobalAveragePool", [node.input[0]], list(node.output), node.name)
-            node.CopyFrom(pool)
+            pooled = output = str(node.output[0])
+            if read_attribute(node, "keepdims", 1) == 0:
+                pooled = f"{output}_pooled"
+                flatten = onnx.helper.make_node("Flatten", [pooled], [output], f"{node.name}_flatten")
+                flattened.append((position + 1, flatten))
+            node.CopyFrom(onnx.helper.make_node("GlobalAveragePool", [node.input[0]], [pooled], node.name))
+    for position, flatten in reversed(flattened):
+        model.graph.node.insert(position, flatten)
 
 
 def rebuild_model(model: Any, nodes: list[Any], constants: Mapping[str, Any]) -> Any:

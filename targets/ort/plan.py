@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from modelwright.core.onnx.facts import ONNX_DOMAINS, read_attribute
+from modelwright.core.onnx.facts import ONNX_DOMAINS, find_opset, read_attribute
 from modelwright.targets.graphs.index import GraphIndex, find_weight_matmuls, index_graph
+from modelwright.targets.graphs.rewrite import PER_AXIS_OPSET
 
 SHARED_RANGE_OPS = frozenset({"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split"})
 """Operators that move values about: their output keeps their input's scale, and they run on the integers."""
+PADDING_OP = "Pad"
+"""Keeps its input's scale too, but ONNX Runtime knows no Q/DQ around it: it is written on the integers themselves."""
 OWN_RANGE_OPS = frozenset({"Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "Sigmoid", "LeakyRelu"})
 """Operators with an integer kernel and a scale of their own for the result."""
 
@@ -76,7 +79,10 @@ def plan_static(model: Any, kept_float: Collection[str], *, carry: bool) -> Stat
             if node.op_type == "Conv" or (wanted and all(reader.name in integer for reader in readers)):
                 plan.quantize_result(node, output, activation)
         elif carry and node.domain in ONNX_DOMAINS and node.name not in kept_float:
-            _plan_carried(node, index, plan)
+            if node.op_type == PADDING_OP and find_opset(model) >= PER_AXIS_OPSET:
+                _plan_padding(node, index, plan, integer)
+            else:
+                _plan_carried(node, index, plan)
     return plan
 
 
@@ -148,6 +154,20 @@ def _plan_carried(node: Any, index: GraphIndex, plan: StaticPlan) -> None:
             return
         plan.carried.add(node.name)
         plan.quantize_result(node, *_find_activation(node, index))
+
+
+def _plan_padding(node: Any, index: GraphIndex, plan: StaticPlan, integer: Collection[str]) -> None:
+    """Carries a Pad with zeros that reads integers, or that only integer layers read: its input is quantized then."""
+    output, source = str(node.output[0]), str(node.input[0])
+    value = str(node.input[2]) if len(node.input) > 2 else ""
+    if output in index.outputs or (value and not (index.is_float_constant(value) and not index.array(value).any())):
+        return
+    if source not in plan.sources:
+        if any(reader.name not in integer for reader in index.consumers.get(output, [])):
+            return
+        plan.entries[source] = None
+    plan.carried.add(node.name)
+    plan.sources[output] = plan.sources.get(source, source)
 
 
 def _data_inputs(node: Any, index: GraphIndex) -> list[str]:

@@ -16,7 +16,7 @@ from modelwright.core.onnx.facts import find_opset, read_attribute
 from modelwright.core.onnx.walk import read_names
 from modelwright.targets.graphs.index import GraphIndex, index_graph
 from modelwright.targets.graphs.rewrite import MICROSOFT_DOMAIN, PER_AXIS_OPSET, rebuild_model
-from modelwright.targets.ort.plan import OWN_RANGE_OPS, StaticPlan
+from modelwright.targets.ort.plan import OWN_RANGE_OPS, PADDING_OP, StaticPlan
 from modelwright.targets.quantization.formats import Scheme, find_parameters, quantize_weight, round_weight
 from modelwright.targets.readiness import require_import
 
@@ -83,9 +83,30 @@ class _StaticWriter:
             if value.name in self._plan.entries:
                 self._add_pair(value.name, value.name, value.name)
         for node in self._model.graph.node:
-            if node.name not in self._skipped:
+            if node.op_type == PADDING_OP and node.name in working:
+                self._write_padding(node)
+            elif node.name not in self._skipped:
                 self._write_node(node, working)
         return self._assemble()
+
+    def _write_padding(self, node: Any) -> None:
+        """Pads the integers, with the one that stands for zero."""
+        source, output = node.input[0], node.output[0]
+        parameters = [f"{self._plan.sources[output]}_{part}" for part in ("scale", "zero_point")]
+        copy = self._onnx.helper.make_node(
+            node.op_type,
+            [f"{source}_quantized", node.input[1], parameters[1], *node.input[3:]],
+            [f"{output}_quantized"],
+            node.name,
+        )
+        copy.attribute.extend(node.attribute)
+        self._nodes.append(copy)
+        made = [f"{output}_quantized", *parameters]
+        self._nodes.append(
+            self._onnx.helper.make_node(
+                "DequantizeLinear", made, [_dequantized(output)], f"{output}_dq", domain=self._domain
+            )
+        )
 
     def _write_node(self, node: Any, working: set[str]) -> None:
         copy = self._onnx.NodeProto()

@@ -22,6 +22,7 @@ from modelwright.targets.graphs.index import index_graph
 from modelwright.targets.graphs.rewrite import PER_AXIS_OPSET, pool_spatial_means
 from modelwright.targets.graphs.run import open_file
 from modelwright.targets.ort import plan as ort_plan
+from modelwright.targets.ort.channels import align_input_channels
 from modelwright.targets.ort.exact import write_exactly
 from modelwright.targets.ort.recipes import DynamicQuantizer, StaticQuantizer, saturates_here
 from modelwright.targets.ort.refusal import refuse_unquantizable
@@ -130,7 +131,7 @@ class OrtInt8(_SearchedTarget):
         is_float=False,
         needs_calibration=True,
         uses_samples=True,
-        recipe_version=3,
+        recipe_version=4,
         build_packages={"onnx": "onnx", "onnxruntime": "onnxruntime"},
         run_packages={"onnxruntime": "onnxruntime"},
         build_extra="ort",
@@ -146,6 +147,8 @@ class OrtInt8(_SearchedTarget):
         kind = classify_graph(model)
         if kind == "cnn":
             pool_spatial_means(model)
+            if request.machine.architecture == "x86_64":
+                align_input_channels(model)
         if not ort_plan.find_quantizable(model, index_graph(model)):
             other = "ort-int8-dynamic" if ort_plan.find_dynamic(model, index_graph(model)) else None
             raise refuse_unquantizable(model, "ort-int8", "Conv, MatMul or Gemm", other)

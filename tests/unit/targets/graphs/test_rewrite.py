@@ -66,11 +66,13 @@ def test_normalize_hoists_constants_names_nodes_and_drops_stale_value_info() -> 
     assert [value.name for value in model.graph.value_info] == ["h"]
 
 
-def test_spatial_mean_becomes_a_pool_only_over_all_spatial_axes() -> None:
+@pytest.mark.parametrize("keepdims", [0, 1])
+def test_spatial_mean_becomes_a_pool_only_over_all_spatial_axes(keepdims: int) -> None:
     def build(axes: list[int]) -> Any:
         nodes = [
             helper.make_node("Conv", ["x", "w"], ["c"], "conv"),
-            helper.make_node("ReduceMean", ["c"], ["y"], "mean", axes=axes, keepdims=1),
+            helper.make_node("ReduceMean", ["c"], ["m"], "mean", axes=axes, keepdims=keepdims),
+            helper.make_node("Relu", ["m"], ["y"], "relu"),
         ]
         return make_model(nodes, {"w": random_array(5, 3, 1, 1)}, shape=("n", 3, 6, 6))
 
@@ -78,7 +80,12 @@ def test_spatial_mean_becomes_a_pool_only_over_all_spatial_axes() -> None:
     model = build([-1, -2])
     before = evaluate(model, x)
     pool_spatial_means(model)
-    assert model.graph.node[1].op_type == "GlobalAveragePool"
+    assert [node.op_type for node in model.graph.node[1:]] == [
+        "GlobalAveragePool",
+        *(["Flatten"] if keepdims == 0 else []),
+        "Relu",
+    ]
+    assert evaluate(model, x).shape == before.shape == ((2, 5, 1, 1) if keepdims else (2, 5))
     np.testing.assert_allclose(evaluate(model, x), before, rtol=1e-5, atol=1e-6)
     channels = build([1])
     pool_spatial_means(channels)
