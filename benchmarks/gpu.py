@@ -19,7 +19,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from resnet50 import shorten, write_images
+import numpy as np
+from models.images import make_images
+from resnet50 import shorten
 
 from modelwright.cli.printing import close_progress, open_progress, print_comparison
 from modelwright.core.records.artifact import open_artifact
@@ -59,7 +61,7 @@ def main() -> None:
     record: dict[str, Any] = {"gpu": host.accelerators[0].name}
     with tempfile.TemporaryDirectory() as folder:
         samples = Path(folder) / "images.npz"
-        write_images(samples, 64)
+        np.savez(samples, image=make_images(64))
         if arguments.part != "twins":
             record |= shorten(measure_comparison(host, samples, Path(folder) / "comparison", arguments))
         if arguments.part != "comparison":

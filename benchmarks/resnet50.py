@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from models.images import make_images
 
 from modelwright.cli.printing import close_progress, open_progress, print_comparison
 from modelwright.harness import compare
@@ -32,7 +33,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         samples = Path(folder) / "images.npz"
-        write_images(samples, 48)
+        np.savez(samples, image=make_images(48))
         progress = open_progress()
         try:
             comparison = compare(
@@ -53,16 +54,6 @@ def main() -> None:
     print(path)
 
 
-def write_images(path: Path, count: int) -> None:
-    """Writes smooth random images: noise at several scales, as photographs have energy at all of them."""
-    rng = np.random.default_rng(0)
-    image = np.zeros((count, 3, 224, 224), np.float32)
-    for size in (4, 14, 56, 224):
-        coarse = rng.standard_normal((count, 3, size, size)).astype(np.float32)
-        image += coarse.repeat(224 // size, axis=2).repeat(224 // size, axis=3) / 2
-    np.savez(path, image=image)
-
-
 def shorten(document: Mapping[str, Any]) -> dict[str, Any]:
     """Drops what is long or of one machine, and says nothing about speed."""
     long = ("window_median_ms", "recipe", "fidelity", "rounds")
@@ -70,7 +61,7 @@ def shorten(document: Mapping[str, Any]) -> dict[str, Any]:
     # Paths are of one machine and say nothing to another.
     source = {**document["source"], "path": "benchmarks/networks.py:create_resnet50"}
     samples = {
-        part: {**value, "path": "write_images"} if isinstance(value, dict) else value
+        part: {**value, "path": "models/images.py"} if isinstance(value, dict) else value
         for part, value in document["samples"].items()
     }
     return {**document, "measurements": rows, "source": source, "samples": samples}

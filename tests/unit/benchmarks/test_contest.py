@@ -1,0 +1,82 @@
+"""The contest with the peers: its figures and its table by known answers, its loops on a process that fails."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from modelwright.harness.results.statistics import SpeedRatio
+
+BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
+
+
+@pytest.fixture
+def contest(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("contest.results")
+
+
+def test_quality_counts_agreeing_and_right_answers(contest: ModuleType) -> None:
+    reference = np.array([[2.0, 1.0], [0.0, 3.0], [1.0, 0.0], [0.0, 1.0]])
+    answers = np.array([[4.0, 2.0], [0.0, 6.0], [0.0, 1.0], [0.0, 2.0]])
+
+    quality = importlib.import_module("contest.quality").judge([answers], [reference], np.array([0, 0, 1, 1]))
+
+    assert (quality.agreeing, quality.correct, quality.count) == (3, 3, 4)
+    assert quality.cosine == pytest.approx(0.75)  # three have FP32's direction, one is at right angles to it
+
+
+def make_row(contest: ModuleType, name: str, maker: str, runtime: str, ratio: float, agreeing: int) -> object:
+    quality = contest.Quality(count=1000, agreeing=agreeing, correct=700, cosine=0.99)
+    return contest.Row(name=name, maker=maker, runtime=runtime, speedup=SpeedRatio(ratio=ratio), quality=quality)
+
+
+def make_result(contest: ModuleType, rows: list[object], *, has_meaning: bool = True) -> object:
+    return contest.ModelResult(
+        model="m", has_meaning=has_meaning, samples=9, held_out=1000, effort="e", revision="r", rows=tuple(rows)
+    )
+
+
+def test_a_peer_leads_where_no_file_of_its_runtime_is_as_fast_at_no_less_agreement(contest: ModuleType) -> None:
+    rows = [
+        make_row(contest, "ort-int8", "modelwright", "onnxruntime", 2.0, 990),
+        make_row(contest, "tflite-int8", "modelwright", "litert", 9.0, 999),
+        make_row(contest, "faster and worse", "peer", "onnxruntime", 3.0, 980),
+        make_row(contest, "slower and better", "peer", "onnxruntime", 1.5, 995),
+        make_row(contest, "slower and worse", "peer", "onnxruntime", 1.9, 990),
+    ]
+
+    leaders = contest.find_leaders(make_result(contest, rows))
+
+    assert [line.partition(" (")[0] for line in leaders] == ["faster and worse", "slower and better"]
+
+
+def test_the_table_has_the_fastest_first_and_says_why_a_row_is_empty(contest: ModuleType) -> None:
+    rows = [
+        make_row(contest, "slow", "peer", "onnxruntime", 1.5, 995),
+        make_row(contest, "fast", "modelwright", "litert", 2.5, 999),
+        contest.Row(name="broken", maker="peer", reason="fails: no kernel"),
+    ]
+
+    lines = contest.show(make_result(contest, rows)).splitlines()
+
+    assert lines[2].startswith("| **fast** | litert | 2.50 |")
+    assert "99.9 %" in lines[2]
+    assert lines[3].startswith("| slow |")
+    assert lines[-1] == "- broken: fails: no kernel"
+
+
+def test_a_loop_that_cannot_load_says_what_the_runtime_said(contest: ModuleType, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    entrants, loops = (importlib.import_module(f"contest.{name}") for name in ("entrants", "loops"))
+    model = tmp_path / "model.onnx"
+    model.write_bytes(b"no model")
+    np.savez(tmp_path / "samples.npz", x=np.zeros((1, 2), np.float32))
+    entrant = entrants.Entrant(name="bad", maker="peer", runtime="onnxruntime", file=model, build_s=0.0)
+
+    with pytest.raises(loops.LoopFailedError, match=r"model\.onnx"):
+        loops.PlainLoop(entrant, tmp_path / "samples.npz", tmp_path)
