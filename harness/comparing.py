@@ -187,6 +187,7 @@ def compare(
                 chosen,
                 host,
                 samples=None,  # the few packed with each artifact: mapping the whole file would count as its memory
+                profile_operators=True,
                 on_round=lambda done, total: tell.advance("measure", done, total),
                 on_event=lambda text: tell.say("measure", text),
             )

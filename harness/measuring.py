@@ -128,6 +128,7 @@ def measure(
         samples=ref,
         prove=True,
         labelled=ref,
+        profile_operators=True,
         on_round=lambda done, total: tell.advance("measure", done, total),
         on_event=lambda text: tell.say("measure", text),
     )

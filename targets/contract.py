@@ -22,6 +22,7 @@ from modelwright.core.outputs.states import State
 from modelwright.core.outputs.tasks.roles import OutputRole
 from modelwright.core.records.artifact import Arithmetic
 from modelwright.core.records.machine import Machine
+from modelwright.core.records.operators import OperatorProfile
 from modelwright.core.records.shapes import ShapeRange
 from modelwright.core.records.signature import Signature
 from modelwright.core.samples.sample_set import SampleSet
@@ -67,6 +68,7 @@ class TargetRecord:
         uses_shapes: Whether its files depend on the ranges of the input shapes; then other ranges mean a new build.
         uses_gpu: Whether its files depend on the GPU that it is for; then another GPU means a new build.
         uses_program: Whether it is built from the source's PyTorch program, which an ONNX source does not have.
+        has_profiler: Whether its sessions tell what each operator took (`Session.profile_operators`).
         memory_words: How its runtime words, besides CUDA's own "out of memory", that the GPU's memory does not suffice;
             in lower case.
     """
@@ -91,6 +93,7 @@ class TargetRecord:
     uses_shapes: bool = False
     uses_gpu: bool = False
     uses_program: bool = False
+    has_profiler: bool = False
     memory_words: tuple[str, ...] = ()
 
 
@@ -223,6 +226,18 @@ class Session(ABC):
         Args:
             feeds: As for `run`.
             stream_index: Which of the session's streams (`RunSettings.streams`) it goes to.
+        """
+        return None
+
+    def profile_operators(self, feeds: Feeds) -> OperatorProfile | None:  # noqa: ARG002
+        """Runs a few inferences under the runtime's own profiler and tells what each operator took.
+
+        Asked once of a session that was loaded with `RunSettings.profiled`, in a process that times nothing else. What
+        a runtime's operators are, and what keeps some out of integers, is a fact of its folder; `targets/profiling.py`
+        has the rest. None where the runtime has no profiler.
+
+        Args:
+            feeds: As for `run`.
         """
         return None
 

@@ -74,6 +74,8 @@ class RunSettings:
         streams: Inferences in flight on the GPU at a time, where the computation alone is timed.
         requests: Inferences in flight on the CPU at a time, each called by a thread of its own.
         options: The record's settings that are not to be at their defaults, by name.
+        profiled: Whether the runtime's own profiler is on, for `Session.profile_operators`; never where time is
+            measured.
     """
 
     threads: int = 1
@@ -83,6 +85,7 @@ class RunSettings:
     streams: int = 1
     requests: int = 1
     options: Mapping[str, Value] = field(default_factory=dict)
+    profiled: bool = False
 
 
 def read_value(option: TargetOption, text: str, *, flag: str = "--option") -> Value:

@@ -29,6 +29,7 @@ from modelwright.harness.results.record import (
     SCHEMA,
     Comparison,
     Environment,
+    Executed,
     Measurement,
     Memory,
     Samples,
@@ -210,6 +211,8 @@ def _describe_row(
         energy = replace(energy, total_j=energy.per_inference_j * count)
     quality = _describe_quality(artifact, measured)
     unavailable |= quality.reasons
+    if measured.no_operators is not None:
+        unavailable["operators"] = measured.no_operators
     launches = {index: window.launch for index, window in sorted(measured.windows.items())}
     ratios = round_log_ratios(_by_round(measurements.by_name.get(context.baseline)), _by_round(measured))
     speedup = SpeedRatio(ratio=1.0, ci95=(1.0, 1.0)) if name == context.baseline else estimate_ratio(ratios, launches)
@@ -264,7 +267,8 @@ def _describe_row(
         launches=tuple(launches.values()),
         window_median_ms=tuple(statistics.median(window) for window in windows_ms),
         compute_window_median_ms=tuple(statistics.median(window.compute_latencies_ms) for window in _ordered(measured)),
-        precision_executed=dict(finished.precision_executed) if finished else {},
+        precision_executed=(finished.precision_executed if finished else Executed()).profiled(measured.operators),
+        operators=measured.operators,
         settings=opened.settings,
         recipe=dict(manifest.recipe),
         notes=(*manifest.notes, *_doubt_arithmetic(manifest)),

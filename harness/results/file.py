@@ -17,7 +17,7 @@ from modelwright.core.errors import BadInputError
 from modelwright.core.files import read_json, render_json
 from modelwright.core.records.codec import decode, encode
 from modelwright.harness.results.metrics import LIMITS
-from modelwright.harness.results.record import SCHEMA, Comparison, tell_devices_apart
+from modelwright.harness.results.record import SCHEMA, Comparison, Executed, tell_devices_apart
 
 _READ = (1, SCHEMA)
 _WHAT = "results of a comparison"
@@ -64,11 +64,26 @@ def decode_results(values: Mapping[str, Any], *, where: str) -> Comparison:
             f"{where} cannot be read as {_WHAT}: {told}",
             hint="update modelwright, which reads the results of older versions, or measure again",
         )
-    comparison = decode(Comparison, {**values, "schema": SCHEMA}, where=where, hint=_HINT)
+    comparison = decode(Comparison, {**_type_executed(values), "schema": SCHEMA}, where=where, hint=_HINT)
     if schema == 1:
         comparison = replace(comparison, measurements=tell_devices_apart(comparison.measurements))
     _require_sense(comparison, where)
     return comparison
+
+
+def _type_executed(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns results whose rows tell what they executed in by its record: it was in the runtime's own words once."""
+    rows = values.get("measurements")
+    if not isinstance(rows, list):
+        return values
+    return {**values, "measurements": [_type_row(row) if isinstance(row, dict) else row for row in rows]}
+
+
+def _type_row(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    told = row.get("precision_executed")
+    if not isinstance(told, dict) or told.keys() <= set(Executed.__struct_fields__):
+        return row
+    return {**row, "precision_executed": encode(Executed.of(told))}
 
 
 def _require_sense(comparison: Comparison, where: str) -> None:

@@ -246,9 +246,9 @@ METRICS: tuple[Metric, ...] = (
         detail=Detail(line="build", show=lambda reused: "reused" if reused else None),
     ),
     Metric(
-        key="precision_executed.precision",
-        title="the precision that the runtime says it ran",
-        detail=Detail(line="ran in", show=lambda name: "mixed precision" if name == "mixed" else str(name) or None),
+        key="precision_executed",
+        title="what it executed in",
+        detail=Detail(line="ran in", show=lambda executed: executed.describe()),
     ),
     Metric(
         key="peak_memory_bytes",

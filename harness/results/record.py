@@ -19,12 +19,14 @@ from modelwright.core.outputs.chains import ChainProof
 from modelwright.core.outputs.fidelity import Fidelity
 from modelwright.core.outputs.tasks.judge import TaskFidelity
 from modelwright.core.records.codec import Cosine, Count, Record, Share
+from modelwright.core.records.operators import OperatorProfile as OperatorProfile
 from modelwright.harness.formatting import clean_text
 from modelwright.harness.kinds import Figure, LogRatio
 from modelwright.harness.meters.energy import Carbon, Energy
 from modelwright.harness.meters.gpu_watch import CardObservations as CardObservations
 from modelwright.harness.meters.gpu_watch import OtherProcess as OtherProcess
 from modelwright.harness.results.statistics import Latency, SpeedRatio
+from modelwright.harness.run.told import Executed as Executed
 from modelwright.harness.run.told import RanWith as RanWith
 from modelwright.profiles.schema import Accelerator as Accelerator
 
@@ -214,7 +216,8 @@ class Measurement(Record, kw_only=True):
         launches: Of each of these rounds, which process of the artifact it was, counted from 0; empty for one only.
         window_median_ms: Median latency of each turn.
         compute_window_median_ms: Likewise, of the computation alone.
-        precision_executed: What the runtime says it ran, in its own words; `precision` and `source` are in all.
+        precision_executed: What it executed in, as its runtime tells.
+        operators: What each operator of an inference took; null where that was not profiled.
         settings: How it really ran.
         recipe: How it was made, in the target's own words.
         notes: What the target says of it.
@@ -269,7 +272,8 @@ class Measurement(Record, kw_only=True):
     launches: tuple[Count, ...] = ()
     window_median_ms: tuple[Figure, ...] = ()
     compute_window_median_ms: tuple[Figure, ...] = ()
-    precision_executed: dict[str, Any] = msgspec.field(default_factory=dict)
+    precision_executed: Executed = msgspec.field(default_factory=Executed)
+    operators: OperatorProfile | None = None
     settings: RanWith | None = None
     recipe: dict[str, Any] = msgspec.field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -309,9 +313,8 @@ class Measurement(Record, kw_only=True):
 
     @property
     def executed(self) -> str | None:
-        """The precision that the runtime says it ran, such as `bf16`."""
-        told = self.precision_executed.get("precision")
-        return told if isinstance(told, str) else None
+        """The precision that took most of the time of what multiplies, such as `bf16`."""
+        return self.precision_executed.precision
 
 
 class Verdict(Record, kw_only=True):

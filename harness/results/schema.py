@@ -65,10 +65,7 @@ def _describe_metric(metric: Metric, parts: dict[str, Any]) -> None:
     kind: Any = Measurement
     *path, name = metric.key.split(".")
     for step in path:
-        kinds = list(_list_kinds(typing.get_type_hints(kind)[step], {}).values())
-        if not kinds:
-            return  # in a runtime's own words
-        kind = kinds[0]
+        kind = next(iter(_list_kinds(typing.get_type_hints(kind)[step], {}).values()))
     field = parts[kind.__name__]["properties"][name]
     if "title" in field:
         return

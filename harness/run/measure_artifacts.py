@@ -23,10 +23,12 @@ from modelwright.core.faults import as_error
 from modelwright.core.outputs.fidelity import explain_broken
 from modelwright.core.records.artifact import Artifact, verify_files
 from modelwright.core.records.codec import encode
+from modelwright.core.records.operators import OperatorProfile
 from modelwright.core.samples.sample_set import SampleRef
 from modelwright.harness.meters.gpu_bench import GpuBench, OnGpu, open_bench
 from modelwright.harness.meters.host_energy import Meter, find_meter, measure_idle_power_w
 from modelwright.harness.run.interleave import Window, interleave
+from modelwright.harness.run.profile_operators import profile_artifact
 from modelwright.harness.run.runner import ArtifactRunner, MeasureSettings
 from modelwright.harness.run.settle import settle
 from modelwright.harness.run.told import Finished, Opened, QualityHere
@@ -49,6 +51,8 @@ class Measured:
         proof: Fidelity and accuracy taken in this process, when asked for.
         failure: Why there are no or too few windows.
         on_gpu: What was seen of the card; None for an artifact on the CPU.
+        operators: What each operator took; None where that was not asked for or is not told.
+        no_operators: Why there are none although they were asked for.
     """
 
     name: str
@@ -58,6 +62,8 @@ class Measured:
     proof: QualityHere | None = None
     failure: ModelwrightError | None = None
     on_gpu: OnGpu | None = None
+    operators: OperatorProfile | None = None
+    no_operators: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +85,7 @@ def measure_artifacts(
     prove: bool = False,
     labelled: SampleRef | None = None,
     meter_gpu: bool = True,
+    profile_operators: bool = False,
     on_round: Callable[[int, int], None] | None = None,
     on_event: Callable[[str], None] | None = None,
 ) -> Measurements:
@@ -93,6 +100,7 @@ def measure_artifacts(
         prove: Whether to compare with the packed FP32 outputs here, which `compare` has done before.
         labelled: Samples to count right answers on.
         meter_gpu: Whether to meter the energy of what runs on a GPU, over 10 s an artifact after the rounds.
+        profile_operators: Whether to profile the operators of each artifact, after all that is timed.
         on_round: Called with finished rounds and all rounds.
         on_event: Takes a line about what is going on.
 
@@ -136,6 +144,8 @@ def measure_artifacts(
                 _launch(order, launch, settings, results, samples, alive, tell=tell, on_round=on_round)
                 if launch == settings.effort.launches - 1:
                     _finish(order, results, bench, tell, prove=prove, labelled=labelled)
+        if profile_operators:
+            _profile(artifacts, results, samples, tell)
         for name, artifact in artifacts.items():
             if results[name].failure is None:
                 results[name].failure = _find_late_change(artifact)
@@ -234,6 +244,24 @@ def _launch(
         if measured.failure is None and measured.finished is None:
             with _costing_the_row(measured):
                 measured.finished = runner.finish()
+
+
+def _profile(
+    artifacts: Mapping[str, Artifact],
+    results: Mapping[str, Measured],
+    samples: SampleRef | None,
+    tell: Callable[[str], None],
+) -> None:
+    """Profiles the operators of what was measured; a fault of a profiler costs nothing but its figures."""
+    for name, artifact in artifacts.items():
+        measured = results[name]
+        if measured.failure is not None or measured.opened is None:
+            continue
+        tell(f"profiling the operators of {name}")
+        try:
+            measured.operators = profile_artifact(name, artifact, measured.opened.settings, samples)
+        except Exception as error:
+            measured.no_operators = as_error(error, f"profiling {name}").message
 
 
 def _find_late_change(artifact: Artifact) -> ModelwrightError | None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from modelwright.core.outputs.fidelity import Fidelity
-from modelwright.core.records.codec import Count, Record, Sha256
+from modelwright.core.records.codec import Count, Record, Sha256, Share, decode
+from modelwright.core.records.operators import OperatorProfile
 from modelwright.harness.kinds import Figure
+
+_NAMED_SHARE = 0.01
+"""Of the time, from which on a precision is named."""
 
 
 class RanWith(Record, kw_only=True):
@@ -88,16 +94,60 @@ class Turn(Record, kw_only=True):
     compute_enqueue_ns: Figure | None = None
 
 
-class Finished(Record, kw_only=True):
-    """Memory and what really ran, after the last window.
+class Executed(Record, kw_only=True):
+    """What an artifact executed in, as its runtime tells.
 
     Attributes:
-        precision_executed: In the runtime's own words; `precision` and `source` are in all of them.
+        precision: That took most of the time of what multiplies, where operators were profiled; else the one that the
+            runtime names. Null where it names none.
+        shares: Precision -> share of the operators' time, the largest first; `conversions` change types and layouts,
+            `other` are indices, shapes and branches. Empty where operators were not profiled.
+        source: Where that was read.
+        reason: Why there is no precision.
+        warning: What the runtime does other than it was asked to.
+        facts: Further facts of how it ran, in the runtime's own words.
     """
+
+    precision: str | None = None
+    shares: dict[str, Share] = msgspec.field(default_factory=dict)
+    source: str | None = None
+    reason: str | None = None
+    warning: str | None = None
+    facts: dict[str, Any] = msgspec.field(default_factory=dict)
+
+    @staticmethod
+    def of(told: Mapping[str, Any]) -> Executed:
+        """Returns what a session describes of itself, in its own words, as a record."""
+        known = {key: told[key] for key in ("precision", "source", "reason", "warning") if key in told}
+        return decode(Executed, {**known, "facts": {key: told[key] for key in told.keys() - known.keys()}})
+
+    def profiled(self, profile: OperatorProfile | None) -> Executed:
+        """Returns it with what a profile of the operators tells more closely."""
+        if profile is None:
+            return self
+        return replace(
+            self,
+            precision=profile.main_precision() or self.precision,
+            shares={name: min(1.0, share) for name, share in profile.shares_by_precision().items()},
+            source=profile.source,
+            reason=None,
+        )
+
+    def describe(self) -> str | None:
+        """Returns `int8 (62 % of the time), conversions (20 %), fp32 (18 %)`, or the precision without shares."""
+        shares = {name: share for name, share in self.shares.items() if share >= _NAMED_SHARE}
+        if not shares:
+            return self.precision
+        parts = [f"{name} ({share:.0%})".replace("%", " %") for name, share in shares.items()]
+        return ", ".join([parts[0].replace(" %)", " % of the time)"), *parts[1:]])
+
+
+class Finished(Record, kw_only=True):
+    """Memory and what really ran, after the last window."""
 
     peak_memory_bytes: Count | None
     steady_memory_bytes: Count | None
-    precision_executed: dict[str, Any]
+    precision_executed: Executed
 
 
 class Packed(Record, kw_only=True):

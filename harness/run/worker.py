@@ -29,6 +29,7 @@ from modelwright.core.samples.sample_set import Array, SampleRef, open_samples
 from modelwright.harness.run.crew import Calls, Crew
 from modelwright.harness.run.device_timing import Lane, time_computations
 from modelwright.harness.run.inputs import read_inputs, read_reference_file, take_reference_row
+from modelwright.harness.run.told import Executed
 from modelwright.targets.contract import Computation, Device, RunSettings, Session, Target
 from modelwright.targets.options import Value
 from modelwright.targets.table import get_target
@@ -384,7 +385,11 @@ def finish_in_child() -> dict[str, Any]:
         executed = _state.session.describe_execution()
     except Exception as error:  # introspection must not cost a measurement that is already taken
         executed = {"precision": None, "reason": f"{type(error).__name__}: {error}"}
-    return {"peak_memory_bytes": peak_bytes, "steady_memory_bytes": steady_bytes, "precision_executed": executed}
+    return {
+        "peak_memory_bytes": peak_bytes,
+        "steady_memory_bytes": steady_bytes,
+        "precision_executed": encode(Executed.of(executed)),
+    }
 
 
 def prove_on_reference() -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ How a model is quantized is searched on the tuning samples; see `quantization.se
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +15,7 @@ from modelwright.core.onnx.facts import find_opset
 from modelwright.core.records.artifact import Arithmetic
 from modelwright.core.records.machine import X86_DOT_PRODUCTS, Machine
 from modelwright.core.records.signature import Signature
+from modelwright.core.scratch import scratch_directory
 from modelwright.targets.contract import BuildRequest, BuildResult, Language, RunSettings, Session, Target, TargetRecord
 from modelwright.targets.graphs.classify import classify_graph
 from modelwright.targets.graphs.files import copy_model, save_model
@@ -54,11 +55,18 @@ class _OrtTarget(Target):
         settings: RunSettings,
     ) -> Iterator[Session]:
         """Loads the model with all graph optimizations; see `Target.load`."""
-        session = OrtSession(directory / model_file, signature, settings)
-        try:
-            yield session
-        finally:
-            session.close()
+        with scratch_directory() if settings.profiled else nullcontext() as folder:
+            session = OrtSession(
+                directory / model_file,
+                signature,
+                settings,
+                is_float=self.record.is_float,
+                profiles_in=None if folder is None else Path(folder),
+            )
+            try:
+                yield session
+            finally:
+                session.close()
 
     def write_snippet(
         self,
@@ -88,6 +96,7 @@ class OrtFp32(_OrtTarget):
         build_extra="ort",
         run_extra="ort-run",
         settings=SETTINGS,
+        has_profiler=True,
     )
 
     def build(self, request: BuildRequest) -> BuildResult:
@@ -137,6 +146,7 @@ class OrtInt8(_SearchedTarget):
         build_extra="ort",
         run_extra="ort-run",
         settings=SETTINGS,
+        has_profiler=True,
     )
 
     def build(self, request: BuildRequest) -> BuildResult:
@@ -182,6 +192,7 @@ class OrtInt8Dynamic(_SearchedTarget):
         build_extra="ort",
         run_extra="ort-run",
         settings=SETTINGS,
+        has_profiler=True,
     )
 
     def build(self, request: BuildRequest) -> BuildResult:

@@ -21,6 +21,7 @@ from modelwright.exporters.onnx.file import read_graph, read_signature
 from modelwright.harness.building import build_targets
 from modelwright.harness.run.effort import Effort
 from modelwright.harness.run.measure_artifacts import MeasureSettings, measure_artifacts, require_runnable
+from modelwright.harness.run.told import Executed
 from modelwright.profiles import detect_host
 from modelwright.targets.building.choices import BuildChoices
 from modelwright.targets.contract import BuildRequest, RunSettings
@@ -119,6 +120,10 @@ def check_build(target: str) -> list[Any]:
     return [readiness.ok, readiness.reason, readiness.hint]
 
 
+def _flatten(executed: Executed) -> dict[str, Any]:
+    return {**executed.facts, "precision": executed.precision, "source": executed.source}
+
+
 def measure(folders: dict[str, str], **settings: Any) -> dict[str, Any]:
     """Measures a few short rounds; returns what is worth asserting."""
     host = detect_host()
@@ -131,7 +136,7 @@ def measure(folders: dict[str, str], **settings: Any) -> dict[str, Any]:
         name: {
             "failure": None if one.failure is None else one.failure.to_dict(),
             "settings": None if one.opened is None else encode(one.opened.settings),
-            "executed": None if one.finished is None else one.finished.precision_executed,
+            "executed": None if one.finished is None else _flatten(one.finished.precision_executed),
             "rounds": len(one.windows),
             "computations": [len(window.compute_latencies_ms) for window in one.windows.values()],
             "cosine": None if one.proof is None or one.proof.packed is None else one.proof.packed.fidelity.cosine,

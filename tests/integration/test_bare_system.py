@@ -70,4 +70,5 @@ def test_an_artifact_is_inspected_verified_and_measured(artifact: Path, tmp_path
     (row,) = json.loads(results.read_text())["measurements"]
     assert row["status"] == "measured"
     assert row["latency_ms"]["p50"] > 0
-    assert row["precision_executed"]["precision"] == "fp32", "profiled in a child of the child"
+    assert row["precision_executed"]["precision"] == "fp32"
+    assert row["operators"]["types"], "profiled in a process of its own"

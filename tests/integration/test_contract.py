@@ -160,15 +160,32 @@ def test_dynamic_batch_gives_the_rows_of_single_runs(built) -> None:
 
 
 def test_bound_call_runs_and_execution_is_read_back(built) -> None:
-    _, artifact, workplace = built
+    name, artifact, workplace = built
     samples = open_samples(SampleRef(path=workplace.samples), artifact.manifest.signature)
     with load(artifact) as session:
         calls = [session.bind(feeds) for feeds in samples.feeds(limit=3)]
         for call in calls * 2:
             call()
         executed = session.describe_execution()
-    assert executed["precision"]
-    assert executed["source"]
+    if not get_target(name).record.has_profiler:
+        assert executed["precision"]
+        assert executed["source"]
+
+
+def test_operators_are_profiled(built) -> None:
+    name, artifact, workplace = built
+    if not get_target(name).record.has_profiler:
+        pytest.skip(f"{name} has no profiler of operators")
+    feeds = next(open_samples(SampleRef(path=workplace.samples), artifact.manifest.signature).feeds())
+    with load(artifact, RunSettings(profiled=True)) as session:
+        profile = session.profile_operators(feeds)
+    assert profile is not None
+    assert profile.inferences >= 3
+    assert profile.operators_us > 0
+    assert sum(entry.share for entry in profile.types) == pytest.approx(1)
+    assert sum(entry.count for entry in profile.types) == profile.count
+    assert profile.main_precision() in ("fp32", "fp16", "bf16", "int8")
+    assert any(entry.kind == "compute" for entry in profile.types)
 
 
 def test_each_setting_is_taken_and_the_answers_stay(built) -> None:

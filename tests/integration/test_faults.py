@@ -21,6 +21,7 @@ from modelwright.harness.results.record import Comparison, Measurement
 from modelwright.harness.run import measure_artifacts
 from modelwright.harness.run.effort import Effort
 from modelwright.harness.run.runner import ArtifactRunner
+from modelwright.harness.run.told import Executed
 from modelwright.harness.verdict import judge
 from modelwright.targets.building import build
 
@@ -122,7 +123,7 @@ def test_a_row_that_cannot_be_written_is_a_failed_row(
         return type(told)(
             peak_memory_bytes=1,
             steady_memory_bytes=1,
-            precision_executed={"x": value} if runner.name == VICTIM else told.precision_executed,
+            precision_executed=Executed(facts={"x": value}) if runner.name == VICTIM else told.precision_executed,
         )
 
     monkeypatch.setattr(ArtifactRunner, "finish", tell_nonsense)

@@ -1,5 +1,6 @@
 """The ONNX Runtime recipes on small real models: numbers against FP32, and which kernels really run."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,6 +15,7 @@ from onnx import helper, numpy_helper
 from modelwright.core.errors import BuildFailedError
 from modelwright.core.outputs.tasks.roles import OutputRole
 from modelwright.core.records.machine import Machine
+from modelwright.core.records.operators import OperatorProfile
 from modelwright.core.records.signature import Signature, TensorSpec
 from modelwright.core.samples.sample_set import SampleRef, SampleSet, open_samples
 from modelwright.targets.contract import BuildRequest, BuildResult, RunSettings, Session, Target
@@ -131,6 +133,16 @@ def make_lstm() -> Any:
     return make_model(nodes, constants, (10, "n", 8), ("n", 5))
 
 
+def count_operators(profile: OperatorProfile) -> Counter[str]:
+    """Operators that ran, by type."""
+    return Counter({entry.type: entry.count for entry in profile.types})
+
+
+def count_computing(profile: OperatorProfile, precision: str) -> int:
+    """Operators that multiply in a precision."""
+    return sum(entry.count for entry in profile.types if (entry.kind, entry.precision) == ("compute", precision))
+
+
 class Bench:
     """Builds a model for a target and keeps what is needed to judge it."""
 
@@ -185,6 +197,13 @@ class Bench:
         with target.load(folder, result.model_file, result.recipe, self.signature, RunSettings()) as session:
             yield session
 
+    def profile(self, target: Target, result: BuildResult) -> OperatorProfile:
+        folder, settings = self.folder / target.record.name, RunSettings(profiled=True)
+        with target.load(folder, result.model_file, result.recipe, self.signature, settings) as session:
+            profile = session.profile_operators(next(iter(self.samples("evaluation").feeds(1))))
+        assert profile is not None
+        return profile
+
     def cosine(self, session: Session) -> float:
         source = ort_session.OrtSession(self.path, self.signature, RunSettings())
         pairs = [(source.run(x)["y"].ravel(), session.run(x)["y"].ravel()) for x in self.samples("evaluation").feeds()]
@@ -202,7 +221,7 @@ def test_fp32_gives_the_same_bits(tmp_path: Path, external: bool) -> None:
             bound = session.bind(feeds)()
             assert isinstance(bound, list)
             np.testing.assert_array_equal(bound[0], source.run(feeds)["y"])
-        assert session.describe_execution()["precision"] == "fp32"
+    assert bench.profile(ort.OrtFp32(), result).main_precision() == "fp32"
     assert (tmp_path / "ort-fp32" / "weights.bin").exists() == external
 
 
@@ -215,13 +234,12 @@ def test_a_cnn_runs_in_integers_from_end_to_end(tmp_path: Path, opset: int, exte
     assert result.recipe["search"]["float_layers"] == []
     with bench.load(ort.OrtInt8(), result) as session:
         assert bench.cosine(session) > 0.998
-        seen = session.describe_execution()
-    assert seen["precision"] == "int8"
-    assert seen["float_compute_nodes"] == 0, "a Conv or Gemm was not fused"
-    assert seen["operators"]["QLinearConv"] == 3
-    assert seen["operators"]["QLinearAdd"] == 1
-    assert seen["operators"]["QGemm"] == 1
-    assert "Relu" not in seen["operators"]
+    seen = bench.profile(ort.OrtInt8(), result)
+    assert seen.main_precision() == "int8"
+    assert count_computing(seen, "fp32") == 0, "a Conv or Gemm was not fused"
+    counted = count_operators(seen)
+    assert (counted["QLinearConv"], counted["QLinearAdd"], counted["QGemm"]) == (3, 1, 1)
+    assert "Relu" not in counted
 
 
 @pytest.mark.parametrize("make", [make_cnn, make_attention])
@@ -231,9 +249,7 @@ def test_the_formats_for_arm_are_right_on_this_machine_too(tmp_path: Path, make:
     assert result.recipe["formats"]["activations"].startswith("int8")
     with bench.load(ort.OrtInt8(), result) as session:
         assert bench.cosine(session) > 0.995
-        seen = session.describe_execution()
-    assert seen["compute_nodes"]["int8"] > 0
-    assert seen["precision"] in ("int8", "mixed"), "this machine's kernels do not cover all of it"
+    assert count_computing(bench.profile(ort.OrtInt8(), result), "int8") > 0
 
 
 def test_an_opset_that_does_not_convert_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,7 +262,7 @@ def test_an_opset_that_does_not_convert_is_kept(tmp_path: Path, monkeypatch: pyt
     assert "no adapter" in result.recipe["opset_note"]
     with bench.load(ort.OrtInt8(), result) as session:
         assert bench.cosine(session) > 0.998
-        assert session.describe_execution()["operators"]["QLinearConv"] == 3
+    assert count_operators(bench.profile(ort.OrtInt8(), result))["QLinearConv"] == 3
 
 
 @pytest.mark.parametrize("target", [ort.OrtInt8(), ort.OrtInt8Dynamic()])
@@ -259,8 +275,8 @@ def test_smoothing_saves_a_transformer_with_an_outlier_channel(tmp_path: Path, t
     assert found["figures"]["error"] < plain[0]["error"] / 2
     with bench.load(target, result) as session:
         assert bench.cosine(session) > 0.995  # with 7-bit weights
-        seen = session.describe_execution()
-    assert seen["float_compute_nodes"] == 2, "only the products of two activations stay in float"
+    seen = bench.profile(target, result)
+    assert count_computing(seen, "fp32") == 2, "only the products of two activations stay in float"
 
 
 def test_how_the_pool_waits_is_left_to_the_vendor(tmp_path: Path) -> None:
@@ -271,7 +287,6 @@ def test_how_the_pool_waits_is_left_to_the_vendor(tmp_path: Path) -> None:
         options.get_session_config_entry("session.intra_op.allow_spinning")
     for threads, spins in ((1, False), (2, True)):
         session = ort_session.OrtSession(bench.path, bench.signature, RunSettings(threads=threads))
-        session.run(next(iter(bench.samples("evaluation").feeds(1))))
         assert session.describe_execution()["spinning"] is spins
 
 
@@ -281,7 +296,7 @@ def test_lstm_is_quantized_dynamically_only(tmp_path: Path) -> None:
         result = bench.build(target)
         with bench.load(target, result) as session:
             assert bench.cosine(session) > 0.995
-            assert operator in session.describe_execution()["operators"]
+        assert operator in count_operators(bench.profile(target, result))
         assert any("recurrent" in note for note in result.notes) == (operator == "LSTM")
 
 
@@ -306,7 +321,10 @@ def test_the_worst_layer_goes_back_to_float(tmp_path: Path) -> None:
     assert [entry["layer"] for entry in result.recipe["search"]["float_layers"]] == ["fragile"]
     with bench.load(ort.OrtInt8(), result) as session:
         assert bench.cosine(session) > 0.99
-        assert session.describe_execution()["float_compute_nodes"] == 1
+    profile = bench.profile(ort.OrtInt8(), result)
+    assert count_computing(profile, "fp32") == 1
+    (kept,) = [found for found in profile.operators if found.kind == "compute" and found.precision == "fp32"]
+    assert kept.nodes == ("fragile",)
 
 
 def test_large_models_take_the_same_numbers_through_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,8 +158,8 @@ def test_all_precisions_are_measured_side_by_side(find: Callable[[str], Artifact
         assert result.opened.gpu.name == gpu.name
         assert (result.opened.gpu.device_bytes_delta or 0) > 0
         executed = result.finished.precision_executed
-        assert executed["precision"] == name.rsplit("-", 1)[1], executed
-        assert executed["device_name"] == gpu.name
+        assert executed.precision == name.rsplit("-", 1)[1], executed
+        assert executed.facts["device_name"] == gpu.name
         assert len(result.windows) == ROUNDS
         for window in result.windows.values():
             assert window.latencies_ms, "inferences end to end"
@@ -174,9 +174,9 @@ def test_compiled_programs_are_measured(find: Callable[[str], Artifact]) -> None
     for name, result in measure({name: find(name) for name in COMPILED}).items():
         assert result.finished is not None
         executed = result.finished.precision_executed
-        assert executed["execution"] == "torch.compile"
-        assert executed["precision"] == name.rsplit("-", 1)[1], executed
-        assert executed["compiler"]["graphs"] >= 1, executed["compiler"]
+        assert executed.facts["execution"] == "torch.compile"
+        assert executed.precision == name.rsplit("-", 1)[1], executed
+        assert executed.facts["compiler"]["graphs"] >= 1, executed.facts["compiler"]
         assert all(window.compute_latencies_ms for window in result.windows.values())
 
 

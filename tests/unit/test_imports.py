@@ -24,6 +24,7 @@ ROOMS: Mapping[str, frozenset[str]] = {
 TARGET_ROOMS: Mapping[str, frozenset[str]] = {
     "readiness": frozenset(),
     "options": frozenset(),
+    "profiling": frozenset(),
     "snippets": frozenset(),
     "contract": frozenset({"options", "readiness"}),
     "table": frozenset({"contract"}),

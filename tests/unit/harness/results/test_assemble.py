@@ -24,7 +24,7 @@ from modelwright.harness.run.effort import get_effort
 from modelwright.harness.run.interleave import Window
 from modelwright.harness.run.measure_artifacts import Measured, Measurements
 from modelwright.harness.run.runner import MeasureSettings
-from modelwright.harness.run.told import Finished, Opened, RanWith
+from modelwright.harness.run.told import Executed, Finished, Opened, RanWith
 from modelwright.profiles import detect_host, find_region, load_profile
 
 SPEC = TensorSpec(name="x", dtype="float32", shape=("batch", 3))
@@ -65,7 +65,7 @@ def measured(name: str, latency_ms: float, rounds: int = 12, energy_j: float | N
     opened = Opened(
         seal=HASH, import_ms=1.0, load_ms=2.0, first_inference_ms=3.0, runtime_bytes=40, settings=RanWith(threads=1),
     )  # fmt: skip
-    finished = Finished(peak_memory_bytes=100, steady_memory_bytes=90, precision_executed={"precision": "int8"})
+    finished = Finished(peak_memory_bytes=100, steady_memory_bytes=90, precision_executed=Executed(precision="int8"))
     return Measured(name=name, opened=opened, finished=finished, windows=windows)
 
 

@@ -14,7 +14,7 @@ from modelwright.harness.run.effort import EFFORTS, Effort
 from modelwright.harness.run.interleave import Window
 from modelwright.harness.run.measure_artifacts import Measured, measure_artifacts
 from modelwright.harness.run.runner import MeasureSettings
-from modelwright.harness.run.told import Finished, Opened, RanWith
+from modelwright.harness.run.told import Executed, Finished, Opened, RanWith
 from modelwright.profiles import load_profile
 
 EFFORT = Effort(name="test", launches=3, rounds=5, window_s=0.0)
@@ -55,7 +55,7 @@ class Scripted:
 
     def finish(self) -> Finished:
         self._note("finish")
-        return Finished(peak_memory_bytes=self._loads, steady_memory_bytes=1, precision_executed={})
+        return Finished(peak_memory_bytes=self._loads, steady_memory_bytes=1, precision_executed=Executed())
 
     def describe_gpu(self) -> None:
         self._note("describe")

@@ -1,0 +1,111 @@
+"""What each operator took, read from ONNX Runtime's own profile of a session."""
+
+from __future__ import annotations
+
+import json
+import re
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from modelwright.core.records.operators import OperatorProfile
+from modelwright.targets.ort.kernels import REMEDIES, classify
+from modelwright.targets.profiling import WARM_UPS, TimedOperator, make_profile, run_inferences
+from modelwright.targets.readiness import require_import
+
+_KERNEL = "_kernel_time"
+_ADDED = re.compile(r"(_nchwc|_token_\d+|_quant|/(MatMul|Transpose)?\w*Fusion\w*|/DuplicateQDQ)+$")
+"""What ONNX Runtime's optimizers write behind the name of a node whose place another one takes."""
+_OF_TENSOR = re.compile(r"_output_\d+$")
+"""Layouts of its own name a node by the tensor that it makes, which exporters name so by the node that made it."""
+
+
+def profile_session(session: Any, call: Callable[[], object], *, is_float: bool) -> OperatorProfile:
+    """Runs a few inferences in a session that was opened with profiling on, and ends its profile.
+
+    Args:
+        session: The vendor's.
+        call: Runs one inference.
+        is_float: Whether the artifact is a float one: then nothing stays out of integers that should be there.
+    """
+    walls_us = run_inferences(call)
+    path = Path(session.end_profiling())
+    try:
+        events = json.loads(path.read_text())
+    finally:
+        path.unlink()
+    version = require_import("onnxruntime", "ort-run").__version__
+    return make_profile(
+        f"profile of onnxruntime {version}",
+        read_events(events),
+        walls_us,
+        {} if is_float else REMEDIES,
+    )
+
+
+def read_events(events: Sequence[Mapping[str, Any]]) -> list[TimedOperator]:
+    """Returns the nodes that ran, each with its time in every inference but the first `WARM_UPS`.
+
+    A node that ran several times in an inference, as in a loop, took the sum. What holds a branch or a loop took what
+    its nodes did not.
+
+    Args:
+        events: Of the profile, as ONNX Runtime writes them.
+    """
+    runs = sorted((event["ts"], event["ts"] + event["dur"]) for event in events if event["name"] == "model_run")
+    runs = runs[WARM_UPS:]
+    begins = [begin for begin, _ in runs]
+    kernels = [event for event in events if event.get("cat") == "Node" and event["name"].endswith(_KERNEL)]
+    times: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0] * len(runs))
+    types: dict[tuple[str, str], list[str]] = {}
+    for event, own_us in _take_out_inner(kernels):
+        run = bisect_right(begins, event["ts"]) - 1
+        if run < 0 or event["ts"] > runs[run][1]:
+            continue
+        key = event["name"].removesuffix(_KERNEL), event["args"]["op_name"]
+        times[key][run] += own_us
+        types.setdefault(key, _read_types(event["args"]))
+    found = []
+    for (name, operator), own in times.items():
+        kind, precision = classify(operator, types[name, operator])
+        nodes = () if kind == "conversion" else find_nodes(name)
+        found.append(TimedOperator(name=name, type=operator, kind=kind, precision=precision, nodes=nodes, times_us=own))
+    return found
+
+
+def find_nodes(name: str) -> tuple[str, ...]:
+    """Returns the node of the model that a node after optimization stands for, by its name."""
+    stem = _ADDED.sub("", name)
+    if name.endswith("_nchwc"):
+        stem = _OF_TENSOR.sub("", stem)
+    return (stem,) if stem else ()
+
+
+def _take_out_inner(kernels: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], float]]:
+    """Yields each event with its time without those that ran inside of it, on the same thread."""
+    open_events: dict[Any, list[tuple[Mapping[str, Any], list[float]]]] = defaultdict(list)
+    for event in sorted(kernels, key=lambda one: (one["ts"], -one["dur"])):
+        stack = open_events[event["tid"]]
+        while stack and stack[-1][0]["ts"] + stack[-1][0]["dur"] <= event["ts"]:
+            yield _close(stack)
+        if stack:
+            stack[-1][1].append(event["dur"])
+        stack.append((event, []))
+    for stack in open_events.values():
+        while stack:
+            yield _close(stack)
+
+
+def _close(stack: list[tuple[Mapping[str, Any], list[float]]]) -> tuple[Mapping[str, Any], float]:
+    event, inner = stack.pop()
+    return event, max(0.0, event["dur"] - sum(inner))
+
+
+def _read_types(facts: Mapping[str, Any]) -> list[str]:
+    for key in ("input_type_shape", "output_type_shape"):
+        types = [name for entry in facts.get(key, ()) for name in entry]
+        if types:
+            return types
+    return []
