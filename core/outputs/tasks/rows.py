@@ -32,6 +32,9 @@ _SURE, _UNSURE = 0.5, 0.05
 _ROWS_OF_OBJECTNESS = 0.2
 """Share of rows that are sure of their class though nothing is there: of detectors whose first score says whether."""
 _MOST_ROWS = 2**16
+_SURE_SAMPLES = 0.2
+"""Share of samples with a detection from which on the others are taken for images of nothing: their best rows are
+what a deployed detector never shows."""
 
 _BOX_NAME = re.compile(r"bbox|box|\bdets?\b|detection", re.IGNORECASE)
 _SCORES_NAME = re.compile(r"score|conf|prob|logit", re.IGNORECASE)
@@ -148,8 +151,9 @@ def find_rows(name: str, shown: Sequence[Outputs]) -> RowFormat | None:
     if not filled:
         return plain
     found = _find_columns(plain, np.concatenate(filled)[:_MOST_ROWS], labelled=labelled)
-    likely = sum(int((found.read(rows)[0] >= THRESHOLD).sum()) for rows in filled)
-    return msgspec.structs.replace(found, threshold=THRESHOLD if likely >= len(joined) else None)
+    counts = [int((found.read(rows)[0] >= THRESHOLD).sum()) for rows in filled]
+    is_sure = sum(counts) >= len(joined) or sum(map(bool, counts)) >= max(_SURE_SAMPLES * len(joined), 2)
+    return msgspec.structs.replace(found, threshold=THRESHOLD if is_sure else None)
 
 
 def _find_together(alone: RowFormat, shown: Sequence[Outputs]) -> tuple[tuple[str, ...], bool]:
