@@ -32,7 +32,7 @@ BOX_ERROR = (0.03, 0.15)
 MOST_DETECTIONS = 300
 BEST, AMONG = 10, 30
 """Where FP32 is never sure, its ten best of a sample have to be among the thirty best: a threshold would cut through
-scores that hardly differ."""
+scores that hardly differ. Those that hardly differ from the thirtieth need not be among them either."""
 MIN_CLASS_ROWS = 5
 _FEW = 50
 
@@ -149,7 +149,8 @@ class BoxMeter:
     def _find_shown(self, found: Detections) -> int:
         """Returns how many of the detections, best first, have to have a counterpart."""
         if self._rows.threshold is None:
-            return min(BEST, len(found.scores))
+            last = found.scores[AMONG - 1] if len(found.scores) >= AMONG else 0.0
+            return int(np.count_nonzero(found.scores[:BEST] >= last * (1 + SLACK)))
         return int(np.count_nonzero(found.scores >= self._rows.threshold * (1 + SLACK)))
 
     def _read(self, rows: Floats, least: float) -> Detections:

@@ -32,7 +32,7 @@ _SURE, _UNSURE = 0.5, 0.05
 _ROWS_OF_OBJECTNESS = 0.2
 """Share of rows that are sure of their class though nothing is there: of detectors whose first score says whether."""
 _MOST_ROWS = 2**16
-_SURE_SAMPLES = 0.2
+_SURE_SAMPLES = 0.1
 """Share of samples with a detection from which on the others are taken for images of nothing: their best rows are
 what a deployed detector never shows."""
 

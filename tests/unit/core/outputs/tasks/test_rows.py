@@ -189,3 +189,17 @@ def test_images_of_nothing_between_those_of_something() -> None:
     noise = rng().normal(0, 1, values.shape) * np.r_[0.3, 0.3, 0.3, 0.3, 0.006, 0.006, 0.006]
     assert compare_by_task(expected, one_output(values + noise)).severity < 1.0
     assert compare_by_task(expected, one_output(kill(values, np.s_[..., 5], 0.0))).is_broken
+
+
+def test_rows_that_are_all_alike_are_no_detections() -> None:
+    """A detector that sees nothing scores all places alike: which ten are best is chance; a dead class still counts."""
+    values = make_detector()
+    values[..., 4:] = rng().uniform(0.085, 0.09, values[..., 4:].shape)
+    values[::4, 7, 5] = 0.2
+    expected = one_output(values)
+    assert find_format(expected, "output0").threshold is None
+    noise = rng().normal(0, 1, values.shape) * np.r_[0.3, 0.3, 0.3, 0.3, 0.0002, 0.0002, 0.0002]
+    seen = compare_by_task(expected, one_output(values + noise))
+    assert seen.kept == 1.0
+    assert not seen.is_broken
+    assert compare_by_task(expected, one_output(kill(values, np.s_[..., 5], 0.085))).is_broken
