@@ -19,6 +19,8 @@ from modelwright.cli.printing import close_progress, open_progress, print_json, 
 @options.evaluation_limit_option
 @options.task_option
 @options.state_option
+@options.max_drop_option
+@options.metric_option
 @options.shapes_option
 @options.build_option_option
 @options.profile_option
@@ -40,7 +42,7 @@ def build(targets: tuple[str, ...], as_json: bool, **settings: Any) -> int:
       modelwright build net.onnx --profile rtx-4090 -t tensorrt-rtx-int8 -s images.npz -o rtx
 
     A target that cannot be built here is skipped with its reason; one asked for by name makes the exit code that of
-    its reason, 3 to 5.
+    its reason, 3 to 5. One that loses more than --max-drop allows is not delivered, and makes it 7.
     """
     from modelwright.harness.building import build_targets
 

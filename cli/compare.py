@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @options.evaluation_limit_option
 @options.task_option
 @options.state_option
+@options.metric_option
 @click.option(
     "--baseline",
     metavar="TARGET",

@@ -12,6 +12,7 @@ from modelwright.cli import options
 from modelwright.cli.printing import print_json, print_line
 
 if TYPE_CHECKING:
+    from modelwright.core.outputs.drop import Drop
     from modelwright.core.records.artifact import Artifact, Manifest, Proof
     from modelwright.core.records.tuned import Tuned
     from modelwright.targets.contract import Language
@@ -101,6 +102,7 @@ def _print_proof(proof: Proof | None, reason: str | None) -> None:
     if proof.emulated:
         parts.append(f"its graph evaluated by {proof.emulated}; `modelwright measure` proves the artifact itself")
     _line("proof", ", ".join(parts))
+    _print_limit(proof.drop)
     if proof.chain is not None:
         fed = ", ".join(state.describe() for state in proof.chain.states)
         _line("chained", f"{fed}: {proof.chain.reason or proof.chain.describe()}, on {proof.chain.chains} chains")
@@ -163,6 +165,11 @@ def _write_snippet(artifact: Artifact, language: Language) -> str:
             f"{manifest.target} has no program to show", hint="its runtime's own manual says how a model is run"
         )
     return text
+
+
+def _print_limit(drop: Drop | None) -> None:
+    if drop is not None and drop.max_points is not None:
+        _line("limit", f"{'OVER IT' if drop.is_over else 'kept'}: {drop.describe()}, where {drop.max_points:g} may be")
 
 
 def _line(name: str, value: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from modelwright.harness.results.metrics import LIMITS
+from modelwright.harness.results.places import Limit, Metric
 
 EFFORT_NAMES = ("quick", "standard", "strict")
 _LARGEST_BATCH = 2**31 - 1
@@ -53,6 +54,7 @@ class _Number(click.FloatRange):
 
 
 POSITIVE = _Number(min=0, min_open=True)
+NOT_NEGATIVE = _Number(min=0)
 SHARE = _Number(min=0, max=1)
 
 target_option = click.option(
@@ -108,6 +110,19 @@ profile_option = click.option(
     metavar="PROFILE",
     help="The machine it is for: a name from `modelwright profiles`, or a .toml file.",
 )
+metric_option = click.option(
+    "--metric",
+    metavar="FILE.py:FUNCTION",
+    help="Your own measure for --max-drop, such as mAP, F1 or a word error rate: function(outputs, targets) -> number, "
+    "over all samples that judge. A point is a hundredth.",
+)
+max_drop_option = click.option(
+    "--max-drop",
+    type=NOT_NEGATIVE,
+    metavar="POINTS",
+    help="Deliver nothing that loses more than so many points against FP32 on the samples that judge: of accuracy "
+    "where there are labels, else of what is kept of FP32's answers, or of --metric. Exit code 7 for what does.",
+)
 shapes_option = click.option(
     "--shapes",
     multiple=True,
@@ -155,6 +170,12 @@ setting_option = click.option(
     help="A setting of the runtimes that have it, such as spinning=false; `modelwright targets NAME` lists them. "
     "TARGET:NAME=VALUE sets it for one target. It goes before what an artifact was tuned with.",
 )
+
+
+def _choose_type(metric: Metric, limit: Limit) -> click.FloatRange:
+    if limit.may_be_zero:
+        return NOT_NEGATIVE
+    return POSITIVE if metric.unit else SHARE
 
 
 def measuring_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -220,7 +241,7 @@ def measuring_options(command: Callable[..., Any]) -> Callable[..., Any]:
             *(
                 click.option(
                     f"--{name.replace('_', '-')}",
-                    type=POSITIVE if metric.unit else SHARE,
+                    type=_choose_type(metric, limit),
                     metavar=limit.metavar,
                     help=limit.help,
                 )

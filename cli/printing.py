@@ -176,10 +176,22 @@ def progress_of_a_comparison(*, as_json: bool, details: bool) -> Iterator[Progre
 def require_limits(comparison: Comparison) -> None:
     """Ends with exit code 7 when the user set limits and nothing measured meets them all.
 
+    The baseline alone is nothing, where other targets were built and lose too much.
+
     Raises:
         LimitNotMetError: Names the closest misses.
     """
+    _require_another(comparison)
     if not comparison.limits or any(not row.limits_missed for row in comparison.measured):
         return
     misses = "; ".join(f"{row.target}: {', '.join(row.limits_missed)}" for row in comparison.measured)
     raise LimitNotMetError(f"no target meets the limits you set: {misses}", hint="relax a limit, or change the model")
+
+
+def _require_another(comparison: Comparison) -> None:
+    """Refuses a comparison in which every target but the baseline loses more than the user allows."""
+    over = [row for row in comparison.measurements if row.exit_code == LimitNotMetError.exit_code]
+    left = [row for row in comparison.measured if row.target != comparison.baseline and not row.limits_missed]
+    if over and not left:
+        reasons = "; ".join(row.reason or row.target for row in over)
+        raise LimitNotMetError(f"no target but {comparison.baseline} keeps to --max-drop: {reasons}", hint=over[0].hint)

@@ -10,11 +10,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from modelwright.core.errors import BadInputError, BuildFailedError, ModelwrightError, ToolchainMissingError
+from modelwright.core.errors import (
+    BadInputError,
+    BuildFailedError,
+    LimitNotMetError,
+    ModelwrightError,
+    ToolchainMissingError,
+    UsageError,
+)
 from modelwright.core.faults import as_error
 from modelwright.core.outputs.fidelity import Fidelity
 from modelwright.core.outputs.states import State, StateChoice, parse_states
 from modelwright.core.outputs.tasks.roles import Role, parse_task
+from modelwright.core.outputs.user_metric import find_metric
 from modelwright.core.records.artifact import Artifact, open_artifact
 from modelwright.core.records.artifact_files import MANIFEST
 from modelwright.core.records.exported import ExportedModel
@@ -59,6 +67,8 @@ def build_targets(
     states: Sequence[str] = (),
     options: Sequence[str] = (),
     shapes: Sequence[str] = (),
+    max_drop: float | None = None,
+    metric: str | None = None,
     overwrite: bool = False,
     fresh: bool = False,
     trust: bool = False,
@@ -79,6 +89,8 @@ def build_targets(
             one of the texts is `none`.
         options: `NAME=VALUE`, or `TARGET:NAME=VALUE` for one target.
         shapes: `INPUT=MIN:OPT:MAX` ranges of dynamic inputs, for engines.
+        max_drop: Points that an artifact may lose against FP32; one that loses more fails, and is not delivered.
+        metric: `file.py:function` of which it may lose them; None takes right answers, or without labels FP32's.
         overwrite: Replace artifacts that were built from other inputs.
         fresh: Export again although nothing that can be seen has changed.
         trust: Run code that a saved program, the source, holds.
@@ -91,6 +103,7 @@ def build_targets(
         UsageError: Unknown target or option, or ranges of shapes that make no sense.
         BadInputError: Source, samples or `out` cannot be used.
         BuildFailedError: The export does not follow the source, or no target could be built.
+        LimitNotMetError: Every target loses more than is allowed.
     """
     tell = Undisturbed(progress)
     host = detect_host()
@@ -111,6 +124,8 @@ def build_targets(
             limit=evaluation_limit,
             tasks=parse_task(task) if task else {},
             states=chosen_states,
+            max_drop=max_drop,
+            metric=metric,
             scratch=Path(scratch),
             overwrite=overwrite,
             fresh=fresh,
@@ -186,6 +201,8 @@ def prepare(
     tasks: Mapping[str, Role],
     states: StateChoice,
     scratch: Path,
+    max_drop: float | None = None,
+    metric: str | None = None,
     overwrite: bool,
     fresh: bool,
     trust: bool,
@@ -196,6 +213,12 @@ def prepare(
 
     `review` takes the model before it replaces an earlier one, and may raise.
     """
+    if metric is not None and max_drop is None:
+        raise UsageError(
+            f"--metric {metric} says of what an artifact may lose something, and nothing says how much",
+            hint="give --max-drop POINTS too",
+        )
+    own_metric = None if metric is None else find_metric(metric)
     progress.start("export", f"exporting {source}")
     random = is_random(str(samples))
     calibration_path = None
@@ -238,6 +261,8 @@ def prepare(
             origins=origins,
             tasks=tasks,
             states=states,
+            max_drop=max_drop,
+            metric=own_metric,
             progress=lambda text: progress.say("samples", text),
         )
     progress.finish("samples", _summarize_samples(evidence))
@@ -341,6 +366,8 @@ def summarize_build(artifact: Artifact, *, reused: bool) -> str:
         parts += describe_fidelity(manifest.proof.fidelity)
         if manifest.proof.chain is not None:
             parts.append(manifest.proof.chain.describe())
+        if manifest.proof.drop is not None and manifest.proof.drop.by != "kept":
+            parts.append(manifest.proof.drop.describe())
         if manifest.proof.emulated:
             parts.append("its graph evaluated by ONNX Runtime on the CPU")
         if manifest.proof.arithmetic is not None and not manifest.proof.arithmetic.alike:
@@ -379,6 +406,8 @@ def explain_nothing_built(built: Built) -> ModelwrightError:
         return built.absent[0].error
     reasons = "\n".join(f"{absent.target}: {absent.error.message}" for absent in built.absent)
     kinds = {type(absent.error) for absent in built.absent}
-    cls = ToolchainMissingError if kinds == {ToolchainMissingError} else BuildFailedError
+    cls: type[ModelwrightError] = ToolchainMissingError if kinds == {ToolchainMissingError} else BuildFailedError
+    if all(issubclass(kind, LimitNotMetError) for kind in kinds):
+        cls = LimitNotMetError
     hints = [absent.error.hint for absent in built.absent if absent.error.hint]
     return cls("no target could be built", hint=hints[0] if hints else "see `modelwright targets`", detail=reasons)

@@ -68,6 +68,7 @@ def compare(
     options: Sequence[str] = (),
     shapes: Sequence[str] = (),
     limits: Limits | None = None,
+    metric: str | None = None,
     seed: int = 0,
     overwrite: bool = False,
     fresh: bool = False,
@@ -100,7 +101,9 @@ def compare(
             one of the texts is `none`.
         options: `NAME=VALUE` of targets' build options, or `TARGET:NAME=VALUE` for one target.
         shapes: `INPUT=MIN:OPT:MAX` ranges of dynamic inputs, for engines.
-        limits: What a target must meet to be shipped.
+        limits: What a target must meet to be shipped; one that loses more than `max_drop` fails, and is not delivered.
+        metric: `file.py:function` of which no more than that may be lost; None takes right answers, or without labels
+            FP32's.
         seed: Of the order of turns.
         overwrite: Use `out` even though it holds a comparison of another source.
         fresh: Export again although nothing that can be seen has changed.
@@ -155,6 +158,8 @@ def compare(
                 limit=evaluation_limit,
                 tasks=parse_task(task) if task else {},
                 states=chosen_states,
+                max_drop=None if limits is None else limits.asked.get("max_drop"),
+                metric=metric,
                 scratch=scratch,
                 overwrite=overwrite,
                 fresh=fresh,

@@ -260,6 +260,14 @@ TABLE: dict[str, dict[str, Followed | NotFollowed]] = {
         ),
         "--state {}={}: {}": NotFollowed("the hint says which states cannot be chained at all: nothing is to be done"),
     },
+    "targets/building/limits.py": {
+        "{} cannot be held against --max-drop {}: {}": Followed(
+            "tests/unit/targets/building/test_limits.py::test_what_cannot_run_here_is_built_without_a_limit"
+        ),
+        "{} cannot be held against --max-drop {}: FP32 gives no answer on the {} samples that judge": Followed(
+            "tests/integration/test_limits.py::test_where_fp32_gives_no_answer_other_samples_are_asked_for"
+        ),
+    },
     "targets/building/proof_files.py": {
         "building {} left {}, a name that the artifact needs itself": Followed(
             PROOF_FILES + "test_a_build_cannot_leave_what_would_be_overwritten_after_the_proof"

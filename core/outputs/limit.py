@@ -10,6 +10,7 @@ from typing import Literal
 
 from modelwright.core.records.codec import Amount, Count, Line, Record, Sha256
 
+SHARE_POINTS = 100.0
 LimitedBy = Literal["accuracy", "kept", "metric"]
 """What the drop is taken of: right answers, where the samples that judge have labels; what is kept of FP32's answers,
 by the measure of the task; or the user's own metric."""
@@ -23,19 +24,24 @@ class Metric(Record):
         function: Its name there.
         sha256: Of the file.
         higher_is_better: Whether more of it is better.
-        points_per_unit: Points that a difference of 1 stands for: 100 for a share.
+        points_per_unit: Points that a difference of 1 stands for, where the function says so; None is a share's 100.
     """
 
     path: Path
     function: Line
     sha256: Sha256
     higher_is_better: bool = True
-    points_per_unit: Amount = 100.0
+    points_per_unit: Amount | None = None
 
     @property
     def name(self) -> str:
         """As the user wrote it, without the folder."""
         return f"{self.path.name}:{self.function}"
+
+    def points_lost(self, fp32: float, artifact: float) -> float:
+        """Returns how much worse an artifact's figure is than FP32's; negative where it is better."""
+        lost = fp32 - artifact if self.higher_is_better else artifact - fp32
+        return lost * (SHARE_POINTS if self.points_per_unit is None else self.points_per_unit)
 
 
 class Limit(Record):
@@ -46,9 +52,12 @@ class Limit(Record):
         by: What it is taken of.
         evaluated: Samples that judge in the end: a search must leave room for what chance does on so many.
         metric: The user's, where `by` says so.
+        metric_chooses: Whether the metric can be asked about the samples that choose: they come from the file that
+            those that judge come from, or what their answers are held against is among the samples.
     """
 
     max_drop: Amount
     by: LimitedBy
     evaluated: Count
     metric: Metric | None = None
+    metric_chooses: bool = False

@@ -163,7 +163,16 @@ class ReferenceModel:
 class ReferenceOutputs(Sequence[Mapping[str, Array]]):
     """Outputs by sample, mapped from disk: `outputs[3]["logits"]` is [1, 10], as the model returned it."""
 
-    def __init__(self, count: int, stacked: Mapping[str, Array], folders: Mapping[str, Path], names: list[str]) -> None:
+    def __init__(
+        self,
+        count: int,
+        stacked: Mapping[str, Array],
+        folders: Mapping[str, Path],
+        names: list[str],
+        *,
+        writable: bool = False,
+    ) -> None:
+        self._writable = writable
         self._count = count
         self._stacked = stacked
         self._folders = folders
@@ -189,7 +198,7 @@ class ReferenceOutputs(Sequence[Mapping[str, Array]]):
     def _read(self, name: str, position: int) -> Array:
         if name in self._stacked:
             return np.asarray(self._stacked[name][position])
-        return _map_array(self._folders[name] / _serial_name(position))
+        return _map_array(self._folders[name] / _serial_name(position), writable=self._writable)
 
 
 def write_reference(model_path: Path, samples: SampleSet, directory: Path, *, threads: int = 0) -> None:
@@ -223,21 +232,57 @@ def write_outputs(outputs: Iterable[Mapping[str, Array]], names: Sequence[str], 
     Raises:
         BuildFailedError: No space on the disk.
     """
-    with explain_os_error(directory):
-        directory.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as stack:
-            writers = {name: stack.enter_context(_OutputWriter(directory, name)) for name in names}
-            count = 0
-            for sample in outputs:
-                for name, value in sample.items():
-                    writers[name].append(np.asarray(value))
-                count += 1
-            varying = [name for name, writer in writers.items() if writer.is_varying]
-        write_json(directory / INDEX, encode(_Index(count=count, outputs=tuple(writers), varying=tuple(varying))))
+    with OutputsWriter(names, directory) as writer:
+        for sample in outputs:
+            writer.append(sample)
 
 
-def read_reference(directory: Path) -> ReferenceOutputs:
+class OutputsWriter:
+    """Writes outputs sample by sample, as `write_outputs` does; what is left when it fails has no `reference.json`.
+
+    Args:
+        names: Of the outputs.
+        directory: Folder to write to; made if absent.
+
+    Raises:
+        BuildFailedError: No space on the disk.
+    """
+
+    def __init__(self, names: Sequence[str], directory: Path) -> None:
+        self._directory = directory
+        self._stack = ExitStack()
+        self._count = 0
+        with explain_os_error(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+            self._writers = {name: self._stack.enter_context(_OutputWriter(directory, name)) for name in names}
+
+    def append(self, sample: Mapping[str, Array]) -> None:
+        """Takes one inference's outputs."""
+        with explain_os_error(self._directory):
+            for name, value in sample.items():
+                self._writers[name].append(np.asarray(value))
+        self._count += 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        varying = tuple(name for name, writer in self._writers.items() if writer.is_varying)
+        with explain_os_error(self._directory):
+            self._stack.close()
+            if kind is None:
+                index = _Index(count=self._count, outputs=tuple(self._writers), varying=varying)
+                write_json(self._directory / INDEX, encode(index))
+
+
+def read_reference(directory: Path, *, writable: bool = False) -> ReferenceOutputs:
     """Opens what `write_reference` wrote; the arrays stay on disk.
+
+    Args:
+        directory: That was written to.
+        writable: Whether the arrays may be changed; what is written stays in memory, and the files as they are.
 
     Raises:
         BadInputError: The folder is missing or incomplete.
@@ -245,14 +290,14 @@ def read_reference(directory: Path) -> ReferenceOutputs:
     index = read_record(_Index, directory / INDEX, what="an index of FP32 outputs")
     folders = {name: _folder_of(directory, name) for name in index.varying}
     stacked = {
-        name: _map_array(directory / array_file_name(name))
+        name: _map_array(directory / array_file_name(name), writable=writable)
         for name in index.outputs
         if name not in index.varying and index.count
     }
     short = [name for name, array in stacked.items() if len(array) != index.count]
     if short:
         raise BadInputError(f"{directory} is damaged: {short[0]} does not hold {index.count} samples")
-    return ReferenceOutputs(index.count, stacked, folders, list(index.outputs))
+    return ReferenceOutputs(index.count, stacked, folders, list(index.outputs), writable=writable)
 
 
 def name_operator(text: str) -> str | None:
@@ -328,9 +373,9 @@ def _serial_name(position: int) -> str:
     return f"{position:0{_SERIAL_DIGITS}d}.npy"
 
 
-def _map_array(path: Path) -> Array:
+def _map_array(path: Path, *, writable: bool = False) -> Array:
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = np.load(path, mmap_mode="c" if writable else "r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise BadInputError(f"{path} cannot be read: {error}", hint="compute the FP32 outputs again") from error
     return np.asarray(array)

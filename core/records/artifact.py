@@ -15,6 +15,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from modelwright.core.errors import BadInputError
 from modelwright.core.outputs.chains import ChainProof
+from modelwright.core.outputs.drop import Drop
 from modelwright.core.outputs.fidelity import Fidelity
 from modelwright.core.outputs.tasks.roles import OutputRole
 from modelwright.core.records.artifact_files import MANIFEST, REFERENCE, find_changes
@@ -123,6 +124,7 @@ class Proof(Record):
         roles: Output -> what it means; None in manifests of earlier versions.
         chain: How it follows FP32 when each is fed with its own state; None for a model without states. Its findings
             are among those of `fidelity`.
+        drop: What it loses, held against what the user allows; None where they set no limit.
     """
 
     fidelity: Fidelity
@@ -137,6 +139,7 @@ class Proof(Record):
     threads: Count
     roles: Mapping[str, OutputRole] | None = None
     chain: ChainProof | None = None
+    drop: Drop | None = None
 
 
 class Manifest(Record):

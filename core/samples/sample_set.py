@@ -1,8 +1,9 @@
 """Real inputs, for calibration and for evaluation: opened as memory maps, checked, split, hashed, streamed.
 
-A sample file is a `.npz` keyed by input name (and `labels`), or a folder of `.npy` files with the same names, which
-is what a sample function's output is stored as. Axis 0 of every array counts the samples. An input of the shape
-[batch, ...] takes sample i as `x[i:i+1]`; an array of one dimension more than the input takes it as `x[i]`.
+A sample file is a `.npz` keyed by input name (and `labels`, and `target_...` for a metric of the user's), or a folder
+of `.npy` files with the same names, which is what a sample function's output is stored as. Axis 0 of every array counts
+the samples. An input of the shape [batch, ...] takes sample i as `x[i:i+1]`; an array of one dimension more than the
+input takes it as `x[i]`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ Array = npt.NDArray[Any]
 Part = Literal["all", "calibration", "tuning", "evaluation"]
 
 LABELS = "labels"
+TARGET = "target_"
+"""Begins the names of arrays that no model is fed with: what a metric of the user's holds the answers against."""
 SPLIT_SEED = 20260101
 """Fixes which samples calibrate and which judge, so that two runs agree."""
 CALIBRATION_LIMIT = 256
@@ -57,6 +60,7 @@ class SampleSet:
     Attributes:
         count: Number of samples.
         labels: int64 [count] class numbers, or None.
+        rows: int64 [count]: which samples of the file these are, counted from 0.
         sha256: Of names, dtypes, shapes and bytes of the chosen samples.
     """
 
@@ -66,9 +70,11 @@ class SampleSet:
         labels: Array | None,
         indices: npt.NDArray[np.int64],
         signature: Signature,
+        targets: Mapping[str, Array] | None = None,
     ) -> None:
         self._arrays = dict(arrays)
-        self._indices = indices
+        self._targets = dict(targets or {})
+        self.rows = self._indices = indices
         self._rows = {spec.name: _rows_per_sample(spec, arrays[spec.name]) for spec in signature.inputs}
         self._specs = {spec.name: spec for spec in signature.inputs}
         self.labels = None if labels is None else np.asarray(labels[indices], dtype=np.int64)
@@ -88,6 +94,11 @@ class SampleSet:
         parts = [self._feeds_of(int(self._indices[position])) for position in positions]
         return {name: np.ascontiguousarray(np.concatenate([part[name] for part in parts])) for name in self._arrays}
 
+    def targets(self) -> dict[str, Array]:
+        """Returns what the answers are held against, a row a sample: by name, and the labels where there are any."""
+        labels = {} if self.labels is None else {LABELS: self.labels}
+        return {**labels, **{name: np.asarray(array[self._indices]) for name, array in self._targets.items()}}
+
     def _feeds_of(self, index: int) -> dict[str, Array]:
         feeds = {}
         for name, array in self._arrays.items():
@@ -106,6 +117,11 @@ class SampleSet:
                 digest.update(feeds[name].tobytes())
         if self.labels is not None:
             digest.update(self.labels.tobytes())
+        for name in sorted(self._targets):
+            array = self._targets[name]
+            digest.update(f"{name} {array.dtype} {array.shape[1:]};".encode())
+            for index in self._indices:
+                digest.update(array[index].tobytes())
         return digest.hexdigest()
 
 
@@ -122,14 +138,16 @@ def open_samples(ref: SampleRef, signature: Signature, *, checked: bool = False)
         BadInputError: The file cannot be read, or does not fit the signature: names what was found and expected.
     """
     arrays = read_arrays(ref.path, checked=checked)
-    labels = arrays.pop(LABELS, None) if LABELS not in {spec.name for spec in signature.inputs} else None
-    count = _check_arrays(ref.path, arrays, labels, signature)
+    inputs = {spec.name for spec in signature.inputs}
+    labels = arrays.pop(LABELS, None) if LABELS not in inputs else None
+    targets = {name: arrays.pop(name) for name in list(arrays) if name.startswith(TARGET) and name not in inputs}
+    count = _check_arrays(ref.path, arrays, labels, targets, signature)
     if not checked:
         for spec in signature.inputs:
             _check_finite(ref.path, spec, arrays[spec.name])
     indices = select_part(count, ref.part, holds_evaluation=ref.holds_evaluation, limit=ref.limit)
     ordered = {spec.name: arrays[spec.name] for spec in signature.inputs}
-    return SampleSet(ordered, labels, indices, signature)
+    return SampleSet(ordered, labels, indices, signature, targets)
 
 
 def select_part(
@@ -185,7 +203,9 @@ def _rows_per_sample(spec: TensorSpec, array: Array) -> int:
     return first if isinstance(first, int) else 1
 
 
-def _check_arrays(path: Path, arrays: Mapping[str, Array], labels: Array | None, signature: Signature) -> int:
+def _check_arrays(
+    path: Path, arrays: Mapping[str, Array], labels: Array | None, targets: Mapping[str, Array], signature: Signature
+) -> int:
     expected = {spec.name: spec for spec in signature.inputs}
     described = "; ".join(spec.describe() for spec in signature.inputs)
     missing = [name for name in expected if name not in arrays]
@@ -195,7 +215,7 @@ def _check_arrays(path: Path, arrays: Mapping[str, Array], labels: Array | None,
         faults += [f"unknown {', '.join(extra)}"] if extra else []
         raise BadInputError(
             f"{path}: the arrays do not match the model's inputs: {'; '.join(faults)}",
-            hint=f"the model expects: {described}; plus, if you like, `labels`",
+            hint=f"the model expects: {described}; plus, if you like, `labels`, and `target_...` for a --metric",
         )
     counts = {}
     for name, spec in expected.items():
@@ -209,6 +229,7 @@ def _check_arrays(path: Path, arrays: Mapping[str, Array], labels: Array | None,
             )
         counts[LABELS] = len(labels)
         _check_labels(path, labels, signature)
+    counts |= {name: len(array) if array.ndim else 0 for name, array in targets.items()}
     if len(set(counts.values())) != 1:
         numbers = ", ".join(f"{name}: {count}" for name, count in counts.items())
         raise BadInputError(

@@ -23,7 +23,7 @@ from modelwright.core.errors import BadInputError, ToolchainMissingError
 from modelwright.core.files import hash_file
 from modelwright.core.samples.archives import read_arrays
 from modelwright.core.samples.python_source import load_function, shorten_traceback
-from modelwright.core.samples.sample_set import LABELS, SampleRef
+from modelwright.core.samples.sample_set import LABELS, TARGET, SampleRef
 from modelwright.core.saved_program import find_code
 from modelwright.core.versions import is_at_least
 from modelwright.exporters.trace import Trace
@@ -307,7 +307,8 @@ def _first_rows(
     """Returns the first two samples as one batch, by input name; a single one is taken twice."""
     arrays = read_arrays(samples.path)
     missing = [key for key in required if key not in arrays]
-    unknown = [key for key in arrays if key not in required and key not in optional and key != LABELS]
+    known = {*required, *optional, LABELS}
+    unknown = [key for key in arrays if key not in known and not key.startswith(TARGET)]
     if missing or unknown:
         raise BadInputError(
             f"{samples.path}: the arrays {', '.join(arrays)} do not match the inputs of {name}: {', '.join(required)}",

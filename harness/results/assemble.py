@@ -11,15 +11,16 @@ import statistics
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec.structs import replace
 
 from modelwright.core.errors import MeasurementInvalidError, ModelwrightError
 from modelwright.core.faults import as_error
 from modelwright.core.files import render_json
+from modelwright.core.outputs.drop import Drop, count_drop
 from modelwright.core.outputs.fidelity import Fidelity
-from modelwright.core.records.artifact import Artifact, Manifest
+from modelwright.core.records.artifact import Artifact, Manifest, Proof
 from modelwright.core.records.codec import encode
 from modelwright.harness.meters.energy import Energy, estimate_carbon
 from modelwright.harness.meters.host_energy import describe_measured
@@ -51,6 +52,7 @@ from modelwright.harness.run.runner import MeasureSettings
 from modelwright.profiles.grid import GridRegion
 from modelwright.profiles.power import power_on
 from modelwright.profiles.schema import Profile
+from modelwright.targets.building.limits import OverLimitError
 from modelwright.targets.readiness import find_distributions, package_versions
 from modelwright.targets.table import get_target, target_names
 
@@ -105,7 +107,7 @@ def assemble_comparison(
         _describe_safely(context, name, artifacts[name], measurements, reused=reused.get(name, False))
         for name in artifacts
     ]
-    rows += [_describe_absent(item.target, item.target, item.status, item.error) for item in absent]
+    rows += [_add_figures(_describe_absent(item.target, item.target, item.status, item.error), item) for item in absent]
     effort = context.settings.effort
     return Comparison(
         schema=SCHEMA,
@@ -176,6 +178,21 @@ def _describe_absent(
     )
 
 
+def _add_figures(row: Measurement, absent: Absent) -> Measurement:
+    """Returns the row of an artifact that loses too much with what was found of its quality."""
+    if not isinstance(absent.error, OverLimitError):
+        return row
+    proof = absent.error.proof
+    quality = _describe_proof(proof)
+    return replace(
+        row,
+        **_quality_fields(quality),
+        chain=proof.chain,
+        device=proof.device,
+        unavailable=dict(quality.reasons),
+    )
+
+
 def _describe_safely(
     context: Context, name: str, artifact: Artifact, measurements: Measurements, *, reused: bool
 ) -> Measurement:
@@ -242,16 +259,8 @@ def _describe_row(
         ),
         peak_memory_bytes=finished.peak_memory_bytes if finished else None,
         memory=_describe_memory(opened.runtime_bytes, finished.steady_memory_bytes if finished else None),
-        accuracy=quality.accuracy,
-        accuracy_ci95=quality.accuracy_ci95,
-        accuracy_fp32=quality.accuracy_fp32,
-        evaluated=quality.evaluated,
-        agreement=quality.fidelity.agreement if quality.fidelity else None,
-        kept=quality.fidelity.task.kept if quality.fidelity and quality.fidelity.task else None,
-        cosine=quality.fidelity.cosine if quality.fidelity else None,
-        fidelity=quality.fidelity,
+        **_quality_fields(quality),
         chain=None if manifest.proof is None else manifest.proof.chain,
-        emulated=quality.emulated,
         energy=energy,
         carbon=estimate_carbon(energy, context.region),
         speedup=speedup,
@@ -341,6 +350,7 @@ class _Quality:
     accuracy_fp32: float | None = None
     evaluated: int | None = None
     fidelity: Fidelity | None = None
+    drop: Drop | None = None
     emulated: bool = False
     reasons: Mapping[str, str]
 
@@ -351,6 +361,23 @@ def _doubt_arithmetic(manifest: Manifest) -> list[str]:
     if arithmetic is None or arithmetic.alike:
         return []
     return [f"its quality is unproved for {manifest.machine.name}: {arithmetic.why}"]
+
+
+def _quality_fields(quality: _Quality) -> dict[str, Any]:
+    """Returns what a row says of the quality."""
+    fidelity = quality.fidelity
+    return {
+        "accuracy": quality.accuracy,
+        "accuracy_ci95": quality.accuracy_ci95,
+        "accuracy_fp32": quality.accuracy_fp32,
+        "evaluated": quality.evaluated,
+        "agreement": fidelity.agreement if fidelity else None,
+        "kept": fidelity.task.kept if fidelity and fidelity.task else None,
+        "cosine": fidelity.cosine if fidelity else None,
+        "fidelity": fidelity,
+        "drop": quality.drop,
+        "emulated": quality.emulated,
+    }
 
 
 def _describe_quality(artifact: Artifact, measured: Measured) -> _Quality:
@@ -370,17 +397,30 @@ def _describe_quality(artifact: Artifact, measured: Measured) -> _Quality:
                 fidelity=fidelity,
                 correct=counted.correct if counted else None,
                 count=counted.count if counted else packed.count if packed else 0,
+                drop=_find_drop(proof),
             )
     if proof is None:
         reason = manifest.proof_reason or "the artifact was not compared with FP32"
         return _Quality(reasons=dict.fromkeys(("accuracy", "agreement", "kept", "cosine"), reason))
+    return _describe_proof(proof)
+
+
+def _describe_proof(proof: Proof) -> _Quality:
     return _count_quality(
         fidelity=proof.fidelity,
         correct=proof.correct,
         count=proof.count,
         correct_fp32=proof.correct_fp32,
         emulated=bool(proof.emulated),
+        drop=_find_drop(proof),
     )
+
+
+def _find_drop(proof: Proof | None) -> Drop | None:
+    """Returns what a proof says is lost; proofs that were held against no limit say it by their figures."""
+    if proof is None or proof.drop is not None:
+        return None if proof is None else proof.drop
+    return count_drop(proof.fidelity, proof.correct, proof.correct_fp32, proof.count)
 
 
 def _count_quality(
@@ -390,6 +430,7 @@ def _count_quality(
     count: int,
     correct_fp32: int | None = None,
     emulated: bool = False,
+    drop: Drop | None = None,
 ) -> _Quality:
     reasons = {}
     right = max(correct or 0, correct_fp32 or 0)
@@ -409,5 +450,6 @@ def _count_quality(
         evaluated=count,
         fidelity=fidelity,
         emulated=emulated,
+        drop=drop,
         reasons=reasons,
     )

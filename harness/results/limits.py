@@ -29,11 +29,17 @@ class Limits:
         self.asked: Mapping[str, float] = {name: value for name, value in asked.items() if value is not None}
 
     def explain_misses(self, row: Measurement) -> tuple[str, ...]:
-        """Returns what a measured row misses; a figure that is not there misses its limit."""
+        """Returns what a measured row misses; a figure that is not there misses its limit.
+
+        What an artifact may lose stands in its manifest where it was built with a limit, and holds unless another one
+        is asked for.
+        """
         misses = []
         for name, (metric, limit) in LIMITS.items():
             if name in self.asked:
                 misses.append(limit.explain_miss(metric.read(row), self.asked[name]))
+        if "max_drop" not in self.asked and row.drop is not None and row.drop.is_over:
+            misses.append(f"{row.drop.points:.4g} points are lost, over the {row.drop.max_points:g} of its own limit")
         return tuple(miss for miss in misses if miss is not None)
 
     def apply(self, comparison: Comparison) -> Comparison:

@@ -59,6 +59,10 @@ def _has_cosine_alone(comparison: Comparison) -> bool:
     )
 
 
+def _limits_drop(comparison: Comparison) -> bool:
+    return any(row.drop is not None and row.drop.max_points is not None for row in comparison.measured)
+
+
 def _count_total(metric: Metric, row: Measurement, _comparison: Comparison) -> float | None:
     """Returns the total of all inferences in thousands of the unit."""
     value = metric.read(row)
@@ -356,6 +360,37 @@ METRICS: tuple[Metric, ...] = (
             on_terminal=_is_kept_alone,
             on_page=_is_kept_alone,
         ),
+    ),
+    Metric(
+        key="drop.points",
+        title="points lost against FP32: of accuracy, of what is kept of its answers, or of the user's own metric",
+        unit="points",
+        better="lower",
+        null="where nothing says what is lost",
+        column=Column(
+            head="drop",
+            name="lost",
+            unit="points",
+            show=format_significant,
+            on_terminal=_nowhere,
+            on_page=_limits_drop,
+        ),
+        limit=Limit(
+            place=5,
+            name="max_drop",
+            metavar="POINTS",
+            help="Ship nothing that loses more than so many points against FP32: of accuracy where there are labels, "
+            "else of what is kept of its answers, or of --metric.",
+            what="loss",
+            unit="points",
+            may_be_zero=True,
+        ),
+    ),
+    Metric(
+        key="drop",
+        title="what is lost against FP32",
+        null="where nothing says what is lost",
+        detail=Detail(line="lost against FP32", show=lambda drop: drop.describe()),
     ),
     Metric(
         key="cosine",

@@ -122,6 +122,7 @@ class Limit:
         what: The metric in the sentence about a miss.
         unit: There.
         per: What the figure is divided by to be in that unit.
+        may_be_zero: Whether nothing at all may be asked for.
     """
 
     place: int
@@ -131,6 +132,7 @@ class Limit:
     what: str
     unit: str = ""
     per: float = 1.0
+    may_be_zero: bool = False
 
     @property
     def is_maximum(self) -> bool:

@@ -16,6 +16,7 @@ import msgspec
 from msgspec.structs import replace
 
 from modelwright.core.outputs.chains import ChainProof
+from modelwright.core.outputs.drop import Drop
 from modelwright.core.outputs.fidelity import Fidelity
 from modelwright.core.outputs.tasks.judge import TaskFidelity
 from modelwright.core.records.codec import Cosine, Count, Record, Share
@@ -186,7 +187,8 @@ class Measurement(Record, kw_only=True):
         runtime: Such as `ort`.
         precision: As declared, such as `int8-dynamic`.
         is_float: Whether it computes in floating point.
-        status: `skipped` when it cannot be built here, `failed` when it should have been; of both, most is null.
+        status: `skipped` when it cannot be built here, `failed` when it should have been, or loses more than the user
+            allows; of these, most is null.
         reason: Why it was skipped or failed.
         hint: What to do about it.
         detail: What the vendor said.
@@ -202,6 +204,7 @@ class Measurement(Record, kw_only=True):
         fidelity: How each output follows FP32, and how well they serve the task that FP32 serves.
         chain: How it follows FP32 when each is fed with its own state for many steps; null for a model without states.
             Its findings are among those of `fidelity`.
+        drop: What it loses against FP32; of a target that failed because it loses too much, too.
         emulated: Whether the quality is that of the graph it was built from, evaluated by ONNX Runtime.
         energy: Of an inference.
         carbon: That the energy stands for.
@@ -256,6 +259,7 @@ class Measurement(Record, kw_only=True):
     cosine: Cosine | None = None
     fidelity: Fidelity | None = None
     chain: ChainProof | None = None
+    drop: Drop | None = None
     emulated: bool = False
     energy: Energy | None = None
     carbon: Carbon | None = None

@@ -47,7 +47,7 @@ def finish_comparison(comparison: Comparison, limits: Limits | None) -> tuple[Co
     Where no verdict can be given, the comparison has one that says so: the figures are as good as before.
     """
     try:
-        limited = comparison if limits is None else limits.apply(comparison)
+        limited = (limits or Limits()).apply(comparison)
         return replace(limited, verdict=judge(limited)), None
     except Exception as error:
         fault = as_error(error, "judging the comparison")

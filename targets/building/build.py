@@ -7,17 +7,25 @@ and its final name. An artifact whose inputs have not changed is not built again
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import platform
+import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from msgspec.structs import replace
 
-from modelwright.core.errors import BadInputError, BuildFailedError, ModelwrightError, ToolchainMissingError
+from modelwright.core.errors import (
+    BadInputError,
+    BuildFailedError,
+    LimitNotMetError,
+    ModelwrightError,
+    ToolchainMissingError,
+)
 from modelwright.core.outputs.limit import Limit
 from modelwright.core.outputs.reference import read_reference
 from modelwright.core.outputs.states import State
@@ -46,6 +54,7 @@ from modelwright.core.scratch import scratch_directory, staged_directory
 from modelwright.targets.building.choices import BuildChoices
 from modelwright.targets.building.evidence import Evidence
 from modelwright.targets.building.key import make_key
+from modelwright.targets.building.limits import OverLimitError, is_held_alike, require_within
 from modelwright.targets.building.proof_files import hash_built, hash_proved
 from modelwright.targets.building.prove import describe_conditions, prove
 from modelwright.targets.building.replacing import require_own
@@ -94,6 +103,8 @@ def build(
             PyTorch source.
         UsageError: The ranges of shapes do not fit the model.
         BuildFailedError: The toolchain failed, crashed, or its result does not follow FP32.
+        LimitNotMetError: It loses more than the user allows; nothing is left in the folder, but an artifact that was
+            there already and is the right one, whose manifest then says so.
     """
     target = get_target(target_name)
     report = progress or (lambda _text: None)
@@ -121,7 +132,11 @@ def build(
         if not overwrite:
             raise BadInputError(f"{directory} exists and {reusable}", hint="choose another --out, or add --overwrite")
         require_own(directory)
-    with staged_directory(directory) as staging, scratch_directory(directory.parent) as scratch:
+    with (
+        _nothing_left_over_the_limit(directory),
+        staged_directory(directory) as staging,
+        scratch_directory(directory.parent) as scratch,
+    ):
         started = time.monotonic()
         built = _build_in_staging(target, exported, evidence, built_for, choice, staging, scratch, report)
         build_s = time.monotonic() - started
@@ -171,6 +186,19 @@ def build(
             ),
         )
     return open_artifact(directory), False
+
+
+@contextlib.contextmanager
+def _nothing_left_over_the_limit(directory: Path) -> Iterator[None]:
+    """Takes away the earlier artifact that was to be replaced, where the new one is over the limit.
+
+    Whoever looks into the folder after the command must not find one that was never held against it.
+    """
+    try:
+        yield
+    except LimitNotMetError:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
 
 
 def _describe_samples(evidence: Evidence) -> Samples:
@@ -351,27 +379,37 @@ def _prove_again(
     manifest = artifact.manifest
     proof = manifest.proof
     conditions = describe_conditions(evidence, host, threads)
-    if proof is not None and (told := encode(proof)) == told | conditions and _chains_alike(proof, evidence):
+    if (
+        proof is not None
+        and (told := encode(proof)) == told | conditions
+        and _chains_alike(proof, evidence)
+        and is_held_alike(proof, evidence.limit)
+    ):
+        require_within(manifest.target, proof)
         return artifact
     built = {"model_file": manifest.model_file, "recipe": dict(manifest.recipe), "requires": encode(manifest.requires)}
-    renewed, reason = prove(
-        target,
-        built,
-        artifact.directory,
-        exported,
-        evidence,
-        manifest.machine,
-        host,
-        threads,
-        report,
-        files=manifest.files,
-        answers=None,
-    )
+    samples = _describe_samples(evidence)
+    try:
+        renewed, reason = prove(
+            target,
+            built,
+            artifact.directory,
+            exported,
+            evidence,
+            manifest.machine,
+            host,
+            threads,
+            report,
+            files=manifest.files,
+            answers=None,
+        )
+    except OverLimitError as error:
+        write_manifest(artifact.directory, replace(manifest, samples=samples, proof=error.proof, proof_reason=None))
+        raise
     verify_files(artifact)
     if renewed is None and proof is not None:
         return artifact  # it cannot run here: what was proved when it was built still says on which samples
     # The samples that judged are those of the new proof; those it was built on are in the key, and so the same.
-    samples = _describe_samples(evidence)
     return write_manifest(artifact.directory, replace(manifest, samples=samples, proof=renewed, proof_reason=reason))
 
 

@@ -7,6 +7,7 @@ comparison cannot say is said beside it. What nothing can be compared with is re
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import numpy as np
 
 from modelwright.core.errors import BadInputError
 from modelwright.core.outputs.fidelity import count_correct
+from modelwright.core.outputs.limit import SHARE_POINTS, Limit
 from modelwright.core.outputs.states import State
 from modelwright.core.outputs.tasks.checks import bound_share
 from modelwright.core.outputs.tasks.judge import find_labelled
@@ -204,6 +206,37 @@ def _is_same(value: Array, first: Array, masked: float | None) -> bool:
     return bool(np.all(np.abs(one[number] - other[number]) <= _CONSTANT_SHARE * size))
 
 
+def count_right(answers: Sequence[Mapping[str, Array]], labels: Array | None) -> int | None:
+    """Returns how many labels FP32 gets right; None without any."""
+    if labels is None:
+        return None
+    return sum(count_correct(answer, label) for answer, label in zip(answers, labels, strict=True))
+
+
+def doubt_limit(limit: Limit, *, right: int | None) -> list[str]:
+    """Returns what the evaluation samples cannot show of a limit.
+
+    Args:
+        limit: By right answers or by what is kept of FP32's.
+        right: Labels that FP32 gets right; None without labels.
+    """
+    found = []
+    if right == 0:
+        found.append(
+            "--max-drop is judged by what is kept of FP32's answers: it gets none of the labels right, so accuracy has "
+            "nothing to lose"
+        )
+    step = SHARE_POINTS / max(1, limit.evaluated)
+    if limit.max_drop < step:
+        samples = "1 sample resolves" if limit.evaluated == 1 else f"{limit.evaluated} samples resolve"
+        needed = f" {math.ceil(SHARE_POINTS / limit.max_drop)} or more" if limit.max_drop > 0 else " more"
+        found.append(
+            f"{samples} {step:.2g} points, and --max-drop allows {limit.max_drop:g}: one answer that is lost is too "
+            f"many; give{needed} with --eval"
+        )
+    return found
+
+
 def _doubt_labels(
     answers: Sequence[Mapping[str, Array]], roles: Mapping[str, OutputRole], labels: Array | None
 ) -> list[str]:
@@ -213,7 +246,7 @@ def _doubt_labels(
     count = len(labels)
     if len(np.unique(labels)) == 1:
         found.append(f"all {count} labels name class {int(labels[0])}: accuracy says nothing about the others")
-    correct = sum(count_correct(answer, label) for answer, label in zip(answers, labels, strict=True))
+    correct = count_right(answers, labels) or 0
     name = find_labelled(roles)
     chance = 0.0 if name is None else 1 / np.shape(answers[0][name])[-1]
     if correct == 0:

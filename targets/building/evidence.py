@@ -17,16 +17,19 @@ from msgspec.structs import replace
 from modelwright.core.errors import BadInputError, UsageError
 from modelwright.core.outputs.chain_runs import record_chains
 from modelwright.core.outputs.chains import STEPS, Chain
-from modelwright.core.outputs.limit import Limit
+from modelwright.core.outputs.limit import Limit, LimitedBy, Metric
 from modelwright.core.outputs.reference import ReferenceModel, read_reference, write_outputs
 from modelwright.core.outputs.states import State, StateChoice, choose_states, explain_misfit
 from modelwright.core.outputs.tasks.roles import OutputRole, Role, find_roles
+from modelwright.core.outputs.user_metric import stage_targets, try_on_fp32
 from modelwright.core.process.child import Progress, run_in_child
 from modelwright.core.records.codec import decode, encode
 from modelwright.core.records.exported import ExportedModel
 from modelwright.core.records.signature import Signature
 from modelwright.core.samples.sample_set import SampleRef, SampleSet, open_samples
 from modelwright.targets.building.doubts import (
+    count_right,
+    doubt_limit,
     find_doubts,
     look_at,
     require_finite_answers,
@@ -59,6 +62,7 @@ class Evidence:
         doubts: What the evaluation samples cannot show, a sentence each.
         chain: What FP32's states become when they are fed back; None for a model without states.
         limit: What an artifact may lose at most; None where the user set no limit.
+        fp32_metric: What the user's metric says of FP32 on the evaluation samples, where it sets the limit.
     """
 
     calibration: SampleRef | None
@@ -71,6 +75,12 @@ class Evidence:
     doubts: tuple[str, ...] = ()
     chain: Chain | None = None
     limit: Limit | None = None
+    fp32_metric: float | None = None
+
+    @property
+    def evaluation_answers(self) -> Path:
+        """The folder of FP32's outputs on the evaluation samples."""
+        return self.reference / "evaluation"
 
     @property
     def sampled_shapes(self) -> dict[str, list[list[int]]]:
@@ -95,6 +105,8 @@ def prepare_evidence(
     origins: Mapping[str, str] | None = None,
     tasks: Mapping[str, Role] | None = None,
     states: StateChoice | None = None,
+    max_drop: float | None = None,
+    metric: Metric | None = None,
     progress: Progress | None = None,
 ) -> Evidence:
     """Checks and splits the samples and computes FP32's outputs on them, in a child process.
@@ -109,11 +121,13 @@ def prepare_evidence(
         origins: Path that was opened -> what the user called it, for the manifest.
         tasks: Output -> its task, as the user said it; see `roles.parse_task`.
         states: What the user said about states that the next step is fed with; None finds them.
+        max_drop: Points that an artifact may lose at most; None sets no limit.
+        metric: The user's, of which it may lose them; None takes right answers, or without labels FP32's.
         progress: Takes a line about what is going on.
 
     Raises:
-        BadInputError: Samples that do not fit the model, the same ones given to calibrate and to judge, or a model that
-            gives no number or does not come to an end on them.
+        BadInputError: Samples that do not fit the model, the same ones given to calibrate and to judge, a model that
+            gives no number or does not come to an end on them, or a metric that says nothing of it.
         UsageError: States that the model does not have.
     """
     choice = states or StateChoice()
@@ -143,6 +157,7 @@ def prepare_evidence(
             "tasks": dict(tasks or {}),
             "states": encode(chosen.states),
             "given": encode(choice.given),
+            "targets": metric is not None,
         },
         purpose=f"reading the samples and running {exported.model_path.name} in FP32",
         crash_error=BadInputError,
@@ -152,6 +167,7 @@ def prepare_evidence(
     roles = decode(dict[str, OutputRole], described.pop("roles"), where="what the outputs mean")
     doubts = (*chosen.unfit, *described.pop("doubts"))
     chain = described.pop("chain")
+    held_to, fp32_metric, limits = _set_limit(max_drop, metric, described, scratch / "evaluation")
     (scratch / "shared").mkdir(parents=True, exist_ok=True)
     for part in described.values():
         if part is not None and origins:
@@ -164,9 +180,27 @@ def prepare_evidence(
         reference=scratch,
         random=random,
         roles=roles,
-        doubts=doubts,
+        doubts=(*doubts, *limits),
         chain=None if chain is None else decode(Chain, chain, where="the chains of FP32"),
+        limit=held_to,
+        fp32_metric=fp32_metric,
     )
+
+
+def _set_limit(
+    max_drop: float | None, metric: Metric | None, described: dict[str, Any], answers: Path
+) -> tuple[Limit | None, float | None, list[str]]:
+    """Returns the limit, what the user's metric says of FP32, and sentences on what the limit cannot hold."""
+    right, metric_chooses = described.pop("right"), described.pop("metric_chooses")
+    if max_drop is None:
+        return None, None, []
+    count = described["evaluation"]["count"]
+    by: LimitedBy = "metric" if metric is not None else "accuracy" if right else "kept"
+    limit = Limit(max_drop=max_drop, by=by, evaluated=count, metric=metric, metric_chooses=metric_chooses)
+    if metric is None:
+        return limit, None, doubt_limit(limit, right=right)
+    fp32, doubt = try_on_fp32(metric, answers, answers)
+    return limit, fp32, [] if doubt is None else [doubt]
 
 
 def describe_in_child(
@@ -177,6 +211,7 @@ def describe_in_child(
     tasks: dict[str, Role],
     states: list[dict[str, str]],
     given: list[dict[str, str]],
+    targets: bool,
     progress: Progress,
 ) -> dict[str, Any]:
     """Child side of `prepare_evidence`.
@@ -206,10 +241,12 @@ def describe_in_child(
                 progress(f"running FP32 on {samples.count} {name} samples")
                 write_outputs(_answer(model, samples, _FEWER[name]), model.output_names, Path(reference) / name)
         if described["evaluation"] is None:
-            return described | {"roles": {}, "doubts": [], "chain": None}
+            return described | {"roles": {}, "doubts": [], "chain": None, "right": None, "metric_chooses": False}
         samples = open_samples(refs["evaluation"], parsed, checked=True)
         answers = read_reference(Path(reference) / "evaluation")
         require_finite_answers(answers)
+        if targets:
+            stage_targets(samples, Path(reference) / "evaluation")
         fitting, unfit = _keep_fitting(
             decode(tuple[State, ...], states), decode(tuple[State, ...], given), samples.sample(0), answers[0]
         )
@@ -228,7 +265,18 @@ def describe_in_child(
                 write_outputs(ends, model.output_names, Path(reference) / CHAINS)
     if chain is not None and chain.reason is not None:
         doubts.append(f"artifacts are not compared over {chain.steps} steps fed with their own state: {chain.reason}")
-    return described | {"roles": encode(roles), "doubts": [*unfit, *doubts], "chain": encode(chain)}
+    told = {"roles": encode(roles), "doubts": [*unfit, *doubts], "chain": encode(chain)}
+    known = set(samples.targets())
+    chooses = refs["evaluation"].holds_evaluation or bool(known)
+    chooses &= set(open_samples(refs["tuning"], parsed, checked=True).targets()) == known
+    return (
+        described
+        | told
+        | {
+            "right": count_right(answers, samples.labels),
+            "metric_chooses": targets and chooses,
+        }
+    )
 
 
 _FEWER = {

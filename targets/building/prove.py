@@ -8,6 +8,7 @@ artifact itself before its numbers count.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from modelwright.core.errors import BuildFailedError
 from modelwright.core.outputs.chain_runs import compare_chains, explain_step
 from modelwright.core.outputs.chains import Chain, explain_chain_broken, join_chain
 from modelwright.core.outputs.fidelity import FidelityMeter, count_correct, explain_broken
-from modelwright.core.outputs.reference import ReferenceModel, read_reference
+from modelwright.core.outputs.reference import OutputsWriter, ReferenceModel, read_reference
 from modelwright.core.outputs.tasks.roles import OutputRole
 from modelwright.core.process.child import Progress, run_in_child
 from modelwright.core.records.artifact import Proof
@@ -27,6 +28,7 @@ from modelwright.core.records.machine import Machine
 from modelwright.core.records.signature import Signature
 from modelwright.core.samples.sample_set import SampleRef, open_samples
 from modelwright.targets.building.evidence import CHAINS, Evidence
+from modelwright.targets.building.limits import find_drop, require_known, require_within
 from modelwright.targets.building.proof_files import require_unchanged
 from modelwright.targets.contract import Array, Feeds, RunSettings, Target
 from modelwright.targets.readiness import Readiness, package_versions
@@ -77,6 +79,7 @@ def prove(
 
     Raises:
         BuildFailedError: The artifact crashes, or its outputs do not follow FP32.
+        LimitNotMetError: It loses more than the user allows, or nobody can say so.
     """
     readiness = _check_here(target, built["requires"], host)
     emulation = built.get("emulation")
@@ -84,7 +87,9 @@ def prove(
     if not readiness.ok and emulation is None:
         if answers is not None:
             pack_reference(answers, exported.signature, evidence)
+        require_known(name, None, evidence.limit, readiness.reason)
         return None, f"not proved: {readiness.reason}; `modelwright measure` proves it on the device"
+    kept = evidence.reference / "answers" / name
     shared = {
         "signature": encode(exported.signature),
         "evaluation": encode(evidence.evaluation),
@@ -94,6 +99,7 @@ def prove(
         "chains": str(evidence.reference / CHAINS),
         "answers": None if answers is None else str(answers),
         "threads": threads,
+        "kept": str(kept) if evidence.fp32_metric is not None else None,
     }
     arithmetic = target.compare_arithmetic(machine, host)
     if readiness.ok and (arithmetic is None or arithmetic.alike or emulation is None):
@@ -124,7 +130,10 @@ def prove(
     assert isinstance(proof, dict)
     told = {"arithmetic": encode(arithmetic), **describe_conditions(evidence, host, threads)}
     proved = decode(Proof, proof | told)
+    proved = find_drop(proved, evidence, kept)
+    require_within(name, proved)
     _require_following(name, proved, evidence)
+    require_known(name, proved, evidence.limit)
     return proved, None
 
 
@@ -177,6 +186,7 @@ def prove_in_child(
     chains: str,
     answers: str | None,
     threads: int,
+    kept: str | None,
 ) -> dict[str, Any]:
     """Child side of a proof: fidelity, and accuracy where there are labels, on consecutive evaluation samples."""
     parsed = decode(Signature, signature)
@@ -184,7 +194,7 @@ def prove_in_child(
     require_unchanged(target, Path(directory), files)
     with get_target(target).load(Path(directory), model_file, recipe, parsed, settings) as session:
         require_unchanged(target, Path(directory), files)
-        proof = _compare(session.run, parsed, evaluation, reference, roles, chain, chains, answers)
+        proof = _compare(session.run, parsed, evaluation, reference, roles, chain, chains, answers, kept)
     return proof | {"emulated": None, "device": device}
 
 
@@ -198,11 +208,12 @@ def prove_emulation_in_child(
     chains: str,
     answers: str | None,
     threads: int,
+    kept: str | None,
 ) -> dict[str, Any]:
     """Child side of a proof by emulation: ONNX Runtime evaluates the graph on the CPU."""
     with ReferenceModel(path, threads=threads, config=_AS_WRITTEN) as model:
         parsed = decode(Signature, signature)
-        proof = _compare(model.run, parsed, evaluation, reference, roles, chain, chains, answers)
+        proof = _compare(model.run, parsed, evaluation, reference, roles, chain, chains, answers, kept)
     version = package_versions("onnxruntime").get("onnxruntime", "of unknown version")
     return proof | {"emulated": f"onnxruntime {version} on the CPU", "device": "cpu"}
 
@@ -216,22 +227,29 @@ def _compare(
     chain: Mapping[str, Any] | None,
     chains: str,
     answers: str | None,
+    kept: str | None,
 ) -> dict[str, Any]:
-    """Compares consecutive answers with FP32's, counts right ones, packs the first few, and compares chained steps."""
+    """Compares consecutive answers with FP32's, counts right ones, packs the first few, and compares chained steps.
+
+    All answers are written to `kept`, where that is a folder.
+    """
     samples = open_samples(decode(SampleRef, evaluation), signature, checked=True)
     expected = read_reference(Path(reference))
     meanings = decode(dict[str, OutputRole], roles)
     meter = FidelityMeter(meanings)
     packed = _Pack()
     correct = {"artifact": 0, "fp32": 0}
-    for index, feeds in enumerate(samples.feeds()):
-        outputs = run(feeds)
-        label = None if samples.labels is None else int(samples.labels[index])
-        meter.add(expected[index], outputs, label)
-        packed.add(feeds, expected[index], outputs)
-        if samples.labels is not None:
-            correct["artifact"] += count_correct(outputs, samples.labels[index])
-            correct["fp32"] += count_correct(expected[index], samples.labels[index])
+    with OutputsWriter(tuple(expected[0]), Path(kept)) if kept else nullcontext() as writer:
+        for index, feeds in enumerate(samples.feeds()):
+            outputs = run(feeds)
+            label = None if samples.labels is None else int(samples.labels[index])
+            meter.add(expected[index], outputs, label)
+            packed.add(feeds, expected[index], outputs)
+            if writer is not None:
+                writer.append({name: outputs[name] for name in expected[index] if name in outputs})
+            if samples.labels is not None:
+                correct["artifact"] += count_correct(outputs, samples.labels[index])
+                correct["fp32"] += count_correct(expected[index], samples.labels[index])
     if answers is not None:
         packed.write(Path(answers))
     labelled = samples.labels is not None

@@ -49,6 +49,8 @@ class Figures:
         finding: The worst finding in words.
         samples: Samples compared.
         fault: Why the candidate gives no answers.
+        drop: Points that it is to be expected to lose where it is judged in the end, where the user limits them; the
+            limit is among the findings, with room for chance.
     """
 
     severity: float | None
@@ -58,6 +60,7 @@ class Figures:
     finding: str | None
     samples: int
     fault: str | None = None
+    drop: float | None = None
 
     @staticmethod
     def broken(fault: str) -> Figures:
@@ -65,7 +68,7 @@ class Figures:
         return Figures(severity=None, error=None, kept=None, measure="", finding=None, samples=0, fault=fault)
 
     @staticmethod
-    def from_fidelity(fidelity: Fidelity) -> Figures:
+    def from_fidelity(fidelity: Fidelity, drop: float | None = None) -> Figures:
         """Takes what the goal looks at out of a comparison with FP32, measured with roles."""
         task = fidelity.task
         severity = None if task is None else task.severity
@@ -83,6 +86,7 @@ class Figures:
             finding=None if task is None or task.worst is None else f"output {task.worst.output}: {task.worst.text}",
             samples=fidelity.samples,
             fault=fault,
+            drop=drop,
         )
 
     @property
@@ -121,6 +125,7 @@ class Figures:
         if self.fault is not None:
             return self.fault
         parts = [] if self.kept is None else [f"{self.measure} {self.kept:.1%}"]
+        parts += [] if self.drop is None else [f"{self.drop:.2g} points expected to be lost"]
         parts += [] if self.finding is None else [self.finding]
         return ", ".join(parts) or "no figures"
 

@@ -73,6 +73,9 @@ class ClassFidelity:
         worst_class: The class whose rows are lost most, with at least `MIN_CLASS_ROWS` of them; None without one.
         worst_recall: Share of its rows that are found.
         answers: Classes that FP32 ever answers with.
+        labelled: Rows of which the right answer is known.
+        right_lost: Of them, FP32's right answers that became wrong.
+        right_won: Wrong ones that became right.
     """
 
     rows: int
@@ -85,6 +88,14 @@ class ClassFidelity:
     worst_recall: float | None
     worst_rows: int
     answers: int
+    labelled: int
+    right_lost: int
+    right_won: int
+
+    @property
+    def differing(self) -> int:
+        """Answers that are not FP32's."""
+        return self.rows - round(self.agreement * self.rows)
 
 
 class ClassMeter:
@@ -192,6 +203,9 @@ class ClassMeter:
             worst_recall=recall,
             worst_rows=rows,
             answers=int(np.count_nonzero(self._expected)),
+            labelled=self._labelled,
+            right_lost=self._right_lost,
+            right_won=self._right_won,
         )
 
     def kept(self) -> float | None:
@@ -208,8 +222,8 @@ class ClassMeter:
         good, broken = LABELLED_FLIPS if self._labelled else limits.get(self.role.role, FLIPS)
         if self._labelled >= WELL_LABELLED and self._accuracy_drop() < ACCURACY_LOSS[1]:
             broken = WELL_LABELLED_FLIPS
-        flips = _weigh(1 - seen.agreement, seen.estimated_flips, seen.rows)
-        differing = seen.rows - round(seen.agreement * seen.rows)
+        flips = weigh_estimate(1 - seen.agreement, seen.estimated_flips, seen.rows)
+        differing = seen.differing
         # What was seen is broken whatever margins and errors lead one to expect.
         if differing >= max(MIN_CLASS_ROWS, broken * seen.rows):
             flips = max(flips, differing / seen.rows)
@@ -245,7 +259,7 @@ class ClassMeter:
         return checks
 
     def _check_regret(self, seen: ClassFidelity) -> Check:
-        regret = _weigh(seen.regret, seen.estimated_regret, seen.rows)
+        regret = weigh_estimate(seen.regret, seen.estimated_regret, seen.rows)
         return Check(
             output=self.role.name,
             measure="regret",
@@ -330,7 +344,7 @@ class _Margins:
         return (float(chances.mean()), float((chances * gaps).mean())) if len(chances) else (0.0, 0.0)
 
 
-def _weigh(seen: float, estimated: float, rows: int) -> float:
+def weigh_estimate(seen: float, estimated: float, rows: int) -> float:
     """Returns the mean of what was counted and what is to be expected: of few rows the latter says more."""
     return (rows * seen + ESTIMATE_WEIGHT * estimated) / (rows + ESTIMATE_WEIGHT)
 

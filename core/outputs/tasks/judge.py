@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -18,7 +18,7 @@ from modelwright.core.outputs.tasks.roles import OutputRole, Outputs, Role
 from modelwright.core.outputs.tasks.rows import RowFormat
 from modelwright.core.outputs.tasks.signs import is_number
 from modelwright.core.outputs.tasks.values import ValueMeter
-from modelwright.core.records.codec import Count, Record, Share
+from modelwright.core.records.codec import Amount, Count, Record, Share
 
 Array = npt.NDArray[Any]
 
@@ -27,6 +27,30 @@ class Meter(Protocol):
     """Has compared one output, or those of a detection."""
 
     def checks(self) -> list[Check]: ...
+
+
+class AnswerLoss(Record):
+    """What becomes of the answers of one output, as it was counted and as margins and errors lead one to expect.
+
+    Attributes:
+        output: Its name.
+        rows: Answers compared.
+        differing: Of them, other ones than FP32's.
+        expected_flips: Share of other answers to expect.
+        expected_regret: Accuracy that those cost, by FP32's own probabilities.
+        labelled: Answers of which the right one is known.
+        lost: Of them, FP32's right answers that became wrong.
+        won: Wrong ones that became right.
+    """
+
+    output: str
+    rows: Count
+    differing: Count
+    expected_flips: Share
+    expected_regret: Amount
+    labelled: Count
+    lost: Count
+    won: Count
 
 
 class TaskFidelity(Record):
@@ -40,6 +64,7 @@ class TaskFidelity(Record):
         measure: What `kept` is a share of, in words: `agreement`, `detections`, ...
         kept: How much of FP32's answers is kept, by the task's own measure: 1 is all. None where FP32 gives no answer.
         checks: All findings, the worst first.
+        answers: Of each output that chooses among classes.
     """
 
     task: Role
@@ -48,6 +73,7 @@ class TaskFidelity(Record):
     measure: str
     kept: Share | None
     checks: tuple[Check, ...]
+    answers: tuple[AnswerLoss, ...] = ()
 
     @property
     def worst(self) -> Check | None:
@@ -174,7 +200,24 @@ class TaskMeter:
             measure=measure,
             kept=None if kept is None else min(1.0, max(0.0, kept)),
             checks=tuple(sorted(checks, key=_rank)),
+            answers=tuple(self._find_answers(task)),
         )
+
+    def _find_answers(self, task: Role) -> Iterator[AnswerLoss]:
+        """Yields what became of the answers that the task is about."""
+        for name, meter in self._answers.items():
+            seen = meter.result() if isinstance(meter, ClassMeter) and self._roles[name].role == task else None
+            if seen is not None:
+                yield AnswerLoss(
+                    output=name,
+                    rows=seen.rows,
+                    differing=seen.differing,
+                    expected_flips=seen.estimated_flips,
+                    expected_regret=max(0.0, seen.estimated_regret),
+                    labelled=seen.labelled,
+                    lost=seen.right_lost,
+                    won=seen.right_won,
+                )
 
     def _find_kept(self, task: Role) -> tuple[str, float | None]:
         """Returns the measure of the task and its value: of several outputs of the task the worst."""

@@ -77,7 +77,7 @@ def test_limits_are_options_of_the_commands() -> None:
     from modelwright.cli.compare import compare
 
     options = {parameter.name: parameter for parameter in compare.params}
-    assert list(LIMITS) == ["max_p50_ms", "min_accuracy", "min_agreement", "max_size_mb"]
+    assert list(LIMITS) == ["max_p50_ms", "min_accuracy", "min_agreement", "max_size_mb", "max_drop"]
     for name, (_, limit) in LIMITS.items():
         assert options[name].opts == [f"--{name.replace('_', '-')}"]
         assert limit.help
