@@ -87,7 +87,9 @@ def wait_until(condition, *, seconds: float = 60.0) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL]
+)
 def test_an_interrupted_comparison_leaves_nothing_half_made_and_goes_on(
     place: Path, tmp_path: Path, number: signal.Signals
 ) -> None:

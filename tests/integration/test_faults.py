@@ -112,7 +112,7 @@ def test_a_fault_costs_the_row_that_it_befell(
     assert (place / out / "report.html").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("value", [float("nan"), object(), {1j}])
+@pytest.mark.parametrize("value", [float("nan"), pytest.param(object(), marks=pytest.mark.slow), {1j}])
 def test_a_row_that_cannot_be_written_is_a_failed_row(
     place: Path, value: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,7 +151,7 @@ class _Failing(Meter):
         return float(self._reads)
 
 
-@pytest.mark.parametrize("at", ["found", "start", "idle", "window"])
+@pytest.mark.parametrize("at", [pytest.param("found", marks=pytest.mark.slow), "start", "idle", "window"])
 def test_a_meter_costs_its_figure_only(place: Path, at: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def find() -> Meter:
         if at == "found":

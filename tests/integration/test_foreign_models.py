@@ -291,6 +291,7 @@ def test_scores_go_before_embeddings_and_boxes() -> None:
     assert find_scores({"boxes": np.zeros((1, 9, 4)), "scores": np.zeros((1, 9, 3))}) == "scores"
 
 
+@pytest.mark.slow
 def test_a_module_serves_as_a_source_and_a_scripted_one_is_refused_by_name(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     lines = ["import torch", "net = torch.nn.Linear(4, 2)", "def scripted():", "    return torch.jit.script(net)"]

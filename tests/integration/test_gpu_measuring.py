@@ -18,7 +18,7 @@ from modelwright.core.records.artifact import (
     BuildHost,
     Manifest,
     Requires,
-    Samples,
+    SampleProvenance,
     write_manifest,
 )  # fmt: skip
 from modelwright.core.records.artifact_files import REFERENCE, hash_files, measure_size
@@ -58,7 +58,7 @@ def make_artifact(folder: Path, **recipe: Any) -> Path:
             kind="onnx", path="p", sha256=HASH, num_parameters=0, opset=18, onnx_sha256=HASH, onnx_size_bytes=1,
             comparison=None,
         ),
-        samples=Samples(), machine=machine, requires=Requires(), recipe=recipe, versions={},
+        samples=SampleProvenance(), machine=machine, requires=Requires(), recipe=recipe, versions={},
         build_host=BuildHost(architecture="x86_64", system="Linux", python="3.11"), build_s=1.0, proof=None,
         proof_reason="test", notes=(), key=HASH, created="c",
     )  # fmt: skip

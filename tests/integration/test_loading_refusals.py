@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import models
 import pytest
-from bench import MACHINE, MATMUL, Bench, make_weight, refused
+from bench import MATMUL, Bench, make_weight, refused
 
 from modelwright.core.records.codec import encode
 from modelwright.core.records.exported import PROGRAM_CALL_FILE, ExportedModel
@@ -73,43 +71,26 @@ def test_a_damaged_openvino_file_is_built_again(bench: Bench) -> None:
     load(bench.samples, "openvino-fp32", again, get_target("openvino-fp32").build(again))
 
 
-@dataclass(frozen=True)
-class Program:
-    """A layer of PyTorch, its export, and what a target is asked to build from it."""
-
-    source: str
-    exported: ExportedModel
-    samples: Path
-
-    def request(self, folder: Path) -> BuildRequest:
-        """Asks for an artifact in a folder, from a copy of the exported program."""
-        for name in ("built", "scratch"):
-            (folder / name).mkdir(parents=True)
-        assert self.exported.program_path is not None
-        return BuildRequest(
-            model_path=self.exported.model_path,
-            program_path=Path(shutil.copy(self.exported.program_path, folder / "copy.pt2")),
-            signature=self.exported.signature,
-            directory=folder / "built",
-            machine=MACHINE,
-            calibration=None,
-            tuning=None,
-            reference=None,
-            scratch=folder / "scratch",
-            shared=folder,
-            progress=lambda _line: None,
-        )
+PROGRAM_SIGNATURE = Signature(
+    inputs=(TensorSpec(name="x", dtype="float32", shape=(1, 8)),),
+    outputs=(TensorSpec(name="y", dtype="float32", shape=(1, 8)),),
+)
 
 
-@pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Program:
-    pytest.importorskip("torch")
-    folder = tmp_path_factory.mktemp("program")
-    code = "import torch\ndef make():\n    return torch.nn.Linear(8, 8), torch.ones(2, 8)\n"
-    (folder / "net.py").write_text(code)
-    source = f"{folder / 'net.py'}:make"
-    samples = models.make_samples(folder / "samples.npz", count=2, labelled=False, input=(8,))
-    return Program(source=source, exported=export(source, folder / "model.onnx"), samples=samples)
+def save_program(module: Any, path: Path) -> Path:
+    """Saves a module from x to y as exports do, which ship it to PyTorch's targets."""
+    import torch
+
+    calls = {PROGRAM_CALL_FILE: '{"inputs": {"x": 0}, "outputs": {"y": 0}}'}
+    torch.export.save(torch.export.export(module, (torch.ones(1, 8),)), str(path), extra_files=calls)
+    return path
+
+
+def ask_for_program(bench: Bench, program: Path, name: str) -> BuildRequest:
+    """Asks for an artifact of a saved program in a folder of that name."""
+    request = replace(bench.request(), program_path=program, signature=PROGRAM_SIGNATURE)
+    (bench.folder / name).mkdir()
+    return replace(request, directory=bench.folder / name)
 
 
 def cut_off(path: Path) -> None:
@@ -150,15 +131,15 @@ def ask_for_a_pickle(data: bytes) -> bytes:
         ),
     ],
 )
-def test_a_damaged_program_is_built_again(
-    program: Program, tmp_path: Path, damage: Callable[[Path], None], words: str, told: str
-) -> None:
-    request = program.request(tmp_path / "first")
+def test_a_damaged_program_is_built_again(bench: Bench, damage: Callable[[Path], None], words: str, told: str) -> None:
+    torch = pytest.importorskip("torch")
+    program = save_program(torch.nn.Linear(8, 8), bench.folder / "program.pt2")
+    request = ask_for_program(bench, program, "first")
     result = get_target("torch-fp32").build(request)
     damage(request.directory / result.model_file)
-    assert refused(lambda: load(program.samples, "torch-fp32", request, result), words) == told
-    again = program.request(tmp_path / "again")
-    load(program.samples, "torch-fp32", again, get_target("torch-fp32").build(again))
+    assert refused(lambda: load(bench.samples, "torch-fp32", request, result), words) == told
+    again = ask_for_program(bench, program, "again")
+    load(bench.samples, "torch-fp32", again, get_target("torch-fp32").build(again))
 
 
 def test_a_manifest_that_asks_for_no_version_is_built_again(bench: Bench) -> None:
@@ -175,19 +156,25 @@ def test_a_manifest_that_asks_for_no_version_is_built_again(bench: Bench) -> Non
 
 
 @pytest.mark.slow
-def test_a_damaged_export_of_a_program_is_made_again(program: Program, tmp_path: Path) -> None:
-    out = tmp_path / "exported" / "model.onnx"
-    exported = export(program.source, out)
+def test_a_damaged_export_of_a_program_is_made_again(bench: Bench) -> None:
+    pytest.importorskip("torch")
+    code = "import torch\ndef make():\n    return torch.nn.Linear(8, 8), torch.ones(2, 8)\n"
+    (bench.folder / "net.py").write_text(code)
+    source, out = f"{bench.folder / 'net.py'}:make", bench.folder / "m.onnx"
+
+    def build(exported: ExportedModel, name: str) -> BuildResult:
+        assert exported.program_path is not None
+        request = ask_for_program(bench, exported.program_path, name)
+        return get_target("torch-fp32").build(replace(request, signature=exported.signature))
+
+    exported = export(source, out)
     assert exported.program_path is not None
     cut_off(exported.program_path)
-    damaged = replace(program, exported=exported)
-    hint = refused(lambda: get_target("torch-fp32").build(damaged.request(tmp_path / "damaged")), "torch cannot read")
-    assert hint == "export the model again"
-    hint = refused(lambda: export(program.source, out, overwrite=True), "was changed after it was exported")
+    assert refused(lambda: build(exported, "damaged"), "torch cannot read") == "export the model again"
+    hint = refused(lambda: export(source, out, overwrite=True), "was changed after it was exported")
     assert "move that file away" in hint
     exported.program_path.unlink()
-    again = replace(program, exported=export(program.source, out, overwrite=True))
-    assert get_target("torch-fp32").build(again.request(tmp_path / "again")).model_file
+    assert build(export(source, out, overwrite=True), "again").model_file
 
 
 def test_an_operator_that_does_not_know_bf16_is_built_in_fp32(tmp_path: Path) -> None:
@@ -210,12 +197,9 @@ def test_an_operator_that_does_not_know_bf16_is_built_in_fp32(tmp_path: Path) ->
         def forward(self, x: Any) -> Any:
             return torch.ops.modelwright_test.matmul(x)
 
-    path, calls = tmp_path / "program.pt2", {PROGRAM_CALL_FILE: '{"inputs": {"x": 0}, "outputs": {"y": 0}}'}
-    torch.export.save(torch.export.export(Net(), (torch.ones(2, 4),)), str(path), extra_files=calls)
-    inputs, outputs = (TensorSpec(name=name, dtype="float32", shape=(2, 4)) for name in "xy")
-    signature = Signature(inputs=(inputs,), outputs=(outputs,))
+    program = save_program(Net(), tmp_path / "program.pt2")
     words = "cannot capture the program in bfloat16: float32 alone is known"
-    hint = refused(lambda: lower_program(torch, path, signature, torch.bfloat16), words)
+    hint = refused(lambda: lower_program(torch, program, PROGRAM_SIGNATURE, torch.bfloat16), words)
     assert "build the FP32 target" in hint
-    (answer,) = lower_program(torch, path, signature, None).module()(torch.full((2, 4), 3.0))
-    assert answer.tolist() == [[3.0] * 4] * 2
+    (answer,) = lower_program(torch, program, PROGRAM_SIGNATURE, None).module()(torch.full((1, 8), 3.0))
+    assert answer.tolist() == [[3.0] * 8]
