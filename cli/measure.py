@@ -54,18 +54,22 @@ def measure(
     from modelwright.cli.printing import print_comparison, progress_of_a_comparison, require_limits
     from modelwright.harness import measure as run
     from modelwright.harness.results.paths import relate_paths
-    from modelwright.harness.writing import write_results
+    from modelwright.harness.writing import UnfinishedError, write_results
 
     if out is not None:
         _check_out(Path(out), overwrite=overwrite)
+    unfinished = None
     with progress_of_a_comparison(as_json=as_json, details=details) as progress:
-        comparison = run(artifacts, tuned=not untuned, progress=progress, **measuring)
+        try:
+            comparison = run(artifacts, tuned=not untuned, progress=progress, **measuring)
+        except UnfinishedError as error:  # measured is measured: it is written and printed as if nothing had failed
+            comparison, unfinished = error.comparison, error
     if not show_paths:
         comparison = relate_paths(comparison, Path(out or "results.json").parent)
     # Written first: whoever reads the table, such as `head`, may leave in the middle of it.
     faults = [] if out is None else write_results(Path(out), comparison)
     print_comparison(comparison, as_json=as_json, details=details)
-    for fault in faults:
+    for fault in (*([] if unfinished is None else [unfinished]), *faults):
         raise fault
     require_limits(comparison)
     return 0

@@ -109,6 +109,10 @@ def _say_how_to_install(extra: str) -> str:
     return " ".join(["pip install", *(f"'{requirement}'" for requirement in list_requirements(extra))])
 
 
+def _say_how_to_reinstall(package: str) -> str:
+    return f"pip install --force-reinstall {' '.join(find_distributions([package])) or package}"
+
+
 def require_import(name: str, extra: str) -> Any:
     """Imports a vendor package; absent and broken are told apart.
 
@@ -131,10 +135,14 @@ def require_import(name: str, extra: str) -> Any:
                 f"Python package {name} is not installed",
                 hint=f"{_say_how_to_install(extra)}  (modelwright's extra [{extra}])",
             ) from error
-        raise ToolchainMissingError(f"{name} is installed but does not import", detail=str(error)) from error
+        raise ToolchainMissingError(
+            f"{name} is installed but does not import: there is no Python package {error.name}",
+            hint=f"reinstall it with what it needs: {_say_how_to_reinstall(package)}",
+            detail=str(error),
+        ) from error
     except Exception as error:  # a vendor's import can raise anything: missing libraries, wrong CPU, ...
         raise ToolchainMissingError(
             f"{name} is installed but does not import",
-            hint=f"reinstall it: pip install --force-reinstall {' '.join(find_distributions([package])) or package}",
+            hint=f"reinstall it: {_say_how_to_reinstall(package)}",
             detail=str(error),
         ) from error

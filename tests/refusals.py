@@ -425,6 +425,7 @@ TABLE: dict[str, dict[str, Followed | NotFollowed]] = {
     "targets/readiness.py": {
         "package {} is not installed": INSTALLS,
         "Python package {} is not installed": INSTALLS,
+        "{} is installed but does not import: there is no Python package {}": INSTALLS,
         "{} is installed but does not import": INSTALLS,
         "its manifest asks for {} {}, which is no version": Followed(
             LOADING + "test_a_manifest_that_asks_for_no_version_is_built_again"

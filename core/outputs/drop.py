@@ -1,7 +1,7 @@
 """What an artifact loses against FP32, in points: counted where it is proved, expected where a search has to choose.
 
 On the few samples that choose, no loss seen does not prove that there is none. So what is to be expected on those that
-judge is estimated: by counting, by margins and errors (`tasks/classes.py`), and with room for what chance does.
+judge is estimated: by counting, by margins and errors (`tasks/margins.py`), and with room for what chance does.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 from modelwright.core.outputs.fidelity import Fidelity
 from modelwright.core.outputs.limit import Limit, LimitedBy
 from modelwright.core.outputs.tasks.checks import Check, as_loss
-from modelwright.core.outputs.tasks.classes import weigh_estimate
 from modelwright.core.outputs.tasks.judge import AnswerLoss, TaskFidelity
+from modelwright.core.outputs.tasks.margins import weigh_estimate
 from modelwright.core.records.codec import Amount, Count, Line, Number, Record
 
 _DECIMALS = 3

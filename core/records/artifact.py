@@ -30,7 +30,7 @@ _HINT = "build the artifact again, or copy it again from where it was built"
 _Few = Annotated[tuple[Line, ...], Meta(max_length=100)]
 
 
-class SamplePart(Record):
+class ProvenancePart(Record):
     """Samples that an artifact was calibrated, tuned or judged on.
 
     Attributes:
@@ -48,12 +48,12 @@ class SamplePart(Record):
     shapes: Mapping[str, tuple[Count, ...]]
 
 
-class Samples(Record):
+class SampleProvenance(Record):
     """Which samples made and judged an artifact; None where there were none of a part."""
 
-    calibration: SamplePart | None = None
-    tuning: SamplePart | None = None
-    evaluation: SamplePart | None = None
+    calibration: ProvenancePart | None = None
+    tuning: ProvenancePart | None = None
+    evaluation: ProvenancePart | None = None
     random: bool = False
 
 
@@ -176,7 +176,7 @@ class Manifest(Record):
     size_bytes: Count
     signature: Signature
     source: SourceModel
-    samples: Samples
+    samples: SampleProvenance
     machine: Machine
     requires: Requires
     recipe: Mapping[str, Any]

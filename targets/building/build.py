@@ -38,7 +38,7 @@ from modelwright.core.records.artifact import (
     Manifest,
     Proof,
     Requires,
-    Samples,
+    SampleProvenance,
     open_artifact,
     verify_files,
     write_manifest,
@@ -201,13 +201,13 @@ def _nothing_left_over_the_limit(directory: Path) -> Iterator[None]:
         raise
 
 
-def _describe_samples(evidence: Evidence) -> Samples:
+def _describe_samples(evidence: Evidence) -> SampleProvenance:
     """Returns the samples for the manifest, their files without folders."""
     parts = {
         part: None if facts is None else {**facts, "path": drop_folders(facts["path"])}
         for part, facts in evidence.described.items()
     }
-    return decode(Samples, {**parts, "random": evidence.random})
+    return decode(SampleProvenance, {**parts, "random": evidence.random})
 
 
 def check_source(target: Target, exported: ExportedModel) -> Readiness:

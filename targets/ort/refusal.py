@@ -1,4 +1,4 @@
-"""Why a model has nothing to quantize, by what its layers' weights are instead of float32 constants."""
+"""What of a model cannot be quantized, and why: of all its layers a refusal, of some a note."""
 
 from __future__ import annotations
 
@@ -33,6 +33,13 @@ def refuse_unquantizable(model: Any, target: str, layers: str, other: str | None
     )
 
 
+def explain_inner(model: Any) -> list[str]:
+    """Returns a sentence about layers that stay in float because they are inside others; none where there are none."""
+    holders = _find_holders(model)
+    inside = f"layers inside {', '.join(holders)} stay in float: branches and bodies are not quantized"
+    return [inside] if holders else []
+
+
 def _find_reason(model: Any, index: GraphIndex, layers: str) -> tuple[str, str | None]:
     """Returns why, and what to do where that is not taking another target."""
     nodes = list(model.graph.node)
@@ -52,7 +59,7 @@ def _find_reason(model: Any, index: GraphIndex, layers: str) -> tuple[str, str |
         what = "inputs of the model" if node.input[1] in _list_inputs(model) else "computed as it runs"
         return f"the weights of its layers are {what}, not constants: {node.op_type} {node.name}", None
     if not weighted:
-        inner = sorted({node.op_type for node in nodes for graph in find_subgraphs(node) if _has_weighted(graph)})
+        inner = _find_holders(model)
         if inner:
             return f"its layers are inside {', '.join(inner)}, whose branches and bodies stay in float", None
         fused = sorted({node.op_type for node in nodes if node.domain == MICROSOFT_DOMAIN})
@@ -63,6 +70,11 @@ def _find_reason(model: Any, index: GraphIndex, layers: str) -> tuple[str, str |
         return f"the model has no {layers}", None
     found = ", ".join(sorted({node.op_type for node in weighted}))
     return f"ONNX Runtime has an integer kernel for {layers} with constant float32 weights; the model has {found}", None
+
+
+def _find_holders(model: Any) -> list[str]:
+    """Returns the kinds of nodes of the main graph in whose branches and bodies there are layers."""
+    return sorted({node.op_type for node in model.graph.node for inner in find_subgraphs(node) if _has_weighted(inner)})
 
 
 def _list_inputs(model: Any) -> set[str]:

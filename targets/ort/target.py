@@ -26,7 +26,7 @@ from modelwright.targets.ort import plan as ort_plan
 from modelwright.targets.ort.channels import align_input_channels
 from modelwright.targets.ort.exact import write_exactly
 from modelwright.targets.ort.recipes import DynamicQuantizer, StaticQuantizer, saturates_here
-from modelwright.targets.ort.refusal import refuse_unquantizable
+from modelwright.targets.ort.refusal import explain_inner, refuse_unquantizable
 from modelwright.targets.ort.session import OrtSession
 from modelwright.targets.ort.settings import SETTINGS
 from modelwright.targets.ort.tied import explain_tied
@@ -166,7 +166,7 @@ class OrtInt8(_SearchedTarget):
             raise _old_opset(_STATIC_OPSET, model, prepared)
         scheme = choose_scheme(request.machine, static=True)
         quantizer = StaticQuantizer(request, model, kind, scheme)
-        notes = [*_explain_preparation(prepared), *explain_tied(model)]
+        notes = [*_explain_preparation(prepared), *explain_tied(model), *explain_inner(model)]
         if kind == "rnn":
             notes.append("recurrent layers stay in float: ONNX Runtime quantizes LSTM only dynamically")
         recipe = {"method": "static Q/DQ", "calibration_samples": quantizer.sample_count, **prepared}
@@ -204,7 +204,7 @@ class OrtInt8Dynamic(_SearchedTarget):
             raise refuse_unquantizable(model, "ort-int8-dynamic", "MatMul, Gemm or LSTM", other)
         if find_opset(model) < _DYNAMIC_OPSET:
             raise _old_opset(_DYNAMIC_OPSET, model, prepared)
-        notes = [*_explain_preparation(prepared), *explain_tied(model)]
+        notes = [*_explain_preparation(prepared), *explain_tied(model), *explain_inner(model)]
         if any(node.op_type == "Conv" for node in model.graph.node):
             notes.append("convolutions stay in float: their dynamic kernel is slower; ort-int8 quantizes them")
         if any(node.op_type in ("GRU", "RNN") for node in model.graph.node):

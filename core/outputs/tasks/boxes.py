@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from modelwright.core.outputs.tasks.checks import Check, as_loss, bound_share
+from modelwright.core.outputs.tasks.checks import Check, as_loss, bound_share, format_share
 from modelwright.core.outputs.tasks.rows import BOX_SIDES, RowFormat
-from modelwright.core.outputs.tasks.values import format_share
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]

@@ -67,3 +67,13 @@ def bound_share(hits: float, count: float, *, upper: bool, among: int = 1) -> fl
     width = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     bound = (centre + (width if upper else -width)) / (1 + z * z / count)
     return min(1.0, max(0.0, bound))
+
+
+def format_share(share: float) -> str:
+    """Returns a share in percent with two significant digits, and no fewer than says something."""
+    percent = 100 * share
+    if percent >= 1000:
+        return "over 1000 %"
+    if percent >= 10 or percent == 0:
+        return f"{percent:.0f} %"
+    return f"{percent:.1g} %" if percent < 0.1 else f"{percent:.2g} %"

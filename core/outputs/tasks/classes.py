@@ -13,16 +13,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from modelwright.core.outputs.tasks.checks import Z_ONE_SIDED, Check, bound_share
+from modelwright.core.outputs.tasks.checks import Z_ONE_SIDED, Check, bound_share, format_share
+from modelwright.core.outputs.tasks.margins import Margins, weigh_estimate
+from modelwright.core.outputs.tasks.recall import MIN_CLASS_ROWS, check_recall, find_worst_class, name_rows
 from modelwright.core.outputs.tasks.roles import OutputRole
 from modelwright.core.outputs.tasks.signs import as_softmax, is_sentinel
-from modelwright.core.outputs.tasks.values import format_share
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 
-ESTIMATE_WEIGHT = 200.0
-"""Rows that the estimate of flips counts for beside those that were seen: of some thousand rows, counting decides."""
 FLIPS = (0.03, 0.10)
 """Share of other answers than FP32's, where their regret is known: good, broken."""
 PLAIN_FLIPS = (0.01, 0.10)
@@ -44,16 +43,11 @@ TOKEN_FLIPS = (0.03, 0.10)
 MASK_FLIPS = (0.02, 0.10)
 KAPPA_LOSS = (0.05, 0.4)
 """1 - Cohen's kappa: agreement beyond chance. Landis and Koch (1977) call 0.6 the least that is substantial."""
-RECALL_LOSS = (0.05, 0.2)
-"""Share of a class's rows that are lost, at least, with 95 % confidence."""
-MIN_CLASS_ROWS = 5
 LEAST_CHANGING_SHARE = 0.002
 """An answer that differs from the usual one in fewer rows than that is one that never changes."""
 _TIED_SHARE = 0.01
 """Probabilities within this share of each other tie: two roundings of bfloat16 are 0.8 %, and 0.503 against 0.497 is a
 toss of a coin in FP32 too."""
-_MOST_MARGINS = 2**16
-_MARGINS_USED = 4096
 _LIKELY = 0.02
 _CLASSES_COUNTED = 4096
 """Of larger vocabularies, recall by class is not kept; the tail has too few rows to say anything."""
@@ -109,7 +103,7 @@ class ClassMeter:
         self._found: npt.NDArray[np.int64] = np.zeros(0, np.int64)
         self._hits: npt.NDArray[np.int64] = np.zeros(0, np.int64)
         self._labelled = self._right_lost = self._right_won = 0
-        self._margins = _Margins()
+        self._margins = Margins()
         self._regret = 0.0
 
     def add(self, expected: Array, found: Array, label: int | None = None) -> None:
@@ -234,7 +228,7 @@ class ClassMeter:
                 value=flips,
                 good=good,
                 broken=broken,
-                text=_describe_flips(differing, seen, _name_rows(self.role)),
+                text=_describe_flips(differing, seen, name_rows(self.role)),
             )
         ]
         if seen.kappa is not None and seen.rows >= 20:
@@ -301,54 +295,6 @@ def _describe_flips(differing: int, seen: ClassFidelity, rows: str) -> str:
     )
 
 
-class _Margins:
-    """How far FP32's answers are ahead of the next class, and by how much a candidate is off in that."""
-
-    def __init__(self) -> None:
-        self._margins: list[Floats] = []
-        self._gaps: list[Floats] = []
-        self._kept = self._count = 0
-        self._energy = self._shared = self._size = 0.0
-
-    def add(self, margin: Floats, error: Floats, gap: Floats, doubtful: npt.NDArray[np.bool_]) -> None:
-        """Takes a value a row each.
-
-        Args:
-            margin: Of the scores.
-            error: The candidate's in it.
-            gap: What the next class is less likely by.
-            doubtful: Rows whose error counts.
-        """
-        self._count += int(np.count_nonzero(doubtful))
-        self._energy += float(np.square(error[doubtful]).sum())
-        self._shared += float((error * margin)[doubtful].sum())
-        self._size += float(np.square(margin[doubtful]).sum())
-        left = _MOST_MARGINS - self._kept
-        if left > 0:
-            self._margins.append(margin[:left])
-            self._gaps.append(gap[:left])
-            self._kept += len(self._margins[-1])
-
-    def estimate(self) -> tuple[float, float]:
-        """Returns the mean chance that an error as large as those seen turns an answer, and the regret of it.
-
-        An error in proportion to the margin turns none, however large: scores are only steeper or flatter.
-        """
-        if not self._count or not self._energy:
-            return 0.0, 0.0
-        slope = self._shared / self._size if self._size else 0.0
-        sigma = math.sqrt(max(self._energy - slope * self._shared, 0.0) / self._count)
-        margins, gaps = (np.concatenate(values)[:_MARGINS_USED] for values in (self._margins, self._gaps))
-        reach = max(sigma * math.sqrt(2), 1e-300)
-        chances = np.array([0.5 * math.erfc((1 + slope) * margin / reach) for margin in margins])
-        return (float(chances.mean()), float((chances * gaps).mean())) if len(chances) else (0.0, 0.0)
-
-
-def weigh_estimate(seen: float, estimated: float, rows: int) -> float:
-    """Returns the mean of what was counted and what is to be expected: of few rows the latter says more."""
-    return (rows * seen + ESTIMATE_WEIGHT * estimated) / (rows + ESTIMATE_WEIGHT)
-
-
 class EqualMeter:
     """Counts equal answers where an output gives classes or flags themselves, one or a map of them."""
 
@@ -384,42 +330,6 @@ class EqualMeter:
         good, broken = MASK_FLIPS if self.role.role == "mask" else PLAIN_FLIPS
         flips = Check(output=self.role.name, measure="flips", value=value, good=good, broken=broken, text=text)
         return [flips, *check_recall(self.role, self._expected, self._hits)]
-
-
-def find_worst_class(expected: npt.NDArray[np.int64], hits: npt.NDArray[np.int64]) -> int | None:
-    """Returns the class of `MIN_CLASS_ROWS` rows or more that surely loses most of them; None without one."""
-    counted = np.flatnonzero(expected >= MIN_CLASS_ROWS)
-    if not counted.size:
-        return None
-    return int(min(counted, key=lambda name: bound_share(int(hits[name]), int(expected[name]), upper=True)))
-
-
-def check_recall(role: OutputRole, expected: npt.NDArray[np.int64], hits: npt.NDArray[np.int64]) -> list[Check]:
-    """Returns the finding about the class that loses most; none where no class has enough rows.
-
-    Args:
-        role: Of the output.
-        expected: Rows in which FP32 finds each class.
-        hits: Those in which the candidate finds it too.
-    """
-    worst = find_worst_class(expected, hits)
-    if worst is None:
-        return []
-    found, rows = int(hits[worst]), int(expected[worst])
-    return [
-        Check(
-            output=role.name,
-            measure="recall",
-            value=1 - bound_share(found, rows, upper=True, among=int(np.count_nonzero(expected >= MIN_CLASS_ROWS))),
-            good=RECALL_LOSS[0],
-            broken=RECALL_LOSS[1],
-            text=f"class {worst} is found in {found} of the {rows} {_name_rows(role)} where FP32 finds it",
-        )
-    ]
-
-
-def _name_rows(role: OutputRole) -> str:
-    return {"mask": "pixels", "tokens": "positions"}.get(role.role, "samples")
 
 
 def _to_logits(probabilities: Floats) -> Floats:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from modelwright.core.outputs.tasks.checks import Check, bound_share
-from modelwright.core.outputs.tasks.classes import MIN_CLASS_ROWS, RECALL_LOSS, check_recall
+from modelwright.core.outputs.tasks.recall import MIN_CLASS_ROWS, RECALL_LOSS, check_recall
 from modelwright.core.outputs.tasks.roles import OutputRole
 from modelwright.core.outputs.tasks.signs import is_sentinel
 

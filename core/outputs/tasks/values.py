@@ -7,17 +7,17 @@ that is added to it, and a mask of -1e9 drowns everything. So each channel is he
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from modelwright.core.outputs.tasks.checks import Z_ONE_SIDED, Check, as_loss, bound_share
-from modelwright.core.outputs.tasks.lost import LostMeter, LostSamples
+from modelwright.core.outputs.tasks.checks import Z_ONE_SIDED, Check
+from modelwright.core.outputs.tasks.lost import LostMeter
+from modelwright.core.outputs.tasks.noise import ChannelNoise, check_noise
 from modelwright.core.outputs.tasks.roles import OutputRole
 from modelwright.core.outputs.tasks.rows import BOX_SIDES
-from modelwright.core.outputs.tasks.saturation import Saturation, SaturationMeter
+from modelwright.core.outputs.tasks.saturation import SaturationMeter
 from modelwright.core.outputs.tasks.signs import SENTINEL_SIZE, is_sentinel
 from modelwright.core.outputs.tasks.sums import ChannelSums, ElementSums
 
@@ -47,85 +47,12 @@ _PLACE_FLOOR_SHARE = 0.1
 _SIDE_FLOOR_SHARE = 0.1
 """A box's side counts as varying by at least this share of what sides vary over the image, though the anchors of a raw
 head hardly move: how far the boxes that are detections moved is looked at after matching."""
-SCALE_LIMITS = (0.05, 0.2)
-"""How much steeper or flatter than FP32's an output runs: good, broken. Noise averages out for who uses many values; a
-scale does not, and every metre or decibel is wrong by it. Where to call it broken is arbitrary between 10 and 30 %."""
-OFFSET_LIMITS = (0.1, 0.3)
-"""How far an output is off on average, in deviations of FP32's own: good, broken. It does not average out either."""
-LOST_LIMITS = (0.005, 0.05)
-"""Share of samples that are lost altogether: good, broken."""
-_FEW_LOST = 5
 _FEATURE_FLOOR_SHARE = 0.1
 """Features of one vector count as varying by at least this share of their mean variance: whoever compares vectors, or
 computes on with them, looks at them together."""
 _FEATURES = 32
-RANGE_LIMITS = (0.1, 0.3)
-"""How much of the way to FP32's end is missing where a channel stops short of it: good, broken. The largest are wrong
-by that much, always in one direction, however few they are."""
-CHOSEN_RANGE_LIMITS = (0.1, 1.0)
-"""The same where answers are chosen from the numbers: a stop that changes none is worth knowing, and no more."""
-PLACE_LIMITS = (0.1, 1.0)
-"""Noise of one slice along another axis: good, broken. Of many slices one is noisy by chance, so more is let pass."""
-STATE_CHANNEL_LIMITS = (0.1, 10.0)
-"""Noise of one channel of a state: good, broken. A state is read by the model alone: what a channel is worth shows in
-the outputs, so it is the whole state that decides, and a channel alone only where it drifts from all that FP32 has."""
 _SAMPLED_VALUES = 2**16
-_ROBUST_LEEWAY = 10.0
-"""Noise against the typical instead of the mean square deviation is this much larger where values are heavy-tailed."""
 _MAD_TO_SIGMA = 1.4826
-
-NOISE_LIMITS = {
-    "classes": (0.02, 0.5),
-    "tokens": (0.02, 0.5),
-    "mask": (0.02, 0.5),
-    "boxes": (0.02, 0.5),
-    "embedding": (0.02, 0.3),
-    "state": (0.02, 0.3),
-    "regression": (0.01, 0.15),
-    "other": (0.01, 0.15),
-}
-"""Task -> noise that is good, noise that is broken: shares of a channel's variance (1 - R squared). Where answers are
-chosen from the numbers, the task's own checks decide and noise only finds what is dead."""
-
-
-MATCHED_LIMITS = (0.05, 0.5)
-"""The same of rows that are matched besides: anchors hardly move, so that half a pixel is much of what sides vary."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChannelNoise:
-    """Noise of the channels of one output.
-
-    Attributes:
-        noise: float64 [channels]: energy of the error as a share of FP32's variation.
-        place: Noise of the worst slice along another axis, each channel in its own unit: a border, a head, a position.
-        place_text: Which slice that is; None where there is no other axis.
-        robust: Noise of the worst channel against typical deviations; None where they do not say anything.
-        rare: bool [channels]: whether too few positions have anything to say of the channel for its noise to refuse.
-        pooled: Of all channels together, each in its own unit.
-        lost: Samples that are lost altogether.
-        offset: float64 [channels]: how far each is off on average, in FP32's deviations; what is sure of it.
-        slope: How much each channel moves with FP32's: 1 is alike, 1.3 is 30 % too much. NaN where FP32's is constant.
-        off_scale: How far the slope is surely off 1: what noise may have done by chance is taken off.
-        saturation: The channel that stops shortest of FP32's end; None where none does.
-        unlike: Values that are masked, NaN or infinite in one and not in the other, but where FP32 is NaN.
-        count: Values compared.
-    """
-
-    noise: Floats
-    rare: npt.NDArray[np.bool_]
-    place: float
-    place_text: str | None
-    robust: float | None
-    robust_channel: int
-    pooled: float
-    lost: LostSamples
-    offset: Floats
-    slope: Floats
-    off_scale: Floats
-    saturation: Saturation | None
-    unlike: int
-    count: int
 
 
 class ValueMeter:
@@ -348,124 +275,7 @@ class ValueMeter:
 
     def checks(self) -> list[Check]:
         """Returns the findings: unlike values, the worst channel, and the worst by the robust scale."""
-        if self._channels is None:
-            return []
-        found = self.result()
-        name, role = self.role.name, self.role.role
-        good, broken = NOISE_LIMITS[role] if self.role.rows is None else MATCHED_LIMITS
-        checks = []
-        if found.unlike:
-            share = found.unlike / max(found.count, 1)
-            text = f"{found.unlike} of {found.count} values are NaN, infinite or masked in one and not in the other"
-            checks.append(Check(output=name, measure="unlike", value=share, good=1e-6, broken=1e-3, text=text))
-        pooled = role in ("embedding", "state")
-        noise = np.where(found.rare, np.minimum(found.noise, math.sqrt(good * broken)), found.noise)
-        channel = int(np.argmax(noise)) if noise.size else 0
-        value = found.pooled if pooled else float(noise.max(initial=0.0))
-        checks.append(
-            Check(
-                output=name,
-                measure="noise",
-                value=as_loss(value),
-                good=good,
-                broken=broken,
-                text=_describe(None if pooled else channel, len(noise), value if pooled else found.noise[channel]),
-            )
-        )
-        if role == "state" and len(found.noise) > 1:
-            checks.append(
-                Check(
-                    output=name,
-                    measure="channel_noise",
-                    value=as_loss(float(found.noise[channel])),
-                    good=STATE_CHANNEL_LIMITS[0],
-                    broken=STATE_CHANNEL_LIMITS[1],
-                    text=_describe(channel, len(found.noise), float(found.noise[channel])),
-                )
-            )
-        if role in ("regression", "other") and found.off_scale.any():
-            index = int(np.argmax(found.off_scale))
-            where = "the output moves" if len(found.slope) == 1 else f"channel {index} of {len(found.slope)} moves"
-            checks.append(
-                Check(
-                    output=name,
-                    measure="scale",
-                    value=as_loss(float(found.off_scale[index])),
-                    good=SCALE_LIMITS[0],
-                    broken=SCALE_LIMITS[1],
-                    text=f"{where} {found.slope[index]:.3g} times as much as FP32's",
-                )
-            )
-        if role in ("regression", "other"):
-            checks.extend(self._check_offset(found))
-        if role in ("regression", "other", "embedding") and found.lost.lost:
-            checks.append(self._check_lost(found.lost))
-        if found.saturation is not None:
-            checks.append(self._check_range(found.saturation, len(found.noise)))
-        # Where answers are chosen from the numbers, a slice that matters changes answers, and those are counted.
-        if found.place_text is not None and role in ("regression", "other"):
-            checks.append(
-                Check(
-                    output=name,
-                    measure="place_noise",
-                    value=as_loss(found.place),
-                    good=PLACE_LIMITS[0],
-                    broken=PLACE_LIMITS[1],
-                    text=f"{found.place_text} carries {format_share(found.place)} noise",
-                )
-            )
-        if found.robust is not None and not pooled:
-            checks.append(
-                Check(
-                    output=name,
-                    measure="robust_noise",
-                    value=as_loss(found.robust),
-                    good=good * _ROBUST_LEEWAY,
-                    broken=broken * _ROBUST_LEEWAY,
-                    text=_describe(found.robust_channel, len(found.noise), found.robust) + " at its typical values",
-                )
-            )
-        return checks
-
-    def _check_offset(self, found: ChannelNoise) -> list[Check]:
-        if not found.offset.any():
-            return []
-        index = int(np.argmax(found.offset))
-        which = "it is" if len(found.offset) == 1 else f"channel {index} of {len(found.offset)} is"
-        value = float(found.offset[index])
-        return [
-            Check(
-                output=self.role.name,
-                measure="offset",
-                value=as_loss(value),
-                good=OFFSET_LIMITS[0],
-                broken=OFFSET_LIMITS[1],
-                text=f"{which} off on average by {value:.2g} of the deviation of FP32's own values",
-            )
-        ]
-
-    def _check_lost(self, seen: LostSamples) -> Check:
-        sure = bound_share(seen.lost, seen.count, upper=False)
-        return Check(
-            output=self.role.name,
-            measure="lost_samples",
-            value=seen.lost / seen.count if seen.lost >= _FEW_LOST else sure,
-            good=LOST_LIMITS[0],
-            broken=LOST_LIMITS[1],
-            text=f"{seen.lost} of {seen.count} samples are answered wrong by more than half of what answers vary",
-        )
-
-    def _check_range(self, seen: Saturation, channels: int) -> Check:
-        which = "it" if channels == 1 else f"channel {seen.channel} of {channels}"
-        good, broken = RANGE_LIMITS if self.role.role in ("regression", "other") else CHOSEN_RANGE_LIMITS
-        return Check(
-            output=self.role.name,
-            measure="range",
-            value=as_loss(seen.lost),
-            good=good,
-            broken=broken,
-            text=f"{which} saturates at {seen.stop:.4g} where FP32 reaches {seen.reach:.4g}",
-        )
+        return [] if self._channels is None else check_noise(self.role, self.result())
 
 
 def _find_offset(sums: ChannelSums, variance: Floats) -> Floats:
@@ -474,18 +284,3 @@ def _find_offset(sums: ChannelSums, variance: Floats) -> Floats:
     scatter = np.sqrt(np.maximum(sums.error / count - sums.bias**2, 0.0) / count)
     sure = np.maximum(np.abs(sums.bias) - Z_ONE_SIDED * scatter, 0.0)
     return np.nan_to_num(sure / np.sqrt(variance))
-
-
-def _describe(channel: int | None, channels: int, noise: float) -> str:
-    where = "the output carries" if channel is None or channels == 1 else f"channel {channel} of {channels} carries"
-    return f"{where} {format_share(noise)} noise (error against FP32's own variation)"
-
-
-def format_share(share: float) -> str:
-    """Returns a share in percent with two significant digits, and no fewer than says something."""
-    percent = 100 * share
-    if percent >= 1000:
-        return "over 1000 %"
-    if percent >= 10 or percent == 0:
-        return f"{percent:.0f} %"
-    return f"{percent:.1g} %" if percent < 0.1 else f"{percent:.2g} %"

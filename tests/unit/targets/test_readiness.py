@@ -92,3 +92,14 @@ def test_a_broken_module_is_told_by_its_distribution(monkeypatch: pytest.MonkeyP
     with pytest.raises(ToolchainMissingError, match="is installed but does not import") as caught:
         require_import("broken_import", "onnx")
     assert caught.value.hint == "reinstall it: pip install --force-reinstall broken-wheel"
+
+
+def test_a_module_whose_own_needs_are_missing_is_told_with_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "needy_import.py").write_text("import not_installed_anywhere")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    wanted = "needy_import is installed but does not import: there is no Python package not_installed_anywhere"
+    with pytest.raises(ToolchainMissingError, match=wanted) as caught:
+        require_import("needy_import", "onnx")
+    assert caught.value.hint == "reinstall it with what it needs: pip install --force-reinstall needy_import"

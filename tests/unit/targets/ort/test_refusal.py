@@ -9,7 +9,7 @@ import pytest
 from graph_models import make_model, random_array
 from onnx import helper
 
-from modelwright.targets.ort.refusal import refuse_unquantizable
+from modelwright.targets.ort.refusal import explain_inner, refuse_unquantizable
 
 HALF = random_array(4, 3).astype(np.float16)
 
@@ -58,3 +58,11 @@ def test_weights_that_are_inputs_are_called_so() -> None:
     model.graph.input.append(helper.make_tensor_value_info("w", 1, [4, 3]))
     error = refuse_unquantizable(model, "ort-int8", "Conv, MatMul or Gemm", None)
     assert "the weights of its layers are inputs of the model, not constants: MatMul layer" in error.message
+
+
+def test_layers_in_branches_are_said_to_stay_in_float() -> None:
+    constants = {"yes": np.array(True), "w": random_array(4, 3), "v": random_array(3, 3)}
+    beside = helper.make_node("MatMul", ["y", "v"], ["z"])
+    (note,) = explain_inner(make_model([*IF, beside], constants))
+    assert note == "layers inside If stay in float: branches and bodies are not quantized"
+    assert explain_inner(make_model(MATMUL, {"w": random_array(4, 3)})) == []
