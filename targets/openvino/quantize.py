@@ -151,11 +151,10 @@ class NncfQuantizer(Quantizer[NncfCandidate, RunnableModel]):
         return "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
     def candidates(self) -> Sequence[Sequence[NncfCandidate]]:
-        # All of them make the same kernels run, so the first that is good is taken.
         plain = TRANSFORMER if self.is_transformer else CONVOLUTIONAL
         recurrent = find_recurrent(self._model)
-        spared = [candidate.sparing(recurrent) for candidate in plain] if recurrent else []
-        return [[candidate] for candidate in (*plain, *spared)]
+        spared = [[candidate.sparing(recurrent) for candidate in group] for group in plain] if recurrent else []
+        return [*plain, *spared]
 
     def effort(self, candidate: NncfCandidate) -> float:
         return 1.0 if candidate.fast_bias_correction else _ACCURATE_EFFORT
@@ -166,6 +165,8 @@ class NncfQuantizer(Quantizer[NncfCandidate, RunnableModel]):
         from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
         options: dict[str, Any] = {"overflow_fix": advanced.OverflowFix(self.overflow_fix)}
+        if not candidate.corrects_biases:
+            options["disable_bias_correction"] = True
         if candidate.min_max:
             options["activations_range_estimator_params"] = RangeEstimatorParametersSet.MINMAX
         if candidate.smooth_quant_alpha is not None:
@@ -176,7 +177,7 @@ class NncfQuantizer(Quantizer[NncfCandidate, RunnableModel]):
                 model = nncf.quantize(
                     self._model.clone(),
                     nncf.Dataset(_SampleStream(self.calibration, self._model)),
-                    preset=nncf.QuantizationPreset(candidate.preset),
+                    preset=None if candidate.preset is None else nncf.QuantizationPreset(candidate.preset),
                     target_device=nncf.TargetDevice.CPU,
                     subset_size=self.calibration.count,
                     fast_bias_correction=candidate.fast_bias_correction,

@@ -19,6 +19,9 @@ _CLEARLY = 0.5
 _FREE_LOSS = 0.1
 """Severity that a change may cost which costs nothing: a tenth of what nobody would notice, so that good missed by a
 hair is as good."""
+_CLOSER = 0.8
+"""Share of the distance below which a candidate is closer beyond chance: on some tens of samples noise is measured to
+some percent, while the number of answers that it turns is not."""
 _BROKEN_ERROR = 1000.0
 """What the error of a broken candidate counts as: more than any that gives numbers."""
 
@@ -51,6 +54,8 @@ class Figures:
         fault: Why the candidate gives no answers.
         drop: Points that it is to be expected to lose where it is judged in the end, where the user limits them; the
             limit is among the findings, with room for chance.
+        distance: Noise to signal of the float output that follows worst, over all its values: what tells candidates
+            apart when answers that change are too few to count. None without an output that varies.
     """
 
     severity: float | None
@@ -61,6 +66,7 @@ class Figures:
     samples: int
     fault: str | None = None
     drop: float | None = None
+    distance: float | None = None
 
     @staticmethod
     def broken(fault: str) -> Figures:
@@ -87,6 +93,7 @@ class Figures:
             samples=fidelity.samples,
             fault=fault,
             drop=drop,
+            distance=None if fault else _measure_distance(fidelity),
         )
 
     @property
@@ -114,6 +121,14 @@ class Figures:
             return self.level >= against.level
         return self.level >= min(against.level, Level.FAIR) and self.severity - against.severity <= _FREE_LOSS
 
+    def is_closer(self, than: Figures) -> bool:
+        """Whether it is closer to FP32 by all its values, where the few answers of few samples may say otherwise."""
+        # What the user limits is counted in answers: one that keeps the limit is not given up for one that does not.
+        least = Level.FAIR if than.drop is None else Level.GOOD
+        if self.distance is None or than.distance is None or self.level < min(than.level, least):
+            return False
+        return self.distance < _CLOSER * than.distance
+
     def gain_over(self, before: Figures) -> float:
         """Returns how much of another candidate's error is gone; 0 for a broken one."""
         if self.error is None:
@@ -131,6 +146,11 @@ class Figures:
 
     def to_dict(self) -> dict[str, Any]:
         return {"level": self.level.name.lower(), **asdict(self)}
+
+
+def _measure_distance(fidelity: Fidelity) -> float | None:
+    followed = [output.r_squared for output in fidelity.outputs if output.is_float and output.r_squared is not None]
+    return math.sqrt(max(1.0 - min(followed), 0.0)) if followed else None
 
 
 def _mean_severity(task: TaskFidelity | None) -> float:

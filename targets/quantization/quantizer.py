@@ -92,7 +92,10 @@ class Quantizer(ABC, Generic[CandidateT, ModelT]):
 
     def choose(self, usable: Sequence[Trial[CandidateT]]) -> Trial[CandidateT]:
         """Returns which of a group's candidates that are as good as its best to take: the one closest to FP32."""
-        return max(usable, key=lambda trial: trial.figures.rank)
+        measured = [(trial.figures.distance, trial) for trial in usable if trial.figures.distance is not None]
+        if len(measured) < len(usable):
+            return max(usable, key=lambda trial: trial.figures.rank)
+        return min(measured, key=lambda pair: pair[0])[1]
 
     def other_ways(self, model: ModelT) -> Iterable[ModelT]:  # noqa: ARG002 - for those that have one
         """Returns other ways to run a model that does less than well: the runtime itself may be at fault."""

@@ -129,6 +129,10 @@ class _Made(Generic[CandidateT, ModelT]):
         return self.trial.figures
 
 
+def _is_rival(figures: Figures, best: Figures) -> bool:
+    return figures.loses_nothing(best) or figures.is_closer(best)
+
+
 class _Search(Generic[CandidateT, ModelT]):
     def __init__(
         self,
@@ -145,7 +149,8 @@ class _Search(Generic[CandidateT, ModelT]):
 
     def run(self) -> Found[CandidateT, ModelT]:
         best = self._try_candidates()
-        if best.figures.level < Level.GOOD:
+        # A candidate that is closer than a good one needs no repair, whatever the answers of few samples say.
+        if all(trial.figures.level < Level.GOOD for trial in self._trials):
             best = self._keep_unless(best, lambda: self._put_layers_back(best))
         if best.model is None or best.figures.level is Level.BROKEN:
             raise self._explain_failure(best)
@@ -178,7 +183,7 @@ class _Search(Generic[CandidateT, ModelT]):
         assert best is not None, "a quantizer has candidates"
         if best.figures.level < Level.FAIR:
             return best
-        chosen = self._quantizer.choose([trial for trial in rivals if trial.figures.loses_nothing(best.figures)])
+        chosen = self._quantizer.choose([trial for trial in rivals if _is_rival(trial.figures, best.figures)])
         return best if chosen is best.trial else self._keep_unless(best, lambda: self._make_again(chosen))
 
     def _keep_unless(

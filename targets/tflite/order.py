@@ -49,7 +49,15 @@ _ANY = "any CPU"
 _DOT, _NO_DOT = "with 8-bit dot products", "without 8-bit dot products"
 ORDERS: Mapping[str, Mapping[str, Order]] = {
     "fp16": {_ANY: Order(names=("weights",), source="there is one way")},
-    "int8": {_ANY: Order(names=("everything", "convolutional", "weighted-and-tables", "weighted"), source=_STATIC)},
+    "int8": {
+        _ANY: Order(
+            names=(
+                "everything-but-the-ends", "everything", "convolutional-but-the-ends", "convolutional",
+                "weighted-and-tables-but-the-ends", "weighted-and-tables", "weighted",
+            ),
+            source=_STATIC,
+        )
+    },
     "int8-dynamic": {
         _DOT: Order(
             names=(

@@ -19,6 +19,9 @@ from modelwright.targets.tflite.order import WORTH, choose_by_speed, find_order
 from modelwright.targets.tflite.recipes import CANDIDATES, WEIGHTED_AND_TABLES, TfliteCandidate
 from modelwright.targets.tflite.samples import store_samples
 
+_DYNAMIC = frozenset({"CONV_2D", "FULLY_CONNECTED"})
+"""What XNNPACK runs in 8 bits with scales that it takes while running."""
+
 
 def describe_choice(precision: str, machine: Machine) -> dict[str, Any]:
     """Returns by what one of several good files is chosen: the order of them, what beats it, and what runs them."""
@@ -59,6 +62,7 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
         self._made: dict[tuple[str, tuple[str, ...]], QuantizedFile | BuildFailedError] = {}
         self._ranges: str | None = None
         self._layers: dict[str, Mapping[str, Any]] = {}
+        self._ends: dict[str, str] = {}
         self.versions: Mapping[str, str] = {}
         order, cpus = find_order(precision, request.machine)
         self._order = {name: place for place, name in enumerate(order.names)}
@@ -156,7 +160,7 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
         return f"fixed scales cannot hold the inputs of some operators: {told}"
 
     def _is_dynamic(self, name: str) -> bool:
-        return bool(self._layers[name]["operator"] == "FULLY_CONNECTED")
+        return name in self._layers and bool(self._layers[name]["operator"] == "FULLY_CONNECTED")
 
     def _calibrate(self) -> None:
         request = self._request
@@ -173,6 +177,7 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
         found = client.run_step(order, request.progress)
         self._ranges = found["ranges"]
         self._layers = {layer["name"]: layer for layer in found["layers"]}
+        self._ends = {end["name"]: end["operator"] for end in found["ends"]}
         if self._precision == "int8-dynamic" and not found["has_tables"]:
             self._group = [candidate for candidate in self._group if not candidate.needs_tables]
 
@@ -180,13 +185,15 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
         orders: list[dict[str, Any]] = []
         for candidate, kept in wanted:
             file = self._request.scratch / f"{self._precision}.{candidate.name}.{len(self._made) + len(orders)}.tflite"
-            dynamic = [name for name in kept if self._is_dynamic(name)]
+            ends = self._ends if candidate.spares_ends else {}
+            spared = dict.fromkeys((*kept, *ends))
+            dynamic = [name for name in spared if self._is_dynamic(name) or ends.get(name) in _DYNAMIC]
             orders.append(
                 {
                     "file": str(file),
                     "rules": [asdict(rule) for rule in candidate.rules],
                     "dynamic": dynamic,
-                    "float": [name for name in kept if name not in dynamic],
+                    "float": [name for name in spared if name not in dynamic],
                 }
             )
         step = {"action": "quantize", "fp32": str(self._fp32), "ranges": self._ranges, "orders": orders}

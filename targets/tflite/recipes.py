@@ -8,7 +8,7 @@ as well, `order` takes one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 _MATRIX = ("FULLY_CONNECTED", "CONV_2D", "CONV_2D_TRANSPOSE")
 _WEIGHTED = (*_MATRIX, "DEPTHWISE_CONV_2D")
@@ -42,10 +42,13 @@ class TfliteCandidate:
     Attributes:
         name: For the manifest.
         rules: For all operators of a kind.
+        spares_ends: Whether the operators that make the outputs get no fixed scales: matrix products take theirs while
+            running, the others stay in float.
     """
 
     name: str
     rules: tuple[Rule, ...]
+    spares_ends: bool = False
 
     @property
     def needs_tables(self) -> bool:
@@ -57,6 +60,20 @@ def _static(name: str, *operators: str) -> TfliteCandidate:
     return TfliteCandidate(name=name, rules=(Rule(mode="static", operators=operators),))
 
 
+def _spare_ends(candidate: TfliteCandidate) -> TfliteCandidate:
+    return replace(candidate, name=f"{candidate.name}-but-the-ends", spares_ends=True)
+
+
+_EVERYTHING = TfliteCandidate(
+    name="everything",
+    rules=(
+        Rule(mode="static", operators=("*",)),
+        # Per-channel scales of BATCH_MATMUL gave a cosine of -0.77.
+        Rule(mode="static", operators=("BATCH_MATMUL",), tensorwise=True),
+    ),
+)
+"""What AEQ's documentation calls full integer quantization."""
+_ALL_CONVOLUTIONAL = _static("convolutional", *_CONVOLUTIONAL)
 WEIGHTED_AND_TABLES = _static("weighted-and-tables", *_WEIGHTED, "GATHER")
 """Only what has weights: the one to begin with where single layers have to be spared."""
 CANDIDATES: dict[str, tuple[TfliteCandidate, ...]] = {
@@ -93,15 +110,11 @@ CANDIDATES: dict[str, tuple[TfliteCandidate, ...]] = {
         ),
     ),
     "int8": (
-        TfliteCandidate(
-            name="everything",
-            rules=(
-                Rule(mode="static", operators=("*",)),
-                # Per-channel scales of BATCH_MATMUL gave a cosine of -0.77.
-                Rule(mode="static", operators=("BATCH_MATMUL",), tensorwise=True),
-            ),
-        ),
-        _static("convolutional", *_CONVOLUTIONAL),
+        _spare_ends(_EVERYTHING),
+        _EVERYTHING,
+        _spare_ends(_ALL_CONVOLUTIONAL),
+        _ALL_CONVOLUTIONAL,
+        _spare_ends(WEIGHTED_AND_TABLES),
         WEIGHTED_AND_TABLES,
         _static("weighted", *_WEIGHTED),
     ),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..recipes import Rule
+from .ends import find_ends
 from .inspect_file import describe_file
 from .noise import measure_noise
 from .operators import UnsupportedOperatorError
@@ -106,7 +107,8 @@ def calibrate(request: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
         progress: Takes a line about what is going on.
 
     Returns:
-        `ranges` (path, for `quantize`), `has_tables`, and `layers` (from `measure_noise`; none without samples).
+        `ranges` (path, for `quantize`), `has_tables`, `layers` (from `measure_noise`; none without samples), and `ends`
+        (from `find_ends`).
     """
     data = Path(request["fp32"]).read_bytes()
     ranges, layers = read_table_ranges(data), []
@@ -119,7 +121,7 @@ def calibrate(request: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
         layers = measure_noise(data, names, samples, ranges)
     file = Path(request["output"], "ranges.json")
     save_ranges(file, ranges)
-    return {"ranges": str(file), "has_tables": has_tables, "layers": layers}
+    return {"ranges": str(file), "has_tables": has_tables, "layers": layers, "ends": find_ends(data)}
 
 
 def quantize(request: Mapping[str, Any], _progress: Progress) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def make_file(
     Args:
         data: The FP32 file.
         rules: For all operators of a kind.
-        dynamic_scopes: Patterns of FULLY_CONNECTED operators that are to take their scales while running.
+        dynamic_scopes: Patterns of FULLY_CONNECTED and CONV_2D operators that are to take their scales while running.
         float_scopes: Patterns of operators that are to stay in float.
         ranges: Of the activations; none for precisions that need none.
     """
@@ -128,7 +128,8 @@ def make_file(
         for operator in rule.operators:
             _add_rule(work, rule, qtyping.TFLOperationName(operator))
     for scope in dynamic_scopes:
-        work.add_dynamic_config(scope, qtyping.TFLOperationName.FULLY_CONNECTED, 8)
+        for operator in (qtyping.TFLOperationName.FULLY_CONNECTED, qtyping.TFLOperationName.CONV_2D):
+            work.add_dynamic_config(scope, operator, 8)
     for scope in float_scopes:
         work.update_quantization_recipe(
             scope, qtyping.TFLOperationName.ALL_SUPPORTED, algorithm_key=AlgorithmName.NO_QUANTIZE

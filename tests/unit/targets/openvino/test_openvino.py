@@ -27,7 +27,7 @@ from modelwright.targets.openvino.quantize import (
     find_consumers,
     has_attention,
 )
-from modelwright.targets.openvino.recipes import CONVOLUTIONAL, TRANSFORMER
+from modelwright.targets.openvino.recipes import CONVOLUTIONAL, DEFAULT, TRANSFORMER, NncfCandidate
 from modelwright.targets.openvino.session import find_ports, read_properties
 from modelwright.targets.openvino.target import OpenvinoBf16, OpenvinoFp32, OpenvinoInt8
 from modelwright.targets.quantization.judge import Judge
@@ -189,17 +189,35 @@ def make_judge(request: BuildRequest) -> Judge:
     return Judge(samples=request.tuning, part="tuning", reference=request.reference, roles=roles)
 
 
-def test_recipes_end_the_search_one_by_one_and_the_accurate_one_takes_longer(tmp_path: Path) -> None:
+def test_the_vendors_default_comes_first_and_the_accurate_ones_last(tmp_path: Path) -> None:
     quantizer = ScriptedQuantizer(make_request(tmp_path))
-    assert quantizer.candidates() == [[candidate] for candidate in CONVOLUTIONAL]
-    assert [quantizer.effort(candidate) > 1 for candidate in CONVOLUTIONAL] == [False, False, True]
+    assert quantizer.candidates() == list(CONVOLUTIONAL)
+    for groups in (CONVOLUTIONAL, TRANSFORMER):
+        assert groups[0][0] == DEFAULT == NncfCandidate(name="NNCF's default")
+        slow = [{quantizer.effort(candidate) > 1 for candidate in group} for group in groups]
+        assert slow == [{False}] * (len(groups) - 1) + [{True}]
+
+
+def test_of_the_good_ones_the_closest_is_taken_not_the_first(tmp_path: Path) -> None:
+    errors = {"NNCF's default": 3e-4, "symmetric, full ranges": 1e-4}
+
+    class Unequal(ScriptedQuantizer):
+        def build(self, candidate, kept):
+            self.script["f32"] = errors[candidate.name]
+            return super().build(candidate, kept)
+
+    request = make_request(tmp_path)
+    found = search(Unequal(request), make_judge(request), request.progress)
+    assert [trial.figures.level.name for trial in found.trials] == ["GOOD"] * 2
+    assert found.candidate.name == "symmetric, full ranges"
 
 
 def test_recurrent_layers_are_spared_when_nothing_else_does(tmp_path: Path) -> None:
     nodes = [Node("LSTMSequence", "forward"), Node("MatMul", "head"), Node("GRUCell", "cell")]
-    candidates = [group[0] for group in ScriptedQuantizer(make_request(tmp_path), nodes=nodes).candidates()]
-    assert [candidate.float_layers for candidate in candidates] == [()] * 3 + [("cell", "forward")] * 3
-    assert len({candidate.name for candidate in candidates}) == 6
+    groups = ScriptedQuantizer(make_request(tmp_path), nodes=nodes).candidates()
+    spared = {("cell", "forward")}
+    assert [{candidate.float_layers for candidate in group} for group in groups] == [{()}] * 3 + [spared] * 3
+    assert len({candidate.name for group in groups for candidate in group}) == 10
 
 
 def test_fused_kernels_that_compute_wrongly_are_switched_off(tmp_path: Path) -> None:
@@ -210,7 +228,7 @@ def test_fused_kernels_that_compute_wrongly_are_switched_off(tmp_path: Path) -> 
 
     request = make_request(tmp_path)
     found = search(Wrong(request), make_judge(request), request.progress)
-    assert len(found.trials) == 1
+    assert len(found.trials) == 2
     assert found.model.options == WITHOUT_FUSION
     assert "fused kernels" in openvino_quantization._explain(found, IdleBranches())[0]
 
@@ -247,8 +265,9 @@ def test_float_rest_runs_in_bf16_only_when_it_costs_nothing(
 
 
 def test_transformer_recipes_all_smooth() -> None:
-    assert all(candidate.smooth_quant_alpha is not None for candidate in TRANSFORMER)
-    assert all(candidate.smooth_quant_alpha is None for candidate in CONVOLUTIONAL)
+    # NNCF smooths those whose `model_type` is a transformer by itself, with an alpha of 0.95.
+    assert any(candidate.smooth_quant_alpha is not None for group in TRANSFORMER for candidate in group)
+    assert all(candidate.smooth_quant_alpha is None for group in CONVOLUTIONAL for candidate in group)
 
 
 def test_a_recipe_sets_only_what_builds_set() -> None:

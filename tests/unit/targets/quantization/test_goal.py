@@ -128,3 +128,25 @@ def test_one_value_a_sample_is_compared_by_its_value(shape: tuple[int, ...]) -> 
 
     assert judge(1.0).level is Level.GOOD
     assert judge(100.0).level <= Level.POOR
+
+
+def test_the_distance_is_the_noise_of_the_output_that_follows_worst() -> None:
+    rng = np.random.default_rng(0)
+    near, far = (
+        compare(lambda row, s=size: row + np.float32(s) * rng.standard_normal(row.shape)) for size in (0.1, 0.2)
+    )
+    assert near.distance == pytest.approx(0.1, rel=0.1)
+    assert far.distance == pytest.approx(0.2, rel=0.15), "of the worse of four channels"
+    assert near.is_closer(far)
+    assert not far.is_closer(near)
+    assert not near.is_closer(near)
+
+
+def test_answers_of_few_samples_do_not_outweigh_all_values() -> None:
+    lucky = make_figures(0.3, distance=0.027)
+    unlucky = make_figures(1.2, distance=0.018)
+    assert not unlucky.loses_nothing(lucky)
+    assert unlucky.is_closer(lucky)
+    assert not make_figures(2.5, distance=0.001).is_closer(lucky), "what is poor is not chance"
+    assert not make_figures(1.2).is_closer(lucky)
+    assert not unlucky.is_closer(make_figures(0.3, distance=0.027, drop=0.4)), "the user's limit is kept"

@@ -27,6 +27,7 @@ LAYERS = [
     {"name": "stem", "operator": "CONV_2D", "work": 30.0, "weights": 5.0, "noise": 1e-3},
     {"name": "product", "operator": "FULLY_CONNECTED", "work": 60.0, "weights": 15.0, "noise": 1e-1},
 ]
+ENDS = [{"name": "product", "operator": "FULLY_CONNECTED"}, {"name": "probabilities", "operator": "SOFTMAX"}]
 BINDING = {"inputs": [], "reset_variables": False}
 
 
@@ -46,7 +47,7 @@ class Converter:
 
     def calibrate(self, order: dict[str, Any]) -> dict[str, Any]:
         layers = LAYERS if "calibration" in order else []
-        return {"ranges": "ranges.json", "has_tables": self.has_tables, "layers": layers}
+        return {"ranges": "ranges.json", "has_tables": self.has_tables, "layers": layers, "ends": ENDS}
 
     def quantize(self, order: dict[str, Any]) -> dict[str, Any]:
         made = []
@@ -108,7 +109,7 @@ def test_it_calibrates_once_and_makes_all_candidates_in_one_step(converter: Conv
     made = [quantizer.build(candidate, ()) for candidate in group]
     assert [order["action"] for order in converter.steps] == ["calibrate", "quantize"]
     assert converter.steps[1]["ranges"] == "ranges.json"
-    assert len({file.path for file in made}) == len(group) == 4
+    assert len({file.path for file in made}) == len(group) == 7
     assert made[0].binding == {"inputs": [], "reset_variables": True}
     assert quantizer.build(group[2], ()) is made[2]
     assert quantizer.versions == {"ai-edge-quantizer": "1"}
@@ -159,7 +160,7 @@ def test_on_such_a_machine_the_first_in_order_is_taken_unless_another_is_faster_
 @pytest.mark.parametrize(
     ("architecture", "features", "precision", "chosen", "cpus"),
     [
-        ("aarch64", {"asimd", "asimddp"}, "int8", "everything", "aarch64"),
+        ("aarch64", {"asimd", "asimddp"}, "int8", "everything-but-the-ends", "aarch64"),
         ("aarch64", {"asimd", "asimddp"}, "int8-dynamic", "matrix-products-and-tables", "with 8-bit dot products"),
         ("aarch64", {"asimd"}, "int8-dynamic", "fully-connected-and-tables", "without 8-bit dot products"),
         ("x86_64", {"avx2"}, "int8-dynamic", "fully-connected-and-tables", "without 8-bit dot products"),
@@ -177,7 +178,7 @@ def test_for_another_machine_nothing_is_timed(
 ) -> None:
     machine = Machine(name="pi", architecture=architecture, instruction_sets=frozenset(features), cores=4)
     quantizer = make(replace(request_, machine=machine), precision)
-    converter.times_ms = [10.0, 1.0, 1.0, 1.0]  # what this host would choose
+    converter.times_ms = [10.0, *[1.0] * 6]  # what this host would choose
     assert quantizer.choose(make_trials(quantizer.candidates()[0])).candidate.name == chosen
     assert (converter.measured_rounds, quantizer.timed) == (0, {})
     assert quantizer.chosen_by.startswith(f"documented order for {architecture}")
@@ -194,11 +195,21 @@ def test_every_candidate_has_its_place_in_every_order(converter: Converter, requ
     assert quantizer.chosen_by == "nothing else follows FP32 as closely"
 
 
-def test_a_file_that_cannot_be_made_says_why(converter: Converter, request_: BuildRequest) -> None:
-    converter.failing = {"everything": "ValueError: no kernel", "convolutional": None}
+def test_the_ends_get_no_fixed_scales(converter: Converter, request_: BuildRequest) -> None:
     quantizer = make(request_)
     (group,) = quantizer.candidates()
-    with pytest.raises(BuildFailedError, match="fails on everything: ValueError: no kernel"):
+    quantizer.build(group[0], ())
+    orders = converter.steps[-1]["orders"]
+    assert [candidate.spares_ends for candidate in group] == [True, False, True, False, True, False, False]
+    assert (orders[0]["dynamic"], orders[0]["float"]) == (["product"], ["probabilities"])
+    assert (orders[1]["dynamic"], orders[1]["float"]) == ([], [])
+
+
+def test_a_file_that_cannot_be_made_says_why(converter: Converter, request_: BuildRequest) -> None:
+    converter.failing = {"everything-but-the-ends": "ValueError: no kernel", "everything": None}
+    quantizer = make(request_)
+    (group,) = quantizer.candidates()
+    with pytest.raises(BuildFailedError, match="fails on everything-but-the-ends: ValueError: no kernel"):
         quantizer.build(group[0], ())
     with pytest.raises(BuildFailedError, match="nothing in the model can be quantized to int8"):
         quantizer.build(group[1], ())
