@@ -413,7 +413,7 @@ TABLE: dict[str, dict[str, Followed | NotFollowed]] = {
             PRECISION + "test_without_samples_fp16_says_what_it_could_not_see"
         ),
     },
-    "targets/quantization/search.py": {
+    "targets/quantization/trials.py": {
         "quantizing failed: {}: {}": VENDOR,
         "no way of quantizing gives usable numbers: {}": VENDOR,
     },

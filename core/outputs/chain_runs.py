@@ -38,7 +38,7 @@ Feeds = Mapping[str, npt.NDArray[Any]]
 """One inference's inputs: name -> array."""
 
 BUDGET_S = 60.0
-"""No further chain begins that would most likely end after it."""
+"""No further chain of a proof begins that would most likely end after it."""
 LIMIT_S = 300.0
 """What the first chain may take: nothing is compared where it takes longer."""
 MOST_BYTES = 256 * 2**20
@@ -58,6 +58,7 @@ def record_chains(
     *,
     most: int = MOST_CHAINS,
     judged: int = JUDGED_STEPS,
+    budget_s: float = BUDGET_S,
 ) -> tuple[Chain, list[Outputs]]:
     """Runs FP32's chains.
 
@@ -68,13 +69,14 @@ def record_chains(
         roles: What the outputs mean.
         most: Chains to run, at most.
         judged: Steps of each to keep, at most.
+        budget_s: No further chain begins that would most likely end after it. Infinite where a file depends on it.
 
     Returns:
         The chains, with a reason where comparing with them would say nothing of an artifact; and the outputs of each
         one's last steps, chain after chain.
     """
     chain = Chain(states=tuple(states))
-    clock = _Clock()
+    clock = _Clock(budget_s)
     starts: list[int] = []
     ends: list[list[Outputs]] = []
     try:
@@ -112,6 +114,7 @@ def compare_chains(
     chain: Chain,
     roles: Mapping[str, OutputRole],
     expected: Iterable[Outputs],
+    budget_s: float = BUDGET_S,
 ) -> ChainProof:
     """Runs an artifact's chains and compares their ends with FP32's.
 
@@ -121,13 +124,14 @@ def compare_chains(
         chain: As FP32 ran it.
         roles: What the outputs mean.
         expected: FP32's outputs at their ends, see `record_chains`.
+        budget_s: See there.
     """
     nothing = ChainProof(states=chain.states, steps=chain.steps, chains=0, fidelity=None, reason=chain.reason)
     if chain.reason is not None:
         return nothing
     ends = iter(expected)
     meter = FidelityMeter(roles)
-    clock = _Clock()
+    clock = _Clock(budget_s)
     compared = 0
     for start in clock.admit(chain.starts):
         steps = run_chain(run, samples, chain.states, start, steps=chain.steps)
@@ -185,13 +189,13 @@ def _explain_chaos(own: Fidelity) -> str | None:
 class _Clock:
     """Keeps chains within their time."""
 
-    def __init__(self) -> None:
-        self._began_s = time.monotonic()
+    def __init__(self, budget_s: float) -> None:
+        self._began_s, self._budget_s = time.monotonic(), budget_s
 
     def admit(self, starts: Sequence[int]) -> Iterator[int]:
         """Yields starts as long as there is time for one more chain; the first always."""
         for number, start in enumerate(starts):
-            if number and self._elapsed_s * (number + 1) / number > BUDGET_S:
+            if number and self._elapsed_s * (number + 1) / number > self._budget_s:
                 return
             yield start
 

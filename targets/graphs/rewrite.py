@@ -175,6 +175,17 @@ def rebuild_model(model: Any, nodes: list[Any], constants: Mapping[str, Any]) ->
     return made
 
 
+def drop_unread(nodes: Iterable[Any], outputs: Iterable[str]) -> list[Any]:
+    """Returns those of a graph's nodes, in order, that its outputs depend on."""
+    wanted = set(outputs)
+    alive: list[Any] = []
+    for node in reversed(list(nodes)):
+        if wanted.intersection(node.output):
+            alive.append(node)
+            wanted.update(read_names(node))
+    return alive[::-1]
+
+
 def prune_graph(model: Any) -> None:
     """Drops the initializers that nothing reads any more."""
     used = {name for node in model.graph.node for name in read_names(node)}

@@ -20,6 +20,12 @@ from modelwright.core.errors import BuildFailedError
 from modelwright.core.samples.sample_set import SampleSet
 from modelwright.targets.contract import Array, BuildRequest, Feeds, RunSettings
 from modelwright.targets.openvino.branches import IdleBranches, set_idle_branches_apart
+from modelwright.targets.openvino.bypass import (
+    bypass_layers,
+    find_consumers,
+    is_activation_quantizer,
+    measure_noise,
+)
 from modelwright.targets.openvino.recipes import BF16_INSTRUCTION_SETS, CONVOLUTIONAL, TRANSFORMER, NncfCandidate
 from modelwright.targets.openvino.session import WITHOUT_FUSION, OpenvinoSession, find_ports, fit_types, silence_vendor
 from modelwright.targets.openvino.words import find_cause
@@ -27,18 +33,15 @@ from modelwright.targets.quantization.goal import Figures
 from modelwright.targets.quantization.judge import Judge, Outputs
 from modelwright.targets.quantization.quantizer import Quantizer, share_work
 from modelwright.targets.quantization.search import Found, search
+from modelwright.targets.quantization.twins import NOISE_SAMPLES
 
 _ACCURATE_EFFORT = 2.3
 """How much longer accurate bias correction took than the fast one, on ResNet-50."""
 _PASSING = 10
 """Reading and writing a value takes as long as some ten multiplications."""
-_REBUILT_BYTES = 1_000_000
-"""Weights up to which a model is quantized again to rank each of its layers."""
+_KEPT_BYTES = 200_000_000
+"""Of quantized models that are kept, so that layers can be put back in another one than the last."""
 _RECURRENT = re.compile("(LSTM|GRU|RNN|AUGRU)(Cell|Sequence)$")
-# Operators that a quantized value passes through unchanged, on its way to the one that computes with it.
-_TRANSPARENT = frozenset(
-    {"Reshape", "Transpose", "Split", "VariadicSplit", "Squeeze", "Unsqueeze", "Concat", "MaxPool", "StridedSlice"}
-)
 _NO_INT8_HINT = "openvino-fp32 and openvino-bf16 need no quantization; ort-int8 has another quantizer"
 
 
@@ -137,9 +140,11 @@ class NncfQuantizer(Quantizer[NncfCandidate, RunnableModel]):
         self.calibration: SampleSet = request.calibration
         self._openvino, self._nncf, self._model, self._request = openvino, nncf, model, request
         self._core = openvino.Core()
+        self._whole: dict[NncfCandidate, Any] = {}
+        weight_bytes = sum(int(op.data.nbytes) for op in model.get_ops() if op.get_type_name() == "Constant")
+        self._kept_models = max(1, _KEPT_BYTES // max(1, weight_bytes // 4))
         self.is_transformer = has_attention(model)
         self.idle = set_idle_branches_apart(self._core, model, fit_types(model, self.calibration.feeds()))
-        self._weight_bytes = sum(int(op.data.nbytes) for op in model.get_ops() if op.get_type_name() == "Constant")
         # Without a dot-product instruction, pairs of u8 x s8 products are added in 16 bits and can saturate: NNCF then
         # halves the weights' range.
         self.overflow_fix = "disable" if request.machine.sums_exactly else "enable"
@@ -159,7 +164,20 @@ class NncfQuantizer(Quantizer[NncfCandidate, RunnableModel]):
     def effort(self, candidate: NncfCandidate) -> float:
         return 1.0 if candidate.fast_bias_correction else _ACCURATE_EFFORT
 
+    def base(self, best: NncfCandidate) -> NncfCandidate:
+        # Biases that make up for all rounding before them are wrong where some of it is gone.
+        return best.with_fast_correction()
+
     def build(self, candidate: NncfCandidate, kept: Collection[str]) -> RunnableModel:
+        # Calibrating anew for each choice of layers takes minutes, and gives what stays quantized the same ranges.
+        if candidate not in self._whole:
+            while len(self._whole) >= self._kept_models:
+                del self._whole[next(iter(self._whole))]
+            self._whole[candidate] = self._quantize(candidate)
+        whole = self._whole[candidate]
+        return RunnableModel(model=bypass_layers(self._openvino, self._model, whole, kept) if kept else whole)
+
+    def _quantize(self, candidate: NncfCandidate) -> Any:
         nncf = self._nncf
         from nncf.quantization import advanced_parameters as advanced
         from nncf.quantization.range_estimator import RangeEstimatorParametersSet
@@ -171,10 +189,10 @@ class NncfQuantizer(Quantizer[NncfCandidate, RunnableModel]):
             options["activations_range_estimator_params"] = RangeEstimatorParametersSet.MINMAX
         if candidate.smooth_quant_alpha is not None:
             options["smooth_quant_alphas"] = advanced.AdvancedSmoothQuantParameters(matmul=candidate.smooth_quant_alpha)
-        ignored = [*candidate.float_layers, *kept, *self.idle.layers]
+        ignored = [*candidate.float_layers, *self.idle.layers]
         try:
             with silence_vendor():
-                model = nncf.quantize(
+                return nncf.quantize(
                     self._model.clone(),
                     nncf.Dataset(_SampleStream(self.calibration, self._model)),
                     preset=None if candidate.preset is None else nncf.QuantizationPreset(candidate.preset),
@@ -192,7 +210,6 @@ class NncfQuantizer(Quantizer[NncfCandidate, RunnableModel]):
                 hint=_NO_INT8_HINT,
                 detail=str(error),
             ) from error
-        return RunnableModel(model=model)
 
     def other_ways(self, model: RunnableModel) -> Iterable[RunnableModel]:
         return [replace(model, options=WITHOUT_FUSION)]
@@ -239,21 +256,19 @@ class NncfQuantizer(Quantizer[NncfCandidate, RunnableModel]):
             }
         )
 
-    def build_for_ranking(
-        self, candidate: NncfCandidate, model: RunnableModel, layers: Collection[str]
-    ) -> RunnableModel:
-        """Bypasses the quantizers of the layers' activations: quantizing a large model again would take too long.
+    def estimate_noise(self, candidate: NncfCandidate, model: RunnableModel) -> Mapping[str, float]:  # noqa: ARG002
+        layers = set(self.costs(model))
+        feeds = fit_types(self._model, self.calibration.feeds(NOISE_SAMPLES))
+        return measure_noise(self._openvino, self._core, self._model, model.model, layers, feeds)
 
-        A small one is quantized again: weights count too then, and biases are corrected for what is still quantized.
-        """
-        if layers and self._weight_bytes <= _REBUILT_BYTES:
-            changed = self.build(candidate, layers).model
-        else:
-            changed = model.model.clone()
-            for node in changed.get_ordered_ops():
-                if is_activation_quantizer(node) and not find_consumers(node).isdisjoint(layers):
-                    for target in node.output(0).get_target_inputs():
-                        target.replace_source_output(node.input_value(0))
+    def build_for_ranking(
+        self,
+        candidate: NncfCandidate,  # noqa: ARG002
+        model: RunnableModel,
+        quantized: Collection[str],
+    ) -> RunnableModel:
+        layers = [name for name in self.costs(model) if name not in quantized]
+        changed = bypass_layers(self._openvino, self._model, model.model, layers)
         # What is ranked is rounding, not the kernels that are fused around it.
         return RunnableModel(model=changed, options=WITHOUT_FUSION)
 
@@ -319,22 +334,3 @@ def has_attention(model: Any) -> bool:
 def find_recurrent(model: Any) -> tuple[str, ...]:
     """Returns the names of the recurrent layers."""
     return tuple(sorted(str(n.get_friendly_name()) for n in model.get_ops() if _RECURRENT.match(n.get_type_name())))
-
-
-def is_activation_quantizer(node: Any) -> bool:
-    """Whether a node rounds an activation; NNCF stores weights as integers, without such a node."""
-    return bool(node.get_type_name() == "FakeQuantize" and node.input_value(0).get_node().get_type_name() != "Constant")
-
-
-def find_consumers(node: Any) -> set[str]:
-    """Returns the names of the operators that compute with a node's output."""
-    names: set[str] = set()
-    waiting = [node]
-    while waiting:
-        for target in [target for port in waiting.pop().outputs() for target in port.get_target_inputs()]:
-            consumer = target.get_node()
-            if consumer.get_type_name() in _TRANSPARENT:
-                waiting.append(consumer)
-            elif consumer.get_type_name() not in {"FakeQuantize", "Result", "ShapeOf"}:
-                names.add(str(consumer.get_friendly_name()))
-    return names

@@ -29,6 +29,13 @@ class NncfCandidate:
     smooth_quant_alpha: float | None = None
     float_layers: tuple[str, ...] = ()
 
+    def with_fast_correction(self) -> NncfCandidate:
+        """Returns the same with biases that make up for one layer's rounding each, and not for that before it."""
+        if self.fast_bias_correction:
+            return self
+        name = f"{self.name.replace(', accurate bias correction', '')}, fast bias correction"
+        return replace(self, name=name, fast_bias_correction=True)
+
     def sparing(self, recurrent: tuple[str, ...]) -> NncfCandidate:
         """Returns the same with the recurrent layers in float."""
         return replace(self, name=f"{self.name}, recurrent layers in float", float_layers=recurrent)

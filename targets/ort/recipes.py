@@ -72,6 +72,8 @@ class StaticQuantizer(OrtQuantizer):
         statistics = self.measure(plan.ranged_tensors())
         work = {}
         for node in self.smoothed.graph.node:
+            if node.name in plan.carried and plan.sources.get(node.output[0]) == node.output[0]:
+                work[node.name] = statistics[node.output[0]].size * float(_PASSING)
             if node.name not in plan.integer:
                 continue
             dims = list(index.constants[node.input[1]].dims)

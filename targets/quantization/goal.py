@@ -129,11 +129,11 @@ class Figures:
             return False
         return self.distance < _CLOSER * than.distance
 
-    def gain_over(self, before: Figures) -> float:
-        """Returns how much of another candidate's error is gone; 0 for a broken one."""
+    def harm_beyond(self, floor: Figures) -> float:
+        """Returns how much error is added to what is there anyhow; that of a broken one is as large as can be."""
         if self.error is None:
-            return 0.0
-        return (_BROKEN_ERROR if before.error is None else before.error) - self.error
+            return _BROKEN_ERROR
+        return self.error - (0.0 if floor.error is None else floor.error)
 
     def describe(self) -> str:
         """Returns for instance `agreement 98.4%, output logits: channel 3 of 10 carries 1.2 % noise`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import shutil
 import tempfile
 from collections import deque
@@ -14,7 +15,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from modelwright.core.errors import BadInputError
+from modelwright.core.errors import BadInputError, BuildFailedError
 from modelwright.core.outputs.chain_runs import compare_chains, record_chains
 from modelwright.core.outputs.chains import Chain, join_chain
 from modelwright.core.outputs.drop import (
@@ -34,7 +35,8 @@ from modelwright.core.outputs.user_metric import compute as compute_metric
 from modelwright.core.outputs.user_metric import stage_targets
 from modelwright.core.samples.sample_set import SampleSet
 from modelwright.targets.contract import Array, BuildRequest, Feeds
-from modelwright.targets.graphs.files import find_external_files
+from modelwright.targets.graphs.files import find_external_files, load_model
+from modelwright.targets.graphs.work import measure_work
 from modelwright.targets.quantization.goal import Figures
 
 Outputs = Mapping[str, Array]
@@ -57,7 +59,8 @@ class Judge:
         part: Which of them: `tuning` or `calibration`.
         reference: FP32's outputs, one mapping a sample: as many samples judge.
         roles: What the outputs mean.
-        model_bytes: Size of the FP32 model with its weights: what a trial costs goes with it.
+        model_bytes: Size of the FP32 model with its weights: what a trial costs goes with it,
+        work: and with the multiplications of one inference; 0 where those cannot be counted.
         chain: FP32's chained steps on these samples; None for a model without states.
         chain_ends: FP32's outputs at their ends.
         limit: What may be lost at most; None where the user set no limit.
@@ -69,6 +72,7 @@ class Judge:
     reference: Sequence[Outputs]
     roles: Mapping[str, OutputRole]
     model_bytes: int = 0
+    work: float = 0.0
     chain: Chain | None = None
     chain_ends: Sequence[Outputs] = ()
     limit: Limit | None = None
@@ -93,13 +97,16 @@ class Judge:
         ends: list[Outputs] = []
         if request.states:
             with ReferenceModel(request.model_path) as model:
-                chain, ends = record_chains(model, samples, request.states, roles, most=_CHAINS, judged=_JUDGED_STEPS)
+                chain, ends = record_chains(
+                    model, samples, request.states, roles, most=_CHAINS, judged=_JUDGED_STEPS, budget_s=math.inf
+                )
         return Judge(
             samples=samples,
             part=part,
             reference=reference[:count],
             roles=roles,
             model_bytes=size,
+            work=_count_work(request, next(samples.feeds(1))),
             chain=chain,
             chain_ends=ends,
             limit=request.limit,
@@ -122,7 +129,9 @@ class Judge:
         if limit is None and self.chain is not None and explain_broken(fidelity) is None:
             with contextlib.suppress(_TakesAllAtOnceError):
                 steps = _one_by_one(run)
-                chained = compare_chains(steps, self.samples, self.chain, self.roles, self.chain_ends)
+                chained = compare_chains(
+                    steps, self.samples, self.chain, self.roles, self.chain_ends, budget_s=math.inf
+                )
                 fidelity = join_chain(fidelity, chained)
         if limit is None and self.limit is not None:
             return self._hold(fidelity, self.limit)
@@ -199,6 +208,13 @@ class _MetricJudge:
 
 def _count_parts(samples: int) -> int:
     return PARTS if samples >= LEAST_PARTED else 0
+
+
+def _count_work(request: BuildRequest, feeds: Feeds) -> float:
+    try:
+        return sum(measure_work(load_model(request.model_path), feeds, request.scratch).values())
+    except BuildFailedError:  # with outputs added ONNX Runtime may refuse what it runs without
+        return 0.0
 
 
 class _TakesAllAtOnceError(Exception):

@@ -87,7 +87,7 @@ class Quantizer(ABC, Generic[CandidateT, ModelT]):
         return self.candidates()[0][0]
 
     def effort(self, candidate: CandidateT) -> float:  # noqa: ARG002 - for those that differ
-        """Returns how long building a candidate takes, compared with the first one."""
+        """Returns what building a candidate and judging it costs, in evaluations of the samples that judge."""
         return 1.0
 
     def choose(self, usable: Sequence[Trial[CandidateT]]) -> Trial[CandidateT]:
@@ -105,19 +105,34 @@ class Quantizer(ABC, Generic[CandidateT, ModelT]):
         """Returns the candidate whose layers go back to float where `best` does not do."""
         return best
 
-    def estimate_gains(self) -> Mapping[str, float] | None:
-        """Returns layer -> what its quantization harms, in any unit, where that is known without building anything."""
-        return None
+    def estimate_noise(self, candidate: CandidateT, model: ModelT) -> Mapping[str, float]:  # noqa: ARG002
+        """Returns layer -> noise to signal that its own quantization makes at it, while all else computes in float.
 
-    def build_for_ranking(self, candidate: CandidateT, model: ModelT, layers: Collection[str]) -> ModelT:
-        """Returns a candidate with some layers in float, as exactly as ranking layers needs.
+        From one pass over a few samples, without building anything; empty where a runtime cannot tell.
+
+        Args:
+            candidate: The way to quantize.
+            model: The same candidate with all layers quantized.
+        """
+        return {}
+
+    def build_for_ranking(self, candidate: CandidateT, model: ModelT, quantized: Collection[str]) -> ModelT:
+        """Returns a candidate in which only some layers are quantized, as exactly as ranking layers needs.
 
         Args:
             candidate: The way to quantize.
             model: The same candidate with all layers quantized. Not to be changed.
-            layers: Those that are to compute in float; none for what the others are compared with.
+            quantized: Those that are; none for what the others are compared with.
         """
-        return self.build(candidate, layers) if layers else model
+        return self.build(candidate, spare_others(self.costs(model), quantized))
+
+    def foresee(self, candidate: CandidateT, choices: Iterable[tuple[str, ...]]) -> None:
+        """Is told which layers in float will be asked for next: there are toolchains that make many at once faster."""
+
+
+def spare_others(layers: Iterable[str], quantized: Collection[str]) -> tuple[str, ...]:
+    """Returns the layers that are in float where only some are quantized."""
+    return tuple(name for name in layers if name not in quantized)
 
 
 def share_work(work: Mapping[str, float]) -> dict[str, float]:

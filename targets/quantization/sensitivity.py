@@ -1,40 +1,57 @@
-"""Ranks layers by what their quantization harms, for each share of the work that float would cost."""
+"""Ranks layers by what their quantization harms, for each share of the work that float would cost.
+
+Two measures together. One pass over a few samples says how much noise each layer's own rounding makes at the layer; but
+noise may be averaged away behind it, or be all that an answer depends on. So groups of neighbours are quantized with
+everything else in float, and what that does to the outputs is shared out among the layers of the group by their noise.
+Quantized alone, and not spared alone: where two layers each ruin a model, sparing one of them shows nothing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 from modelwright.core.errors import ToolchainMissingError
 from modelwright.targets.quantization.goal import Figures
 from modelwright.targets.quantization.judge import Judge
-from modelwright.targets.quantization.quantizer import CandidateT, ModelT, Quantizer
+from modelwright.targets.quantization.quantizer import CandidateT, ModelT, Quantizer, spare_others
 
 _SAMPLES = 16
 """Samples that rank layers: the order is wanted, not the figures."""
-_GROUPS_SMALL, _GROUPS_LARGE = 32, 12
-"""Groups of neighbouring layers that are tried, for models below and above `_LARGE_BYTES`."""
-_LARGE_BYTES = 20_000_000
+_LEAST_GROUPS, _GROUPS_PER_DOUBLING = 16, 2
+"""Groups of layers that are tried: so many, and more by the logarithm of the number of layers."""
 _LEAST_SHARE = 1e-3
 """Work that every layer counts as at least: one that costs next to nothing need not gain anything."""
+_LEAST_NOISE = 1e-12
+
+
+def describe_ranking() -> dict[str, Any]:
+    """Returns what decides the order of layers: with other values a search may choose otherwise."""
+    return {
+        "samples": _SAMPLES,
+        "groups": [_LEAST_GROUPS, _GROUPS_PER_DOUBLING],
+        "least_share": _LEAST_SHARE,
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
-    """Layers that go back to float together.
+class Layer:
+    """A layer that can go back to float.
 
     Attributes:
-        layers: Their names.
+        name: Of the layer.
         share: Of the model's work.
-        gain: How much of the error goes with their quantization, in the unit of whoever estimated it. Negative where it
-            grows: errors may cancel, or be so large that one layer more or less says nothing.
+        gain: How much of the error at the outputs comes with its quantization; an estimate.
+        noise: Noise to signal of its own rounding at the layer; None where the runtime cannot tell.
     """
 
-    layers: tuple[str, ...]
+    name: str
     share: float
     gain: float
+    noise: float | None = None
 
 
 def rank_layers(
@@ -43,9 +60,10 @@ def rank_layers(
     candidate: CandidateT,
     model: ModelT,
     progress: Callable[[str], None],
-    has_time: Callable[[], bool],
-) -> list[Group]:
-    """Returns groups of layers whose quantization harms, the one first that gains most for its share of the work.
+) -> list[Layer]:
+    """Returns the layers, the one first that gains most for its share of the work.
+
+    Evaluates as many groups of layers as grow with the logarithm of their number.
 
     Args:
         quantizer: The runtime's side.
@@ -53,37 +71,48 @@ def rank_layers(
         candidate: The way to quantize.
         model: The candidate without layers in float.
         progress: Takes a line about what is going on.
-        has_time: Whether to go on; what was not ranked until then stays quantized.
     """
-    shares = dict(quantizer.costs(model))
-    known = quantizer.estimate_gains()
-    if known is not None:
-        groups = [Group(layers=(name,), share=shares[name], gain=gain) for name, gain in known.items()]
-    else:
-        groups = []
-        parts = _split(list(shares), _GROUPS_LARGE if judge.model_bytes > _LARGE_BYTES else _GROUPS_SMALL)
-        progress(f"sensitivity analysis of {len(shares)} layers in {len(parts)} groups")
-        before = _measure(quantizer, judge, partial(quantizer.build_for_ranking, candidate, model, ()))
-        for layers in parts:
-            if not has_time():
-                break
-            after = _measure(quantizer, judge, partial(quantizer.build_for_ranking, candidate, model, layers))
-            gain = after.gain_over(before)
-            groups.append(Group(layers=layers, share=sum(shares[name] for name in layers), gain=gain))
-    return sorted(groups, key=lambda group: -group.gain / (group.share + _LEAST_SHARE))
+    shares = quantizer.costs(model)
+    noise = quantizer.estimate_noise(candidate, model)
+    parts = _split(list(shares), max(_LEAST_GROUPS, _GROUPS_PER_DOUBLING * len(shares).bit_length()))
+    progress(f"sensitivity analysis of {len(shares)} layers in {len(parts)} groups")
+    quantizer.foresee(candidate, [spare_others(shares, part) for part in ((), *parts)])
+    build = partial(quantizer.build_for_ranking, candidate, model)
+    floor = _measure(quantizer, judge, partial(build, ()))
+    layers: list[Layer] = []
+    for part in parts:
+        harm = _measure(quantizer, judge, partial(build, part)).harm_beyond(floor)
+        for name, weight in _share_out(part, noise).items():
+            layers.append(Layer(name=name, share=shares[name], gain=max(harm, 0.0) * weight, noise=noise.get(name)))
+    return sorted(layers, key=_rate, reverse=True)
 
 
-def list_worst(groups: Sequence[Group], share: float) -> list[tuple[str, ...]]:
-    """Returns the worst group's layers, those of the two worst, and so on, as long as they are within a share."""
+def _rate(layer: Layer) -> tuple[float, float]:
+    """Returns what a layer gains for its time; of those that gain nothing, what they might."""
+    share = layer.share + _LEAST_SHARE
+    return layer.gain / share, (layer.noise or 0.0) / share
+
+
+def list_worst(layers: Sequence[Layer], share: float) -> list[tuple[str, ...]]:
+    """Returns the worst layer, the two worst, and so on, as long as they are within a share of the work."""
     choices: list[tuple[str, ...]] = []
-    layers: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
     spent = 0.0
-    for group in groups:
-        if spent + group.share <= share:
-            spent += group.share
-            layers = (*layers, *group.layers)
-            choices.append(layers)
+    for layer in layers:
+        if spent + layer.share <= share:
+            spent += layer.share
+            names = (*names, layer.name)
+            choices.append(names)
     return choices
+
+
+def _share_out(part: Sequence[str], noise: Mapping[str, float]) -> dict[str, float]:
+    """Returns layer -> its share of what its group does: by its noise, which counts as usual where it is not known."""
+    known = [noise[name] for name in part if name in noise]
+    usual = sum(known) / len(known) if known else 1.0
+    weights = {name: max(noise.get(name, usual), _LEAST_NOISE) for name in part}
+    total = sum(weights.values())
+    return {name: weight / total for name, weight in weights.items()}
 
 
 def _measure(quantizer: Quantizer[CandidateT, ModelT], judge: Judge, make: Callable[[], ModelT]) -> Figures:

@@ -9,11 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from modelwright.core.onnx.facts import read_attribute
-from modelwright.core.onnx.walk import read_names
 from modelwright.targets.contract import BuildRequest
 from modelwright.targets.graphs.classify import GraphKind
 from modelwright.targets.graphs.index import index_graph
-from modelwright.targets.graphs.rewrite import rebuild_model
+from modelwright.targets.graphs.rewrite import drop_unread, rebuild_model
 from modelwright.targets.quantization.formats import round_weight
 from modelwright.targets.quantization.half import FLOAT_ARITHMETIC
 from modelwright.targets.quantization.onnx_quantizer import OnnxCandidate, OnnxQuantizer
@@ -115,7 +114,9 @@ class _PairWriter:
             elif node.name in self._plan.residuals:
                 self._quantize_entry(copy, self._plan.residuals[node.name])
             self._nodes.append(copy)
-        return rebuild_model(self._model, _drop_unread(self._nodes, self._model.graph), self._constants)
+        outputs = [value.name for value in self._model.graph.output]
+        # The Cast of a weight that was replaced has no reader any more.
+        return rebuild_model(self._model, drop_unread(self._nodes, outputs), self._constants)
 
     def _quantize_entry(self, copy: Any, position: int) -> np.dtype[Any]:
         """Puts a pair before an operand; layers that read one tensor share it."""
@@ -171,17 +172,6 @@ def find_scales(limits: Any) -> npt.NDArray[np.float32]:
     )
     # TensorRT takes no scale of 0: a dead channel gets the smallest one.
     return np.maximum(half, np.finfo(np.float16).smallest_subnormal).astype(np.float32)
-
-
-def _drop_unread(nodes: list[Any], graph: Any) -> list[Any]:
-    """Drops nodes whose outputs nothing reads, such as the Cast of a weight that was replaced."""
-    wanted = {value.name for value in graph.output}
-    alive: list[Any] = []
-    for node in reversed(nodes):
-        if wanted.intersection(node.output):
-            alive.append(node)
-            wanted.update(read_names(node))
-    return alive[::-1]
 
 
 class PairQuantizer(OnnxQuantizer):

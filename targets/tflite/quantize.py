@@ -100,8 +100,11 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
             shares[name] = 0.0 if self._is_dynamic(name) else layer[kind] / totals[kind]
         return shares
 
-    def estimate_gains(self) -> Mapping[str, float]:
+    def estimate_noise(self, candidate: TfliteCandidate, model: QuantizedFile) -> Mapping[str, float]:  # noqa: ARG002
         return {name: layer["noise"] for name, layer in self._layers.items()}
+
+    def foresee(self, candidate: TfliteCandidate, choices: Iterable[tuple[str, ...]]) -> None:
+        self._make([(candidate, kept) for kept in choices])
 
     def base(self, best: TfliteCandidate) -> TfliteCandidate:
         # Operators without weights, which other candidates quantize too, cannot be spared one by one.

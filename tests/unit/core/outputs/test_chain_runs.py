@@ -53,12 +53,12 @@ def open_stream(folder: Path, *, count: int = 80) -> SampleSet:
     return open_samples(SampleRef(path=folder / "s.npz"), Signature(inputs=inputs, outputs=()))
 
 
-def record(samples: SampleSet, step: Step) -> tuple[Chain, Any, Any]:
+def record(samples: SampleSet, step: Step, **changes: Any) -> tuple[Chain, Any, Any]:
     model: Any = Recurrence(step)
     answers = [model.run(feeds) for feeds in samples.feeds()]
     roles = find_roles(answers, states=["hn"])
     with np.errstate(over="ignore"):
-        chain, ends = record_chains(model, samples, STATES, roles)
+        chain, ends = record_chains(model, samples, STATES, roles, **changes)
     return chain, ends, roles
 
 
@@ -194,9 +194,8 @@ def test_an_artifact_that_fails_on_its_own_state_is_refused(tmp_path: Path) -> N
 def test_chains_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     samples = open_stream(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(chain_runs, "BUDGET_S", 0.0)
         patch.setattr(chain_runs, "MOST_BYTES", 8 * 3 * (3 + WIDTH) * 4)
-        chain, ends, roles = record(samples, leak(0.9))
+        chain, ends, roles = record(samples, leak(0.9), budget_s=0.0)
         assert (len(chain.starts), chain.judged) == (1, 3)
     proof = compare_chains(Recurrence(leak(0.9)).run, samples, chain, roles, ends)
     assert proof.fidelity is not None

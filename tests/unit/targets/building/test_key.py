@@ -22,7 +22,7 @@ from modelwright.core.samples.sample_set import SampleRef
 from modelwright.targets.building import key
 from modelwright.targets.building.evidence import Evidence
 from modelwright.targets.contract import Target
-from modelwright.targets.quantization import goal, search
+from modelwright.targets.quantization import budget, goal, repair, search, sensitivity
 from modelwright.targets.table import get_target, target_names
 from modelwright.targets.tensorrt.target import TensorrtFp16
 from modelwright.targets.tflite import conversion, environment, quantize
@@ -198,9 +198,10 @@ def test_versions_decide(monkeypatch: pytest.MonkeyPatch, name: str, package: st
 @pytest.mark.parametrize(
     ("where", "limit", "value"),
     [
-        (search, "BUDGET_S", 75.0),
-        (search, "_FEW", 0.1),
-        (search, "_MANY", 0.9),
+        (budget, "MOST", 3),
+        (sensitivity, "_SAMPLES", 4),
+        (repair, "_FEW", 0.1),
+        (repair, "_MANY", 0.9),
         (search, "describe_goal", lambda: {"good": {"severity": 0.5}}),
     ],
 )

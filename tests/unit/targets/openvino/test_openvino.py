@@ -19,12 +19,12 @@ from modelwright.targets.contract import BuildRequest
 from modelwright.targets.openvino import quantize as openvino_quantization
 from modelwright.targets.openvino import target as openvino
 from modelwright.targets.openvino.branches import IdleBranches
+from modelwright.targets.openvino.bypass import find_consumers
 from modelwright.targets.openvino.quantize import (
     WITHOUT_FUSION,
     NncfQuantizer,
     RunnableModel,
     choose_float_precision,
-    find_consumers,
     has_attention,
 )
 from modelwright.targets.openvino.recipes import CONVOLUTIONAL, DEFAULT, TRANSFORMER, NncfCandidate

@@ -90,11 +90,12 @@ def test_order_and_what_is_clearly_better() -> None:
     assert not broken.is_clearly_better(broken)
 
 
-def test_gain_of_a_broken_one() -> None:
+def test_harm_beyond_what_is_there_anyhow() -> None:
     good, poor, broken = make_figures(0.5), make_figures(3.0), Figures.broken("no kernel")
-    assert good.gain_over(poor) == pytest.approx(2.5)
-    assert broken.gain_over(poor) == 0.0
-    assert good.gain_over(broken) > poor.gain_over(broken) > 1.0
+    assert poor.harm_beyond(good) == pytest.approx(2.5)
+    assert good.harm_beyond(poor) == pytest.approx(-2.5), "errors may cancel"
+    assert good.harm_beyond(broken) == pytest.approx(0.5)
+    assert broken.harm_beyond(good) > 100 * poor.harm_beyond(good)
 
 
 def test_what_loses_nothing() -> None:

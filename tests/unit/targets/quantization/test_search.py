@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ from modelwright.core.records.machine import Machine
 from modelwright.core.records.signature import Signature, TensorSpec
 from modelwright.core.samples.sample_set import SampleRef, open_samples
 from modelwright.targets.contract import BuildRequest, Feeds
+from modelwright.targets.quantization.budget import LEAST, MOST, count_evaluations, count_repairs
 from modelwright.targets.quantization.goal import Level
 from modelwright.targets.quantization.judge import Judge, Outputs
 from modelwright.targets.quantization.quantizer import Quantizer, Trial
 from modelwright.targets.quantization.search import Found, search
-from modelwright.targets.quantization.sensitivity import Group, list_worst
+from modelwright.targets.quantization.sensitivity import Layer, list_worst
 
 SIGNATURE = Signature(
     inputs=(TensorSpec(name="x", dtype="float32", shape=("n", 2)),),
@@ -61,14 +62,12 @@ class FakeQuantizer(Quantizer[Way, Model]):
     shares: Mapping[str, float] | None = None
     faults: Mapping[str, str] = field(default_factory=dict)
     made: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
-    after: Callable[[], object] = lambda: None
 
     def candidates(self) -> Sequence[Sequence[Way]]:
         return self.groups
 
     def build(self, candidate: Way, kept: Collection[str]) -> Model:
         self.made.append((candidate.name, tuple(kept)))
-        self.after()
         quantized = [name for name in self.layers if name not in kept]
         faults = {self.faults[name] for name in (candidate.name, *quantized) if name in self.faults}
         if "build" in faults:
@@ -88,15 +87,16 @@ class FakeQuantizer(Quantizer[Way, Model]):
         return self.shares or dict.fromkeys(self.layers, 1 / max(len(self.layers), 1))
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
+class BusyClock:
+    """Jumps by another time at every look, as on a machine that does something else too."""
+
+    def __init__(self, step_s: float) -> None:
+        self.now_s, self.step_s = 0.0, step_s
 
     def __call__(self) -> float:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        self.now += seconds
+        self.now_s += self.step_s
+        self.step_s *= 1.5
+        return self.now_s
 
 
 @pytest.fixture
@@ -194,35 +194,61 @@ def test_the_fewest_layers_that_suffice_are_kept(judge: Judge) -> None:
 
 
 def test_work_decides_between_layers_that_harm_alike(judge: Judge) -> None:
-    layers = {"dear": FAIR, "cheap": FAIR, "rest": 0.0}
-    found = run(FakeQuantizer([[Way("w", -FAIR)]], layers, {"dear": 0.19, "cheap": 0.01, "rest": 0.8}), judge)
+    layers = {"dear": GOOD * 7, "cheap": GOOD * 7, "rest": 0.0}  # 1 % together is what is good
+    found = run(FakeQuantizer([[Way("w")]], layers, {"dear": 0.19, "cheap": 0.01, "rest": 0.8}), judge)
     assert found.kept == ("cheap",)
 
 
 def test_layers_beyond_the_share_are_passed_over() -> None:
-    groups = [Group(layers=(name,), share=share, gain=1.0) for name, share in (("a", 0.1), ("b", 0.3), ("c", 0.1))]
-    assert list_worst(groups, 0.2) == [("a",), ("a", "c")]
-    assert list_worst(groups, 0.05) == []
+    layers = [Layer(name=name, share=share, gain=1.0) for name, share in (("a", 0.1), ("b", 0.3), ("c", 0.1))]
+    assert list_worst(layers, 0.2) == [("a",), ("a", "c")]
+    assert list_worst(layers, 0.05) == []
 
 
-def test_gains_that_are_known_spare_building(judge: Judge) -> None:
+def test_the_noise_of_a_layer_tells_it_from_its_neighbours(judge: Judge) -> None:
+    """40 layers are tried in 16 groups: which of a group harms says the noise at the layers."""
+
     class Knowing(FakeQuantizer):
-        def estimate_gains(self) -> Mapping[str, float]:
-            return self.layers
+        def estimate_noise(self, candidate: Way, model: Model) -> Mapping[str, float]:
+            return {name: error + 1e-6 for name, error in self.layers.items()}
 
-    quantizer = Knowing([[Way("w")]], {**dict.fromkeys("abcdefghi", GOOD / 10), "j": POOR})
-    assert run(quantizer, judge).kept == ("j",)
-    assert quantizer.made == [("w", ()), ("w", ("j", "a")), ("w", ("j",))]
+    layers = {f"l{number}": (POOR if number in (7, 31) else 0.0) for number in range(40)}
+    assert set(run(Knowing([[Way("w")]], layers), judge).kept) == {"l7", "l31"}
+    blind = run(FakeQuantizer([[Way("w")]], layers), judge)
+    assert {"l7", "l31"} <= set(blind.kept)
+    assert len(blind.kept) > 2
+
+
+def test_noise_that_does_no_harm_is_left_alone(judge: Judge) -> None:
+    class Loud(FakeQuantizer):
+        def estimate_noise(self, candidate: Way, model: Model) -> Mapping[str, float]:
+            return {name: 1.0 if name == "a" else 0.01 for name in self.layers}
+
+    quantizer = Loud([[Way("w")]], {**dict.fromkeys("abcdefghi", 0.0), "j": POOR})
+    assert run(quantizer, judge).kept == ("j",), "what a group does to the outputs decides before noise does"
 
 
 def test_a_cheaper_model_may_rank_layers(judge: Judge) -> None:
     class Bypassing(FakeQuantizer):
-        def build_for_ranking(self, candidate: Way, model: Model, layers: Collection[str]) -> Model:
-            return Model(model.error - sum(self.layers[name] for name in layers))
+        def build_for_ranking(self, candidate: Way, model: Model, quantized: Collection[str]) -> Model:
+            return Model(sum(self.layers[name] for name in quantized))
 
     quantizer = Bypassing([[Way("w")]], {**dict.fromkeys("abcdefghi", 0.0), "j": POOR})
     assert run(quantizer, judge).kept == ("j",)
     assert quantizer.made == [("w", ()), ("w", ("j",))]
+
+
+def test_a_runtime_is_told_what_is_asked_for_next(judge: Judge) -> None:
+    told: list[tuple[str, ...]] = []
+
+    class Batching(FakeQuantizer):
+        def foresee(self, candidate: Way, choices: Iterable[tuple[str, ...]]) -> None:
+            told.extend(choices)
+
+    quantizer = Batching([[Way("w")]], {"a": 0.0, "b": 0.0, "c": POOR})
+    run(quantizer, judge)
+    assert told == [("a", "b", "c"), ("b", "c"), ("a", "c"), ("a", "b")], "none is quantized, then one after the other"
+    assert [kept for _, kept in quantizer.made[1:5]] == told
 
 
 def test_layers_go_back_in_the_candidate_that_the_runtime_names(judge: Judge) -> None:
@@ -326,34 +352,39 @@ def test_without_samples_the_usual_one_is_taken_unchecked() -> None:
     assert "unchecked" in found.notes()[0]
 
 
-def test_the_budget_ends_the_search_but_never_before_a_first_try(judge: Judge) -> None:
-    clock = Clock()
-    quantizer = FakeQuantizer([[Way("a", POOR), Way("b", GOOD)]], {"l": 0.0}, after=lambda: clock.advance(10))
-    found = run(quantizer, judge, budget_s=0.0, clock=clock)
-    assert (names(found), found.candidate.name, found.ended_by) == (["a"], "a", "time")
-
-
-def test_no_try_begins_that_would_end_after_the_budget(judge: Judge) -> None:
-    clock = Clock()
-
+def test_candidates_are_tried_as_long_as_evaluations_are_left_but_a_first_one_always(judge: Judge) -> None:
     class Slow(FakeQuantizer):
         def effort(self, candidate: Way) -> float:
-            return 3.0 if candidate.name == "slow" else 1.0
+            return {"dear": MOST + 1.0, "a": 2.0}.get(candidate.name, 1.0)
 
-    groups = [[Way("a", POOR)], [Way("b", POOR)], [Way("slow", GOOD)], [Way("c", GOOD)]]
-    found = run(Slow(groups, after=lambda: clock.advance(10)), judge, budget_s=45.0, clock=clock)
-    assert names(found) == ["a", "b", "c"]
-    assert found.ended_by == "goal"
+    found = run(Slow([[Way("dear", POOR)], [Way("b", GOOD)]]), judge)
+    assert (names(found), found.ended_by) == (["dear"], "budget")
+    groups = [[Way("a", POOR)], [Way("dear", GOOD)], *([Way(f"c{number}", POOR)] for number in range(40))]
+    found = run(Slow(groups), judge)
+    assert "dear" not in names(found)
+    assert len(names(found)) == MOST - 1
+    assert found.ended_by == "budget"
 
 
-def test_ranking_stops_with_the_budget_and_what_is_known_is_used(judge: Judge) -> None:
-    clock = Clock()
+def test_a_busy_machine_tries_what_an_idle_one_tries(judge: Judge) -> None:
     layers = {**dict.fromkeys("abcdefghij", 0.0), "b": POOR, "i": FAIR / 2}
-    quantizer = FakeQuantizer([[Way("w")]], layers, after=lambda: clock.advance(10))
-    # One try, five groups, and one more with what they showed.
-    found = run(quantizer, judge, budget_s=70.0, clock=clock)
-    assert (found.kept, found.ended_by) == (("b",), "time")
-    assert quantizer.made[-1] == ("w", ("b",))
+    groups = [[Way("x", POOR), Way("w", -0.01)], [Way("v", POOR)]]
+    tried = []
+    for step_s in (0.0, 3600.0):
+        quantizer = FakeQuantizer(groups, layers)
+        found = run(quantizer, judge, clock=BusyClock(step_s))
+        assert any(trial.seconds > 1000 for trial in found.trials) is (step_s > 0), "the record says how long it took"
+        tried.append((quantizer.made, found.kept, found.ended_by, [trial.figures for trial in found.trials]))
+    assert tried[0] == tried[1]
+
+
+def test_a_model_that_works_more_is_evaluated_less(judge: Judge) -> None:
+    assert count_evaluations(judge) == MOST
+    resnet = replace(judge, work=4.1e9, model_bytes=102_000_000)
+    assert LEAST < count_evaluations(resnet) < MOST
+    assert count_evaluations(replace(judge, work=1e12, model_bytes=10**10)) == LEAST
+    assert [count_repairs(judge, layers) for layers in (1, 8, 54, 500)] == [3, 6, 8, 11]
+    assert count_repairs(replace(judge, work=1e12), 500) == LEAST
 
 
 def test_one_layer_is_not_taken_for_a_quantized_model(judge: Judge) -> None:
@@ -361,7 +392,7 @@ def test_one_layer_is_not_taken_for_a_quantized_model(judge: Judge) -> None:
     assert found.kept == ()
 
 
-def test_five_hundred_layers_take_some_forty_builds_and_two_runs_agree(judge: Judge) -> None:
+def test_five_hundred_layers_take_some_thirty_builds_and_two_runs_agree(judge: Judge) -> None:
     rng = np.random.default_rng(5)
     layers = {f"l{number}": float(error) for number, error in enumerate(rng.exponential(FAIR / 5000, 500))}
     layers |= {"l17": FAIR, "l333": POOR}
@@ -369,7 +400,7 @@ def test_five_hundred_layers_take_some_forty_builds_and_two_runs_agree(judge: Ju
     for _ in range(2):
         quantizer = FakeQuantizer([[Way("w"), Way("v", GOOD)]], layers)
         found.append(run(quantizer, judge))
-        assert len(quantizer.made) <= 2 + 32 + 6
+        assert len(quantizer.made) <= 2 + (1 + 18) + 9
     assert found[0].kept == found[1].kept
     assert {"l17", "l333"} < set(found[0].kept)
     assert len(found[0].kept) <= 0.2 * 500

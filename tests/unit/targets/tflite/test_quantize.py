@@ -124,7 +124,7 @@ def test_layers_put_back_take_their_scales_while_running_or_stay_in_float(
     assert (order["dynamic"], order["float"]) == (["product"], ["stem"])
     assert order["rules"][0]["mode"] == "static"
     assert quantizer.costs(model) == {"table": 0.8, "stem": 0.3, "product": 0.0}
-    assert quantizer.estimate_gains() == {"table": 1e-5, "stem": 1e-3, "product": 1e-1}
+    assert quantizer.estimate_noise(WEIGHTED_AND_TABLES, model) == {"table": 1e-5, "stem": 1e-3, "product": 1e-1}
     assert quantizer.base(CANDIDATES["int8"][0]) is WEIGHTED_AND_TABLES
     assert "1 take 8-bit scales while running, 1 stay in float" in str(quantizer.explain_kept(("product", "stem")))
     assert str(quantizer.explain_kept(("stem",))).endswith("some operators: 1 stay in float"), "nothing of none"

@@ -1,0 +1,120 @@
+"""Puts the layers that cost a candidate most back to float: the fewest that suffice.
+
+Layers stand in the order of what they gain for their time, and how many of the first ones suffice is found by halving:
+it takes as many evaluations as the logarithm of their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from modelwright.targets.quantization.budget import count_repairs
+from modelwright.targets.quantization.goal import Level
+from modelwright.targets.quantization.quantizer import CandidateT, ModelT
+from modelwright.targets.quantization.sensitivity import Layer, list_worst, rank_layers
+from modelwright.targets.quantization.trials import Made, Trials
+
+_FEW, _MANY = 0.2, 0.5
+"""Share of the work that may go back to float to make a candidate good, as beyond it the speed is gone too; and to save
+one that is poor, which nobody can use at any speed."""
+_RIVALS = 4
+"""Candidates that the worst layers are put back in: which is best without them does not show before they are spared."""
+
+
+def describe_repair() -> dict[str, Any]:
+    """Returns what bounds a repair: with other limits a search may choose otherwise."""
+    return {"work_for_good": _FEW, "work_for_fair": _MANY, "rivals": _RIVALS}
+
+
+def put_layers_back(trials: Trials[CandidateT, ModelT], best: Made[CandidateT, ModelT]) -> Made[CandidateT, ModelT]:
+    """Returns the candidate with the fewest layers in float that make it good, or a poor one fair; else `best`."""
+    whole = _find_base(trials, best)
+    if whole.model is None:
+        return best
+    candidate = whole.trial.candidate
+    layers = rank_layers(trials.quantizer, trials.judge, candidate, whole.model, trials.progress)
+    choices = list_worst([layer for layer in layers if layer.gain > 0], _FEW)
+    better = best
+    if choices:
+        most = _try_rivals(trials, candidate, choices[-1])
+        candidate = most.trial.candidate
+        few = _keep_fewest(trials, most, choices, Level.GOOD)
+        if few.figures.level is Level.GOOD or (
+            best.figures.level < Level.FAIR and few.figures.is_clearly_better(best.figures)
+        ):
+            better = few
+    if trials.judge.limit is not None and better.figures.level < Level.GOOD:
+        better = _save(trials, candidate, layers, better, 1.0, Level.GOOD)
+    if better.figures.level >= Level.FAIR:
+        return better
+    return _save(trials, candidate, layers, better, _MANY, Level.FAIR)
+
+
+def _save(
+    trials: Trials[CandidateT, ModelT],
+    candidate: CandidateT,
+    layers: Sequence[Layer],
+    best: Made[CandidateT, ModelT],
+    share: float,
+    level: Level,
+) -> Made[CandidateT, ModelT]:
+    """Returns a candidate with the layers of a share in float that reach a level, or lose half as much; else `best`."""
+    # One layer stays quantized: what has none is no quantized model, whatever a limit asks for.
+    choices = [kept for kept in list_worst(layers, share) if len(kept) < len(layers)]
+    if not choices:
+        return best
+    many = _keep_fewest(trials, trials.attempt(candidate, choices[-1]), choices, level)
+    return many if many.figures.is_clearly_better(best.figures) else best
+
+
+def _find_base(trials: Trials[CandidateT, ModelT], best: Made[CandidateT, ModelT]) -> Made[CandidateT, ModelT]:
+    """Returns the candidate whose layers are ranked, without any in float."""
+    candidate = trials.quantizer.base(best.trial.candidate)
+    if candidate == best.trial.candidate:
+        return best
+    known = next((trial for trial in trials.made if trial.candidate == candidate), None)
+    return trials.attempt(candidate) if known is None else trials.make_again(known)
+
+
+def _try_rivals(
+    trials: Trials[CandidateT, ModelT], first: CandidateT, kept: tuple[str, ...]
+) -> Made[CandidateT, ModelT]:
+    """Returns the best of several candidates with the same layers in float: the first where none is better."""
+    ranked = sorted(trials.made, key=lambda trial: trial.figures.rank, reverse=True)
+    whole = (trials.quantizer.base(trial.candidate) for trial in ranked if not trial.kept)
+    rivals = list(dict.fromkeys((first, *whole)))[: min(_RIVALS, count_repairs(trials.judge, len(kept)))]
+    best = trials.attempt(rivals[0], kept)
+    for candidate in rivals[1:]:
+        made = trials.attempt(candidate, kept)
+        if made.figures.rank > best.figures.rank:
+            best = made
+    return best
+
+
+def _keep_fewest(
+    trials: Trials[CandidateT, ModelT],
+    most: Made[CandidateT, ModelT],
+    choices: Sequence[tuple[str, ...]],
+    level: Level,
+) -> Made[CandidateT, ModelT]:
+    """Halves its way to the fewest layers in float that suffice.
+
+    Args:
+        trials: Tries them.
+        most: A candidate with the most layers in float: returned where that is below the level.
+        choices: Layers to keep, fewer first, each with those of the ones before.
+        level: To reach.
+    """
+    found = most
+    short, enough = -1, len(choices) - 1
+    for _ in range(count_repairs(trials.judge, len(choices))):
+        tried = (short + enough) // 2
+        if most.figures.level < level or not short < tried < enough:
+            break
+        made = trials.attempt(most.trial.candidate, choices[tried])
+        if made.figures.level >= level:
+            found, enough = made, tried
+        else:
+            short = tried
+    return found

@@ -1,0 +1,124 @@
+"""Tries candidates, keeps account of what was tried, and lets a step that fails cost no more than itself."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic
+
+from modelwright.core.errors import BuildFailedError, ModelwrightError, ToolchainMissingError
+from modelwright.targets.quantization.goal import Figures, Level
+from modelwright.targets.quantization.judge import Judge
+from modelwright.targets.quantization.quantizer import CandidateT, ModelT, Quantizer, Trial
+
+_FLOAT_HINT = "the float targets of this runtime need no quantization"
+_TRACE_CHARACTERS = 2000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made(Generic[CandidateT, ModelT]):
+    """A trial and its model, which is None where it did not build."""
+
+    trial: Trial[CandidateT]
+    model: ModelT | None
+
+    @property
+    def figures(self) -> Figures:
+        return self.trial.figures
+
+
+class Trials(Generic[CandidateT, ModelT]):
+    """Builds and judges candidates.
+
+    Args:
+        quantizer: The runtime's side.
+        judge: What decides.
+        progress: Takes a line about what is going on.
+        clock: Seconds, for the record only: nothing is decided by them.
+
+    Attributes:
+        made: All trials, in order.
+    """
+
+    def __init__(
+        self,
+        quantizer: Quantizer[CandidateT, ModelT],
+        judge: Judge,
+        progress: Callable[[str], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self.quantizer, self.judge, self.progress = quantizer, judge, progress
+        self.made: list[Trial[CandidateT]] = []
+        self._clock = clock
+        self._errors: list[ModelwrightError] = []
+
+    def attempt(self, candidate: CandidateT, kept: tuple[str, ...] = ()) -> Made[CandidateT, ModelT]:
+        """Builds and judges a candidate with some layers in float."""
+        started = self._clock()
+        name = candidate.name + (f", {len(kept)} layers in float" if kept else "")
+        self.progress(f"quantizing: {name}")
+        model, figures = self._build_and_judge(candidate, kept)
+        trial = Trial(candidate=candidate, kept=kept, figures=figures, seconds=self._clock() - started)
+        self.made.append(trial)
+        self.progress(f"{name}: {figures.describe()}")
+        return Made(trial=trial, model=model)
+
+    def make_again(self, trial: Trial[CandidateT]) -> Made[CandidateT, ModelT]:
+        """Returns an earlier trial with its model, which is not kept for all of them: models are large."""
+        return Made(trial=trial, model=self.quantizer.build(trial.candidate, trial.kept))
+
+    def keep_unless(
+        self, best: Made[CandidateT, ModelT], improve: Callable[[], Made[CandidateT, ModelT]]
+    ) -> Made[CandidateT, ModelT]:
+        """Returns what a further step makes; what there is where the step fails: nothing that works is given up."""
+        try:
+            return improve()
+        except ToolchainMissingError:
+            raise
+        except Exception as error:  # of a vendor's toolchain, or of ours around it
+            self.progress(f"{best.trial.candidate.name} is kept: {self._note(error).describe()}")
+            return best
+
+    def explain_failure(self, best: Made[CandidateT, ModelT]) -> ModelwrightError:
+        """Returns why there is nothing to ship: what the first one that failed says, else the best one's figures."""
+        if self._errors:
+            return self._errors[0]
+        return BuildFailedError(
+            f"no way of quantizing gives usable numbers: {best.figures.describe()}",
+            hint=_FLOAT_HINT,
+        )
+
+    def _build_and_judge(self, candidate: CandidateT, kept: tuple[str, ...]) -> tuple[ModelT | None, Figures]:
+        try:
+            model = self.quantizer.build(candidate, kept)
+        except ToolchainMissingError:
+            raise
+        except Exception as error:  # what a vendor's toolchain raises; candidates before and after may do all the same
+            return None, self._note(error)
+        figures = self._run(model)
+        if figures.level < Level.GOOD:
+            for other in self.quantizer.other_ways(model):
+                seen = self._run(other)
+                if seen.is_clearly_better(figures):
+                    model, figures = other, seen
+        return model, figures
+
+    def _run(self, model: ModelT) -> Figures:
+        try:
+            return self.judge.judge(lambda feeds: self.quantizer.run(model, feeds))
+        except ToolchainMissingError:
+            raise
+        except Exception as error:
+            return self._note(error)
+
+    def _note(self, error: Exception) -> Figures:
+        """Remembers why a try failed, and returns what it counts as."""
+        if not isinstance(error, ModelwrightError):
+            error = BuildFailedError(
+                f"quantizing failed: {type(error).__name__}: {error}",
+                hint=_FLOAT_HINT,
+                detail="".join(traceback.format_exception(error))[-_TRACE_CHARACTERS:],
+            )
+        self._errors.append(error)
+        return Figures.broken(error.message)
