@@ -6,7 +6,8 @@
 Every peer gets an environment of its own in the cache, made of `recipes/requirements/`. Files, ours and theirs, are run
 by the vendors' plain APIs with one thread, each in a process of its own that takes turns with the others; then by this
 harness, likewise. The speed-up is over the FP32 model in ONNX Runtime. Agreement and accuracy are on held-out samples
-that neither calibrated nor tuned. Writes `results/peers-MACHINE.json` and prints the tables.
+that neither calibrated nor tuned. Writes `results/peers-MACHINE.json` and `.md`, model by model: those that are not run
+again stay there.
 """
 
 from __future__ import annotations
@@ -14,19 +15,16 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
 from contest.hold import Plan, hold_contest
 from contest.peers import PEERS
-from contest.results import Contest, find_leaders, show
+from contest.results import keep_result
+from contest.table import show, show_contest
 from models.catalog import MODELS, prepare
 
-from modelwright.core.files import write_json
-from modelwright.core.records.codec import encode
 from modelwright.harness.run.effort import EFFORTS
 from modelwright.profiles import detect_host
-from modelwright.targets.readiness import package_versions
 
 HERE = Path(__file__).resolve().parent
 
@@ -42,28 +40,19 @@ def main() -> None:
         fresh=arguments.fresh,
         by_harness=not arguments.plain_only,
     )
-    results = []
+    host = detect_host()
+    machine = f"{host.cpu_model or host.architecture}, {host.cores} cores"
+    path = arguments.results / f"peers-{re.sub(r'[^a-z0-9]+', '-', machine.lower()).strip('-')}.json"
     for name in arguments.model or MODELS:
         prepared = prepare(name, cache, cifar=arguments.cifar, trec=arguments.trec)
         if prepared is None:
-            print(f"{name}: needs {MODELS[name].data}, which was not given", file=sys.stderr)
+            print(f"{name}: not run, --{MODELS[name].data} was not given", file=sys.stderr)
             continue
         result = hold_contest(prepared, plan)
-        results.append(result)
-        print(f"\n## {name}\n\n{show(result)}\n")
-        print("".join(f"A peer is ahead: {line}\n" for line in find_leaders(result)), flush=True)
-    host = detect_host()
-    device = f"{host.cpu_model or host.architecture}, {host.cores} cores"
-    contest = Contest(
-        machine=device,
-        versions=package_versions("onnxruntime", "openvino", "ai-edge-litert", "nncf", "onnx", "numpy"),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        models=tuple(results),
-    )
-    arguments.results.mkdir(parents=True, exist_ok=True)
-    path = arguments.results / f"peers-{re.sub(r'[^a-z0-9]+', '-', device.lower()).strip('-')}.json"
-    write_json(path, encode(contest))
-    print(path)
+        print(f"\n## {name}\n\n{show(result)}\n", flush=True)
+        contest = keep_result(path, machine, result)
+        path.with_suffix(".md").write_text(show_contest(contest))
+        print(path)
 
 
 def _parse() -> argparse.Namespace:

@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from contest.adopt import adopt
 from contest.entrants import OURS, Entrant, Missing, enter_own
 from contest.loops import run_loops
-from contest.peers import Peer, run_peer
+from contest.peers import Peer, find_version, run_peer
 from contest.quality import Quality, judge
 from contest.results import ModelResult, Row
 from models.catalog import Prepared
@@ -28,12 +29,14 @@ from modelwright.harness.run.interleave import Window
 from modelwright.harness.run.measure_artifacts import measure_artifacts
 from modelwright.harness.run.runner import MeasureSettings
 from modelwright.profiles import detect_host
+from modelwright.targets.readiness import package_versions
 
 TARGETS = (
     "ort-fp32", "ort-int8", "ort-int8-dynamic", "openvino-fp32", "openvino-bf16", "openvino-int8",
     "tflite-fp32", "tflite-int8", "tflite-int8-dynamic",
 )  # fmt: skip
 BASELINE = "ort-fp32"
+RUNTIME_PACKAGES = ("onnxruntime", "openvino", "ai-edge-litert")
 Floats = npt.NDArray[np.float64]
 
 
@@ -103,6 +106,8 @@ def hold_contest(prepared: Prepared, plan: Plan) -> ModelResult:
         held_out=len(answers[BASELINE][0]),
         effort=f"{plan.effort.launches} launches of {plan.effort.rounds} rounds, windows of {plan.effort.window_s} s",
         revision=_find_revision(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions={**package_versions(*RUNTIME_PACKAGES), **{peer.maker: find_version(peer) for peer in plan.peers}},
         rows=tuple(rows),
     )
 

@@ -105,14 +105,22 @@ def run_peer(
     return Entrant(name=peer.name, maker=peer.maker, runtime=peer.runtime, file=files[0], build_s=took_s)
 
 
+def find_version(peer: Peer) -> str:
+    """Returns the version of a peer's distribution that its environment is made with."""
+    pins = dict(line.split("==") for line in (REQUIREMENTS / f"{peer.module}.txt").read_text().split())
+    return pins[peer.maker]
+
+
 def _hash_all(*paths: Path) -> str:
     return hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in paths)).hexdigest()
 
 
 def _run(peer: Peer, model: Path, samples: Path, folder: Path, python: Path, threads: int) -> float:
     """Returns the seconds that it took."""
+    copy = folder / "fp32.onnx"  # onnx2tf writes into the file that it is given
+    shutil.copyfile(model, copy)
     order = {
-        "recipe": peer.recipe, "model": str(model), "out": str(folder / "out"), "samples": str(samples),
+        "recipe": peer.recipe, "model": str(copy), "out": str(folder / "out"), "samples": str(samples),
         "threads": threads,
     }  # fmt: skip
     job = folder / "job.json"
@@ -127,6 +135,7 @@ def _run(peer: Peer, model: Path, samples: Path, folder: Path, python: Path, thr
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
             raise PeerFailedError(f"stopped after {TIME_LIMIT_S:.0f} s") from error
+    copy.unlink()
     if done.returncode == 0:
         return time.monotonic() - started
     lines = [line for line in (folder / "log.txt").read_text(errors="replace").splitlines() if line.strip()]

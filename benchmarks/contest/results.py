@@ -1,13 +1,14 @@
-"""What a contest found: typed, kept as JSON, shown as one table a model."""
+"""What a contest found, typed and kept as JSON; who leads."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from contest.entrants import OURS
 from contest.quality import Quality
 
-from modelwright.core.records.codec import Count, Record
+from modelwright.core.files import write_json
+from modelwright.core.records.codec import Count, Record, encode, read_record
 from modelwright.harness.kinds import Figure
 from modelwright.harness.results.statistics import SAME_SPEED, SpeedRatio
 
@@ -50,6 +51,8 @@ class ModelResult(Record, kw_only=True):
         held_out: That judged.
         effort: Launches, rounds and seconds of a window.
         revision: Of this repository, when it ran.
+        created: ISO 8601, UTC.
+        versions: Package -> version, of the runtimes and of the peers.
         rows: Ours, then the peers'.
     """
 
@@ -59,6 +62,8 @@ class ModelResult(Record, kw_only=True):
     held_out: Count
     effort: str
     revision: str
+    created: str
+    versions: dict[str, str]
     rows: tuple[Row, ...]
 
 
@@ -66,50 +71,33 @@ class Contest(Record, kw_only=True):
     """A file of results.
 
     Attributes:
-        machine: That it ran on.
-        versions: Package -> version, of the runtimes and of the peers.
-        created: ISO 8601, UTC.
+        machine: That all ran on, one thread each.
         models: One each.
     """
 
     machine: str
-    versions: dict[str, str]
-    created: str
     models: tuple[ModelResult, ...]
 
 
-def show(result: ModelResult) -> str:
-    """Returns a Markdown table, the fastest first; what has no figures comes last, with its reason."""
-    measured = [row for row in result.rows if row.speedup is not None]
-    measured.sort(key=lambda row: row.speedup.ratio if row.speedup else 0.0, reverse=True)
-    absent = [row for row in result.rows if row.speedup is None]
-    head = ["file", "runtime", "speed-up", "95 %", "by the harness", "MB"]
-    head += ["agreement", "accuracy"] if result.has_meaning else ["cosine"]
-    lines = [_line(head), _line(["---", "---", *["---:"] * (len(head) - 2)])]
-    lines += [_line(list(_cells(row, has_meaning=result.has_meaning))) for row in measured]
-    text = "\n".join(lines)
-    if absent:
-        text += "\n\nWithout figures:\n\n" + "\n".join(f"- {row.name}: {row.reason}" for row in absent)
-    return text
+def keep_result(path: Path, machine: str, result: ModelResult) -> Contest:
+    """Writes a model's result into a file, in the place of an earlier one of the same model; returns all there.
 
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _cells(row: Row, *, has_meaning: bool) -> Iterator[str]:
-    assert row.speedup is not None
-    yield f"**{row.name}**" if row.maker == OURS else row.name
-    yield row.runtime or ""
-    yield f"{row.speedup.ratio:.2f}"
-    yield "" if row.speedup.ci95 is None else "{:.2f} to {:.2f}".format(*row.speedup.ci95)
-    yield "" if row.harness_speedup is None else f"{row.harness_speedup.ratio:.2f}"
-    yield "" if row.size_bytes is None else f"{row.size_bytes / 1e6:.2f}"
-    if not has_meaning:
-        yield "" if row.quality is None else f"{row.quality.cosine:.4f}"
-        return
-    yield "" if row.quality is None else f"{100 * row.quality.agreement:.1f} %"
-    yield "" if row.quality is None or row.quality.accuracy is None else f"{100 * row.quality.accuracy:.1f} %"
+    Args:
+        path: JSON; need not be there.
+        machine: That it ran on; a file of another machine is begun anew.
+        result: Of one model.
+    """
+    others: tuple[ModelResult, ...] = ()
+    if path.exists():
+        before = read_record(Contest, path, what="results of a contest")
+        others = before.models if before.machine == machine else ()
+    models = [result if one.model == result.model else one for one in others]
+    if result not in models:
+        models.append(result)
+    contest = Contest(machine=machine, models=tuple(models))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, encode(contest))
+    return contest
 
 
 def find_leaders(result: ModelResult) -> list[str]:

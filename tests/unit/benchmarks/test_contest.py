@@ -6,6 +6,7 @@ import importlib
 from pathlib import Path
 from types import ModuleType
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -35,10 +36,11 @@ def make_row(contest: ModuleType, name: str, maker: str, runtime: str, ratio: fl
     return contest.Row(name=name, maker=maker, runtime=runtime, speedup=SpeedRatio(ratio=ratio), quality=quality)
 
 
-def make_result(contest: ModuleType, rows: list[object], *, has_meaning: bool = True) -> object:
+def make_result(contest: ModuleType, rows: list[object], *, has_meaning: bool = True) -> msgspec.Struct:
     return contest.ModelResult(
-        model="m", has_meaning=has_meaning, samples=9, held_out=1000, effort="e", revision="r", rows=tuple(rows)
-    )
+        model="m", has_meaning=has_meaning, samples=9, held_out=1000, effort="e", revision="r", created="now",
+        versions={}, rows=tuple(rows),
+    )  # fmt: skip
 
 
 def test_a_peer_leads_where_no_file_of_its_runtime_is_as_fast_at_no_less_agreement(contest: ModuleType) -> None:
@@ -62,12 +64,24 @@ def test_the_table_has_the_fastest_first_and_says_why_a_row_is_empty(contest: Mo
         contest.Row(name="broken", maker="peer", reason="fails: no kernel"),
     ]
 
-    lines = contest.show(make_result(contest, rows)).splitlines()
+    lines = importlib.import_module("contest.table").show(make_result(contest, rows)).splitlines()
 
     assert lines[2].startswith("| **fast** | litert | 2.50 |")
     assert "99.9 %" in lines[2]
     assert lines[3].startswith("| slow |")
     assert lines[-1] == "- broken: fails: no kernel"
+
+
+def test_a_model_that_is_run_again_replaces_its_earlier_result_only(contest: ModuleType, tmp_path: Path) -> None:
+    first, second = (make_row(contest, name, "peer", "onnxruntime", 1.5, 995) for name in ("first", "second"))
+    other = msgspec.structs.replace(make_result(contest, []), model="other")
+    for result in (make_result(contest, [first]), other):
+        contest.keep_result(tmp_path / "r.json", "here", result)
+
+    kept = contest.keep_result(tmp_path / "r.json", "here", make_result(contest, [second]))
+
+    assert [(one.model, [row.name for row in one.rows]) for one in kept.models] == [("m", ["second"]), ("other", [])]
+    assert contest.keep_result(tmp_path / "r.json", "elsewhere", other).models == (other,)
 
 
 def test_a_loop_that_cannot_load_says_what_the_runtime_said(contest: ModuleType, tmp_path: Path) -> None:
