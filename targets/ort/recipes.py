@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from modelwright.targets.graphs.rewrite import rebuild_model, split_gemms
 from modelwright.targets.ort import plan as ort_plan
 from modelwright.targets.ort import quantize as ort_quantization
 from modelwright.targets.ort.exact import AS_WRITTEN, write_exactly
+from modelwright.targets.ort.tables import find_tables, quantize_tables
 from modelwright.targets.quantization.formats import Scheme
 from modelwright.targets.quantization.judge import Outputs
 from modelwright.targets.quantization.onnx_quantizer import OnnxCandidate, OnnxQuantizer
@@ -33,7 +34,19 @@ time on."""
 
 
 class OrtQuantizer(OnnxQuantizer):
-    """What both ways have in common: candidates are judged by the arithmetic of the machine that they are for."""
+    """What both ways have in common: tables, and candidates judged by the arithmetic of the machine that they are for.
+
+    Attributes:
+        tables: Names of the nodes that look up rows of a large table.
+    """
+
+    def __init__(self, request: BuildRequest, model: Any, kind: GraphKind, ranges: Sequence[str] = ()) -> None:
+        super().__init__(request, model, kind, ranges)
+        self.tables = frozenset(find_tables(model))
+
+    def share(self, work: Mapping[str, float]) -> dict[str, float]:
+        """Returns the share of the work of each layer, the tables first: what they cost in float is size, not time."""
+        return share_work({**dict.fromkeys(self.tables, 0.0), **work})
 
     def run(self, model: Any, feeds: Iterable[Feeds]) -> Iterator[Outputs]:
         exact = write_exactly(model) if saturates_here(self._request) else None
@@ -64,7 +77,8 @@ class StaticQuantizer(OrtQuantizer):
         statistics = self.measure(plan.ranged_tensors())
         method = RANGE_METHODS[candidate.ranges or "minmax"]
         ranges = {name: method(statistics[name]) for name in plan.ranged_tensors()}
-        return ort_quantization.quantize_static(self.smoothed, plan, ranges, self._scheme, self._weights)
+        quantized = ort_quantization.quantize_static(self.smoothed, plan, ranges, self._scheme, self._weights)
+        return quantize_tables(quantized, self.tables - set(kept))
 
     def costs(self, model: Any) -> Mapping[str, float]:  # noqa: ARG002 - the float model says it
         index = index_graph(self.smoothed)
@@ -84,7 +98,7 @@ class StaticQuantizer(OrtQuantizer):
             else:
                 columns = dims[0] if read_attribute(node, "transB", 0) else dims[1]
                 work[node.name] = float(statistics[source].size * columns)
-        return share_work(work)
+        return self.share(work)
 
 
 class DynamicQuantizer(OrtQuantizer):
@@ -99,9 +113,10 @@ class DynamicQuantizer(OrtQuantizer):
         model = rebuild_model(self.smoothed, list(self.smoothed.graph.node), {})
         split_gemms(model)
         names = ort_plan.find_dynamic(model, index_graph(model))
-        return ort_quantization.quantize_dynamic(model, set(names) - set(kept), self._scheme)
+        quantized = ort_quantization.quantize_dynamic(model, set(names) - set(kept), self._scheme)
+        return quantize_tables(quantized, self.tables - set(kept))
 
     def costs(self, model: Any) -> Mapping[str, float]:  # noqa: ARG002 - the float model says it
         layers = set(ort_plan.find_dynamic(self._model, index_graph(self._model)))
         sizes = {tensor.name: float(np.prod(tensor.dims)) for tensor in self._model.graph.initializer}
-        return share_work({n.name: sizes[n.input[1]] for n in self._model.graph.node if n.name in layers})
+        return self.share({n.name: sizes[n.input[1]] for n in self._model.graph.node if n.name in layers})

@@ -27,6 +27,7 @@ from modelwright.targets.ort.channels import align_input_channels
 from modelwright.targets.ort.exact import write_exactly
 from modelwright.targets.ort.recipes import DynamicQuantizer, StaticQuantizer, saturates_here
 from modelwright.targets.ort.refusal import explain_inner, refuse_unquantizable
+from modelwright.targets.ort.residuals import keep_residuals_apart
 from modelwright.targets.ort.session import OrtSession
 from modelwright.targets.ort.settings import SETTINGS
 from modelwright.targets.ort.tied import explain_tied
@@ -140,7 +141,7 @@ class OrtInt8(_SearchedTarget):
         is_float=False,
         needs_calibration=True,
         uses_samples=True,
-        recipe_version=4,
+        recipe_version=5,
         build_packages={"onnx": "onnx", "onnxruntime": "onnxruntime"},
         run_packages={"onnxruntime": "onnxruntime"},
         build_extra="ort",
@@ -159,6 +160,7 @@ class OrtInt8(_SearchedTarget):
             pool_spatial_means(model)
             if request.machine.architecture == "x86_64":
                 align_input_channels(model)
+        keep_residuals_apart(model)
         if not ort_plan.find_quantizable(model, index_graph(model)):
             other = "ort-int8-dynamic" if ort_plan.find_dynamic(model, index_graph(model)) else None
             raise refuse_unquantizable(model, "ort-int8", "Conv, MatMul or Gemm", other)
@@ -186,7 +188,7 @@ class OrtInt8Dynamic(_SearchedTarget):
         is_float=False,
         needs_calibration=False,
         uses_samples=True,
-        recipe_version=3,
+        recipe_version=4,
         build_packages={"onnx": "onnx", "onnxruntime": "onnxruntime"},
         run_packages={"onnxruntime": "onnxruntime"},
         build_extra="ort",
@@ -199,6 +201,7 @@ class OrtInt8Dynamic(_SearchedTarget):
         """Quantizes the weights of MatMul, Gemm and LSTM; see `Target.build`."""
         model, prepared = prepare_model(request)
         kind = classify_graph(model)
+        keep_residuals_apart(model)
         if not ort_plan.find_dynamic(model, index_graph(model)):
             other = "ort-int8" if ort_plan.find_quantizable(model, index_graph(model)) else None
             raise refuse_unquantizable(model, "ort-int8-dynamic", "MatMul, Gemm or LSTM", other)

@@ -1,4 +1,4 @@
-"""Tables that one model reads in two ways: a quantized copy then lies beside the float one."""
+"""Tables that one model reads in two ways: a quantized model then holds them twice."""
 
 from __future__ import annotations
 
@@ -10,37 +10,29 @@ import numpy as np
 
 from modelwright.core.onnx.facts import ONNX_DOMAINS
 from modelwright.targets.graphs.index import GraphIndex, index_graph
-
-_LEAST_BYTES = 2**16
-"""Tables below this are not worth a word."""
+from modelwright.targets.ort.tables import LEAST_BYTES, find_tables
 
 
 def explain_tied(model: Any) -> list[str]:
     """Returns a sentence for each table that an embedding looks up and a layer multiplies by.
 
-    Folding makes a transposed copy of it for the layer, and only the copy can be quantized: an integer Gather would
-    round what all later layers read.
+    Folding makes a transposed copy of it for the layer, and each has scales of its own: one for every column.
 
     Args:
         model: A normalized float model, constants folded.
     """
     index = index_graph(model)
     notes = []
-    for table, reader in _list_tables(model, index):
+    for reader in find_tables(model).values():
+        table = reader.input[0]
         for weight, layer in _list_matrices(model, index):
             if weight == table or _are_same(index, table, weight):
-                told = f"{index.array(table).nbytes / 1e6:.1f} MB"
+                told = f"{math.prod(index.constants[table].dims) / 1e6:.1f} MB"
                 notes.append(
-                    f"the table {table} is stored twice, in float where {reader.output[0]} is looked up ({told}) "
-                    f"and once more for {layer.output[0]}: FP32 has one for both"
+                    f"the table {table} is stored twice, in 8 bits {told} each: where {reader.output[0]} is looked up, "
+                    f"and for {layer.output[0]}; FP32 has one for both"
                 )
     return notes
-
-
-def _list_tables(model: Any, index: GraphIndex) -> Iterator[tuple[str, Any]]:
-    for node in model.graph.node:
-        if node.op_type == "Gather" and node.domain in ONNX_DOMAINS and _is_large(index, node.input[0]):
-            yield node.input[0], node
 
 
 def _list_matrices(model: Any, index: GraphIndex) -> Iterator[tuple[str, Any]]:
@@ -50,7 +42,7 @@ def _list_matrices(model: Any, index: GraphIndex) -> Iterator[tuple[str, Any]]:
 
 
 def _is_large(index: GraphIndex, name: str) -> bool:
-    return index.is_float_constant(name) and 4 * math.prod(index.constants[name].dims) >= _LEAST_BYTES
+    return index.is_float_constant(name) and 4 * math.prod(index.constants[name].dims) >= LEAST_BYTES
 
 
 def _are_same(index: GraphIndex, table: str, weight: str) -> bool:

@@ -19,9 +19,10 @@ from modelwright.targets.quantization.smoothquant import CALIBRATION_SAMPLES, me
 from modelwright.targets.quantization.statistics import TensorStatistics, collect_statistics
 from modelwright.targets.quantization.twins import NOISE_SAMPLES, find_twins, measure_noise, quantize_only
 
-_ALPHAS = (None, 0.7, 0.5, 0.8)
-"""In the order of trying: the cheapest first, then what did best on a sentence classifier."""
-_USUAL_ALPHA = 0.7
+_ALPHAS = (0.8, 0.7, 0.5, None)
+"""In the order of trying: first what follows FP32 best, layer by layer and as a whole, on a sentence classifier.
+Smoothing costs some 3 % of its time; without it twice as much of its answers is lost."""
+_USUAL_ALPHA = 0.8
 _NAMED = 4
 _TRANSFORMER_RANGES = 2
 """Ways to choose ranges that are tried in a transformer, where smoothing matters more."""
@@ -69,8 +70,7 @@ class OnnxQuantizer(Quantizer[OnnxCandidate, Any]):
         self.sample_count = min(request.calibration.count if request.calibration else 0, CALIBRATION_SAMPLES)
 
     def candidates(self) -> Sequence[Sequence[OnnxCandidate]]:
-        # Smoothing costs a multiplication per layer: it is not tried where a plain candidate is good.
-        alphas = _ALPHAS if self._smooths else _ALPHAS[:1]
+        alphas = _ALPHAS if self._smooths else (None,)
         return [[OnnxCandidate(alpha=alpha, ranges=ranges) for ranges in self._ranges] for alpha in alphas]
 
     def unchecked(self) -> OnnxCandidate:

@@ -52,7 +52,7 @@ def _make_record(flavour: Flavour, precision: str) -> TargetRecord:
         is_float=precision != "int8",
         needs_calibration=precision == "int8",
         uses_samples=precision != "fp32",
-        recipe_version=2 if precision == "int8" else 1,
+        recipe_version=3 if precision == "int8" else 1,
         build_packages={**flavour.packages, **_ONNX, **({} if precision == "fp32" else _MODELOPT)},
         run_packages=flavour.packages,
         build_extra=flavour.build_extra,

@@ -26,7 +26,7 @@ from modelwright.targets.ort import recipes as ort_recipes
 from modelwright.targets.ort import session as ort_session
 from modelwright.targets.ort import target as ort
 from modelwright.targets.ort.exact import AS_WRITTEN, write_exactly
-from modelwright.targets.quantization import prepare
+from modelwright.targets.quantization import onnx_quantizer, prepare
 from modelwright.targets.quantization import statistics as smoothing
 
 RNG = np.random.default_rng(0)
@@ -266,17 +266,49 @@ def test_an_opset_that_does_not_convert_is_kept(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("target", [ort.OrtInt8(), ort.OrtInt8Dynamic()])
-def test_smoothing_saves_a_transformer_with_an_outlier_channel(tmp_path: Path, target: Target) -> None:
-    bench = Bench(tmp_path, make_attention())
+def test_smoothing_saves_a_transformer_with_an_outlier_channel(
+    tmp_path: Path, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_attention()
+    for name in ("plain", "smoothed"):
+        (tmp_path / name).mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(onnx_quantizer, "_ALPHAS", (None,))
+        plain = Bench(tmp_path / "plain", model).build(target).recipe["search"]["candidates"]
+    bench = Bench(tmp_path / "smoothed", model)
     result = bench.build(target)
     found = result.recipe["search"]
-    plain = [seen for seen in found["candidates"] if seen["alpha"] is None]
     assert found["chosen"]["alpha"] is not None
     assert found["figures"]["error"] < plain[0]["error"] / 2
     with bench.load(target, result) as session:
         assert bench.cosine(session) > 0.995  # with 7-bit weights
     seen = bench.profile(target, result)
     assert count_computing(seen, "fp32") == 2, "only the products of two activations stay in float"
+
+
+@pytest.mark.parametrize("target", [ort.OrtInt8(), ort.OrtInt8Dynamic()])
+def test_a_residual_and_its_normalization_are_two_operators(tmp_path: Path, target: Target) -> None:
+    model = make_model(
+        [
+            helper.make_node("MatMul", ["x", "w"], ["m"], "dense"),
+            helper.make_node("Add", ["m", "x"], ["r"], "residual"),
+            helper.make_node("LayerNormalization", ["r", "g", "b"], ["n"], "norm"),
+            helper.make_node("MatMul", ["n", "v"], ["s"], "scores"),
+            helper.make_node("Softmax", ["s"], ["y"], "softmax"),
+        ],
+        {
+            "w": random_weights(32, 32),
+            "g": np.ones(32, np.float32),
+            "b": np.zeros(32, np.float32),
+            "v": random_weights(32, 32),
+        },
+        ("n", 8, 32),
+        ("n", 8, 32),
+    )
+    bench = Bench(tmp_path, model)
+    seen = count_operators(bench.profile(target, bench.build(target)))
+    assert seen["Sum"] == seen["LayerNormalization"] == 1
+    assert "SkipLayerNormalization" in count_operators(bench.profile(ort.OrtFp32(), bench.build(ort.OrtFp32())))
 
 
 def test_how_the_pool_waits_is_left_to_the_vendor(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def test_it_is_told_by_its_values(matrix: Any, count: int) -> None:
     notes = explain_tied(make_model(NODES, {"E": TABLE, "W": matrix, "i": np.array([1])}))
     assert len(notes) == count
     if notes:
-        assert "the table E is stored twice, in float where e is looked up (0.1 MB) and once more for y" in notes[0]
+        assert "the table E is stored twice, in 8 bits 0.0 MB each: where e is looked up, and for y" in notes[0]
 
 
 def test_one_tensor_under_one_name_counts_too_and_small_ones_do_not() -> None:

@@ -89,6 +89,13 @@ def test_division_is_folded_into_a_norm_that_nothing_else_reads(has_other_reader
     np.testing.assert_allclose(evaluate(model, X), before, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize(("largest", "smoothed"), [(3.9, []), (4.1, ["fc"])])
+def test_channels_that_hardly_differ_are_not_worth_a_multiplication(largest: float, smoothed: list[str]) -> None:
+    model = make_model([helper.make_node("MatMul", ["x", "w"], ["y"], "fc")], {"w": WEIGHT})
+    assert smooth_model(model, {"x": np.array([1, 1, 1, largest], np.float32)}, 0.8) == smoothed
+    assert len(model.graph.node) == 1 + len(smoothed)
+
+
 def test_a_dead_channel_stays_finite() -> None:
     weight = WEIGHT.copy()
     weight[2] = 0
