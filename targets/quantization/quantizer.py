@@ -63,6 +63,10 @@ class Quantizer(ABC, Generic[CandidateT, ModelT]):
     a `BuildFailedError`, and the search goes on with the next.
     """
 
+    equally_fast: ClassVar[bool] = True
+    """Whether the candidates of a group run at one speed: then the closest to FP32 counts. Else every good one may be
+    taken, as nobody would notice what it loses, and many would notice a slower one."""
+
     @abstractmethod
     def candidates(self) -> Sequence[Sequence[CandidateT]]:
         """Returns groups of candidates, the fastest first: the next is tried where none of a group was good."""

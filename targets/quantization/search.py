@@ -158,11 +158,15 @@ def _try_candidates(
     assert best is not None, "a quantizer has candidates"
     if best.figures.level < Level.FAIR:
         return best, ran_out
-    chosen = quantizer.choose([trial for trial in rivals if _is_rival(trial.figures, best.figures)])
+    usable = [trial for trial in rivals if _is_rival(trial.figures, best.figures, equally_fast=quantizer.equally_fast)]
+    chosen = quantizer.choose(usable)
     if chosen is not best.trial:
         best = trials.keep_unless(best, lambda: trials.make_again(chosen))
     return best, ran_out
 
 
-def _is_rival(figures: Figures, best: Figures) -> bool:
+def _is_rival(figures: Figures, best: Figures, *, equally_fast: bool) -> bool:
+    """Whether a candidate may be taken instead of its group's best."""
+    if figures.level is Level.GOOD and not equally_fast:
+        return True
     return figures.loses_nothing(best) or figures.is_closer(best)

@@ -18,6 +18,7 @@ from modelwright.core.records.signature import Signature, TensorSpec
 from modelwright.targets.contract import BuildRequest, Feeds
 from modelwright.targets.quantization.goal import Figures, Level, describe_goal
 from modelwright.targets.quantization.judge import Judge
+from modelwright.targets.quantization.rounded import find_rounded_model
 from modelwright.targets.tflite import client
 from modelwright.targets.tflite.answers import Outputs, answer, answer_in_batches
 from modelwright.targets.tflite.sizes import Resizer, find_free_sizes
@@ -55,6 +56,32 @@ def convert(request: BuildRequest) -> dict[str, Any]:
     made = _Conversion(request, folder).make()
     write_json(result_file, made)
     return made
+
+
+def convert_rounded(request: BuildRequest, converted: Mapping[str, Any]) -> Path | None:
+    """Converts the copy of the model whose weights are rounded, in the way that the model itself was; once for all.
+
+    Args:
+        request: Whose calibration samples the weights are rounded for.
+        converted: From `convert`.
+
+    Returns:
+        A file with the tensors of the float file; None where there is no such copy, or it converts otherwise.
+    """
+    path = Path(converted["folder"], "rounded.tflite")
+    known = path.with_suffix(".json")
+    if known.is_file():
+        return path if json.loads(known.read_text())["is_same"] else None
+    rounded = find_rounded_model(request)
+    is_same = False
+    if rounded is not None:
+        order = {**converted["order"], "onnx": str(rounded), "file": path.name}
+        try:
+            is_same = client.run_step(order, request.progress).get("binding") == converted["binding"]
+        except BuildFailedError as error:
+            request.progress(f"the rounded weights are not used: {error.message}")
+    write_json(known, {"is_same": is_same})
+    return path if is_same else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +188,7 @@ class _Conversion:
             "others": others,
             **asdict(way),
         }
-        return {**client.run_step(order, self._request.progress), "folder": str(self._folder)}
+        return {**client.run_step(order, self._request.progress), "folder": str(self._folder), "order": order}
 
     def _compare(self, made: Mapping[str, Any], judge: Judge) -> Figures:
         """Compares a file with FP32, sample by sample; one that can be resized in batches too. The worse counts."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from modelwright.core.records.machine import Machine
+from modelwright.targets.tflite.recipes import ROUNDED, TfliteCandidate
 
 WORTH = 1.1
 """How many times as fast a file has to be for certain, to be taken before one that comes first in the order."""
@@ -39,7 +40,10 @@ _WITHOUT_DOT = (
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """Names of candidates, the one expected to be fastest first, and what that expectation rests on."""
+    """Names of candidates, the one expected to be fastest first, and what that expectation rests on.
+
+    How weights are rounded changes no speed: the names are those without it.
+    """
 
     names: tuple[str, ...]
     source: str
@@ -100,6 +104,11 @@ class Choice:
     def speed_ratios(self) -> list[float]:
         """Returns how many times as fast as the first each file was: the median over the rounds."""
         return [median(row[0] / row[file] for row in self.rounds) for file in range(len(self.rounds[0]))]
+
+
+def find_place(order: Order, candidate: TfliteCandidate) -> tuple[int, bool]:
+    """Returns a candidate's place in an order; of two with one place, the one with rounded weights is first."""
+    return order.names.index(candidate.name.removesuffix(ROUNDED)), not candidate.rounded
 
 
 def choose_by_speed(count: int, take_rounds: Callable[[int], Sequence[Sequence[float]]]) -> Choice:

@@ -15,7 +15,8 @@ from modelwright.targets.quantization.quantizer import Quantizer, Trial
 from modelwright.targets.readiness import package_versions
 from modelwright.targets.tflite import client
 from modelwright.targets.tflite.answers import RUNTIME, answer
-from modelwright.targets.tflite.order import WORTH, choose_by_speed, find_order
+from modelwright.targets.tflite.conversion import convert_rounded
+from modelwright.targets.tflite.order import WORTH, choose_by_speed, find_order, find_place
 from modelwright.targets.tflite.recipes import CANDIDATES, WEIGHTED_AND_TABLES, TfliteCandidate
 from modelwright.targets.tflite.samples import store_samples
 
@@ -53,21 +54,24 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
         timed: Name of a candidate -> how many times as fast as the first in that order it was, over how many rounds.
     """
 
+    equally_fast = False
+
     def __init__(self, request: BuildRequest, converted: Mapping[str, Any], precision: str) -> None:
         self._request = request
         self._precision = precision
         self._fp32 = Path(converted["folder"], converted["file"])
+        self._rounded = convert_rounded(request, converted) if precision != "fp16" else None
         self._binding: Mapping[str, Any] = converted["binding"]
-        self._group: Sequence[TfliteCandidate] = CANDIDATES[precision]
+        self._group: Sequence[TfliteCandidate] = [
+            candidate for candidate in CANDIDATES[precision] if self._rounded is not None or not candidate.rounded
+        ]
         self._made: dict[tuple[str, tuple[str, ...]], QuantizedFile | BuildFailedError] = {}
         self._ranges: str | None = None
         self._layers: dict[str, Mapping[str, Any]] = {}
         self._ends: dict[str, str] = {}
         self.versions: Mapping[str, str] = {}
-        order, cpus = find_order(precision, request.machine)
-        self._order = {name: place for place, name in enumerate(order.names)}
-        self._cpus = cpus
-        self.order: Mapping[str, Any] = {"for": cpus, **asdict(order)}
+        self._order, self._cpus = find_order(precision, request.machine)
+        self.order: Mapping[str, Any] = {"for": self._cpus, **asdict(self._order)}
         self.chosen_by = "nothing else follows FP32 as closely"
         self.timed: dict[str, dict[str, float]] = {}
         if precision != "fp16":
@@ -107,8 +111,11 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
         self._make([(candidate, kept) for kept in choices])
 
     def base(self, best: TfliteCandidate) -> TfliteCandidate:
+        if not self._layers:
+            return best
         # Operators without weights, which other candidates quantize too, cannot be spared one by one.
-        return WEIGHTED_AND_TABLES if self._layers else best
+        bases = [candidate for candidate in self._group if candidate.rules == WEIGHTED_AND_TABLES.rules]
+        return next(candidate for candidate in bases if candidate.rounded or candidate is WEIGHTED_AND_TABLES)
 
     def unchecked(self) -> TfliteCandidate:
         for candidate in self._group:
@@ -123,7 +130,7 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
         """Returns the first in the documented order, unless another is faster beyond doubt on such a machine."""
         if len(usable) == 1:
             return usable[0]
-        ordered = sorted(usable, key=lambda trial: self._order[trial.candidate.name])
+        ordered = sorted(usable, key=lambda trial: find_place(self._order, trial.candidate))
         self.chosen_by = f"documented order for {self._cpus}"
         if not self._request.fits_host:
             return ordered[0]
@@ -193,13 +200,14 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
             dynamic = [name for name in spared if self._is_dynamic(name) or ends.get(name) in _DYNAMIC]
             orders.append(
                 {
+                    "fp32": str(self._rounded if candidate.rounded else self._fp32),
                     "file": str(file),
                     "rules": [asdict(rule) for rule in candidate.rules],
                     "dynamic": dynamic,
                     "float": [name for name in spared if name not in dynamic],
                 }
             )
-        step = {"action": "quantize", "fp32": str(self._fp32), "ranges": self._ranges, "orders": orders}
+        step = {"action": "quantize", "ranges": self._ranges, "orders": orders}
         result = client.run_step(step, self._request.progress)
         self.versions = result["versions"]
         for (candidate, kept), order, made in zip(wanted, orders, result["made"], strict=True):

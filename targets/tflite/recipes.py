@@ -19,6 +19,10 @@ _CONVOLUTIONAL = (
 )  # fmt: skip
 
 
+ROUNDED = ", rounded"
+"""At the end of a candidate's name."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rule:
     """How some operators are quantized.
@@ -44,11 +48,14 @@ class TfliteCandidate:
         rules: For all operators of a kind.
         spares_ends: Whether the operators that make the outputs get no fixed scales: matrix products take theirs while
             running, the others stay in float.
+        rounded: Whether the weights are rounded for what they make of the calibration samples, see
+            `quantization.rounding`, and not each to the nearest.
     """
 
     name: str
     rules: tuple[Rule, ...]
     spares_ends: bool = False
+    rounded: bool = False
 
     @property
     def needs_tables(self) -> bool:
@@ -64,6 +71,10 @@ def _spare_ends(candidate: TfliteCandidate) -> TfliteCandidate:
     return replace(candidate, name=f"{candidate.name}-but-the-ends", spares_ends=True)
 
 
+def _round(candidate: TfliteCandidate) -> TfliteCandidate:
+    return replace(candidate, name=f"{candidate.name}{ROUNDED}", rounded=True)
+
+
 _EVERYTHING = TfliteCandidate(
     name="everything",
     rules=(
@@ -76,46 +87,50 @@ _EVERYTHING = TfliteCandidate(
 _ALL_CONVOLUTIONAL = _static("convolutional", *_CONVOLUTIONAL)
 WEIGHTED_AND_TABLES = _static("weighted-and-tables", *_WEIGHTED, "GATHER")
 """Only what has weights: the one to begin with where single layers have to be spared."""
+_PRODUCTS_AND_TABLES = TfliteCandidate(
+    name="matrix-products-and-tables",
+    rules=(
+        Rule(mode="dynamic", operators=_MATRIX),
+        Rule(mode="weights", operators=("DEPTHWISE_CONV_2D",)),
+        Rule(mode="static", operators=("GATHER",)),
+    ),
+)
+# The dynamic kernels of depthwise convolutions ran at a quarter of FP32's speed, and those of small convolutions may be
+# slower than float too: their weights are stored in 8 bits and widened once, at loading.
+_PRODUCTS = TfliteCandidate(
+    name="matrix-products",
+    rules=(Rule(mode="dynamic", operators=_MATRIX), Rule(mode="weights", operators=("DEPTHWISE_CONV_2D",))),
+)
+"""What AEQ's documentation calls dynamic range quantization, but for depthwise convolutions."""
+_DENSE = TfliteCandidate(
+    name="fully-connected",
+    rules=(
+        Rule(mode="dynamic", operators=("FULLY_CONNECTED",)),
+        Rule(mode="weights", operators=("CONV_2D", "CONV_2D_TRANSPOSE", "DEPTHWISE_CONV_2D")),
+    ),
+)
+_DENSE_AND_TABLES = TfliteCandidate(
+    name="fully-connected-and-tables", rules=(*_DENSE.rules, Rule(mode="static", operators=("GATHER",)))
+)
 CANDIDATES: dict[str, tuple[TfliteCandidate, ...]] = {
     "fp16": (TfliteCandidate(name="weights", rules=(Rule(mode="half", operators=_WEIGHTED),)),),
-    # The dynamic kernels of depthwise convolutions ran at a quarter of FP32's speed, and those of small convolutions
-    # are slower than float too: their weights are stored in 8 bits and widened once, at loading.
     "int8-dynamic": (
-        TfliteCandidate(
-            name="matrix-products-and-tables",
-            rules=(
-                Rule(mode="dynamic", operators=_MATRIX),
-                Rule(mode="weights", operators=("DEPTHWISE_CONV_2D",)),
-                Rule(mode="static", operators=("GATHER",)),
-            ),
-        ),
-        TfliteCandidate(
-            name="matrix-products",
-            rules=(Rule(mode="dynamic", operators=_MATRIX), Rule(mode="weights", operators=("DEPTHWISE_CONV_2D",))),
-        ),
-        TfliteCandidate(
-            name="fully-connected-and-tables",
-            rules=(
-                Rule(mode="dynamic", operators=("FULLY_CONNECTED",)),
-                Rule(mode="weights", operators=("CONV_2D", "CONV_2D_TRANSPOSE", "DEPTHWISE_CONV_2D")),
-                Rule(mode="static", operators=("GATHER",)),
-            ),
-        ),
-        TfliteCandidate(
-            name="fully-connected",
-            rules=(
-                Rule(mode="dynamic", operators=("FULLY_CONNECTED",)),
-                Rule(mode="weights", operators=("CONV_2D", "CONV_2D_TRANSPOSE", "DEPTHWISE_CONV_2D")),
-            ),
-        ),
+        _round(_PRODUCTS_AND_TABLES),
+        _round(_PRODUCTS),
+        _round(_DENSE_AND_TABLES),
+        _round(_DENSE),
+        _PRODUCTS_AND_TABLES,
+        _PRODUCTS,
     ),
     "int8": (
-        _spare_ends(_EVERYTHING),
+        _round(_spare_ends(_EVERYTHING)),
+        _round(_spare_ends(_ALL_CONVOLUTIONAL)),
+        _round(_spare_ends(WEIGHTED_AND_TABLES)),
+        _round(_ALL_CONVOLUTIONAL),
         _EVERYTHING,
-        _spare_ends(_ALL_CONVOLUTIONAL),
-        _ALL_CONVOLUTIONAL,
-        _spare_ends(WEIGHTED_AND_TABLES),
+        _spare_ends(_EVERYTHING),
         WEIGHTED_AND_TABLES,
         _static("weighted", *_WEIGHTED),
     ),
 }
+"""Precision -> candidates in the order of trying, the vendor's own way among them."""

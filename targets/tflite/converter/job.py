@@ -128,20 +128,20 @@ def quantize(request: Mapping[str, Any], _progress: Progress) -> dict[str, Any]:
     """Makes files of another precision.
 
     Args:
-        request: `fp32` (path), `ranges` (path from `calibrate`, or None) and `orders`: for each file `file` (path to
-            write), `rules`, `dynamic` and `float` (names of operators, by their outputs' tensors); see `make_file`.
+        request: `ranges` (path from `calibrate`, or None) and `orders`: for each file `fp32` (path of what it is made
+            from), `file` (path to write), `rules`, `dynamic` and `float` (names of operators, by their outputs'
+            tensors); see `make_file`.
         _progress: Not needed: each file takes a moment.
 
     Returns:
         `made`: for each order what the file really holds (`describe_file`), or `failed` (why there is none).
     """
-    data = Path(request["fp32"]).read_bytes()
     ranges = load_ranges(Path(request["ranges"])) if request.get("ranges") else {}
-    made = [_make(data, order, ranges) for order in request["orders"]]
-    return {"made": made, "versions": _versions()}
+    return {"made": [_make(order, ranges) for order in request["orders"]], "versions": _versions()}
 
 
-def _make(data: bytes, order: Mapping[str, Any], ranges: Ranges) -> dict[str, Any]:
+def _make(order: Mapping[str, Any], ranges: Ranges) -> dict[str, Any]:
+    data = Path(order["fp32"]).read_bytes()
     rules = [Rule(**{**rule, "operators": tuple(rule["operators"])}) for rule in order["rules"]]
     dynamic, left = ([f"^{re.escape(name)}(;|$)" for name in order[kind]] for kind in ("dynamic", "float"))
     try:

@@ -7,6 +7,7 @@ Each step exists because of something that onnx2tf 2.6.9 was seen to do otherwis
 - MatMul with a constant becomes Gemm, since it otherwise becomes BATCH_MATMUL, which is slow and which per-channel
   quantization gets wrong; a constant on the left comes out with wrong values when a Transpose is before it;
 - any spelling of GELU is written the one way that is fused to the GELU operator;
+- a mean over rows and columns becomes a pooling, before which the feature map would be transposed back otherwise;
 - If is taken apart, STFT becomes a convolution and SAME_LOWER numbers: it has none of them;
 - float64 becomes float32, since TFLite computes nothing in it;
 - outputs of rank 3 and more leave the graph flattened to rank 2, since they otherwise keep the channels-last layout.
@@ -28,6 +29,7 @@ from modelwright.core.onnx.walk import find_subgraphs
 from .branches import compute_both_branches, take_known_branches
 from .doubles import narrow_doubles
 from .graph import Array, Graph, Shape, infer
+from .means import rewrite_spatial_means
 from .operators import UnsupportedOperatorError
 from .pads import write_pads
 from .recurrent import unroll_recurrent
@@ -61,6 +63,7 @@ def prepare_graph(model: onnx.ModelProto, shapes: Mapping[str, Shape], *, infini
     write_pads(graph)
     rewrite_spectra(graph)
     rewrite_max_pools(graph)
+    rewrite_spatial_means(graph)
     unroll_recurrent(graph)
     _drop_identities(graph)
     graph.drop_unused()

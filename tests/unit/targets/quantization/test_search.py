@@ -144,6 +144,17 @@ def test_a_runtime_may_choose_among_those_of_a_group_that_are_as_good_as_its_bes
     assert found.model.error == GOOD
 
 
+def test_where_speeds_differ_every_good_one_may_be_taken(judge: Judge) -> None:
+    class Choosy(FakeQuantizer):
+        equally_fast = False
+
+        def choose(self, usable: Sequence[Trial[Way]]) -> Trial[Way]:
+            assert [trial.candidate.name for trial in usable] == ["a", "c"]
+            return usable[0]
+
+    assert run(Choosy([[Way("a", GOOD), Way("b", FAIR), Way("c", GOOD / 50)]]), judge).candidate.name == "a"
+
+
 def test_a_runtime_may_choose_among_fair_ones_too(judge: Judge) -> None:
     class Choosy(FakeQuantizer):
         def choose(self, usable: Sequence[Trial[Way]]) -> Trial[Way]:

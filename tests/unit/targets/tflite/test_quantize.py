@@ -17,10 +17,10 @@ from modelwright.core.samples.sample_set import SampleRef, open_samples
 from modelwright.targets.contract import BuildRequest
 from modelwright.targets.quantization.goal import Figures
 from modelwright.targets.quantization.quantizer import Trial
-from modelwright.targets.tflite import answers, client
+from modelwright.targets.tflite import answers, client, conversion
 from modelwright.targets.tflite.order import ORDERS
 from modelwright.targets.tflite.quantize import TfliteQuantizer
-from modelwright.targets.tflite.recipes import CANDIDATES, WEIGHTED_AND_TABLES, TfliteCandidate
+from modelwright.targets.tflite.recipes import CANDIDATES, ROUNDED, WEIGHTED_AND_TABLES, TfliteCandidate
 
 LAYERS = [
     {"name": "table", "operator": "GATHER", "work": 10.0, "weights": 80.0, "noise": 1e-5},
@@ -29,6 +29,7 @@ LAYERS = [
 ]
 ENDS = [{"name": "product", "operator": "FULLY_CONNECTED"}, {"name": "probabilities", "operator": "SOFTMAX"}]
 BINDING = {"inputs": [], "reset_variables": False}
+CONVERTED = {"file": "fp32.tflite", "binding": BINDING, "order": {"action": "convert", "onnx": "m.onnx"}}
 
 
 class Converter:
@@ -40,10 +41,15 @@ class Converter:
         self.has_tables = True
         self.times_ms = [10.0]
         self.measured_rounds = 0
+        self.binding: dict[str, Any] = BINDING
 
     def __call__(self, order: dict[str, Any], progress: Any) -> dict[str, Any]:
         self.steps.append(order)
         return getattr(self, order["action"])(order)
+
+    def convert(self, order: dict[str, Any]) -> dict[str, Any]:
+        assert order["onnx"].endswith("rounded.onnx")
+        return {"binding": self.binding}
 
     def calibrate(self, order: dict[str, Any]) -> dict[str, Any]:
         layers = LAYERS if "calibration" in order else []
@@ -99,17 +105,26 @@ def request_(tmp_path: Path) -> BuildRequest:
 
 
 def make(request: BuildRequest, precision: str = "int8") -> TfliteQuantizer:
-    converted = {"folder": str(request.scratch), "file": "fp32.tflite", "binding": BINDING}
-    return TfliteQuantizer(request, converted, precision)
+    return TfliteQuantizer(request, CONVERTED | {"folder": str(request.scratch)}, precision)
+
+
+@pytest.fixture(autouse=True)
+def rounds(request_: BuildRequest, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """What rounding makes of the model; empty where it cannot."""
+    found = [request_.scratch / "rounded.onnx"]
+    monkeypatch.setattr(conversion, "find_rounded_model", lambda request: found[0] if found else None)
+    return found
 
 
 def test_it_calibrates_once_and_makes_all_candidates_in_one_step(converter: Converter, request_: BuildRequest) -> None:
     quantizer = make(request_)
     (group,) = quantizer.candidates()
     made = [quantizer.build(candidate, ()) for candidate in group]
-    assert [order["action"] for order in converter.steps] == ["calibrate", "quantize"]
-    assert converter.steps[1]["ranges"] == "ranges.json"
-    assert len({file.path for file in made}) == len(group) == 7
+    assert [order["action"] for order in converter.steps] == ["convert", "calibrate", "quantize"]
+    assert converter.steps[2]["ranges"] == "ranges.json"
+    assert len({file.path for file in made}) == len(group) == 8
+    sources = {order["file"]: Path(order["fp32"]).name for order in converter.steps[2]["orders"]}
+    assert [sources[str(file.path)] for file in made] == ["rounded.tflite"] * 4 + ["fp32.tflite"] * 4
     assert made[0].binding == {"inputs": [], "reset_variables": True}
     assert quantizer.build(group[2], ()) is made[2]
     assert quantizer.versions == {"ai-edge-quantizer": "1"}
@@ -125,7 +140,8 @@ def test_layers_put_back_take_their_scales_while_running_or_stay_in_float(
     assert order["rules"][0]["mode"] == "static"
     assert quantizer.costs(model) == {"table": 0.8, "stem": 0.3, "product": 0.0}
     assert quantizer.estimate_noise(WEIGHTED_AND_TABLES, model) == {"table": 1e-5, "stem": 1e-3, "product": 1e-1}
-    assert quantizer.base(CANDIDATES["int8"][0]) is WEIGHTED_AND_TABLES
+    base = quantizer.base(CANDIDATES["int8"][0])
+    assert (base.rules, base.rounded) == (WEIGHTED_AND_TABLES.rules, True)
     assert "1 take 8-bit scales while running, 1 stay in float" in str(quantizer.explain_kept(("product", "stem")))
     assert str(quantizer.explain_kept(("stem",))).endswith("some operators: 1 stay in float"), "nothing of none"
     assert quantizer.explain_kept(()) is None
@@ -160,11 +176,17 @@ def test_on_such_a_machine_the_first_in_order_is_taken_unless_another_is_faster_
 @pytest.mark.parametrize(
     ("architecture", "features", "precision", "chosen", "cpus"),
     [
-        ("aarch64", {"asimd", "asimddp"}, "int8", "everything-but-the-ends", "aarch64"),
-        ("aarch64", {"asimd", "asimddp"}, "int8-dynamic", "matrix-products-and-tables", "with 8-bit dot products"),
-        ("aarch64", {"asimd"}, "int8-dynamic", "fully-connected-and-tables", "without 8-bit dot products"),
-        ("x86_64", {"avx2"}, "int8-dynamic", "fully-connected-and-tables", "without 8-bit dot products"),
-        ("x86_64", {"avx512_vnni"}, "int8-dynamic", "matrix-products-and-tables", "with 8-bit dot products"),
+        ("aarch64", {"asimd", "asimddp"}, "int8", "everything-but-the-ends, rounded", "aarch64"),
+        (
+            "aarch64",
+            {"asimd", "asimddp"},
+            "int8-dynamic",
+            "matrix-products-and-tables, rounded",
+            "with 8-bit dot products",
+        ),
+        ("aarch64", {"asimd"}, "int8-dynamic", "fully-connected-and-tables, rounded", "without 8-bit dot products"),
+        ("x86_64", {"avx2"}, "int8-dynamic", "fully-connected-and-tables, rounded", "without 8-bit dot products"),
+        ("x86_64", {"avx512_vnni"}, "int8-dynamic", "matrix-products-and-tables, rounded", "with 8-bit dot products"),
     ],
 )
 def test_for_another_machine_nothing_is_timed(
@@ -187,8 +209,9 @@ def test_for_another_machine_nothing_is_timed(
 
 def test_every_candidate_has_its_place_in_every_order(converter: Converter, request_: BuildRequest) -> None:
     for precision, candidates in CANDIDATES.items():
+        names = {candidate.name.removesuffix(ROUNDED) for candidate in candidates}
         for order in ORDERS[precision].values():
-            assert sorted(order.names) == sorted(candidate.name for candidate in candidates)
+            assert names == set(order.names)
     quantizer = make(request_)
     (only,) = make_trials(quantizer.candidates()[0][2:3])
     assert quantizer.choose([only]) is only
@@ -200,16 +223,19 @@ def test_the_ends_get_no_fixed_scales(converter: Converter, request_: BuildReque
     (group,) = quantizer.candidates()
     quantizer.build(group[0], ())
     orders = converter.steps[-1]["orders"]
-    assert [candidate.spares_ends for candidate in group] == [True, False, True, False, True, False, False]
-    assert (orders[0]["dynamic"], orders[0]["float"]) == (["product"], ["probabilities"])
-    assert (orders[1]["dynamic"], orders[1]["float"]) == ([], [])
+    for candidate, order in zip(group, orders, strict=True):
+        spared = (["product"], ["probabilities"]) if candidate.spares_ends else ([], [])
+        assert (order["dynamic"], order["float"]) == spared
 
 
 def test_a_file_that_cannot_be_made_says_why(converter: Converter, request_: BuildRequest) -> None:
-    converter.failing = {"everything-but-the-ends": "ValueError: no kernel", "everything": None}
+    converter.failing = {
+        "everything-but-the-ends, rounded": "ValueError: no kernel",
+        "convolutional-but-the-ends, rounded": None,
+    }
     quantizer = make(request_)
     (group,) = quantizer.candidates()
-    with pytest.raises(BuildFailedError, match="fails on everything-but-the-ends: ValueError: no kernel"):
+    with pytest.raises(BuildFailedError, match="fails on everything-but-the-ends, rounded: ValueError: no kernel"):
         quantizer.build(group[0], ())
     with pytest.raises(BuildFailedError, match="nothing in the model can be quantized to int8"):
         quantizer.build(group[1], ())
@@ -220,14 +246,28 @@ def test_dynamic_range_knows_no_layers_and_tables_only_where_there_are_some(
     converter: Converter, request_: BuildRequest
 ) -> None:
     quantizer = make(request_, "int8-dynamic")
-    assert "calibration" not in converter.steps[0]
-    assert len(quantizer.candidates()[0]) == 4
+    assert "calibration" not in converter.steps[1]
+    assert len(quantizer.candidates()[0]) == 6
     assert quantizer.costs(quantizer.build(quantizer.candidates()[0][0], ())) == {}
     converter.has_tables = False
     assert [candidate.name for candidate in make(request_, "int8-dynamic").candidates()[0]] == [
+        "matrix-products, rounded",
+        "fully-connected, rounded",
         "matrix-products",
-        "fully-connected",
     ]
+
+
+def test_weights_are_not_rounded_where_the_copy_converts_otherwise_or_there_is_none(
+    converter: Converter, request_: BuildRequest, rounds: list[Path]
+) -> None:
+    plain = [candidate for candidate in CANDIDATES["int8"] if not candidate.rounded]
+    converter.binding = {"inputs": ["another"]}
+    assert make(request_).candidates() == [plain]
+    assert make(request_).base(plain[0]) is WEIGHTED_AND_TABLES
+    assert [step["action"] for step in converter.steps].count("convert") == 1, "asked for once"
+    (request_.scratch / "rounded.json").unlink()
+    rounds.clear()
+    assert make(request_).candidates() == [plain]
 
 
 def test_where_no_runtime_is_the_converter_runs_the_samples(

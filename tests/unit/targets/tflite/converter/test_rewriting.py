@@ -224,3 +224,35 @@ def test_a_spectrum_of_a_step_that_varies_keeps_its_operator() -> None:
     model = make_model([node], {"length": np.array(16)}, {"x": x})
     model.graph.input.append(helper.make_tensor_value_info("step", TensorProto.INT64, []))
     assert "STFT" in kinds(prepare_graph(model, {"x": x.shape, "step": ()}))
+
+
+# Means
+
+
+@pytest.mark.parametrize("keepdims", [0, 1])
+@pytest.mark.parametrize(("opset", "axes"), [(13, [2, 3]), (18, [-1, -2])])
+def test_a_mean_over_rows_and_columns_of_a_convolution_is_a_pooling(keepdims: int, opset: int, axes: list[int]) -> None:
+    constants: dict[str, Any] = {"w": floats(5, 3, 3, 3)}
+    given: dict[str, Any] = {"axes": axes}
+    if opset >= 18:
+        constants["axes"], given = np.array(axes), {}
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"]),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("ReduceMean", ["r", *(["axes"] if opset >= 18 else [])], ["y"], keepdims=keepdims, **given),
+    ]
+    x = floats(2, 3, 6, 7)
+    found = kinds(prepare(make_model(nodes, constants, {"x": x}, opset), x=x))
+    assert found == ["Conv", "Relu", "GlobalAveragePool", *([] if keepdims else ["Flatten"])]
+
+
+@pytest.mark.parametrize(("axes", "made"), [([1, 2], "Conv"), ([3], "Conv"), ([2, 3], "Transpose")])
+def test_other_means_stay(axes: list[int], made: str) -> None:
+    attributes = {"perm": [0, 2, 1, 3]} if made == "Transpose" else {}
+    nodes = [
+        helper.make_node(made, ["x", *(["w"] if made == "Conv" else [])], ["c"], **attributes),
+        helper.make_node("ReduceMean", ["c"], ["y"], axes=axes),
+    ]
+    x = floats(2, 3, 6, 7)
+    constants = {"w": floats(5, 3, 3, 3)} if made == "Conv" else {}
+    assert kinds(prepare(make_model(nodes, constants, {"x": x}, 13), x=x)) == [made, "ReduceMean"]
