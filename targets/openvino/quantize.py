@@ -26,12 +26,14 @@ from modelwright.targets.openvino.bypass import (
     is_activation_quantizer,
     measure_noise,
 )
+from modelwright.targets.openvino.convert import convert_model
 from modelwright.targets.openvino.recipes import BF16_INSTRUCTION_SETS, CONVOLUTIONAL, TRANSFORMER, NncfCandidate
 from modelwright.targets.openvino.session import WITHOUT_FUSION, OpenvinoSession, find_ports, fit_types, silence_vendor
 from modelwright.targets.openvino.words import find_cause
 from modelwright.targets.quantization.goal import Figures
 from modelwright.targets.quantization.judge import Judge, Outputs
 from modelwright.targets.quantization.quantizer import Quantizer, share_work
+from modelwright.targets.quantization.rounded import find_rounded_model
 from modelwright.targets.quantization.search import Found, search
 from modelwright.targets.quantization.twins import NOISE_SAMPLES
 
@@ -148,6 +150,7 @@ class NncfQuantizer(Quantizer[NncfCandidate, RunnableModel]):
         # Without a dot-product instruction, pairs of u8 x s8 products are added in 16 bits and can saturate: NNCF then
         # halves the weights' range.
         self.overflow_fix = "disable" if request.machine.sums_exactly else "enable"
+        self._rounded: Any = None if self.idle.branches or self.is_transformer else self._convert_rounded()
         host = request.host or request.machine
         self._saturates_here = request.machine.sums_exactly and not host.sums_exactly
 
@@ -158,8 +161,20 @@ class NncfQuantizer(Quantizer[NncfCandidate, RunnableModel]):
     def candidates(self) -> Sequence[Sequence[NncfCandidate]]:
         plain = TRANSFORMER if self.is_transformer else CONVOLUTIONAL
         recurrent = find_recurrent(self._model)
-        spared = [[candidate.sparing(recurrent) for candidate in group] for group in plain] if recurrent else []
-        return [*plain, *spared]
+        known = [[each for each in group if self._rounded is not None or not each.rounded] for group in plain]
+        spared = [[candidate.sparing(recurrent) for candidate in group] for group in known] if recurrent else []
+        return [*known, *spared]
+
+    def _convert_rounded(self) -> Any | None:
+        """Converts the copy of the model whose weights lie on 8-bit grids; None where NNCF would make other grids."""
+        path = find_rounded_model(self._request) if self.overflow_fix == "disable" else None
+        if path is None:
+            return None
+        try:
+            return convert_model(self._openvino, replace(self._request, model_path=path)).model
+        except BuildFailedError as error:
+            self._request.progress(f"the rounded weights are not used: {error.message}")
+            return None
 
     def effort(self, candidate: NncfCandidate) -> float:
         return 1.0 if candidate.fast_bias_correction else _ACCURATE_EFFORT
@@ -193,7 +208,7 @@ class NncfQuantizer(Quantizer[NncfCandidate, RunnableModel]):
         try:
             with silence_vendor():
                 return nncf.quantize(
-                    self._model.clone(),
+                    (self._rounded if candidate.rounded else self._model).clone(),
                     nncf.Dataset(_SampleStream(self.calibration, self._model)),
                     preset=None if candidate.preset is None else nncf.QuantizationPreset(candidate.preset),
                     target_device=nncf.TargetDevice.CPU,

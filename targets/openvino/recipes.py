@@ -18,6 +18,8 @@ class NncfCandidate:
             ResNet-8 calibrated on 256 images had 0.054 of noise with it, and 0.017 without.
         fast_bias_correction: False for the slower, more accurate one.
         smooth_quant_alpha: How much of the activations' range moves into the weights; None leaves NNCF's default.
+        rounded: Whether the weights are rounded for what they make of the calibration samples; see
+            `quantization.rounding`. NNCF finds the same integers again.
         float_layers: Layers that are left in float from the start.
     """
 
@@ -27,6 +29,7 @@ class NncfCandidate:
     corrects_biases: bool = True
     fast_bias_correction: bool = True
     smooth_quant_alpha: float | None = None
+    rounded: bool = False
     float_layers: tuple[str, ...] = ()
 
     def with_fast_correction(self) -> NncfCandidate:
@@ -49,9 +52,23 @@ Groups = tuple[tuple[NncfCandidate, ...], ...]
 CONVOLUTIONAL: Groups = (
     (
         DEFAULT,
+        NncfCandidate(
+            name="symmetric, full ranges, rounded weights",
+            preset="performance",
+            min_max=True,
+            corrects_biases=False,
+            rounded=True,
+        ),
         NncfCandidate(name="symmetric, full ranges", preset="performance", min_max=True, corrects_biases=False),
     ),
     (
+        NncfCandidate(
+            name="asymmetric, full ranges, rounded weights",
+            preset="mixed",
+            min_max=True,
+            corrects_biases=False,
+            rounded=True,
+        ),
         NncfCandidate(name="asymmetric, full ranges", preset="mixed", min_max=True, corrects_biases=False),
         NncfCandidate(name="asymmetric, corrected biases", preset="mixed", min_max=True),
     ),

@@ -56,8 +56,9 @@ ORDERS: Mapping[str, Mapping[str, Order]] = {
     "int8": {
         _ANY: Order(
             names=(
-                "everything-but-the-ends", "everything", "convolutional-but-the-ends", "convolutional",
-                "weighted-and-tables-but-the-ends", "weighted-and-tables", "weighted",
+                "everything-but-the-ends", "everything", "convolutional-but-the-ends",
+                "weighted-and-tables, products dynamic", "weighted-and-tables-but-the-ends", "weighted-and-tables",
+                "weighted",
             ),
             source=_STATIC,
         )

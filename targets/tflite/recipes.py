@@ -87,6 +87,11 @@ _EVERYTHING = TfliteCandidate(
 _ALL_CONVOLUTIONAL = _static("convolutional", *_CONVOLUTIONAL)
 WEIGHTED_AND_TABLES = _static("weighted-and-tables", *_WEIGHTED, "GATHER")
 """Only what has weights: the one to begin with where single layers have to be spared."""
+_DYNAMIC_PRODUCTS = TfliteCandidate(
+    name="weighted-and-tables, products dynamic",
+    rules=(*WEIGHTED_AND_TABLES.rules, Rule(mode="dynamic", operators=("FULLY_CONNECTED",))),
+)
+"""For transformers, whose matrix products no fixed scale suits: as fast with scales that they take while running."""
 _PRODUCTS_AND_TABLES = TfliteCandidate(
     name="matrix-products-and-tables",
     rules=(
@@ -117,20 +122,20 @@ CANDIDATES: dict[str, tuple[TfliteCandidate, ...]] = {
     "int8-dynamic": (
         _round(_PRODUCTS_AND_TABLES),
         _round(_PRODUCTS),
+        _PRODUCTS,
         _round(_DENSE_AND_TABLES),
         _round(_DENSE),
         _PRODUCTS_AND_TABLES,
-        _PRODUCTS,
     ),
     "int8": (
         _round(_spare_ends(_EVERYTHING)),
+        _EVERYTHING,
+        _round(_DYNAMIC_PRODUCTS),
         _round(_spare_ends(_ALL_CONVOLUTIONAL)),
         _round(_spare_ends(WEIGHTED_AND_TABLES)),
-        _round(_ALL_CONVOLUTIONAL),
-        _EVERYTHING,
         _spare_ends(_EVERYTHING),
         WEIGHTED_AND_TABLES,
         _static("weighted", *_WEIGHTED),
     ),
 }
-"""Precision -> candidates in the order of trying, the vendor's own way among them."""
+"""Precision -> candidates in the order of trying: of a large model the first four, the vendor's own way among them."""

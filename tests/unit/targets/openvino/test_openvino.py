@@ -152,6 +152,9 @@ class ScriptedQuantizer(NncfQuantizer):
         super().__init__(SimpleNamespace(Core=lambda: core), None, model, request)
         self.script = script or {}
 
+    def _convert_rounded(self):
+        return SimpleNamespace()
+
     def build(self, candidate, kept):
         return RunnableModel(model=SimpleNamespace(get_ops=list))
 
@@ -191,7 +194,9 @@ def make_judge(request: BuildRequest) -> Judge:
 
 def test_the_vendors_default_comes_first_and_the_accurate_ones_last(tmp_path: Path) -> None:
     quantizer = ScriptedQuantizer(make_request(tmp_path))
-    assert quantizer.candidates() == list(CONVOLUTIONAL)
+    assert quantizer.candidates() == [list(group) for group in CONVOLUTIONAL]
+    quantizer._rounded = None
+    assert not any(candidate.rounded for group in quantizer.candidates() for candidate in group)
     for groups in (CONVOLUTIONAL, TRANSFORMER):
         assert groups[0][0] == DEFAULT == NncfCandidate(name="NNCF's default")
         slow = [{quantizer.effort(candidate) > 1 for candidate in group} for group in groups]
@@ -199,7 +204,7 @@ def test_the_vendors_default_comes_first_and_the_accurate_ones_last(tmp_path: Pa
 
 
 def test_of_the_good_ones_the_closest_is_taken_not_the_first(tmp_path: Path) -> None:
-    errors = {"NNCF's default": 3e-4, "symmetric, full ranges": 1e-4}
+    errors = {"NNCF's default": 3e-4, "symmetric, full ranges, rounded weights": 2e-4, "symmetric, full ranges": 1e-4}
 
     class Unequal(ScriptedQuantizer):
         def build(self, candidate, kept):
@@ -208,7 +213,7 @@ def test_of_the_good_ones_the_closest_is_taken_not_the_first(tmp_path: Path) -> 
 
     request = make_request(tmp_path)
     found = search(Unequal(request), make_judge(request), request.progress)
-    assert [trial.figures.level.name for trial in found.trials] == ["GOOD"] * 2
+    assert [trial.figures.level.name for trial in found.trials] == ["GOOD"] * 3
     assert found.candidate.name == "symmetric, full ranges"
 
 
@@ -217,7 +222,7 @@ def test_recurrent_layers_are_spared_when_nothing_else_does(tmp_path: Path) -> N
     groups = ScriptedQuantizer(make_request(tmp_path), nodes=nodes).candidates()
     spared = {("cell", "forward")}
     assert [{candidate.float_layers for candidate in group} for group in groups] == [{()}] * 3 + [spared] * 3
-    assert len({candidate.name for group in groups for candidate in group}) == 10
+    assert len({candidate.name for group in groups for candidate in group}) == 14
 
 
 def test_fused_kernels_that_compute_wrongly_are_switched_off(tmp_path: Path) -> None:
@@ -228,7 +233,7 @@ def test_fused_kernels_that_compute_wrongly_are_switched_off(tmp_path: Path) -> 
 
     request = make_request(tmp_path)
     found = search(Wrong(request), make_judge(request), request.progress)
-    assert len(found.trials) == 2
+    assert len(found.trials) == 3
     assert found.model.options == WITHOUT_FUSION
     assert "fused kernels" in openvino_quantization._explain(found, IdleBranches())[0]
 
