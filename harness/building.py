@@ -6,6 +6,7 @@ A target that fails does not stop the others; what is missing is kept with its r
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -218,6 +219,8 @@ def prepare(
             f"--metric {metric} says of what an artifact may lose something, and nothing says how much",
             hint="give --max-drop POINTS too",
         )
+    if max_drop is not None and not 0 <= max_drop < math.inf:
+        raise UsageError(f"--max-drop {max_drop:g}: expected a number of points, 0 or more")
     own_metric = None if metric is None else find_metric(metric)
     progress.start("export", f"exporting {source}")
     random = is_random(str(samples))

@@ -26,8 +26,13 @@ _Z_NINE_IN_TEN = 1.2816
 """The normal quantile that nine in ten lie below: what passes on the samples that choose shall mostly pass later."""
 _COUNTED = frozenset({"agreement", "detections", "overlap"})
 """Measures that count things, so that chance moves them as it moves counts."""
+_DOUBT_SHARE = 0.25
+"""Of the answers that change: by how much the loss expected of them may be off (of two classes, half of the way between
+as many won as lost and all of them lost)."""
 _MARGIN_SHARE = 0.25
 """Of the loss by another measure, which is a mean over samples: what other samples may add to it."""
+DROP = "drop"
+"""The finding that a limit is."""
 PARTS = 4
 """Of the samples that choose, to see how a metric of the user's scatters."""
 LEAST_PARTED = 16
@@ -149,10 +154,20 @@ def _expect_of_answers(limit: Limit, answers: AnswerLoss) -> Expectation:
         if answers.labelled:
             seen = max(0, answers.lost - answers.won) / answers.labelled
             turned = (answers.lost + answers.won) / answers.labelled
-            loss = weigh_estimate(seen, answers.expected_regret, answers.labelled)
             changed = weigh_estimate(turned, answers.expected_flips, answers.labelled)
+            loss = _shrink(seen, answers.expected_regret, changed, answers.labelled)
     spread = math.sqrt(max(changed * (1 - changed), 0.0) / max(1, limit.evaluated))
     return Expectation(loss=loss, margin=_Z_NINE_IN_TEN * spread)
+
+
+def _shrink(seen: float, expected: float, changed: float, labelled: int) -> float:
+    """Returns the mean of the loss that was seen and the one expected, each weighed by the inverse of its variance.
+
+    That of what was seen is what chance makes of so few samples: one right answer lost of 64 is 1.6 points, and one
+    won is as likely. That of what is expected grows with the share of answers that change.
+    """
+    chance, doubt = changed / labelled, (_DOUBT_SHARE * changed) ** 2
+    return expected if not changed else (doubt * seen + chance * expected) / (doubt + chance)
 
 
 def expect_metric_drop(
@@ -192,7 +207,7 @@ def check_limit(limit: Limit, expected: Expectation, task: TaskFidelity) -> Chec
     value = as_loss(expected.loss + expected.margin)
     return Check(
         output=outputs[0] if outputs else "",
-        measure="drop",
+        measure=DROP,
         value=value,
         good=allowed,
         broken=max(allowed, as_loss(allowed + expected.margin)),

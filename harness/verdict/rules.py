@@ -115,15 +115,15 @@ def _may_ship(
     if row is reference:
         return True
     one_sample = quality_resolution("agreement", comparison.evaluation_count)
+    if "max_drop" in comparison.limits and row.drop is not None:
+        return _keeps_users_limit(row)
     if axis == "accuracy":
         best = fp32_accuracy(row, reference)
         if best is None:
             best = max((other.accuracy for other in comparison.measured if other.accuracy is not None), default=None)
         # One sample is no loss, even where it is more than a point because there are few of them.
         loses = is_worse(row.accuracy, best, max(MAX_ACCURACY_LOSS, one_sample))
-        differs = row.agreement is not None and row.agreement < MIN_AGREEMENT_WITH_ACCURACY - EPSILON
-        broken = row.task is not None and row.task.is_broken
-        return row.accuracy is not None and not loses and not differs and not broken
+        return row.accuracy is not None and not loses and _is_sound(row)
     if row.task is not None:
         if not relaxed:
             return row.task.severity <= 1.0
@@ -133,6 +133,21 @@ def _may_ship(
     if axis == "agreement":
         return row.agreement is not None and row.agreement >= min(min_agreement, 1 - one_sample) - EPSILON
     return row.cosine is not None and row.cosine >= MIN_COSINE
+
+
+def _keeps_users_limit(row: Measurement) -> bool:
+    """Whether a row that misses no limit may ship: users who say what may be lost are held to no other loss."""
+    return _is_sound(row) if row.drop is not None and row.drop.by == "accuracy" else not _is_broken(row)
+
+
+def _is_sound(row: Measurement) -> bool:
+    """Whether equal accuracy is no luck: most answers are FP32's, and nothing is broken."""
+    differs = row.agreement is not None and row.agreement < MIN_AGREEMENT_WITH_ACCURACY - EPSILON
+    return not differs and not _is_broken(row)
+
+
+def _is_broken(row: Measurement) -> bool:
+    return row.task is not None and row.task.is_broken
 
 
 def choose_target(

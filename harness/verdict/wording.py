@@ -146,6 +146,8 @@ def _quality_phrase(row: Measurement, findings: Findings) -> str:
     best = findings.fp32_accuracy(row)
     if row.accuracy is not None and findings.axis == "accuracy":
         parts.append(_accuracy_phrase(row.accuracy, best, count))
+    if row.drop is not None and row.drop.by == "metric":
+        parts.append(f"{row.drop.measure} {row.drop.artifact:.4g} (FP32 {row.drop.fp32:.4g})")
     if not parts and row.task is not None and row.task.kept is not None:
         parts.append(f"{KEPT_WORDS[row.task.measure]} {format_percent(row.task.kept)}")
     if not parts and row.cosine is not None:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from enum import IntEnum
 from typing import Any
 
+from modelwright.core.outputs.drop import DROP
 from modelwright.core.outputs.fidelity import Fidelity, explain_broken
 from modelwright.core.outputs.tasks.judge import TaskFidelity
 
@@ -54,6 +55,7 @@ class Figures:
         fault: Why the candidate gives no answers.
         drop: Points that it is to be expected to lose where it is judged in the end, where the user limits them; the
             limit is among the findings, with room for chance.
+        limited: Whether that is the worst of them.
         distance: Noise to signal of the float output that follows worst, over all its values: what tells candidates
             apart when answers that change are too few to count. None without an output that varies.
     """
@@ -66,6 +68,7 @@ class Figures:
     samples: int
     fault: str | None = None
     drop: float | None = None
+    limited: bool = False
     distance: float | None = None
 
     @staticmethod
@@ -93,6 +96,7 @@ class Figures:
             samples=fidelity.samples,
             fault=fault,
             drop=drop,
+            limited=task is not None and task.worst is not None and task.worst.measure == DROP,
             distance=None if fault else _measure_distance(fidelity),
         )
 
@@ -168,6 +172,8 @@ def explain_miss(figures: Figures) -> str | None:
     if figures.level is Level.GOOD:
         return None
     seen = f"on {figures.samples} samples: {figures.describe()}"
+    if figures.limited:
+        return f"the samples that choose could not make sure of the limit, those that judge decide; {seen}"
     if figures.level is Level.FAIR:
         return f"it follows FP32 less closely than wanted {seen}"
     return f"no way of quantizing reaches the goal {seen}; compare its accuracy before shipping it"

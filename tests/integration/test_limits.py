@@ -117,7 +117,6 @@ def test_a_limit_that_is_just_missed(bench: Bench, lost: int) -> None:
     assert not (bench.folder / "missed" / "ort-int8").exists()
 
 
-@pytest.mark.usefixtures("lost")
 def test_without_labels_the_limit_is_of_agreement(bench: Bench, lost: int) -> None:
     plain = bench.folder / "plain.npz"
     np.savez(plain, x=bench.x)
@@ -130,7 +129,6 @@ def test_without_labels_the_limit_is_of_agreement(bench: Bench, lost: int) -> No
     assert (proof.drop.by, proof.drop.points) == ("kept", 100 * lost / COUNT)
 
 
-@pytest.mark.usefixtures("lost")
 def test_labels_that_fp32_never_gets_right_do_not_open_the_limit(bench: Bench, lost: int) -> None:
     """Of an accuracy of 0 % nothing can be lost."""
     shifted = bench.folder / "shifted.npz"
@@ -139,6 +137,7 @@ def test_labels_that_fp32_never_gets_right_do_not_open_the_limit(bench: Bench, l
         bench.build(out="shifted", evaluation=shifted, max_drop=100 * lost / COUNT - 0.01)
 
 
+@pytest.mark.slow
 def test_what_was_built_without_a_limit_is_not_taken_for_one_that_keeps_it(bench: Bench, lost: int) -> None:
     folder = bench.folder / "earlier" / "ort-int8"
     bench.build(out="earlier")
@@ -162,6 +161,7 @@ def bits(outputs, targets):
 """
 
 
+@pytest.mark.slow
 def test_a_float_artifact_from_before_is_marked_where_it_is_over_the_limit(tmp_path: Path) -> None:
     """Its files do not depend on the limit: it is found again, and then its manifest must say so."""
     pytest.importorskip("openvino")
@@ -215,6 +215,7 @@ def test_where_fp32_gives_no_answer_other_samples_are_asked_for(bench: Bench) ->
     assert bench.build(out="silent", max_drop=50.0).artifacts
 
 
+@pytest.mark.slow
 def test_exit_codes_and_rows_of_a_comparison(bench: Bench, lost: int) -> None:
     allowed = str(100 * lost / COUNT - 0.01)
     given = [str(bench.model), "-s", str(bench.samples), "--eval", str(bench.judged)]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
+import documents
 import pytest
 
 from modelwright.cli import main, printing
-from modelwright.core.errors import BadInputError
+from modelwright.core.errors import BadInputError, LimitNotMetError
 from modelwright.harness.progress import Progress
 
 EVIL = "x\x1b[31m\x1b]0;title\x07\u202e"
@@ -21,6 +23,20 @@ def test_colours_go_and_other_controls_are_replaced() -> None:
 def test_an_error_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     main._show_error(BadInputError(f"{EVIL} has no input", hint=f"rename {EVIL}", detail=f"vendor:\n{EVIL}"))
     assert capsys.readouterr().err == (f"error: {SHOWN} has no input\n  | vendor:\n  | {SHOWN}\nhint: rename {SHOWN}\n")
+
+
+def over_the_limit(target: str, title: str) -> dict[str, Any]:
+    return documents.make_unmeasured(target, title, "failed", f"{target} loses too much") | {"exit_code": 7}
+
+
+def test_the_baseline_alone_keeps_no_limit() -> None:
+    fp32 = documents.make_row("ort-fp32", "ONNX Runtime FP32", latency_ms=4.0)
+    int8 = over_the_limit("ort-int8", "ONNX Runtime INT8")
+    with pytest.raises(LimitNotMetError, match="no target but ort-fp32 keeps to --max-drop: ort-int8 loses too much"):
+        printing.require_limits(documents.read(documents.make_document([fp32, int8])))
+    other = documents.make_row("ort-int8-dynamic", "ONNX Runtime INT8 dynamic", latency_ms=2.0, ratio=2.0)
+    printing.require_limits(documents.read(documents.make_document([fp32, int8, other])))
+    printing.require_limits(documents.read(documents.make_document([fp32])))
 
 
 @pytest.mark.parametrize("make", [printing.LineProgress, printing.LiveProgress])

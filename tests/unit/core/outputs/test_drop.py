@@ -20,7 +20,7 @@ from modelwright.core.outputs.drop import (
 )
 from modelwright.core.outputs.fidelity import Fidelity, compare_outputs
 from modelwright.core.outputs.limit import Limit, Metric
-from modelwright.core.outputs.tasks.judge import TaskFidelity
+from modelwright.core.outputs.tasks.judge import AnswerLoss, TaskFidelity
 from modelwright.core.outputs.tasks.roles import OutputRole
 
 ROLE = {"y": OutputRole(name="y", role="classes", why="test", axis=1)}
@@ -145,6 +145,19 @@ def test_no_flip_seen_on_few_samples_proves_nothing() -> None:
     assert expected is not None
     assert 0.002 < expected.loss < 0.02
     assert check_limit(KEPT, expected, task).severity > 1.0
+
+
+def test_one_right_answer_lost_of_64_is_mostly_chance() -> None:
+    """Margins expect 1 % of the answers to change, and as many won as lost; one of 64 lost is 1.56 points."""
+    wanted = one_hot(np.arange(64) % 4)
+    answers = AnswerLoss(
+        output="y", rows=64, differing=1, expected_flips=0.01, expected_regret=0.0, labelled=64, lost=1, won=0
+    )
+    expected = expect_drop(ACCURACY, replace(task_of(wanted, wanted), answers=(answers,)))
+    assert expected is not None
+    # Changed: (1 + 200 * 0.01) / 264 = 1.136 %; doubt (0.284 points)^2, chance 1.136 % / 64 = (1.33 points)^2.
+    assert expected.loss == pytest.approx(0.015625 * 0.0807 / (0.0807 + 1.7756), rel=1e-2)
+    assert expected.margin == pytest.approx(1.2816 * (0.01136 * 0.98864 / 512) ** 0.5, rel=1e-2)
 
 
 @pytest.mark.parametrize(("by", "labelled"), [("accuracy", True), ("accuracy", False), ("kept", False)])

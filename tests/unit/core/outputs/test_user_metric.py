@@ -77,16 +77,24 @@ def run_here(function: str, params: dict[str, Any], **_bounds: Any) -> Any:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
+def child(tmp_path: Path) -> Bench:
+    """Asks metrics as they are asked: in processes of their own."""
     return Bench(tmp_path)
 
 
-def test_it_gets_all_answers_and_what_they_are_held_against(bench: Bench) -> None:
-    count = len(bench.right)
-    assert bench.attempt(ACCURACY) == ((count - 2) / count, None)
-    worse = bench.answer(bench.right, wrong=5, name="int8")
-    assert bench.compute(ACCURACY, worse) == [(count - 5) / count]
-    whole, *parts = bench.compute(ACCURACY, worse, 2)
+@pytest.fixture
+def bench(child: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """Asks them at once, in this process."""
+    monkeypatch.setattr(user_metric, "run_in_child", run_here)
+    return child
+
+
+def test_it_gets_all_answers_and_what_they_are_held_against(child: Bench) -> None:
+    count = len(child.right)
+    assert child.attempt(ACCURACY) == ((count - 2) / count, None)
+    worse = child.answer(child.right, wrong=5, name="int8")
+    assert child.compute(ACCURACY, worse) == [(count - 5) / count]
+    whole, *parts = child.compute(ACCURACY, worse, 2)
     assert whole == (count - 5) / count
     assert parts == [0.0, 1.0], "the first of two halves holds the five wrong ones"
 
@@ -164,8 +172,7 @@ def test_what_it_changes_no_later_call_sees(bench: Bench) -> None:
         (f"{ACCURACY}\nscore.higher_is_better = 'no'\n", "not True or False"),
     ],
 )
-def test_what_limits_nothing_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch, text: str, words: str) -> None:
-    monkeypatch.setattr(user_metric, "run_in_child", run_here)  # as in a child, but at once
+def test_what_limits_nothing_is_refused(bench: Bench, text: str, words: str) -> None:
     with pytest.raises(BadInputError, match=words):
         bench.attempt(text)
 
@@ -179,16 +186,16 @@ def test_what_does_not_see_which_sample_an_answer_belongs_to_is_said_so(bench: B
     assert "whether an answer belongs to its sample" in doubt
 
 
-def test_one_that_crashes_costs_its_child(bench: Bench) -> None:
+def test_one_that_crashes_costs_its_child(child: Bench) -> None:
     with pytest.raises(BadInputError, match=r"the metric metric\.py:score crashed"):
-        bench.compute("import os\ndef score(outputs, targets):\n    os._exit(0)\n", bench.folder / "fp32")
+        child.compute("import os\ndef score(outputs, targets):\n    os._exit(0)\n", child.folder / "fp32")
 
 
-def test_one_that_does_not_end_is_stopped(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    metric = bench.find("def score(outputs, targets):\n    while True: pass\n")
+def test_one_that_does_not_end_is_stopped(child: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    metric = child.find("def score(outputs, targets):\n    while True: pass\n")
     monkeypatch.setattr(user_metric, "TIMEOUT_S", 1.0)
     with pytest.raises(BadInputError, match="did not answer within 1 s"):
-        compute(metric, bench.folder / "fp32", bench.folder / "fp32")
+        compute(metric, child.folder / "fp32", child.folder / "fp32")
 
 
 def test_one_that_was_changed_meanwhile_is_refused(bench: Bench) -> None:

@@ -5,6 +5,7 @@ import pytest
 from msgspec.structs import replace
 
 from modelwright.core.errors import UsageError
+from modelwright.core.outputs.drop import Drop
 from modelwright.harness.results.limits import Limits
 from modelwright.harness.results.record import Measurement
 from modelwright.harness.results.statistics import Latency
@@ -31,6 +32,26 @@ def test_misses_are_named_with_both_numbers(limits: Limits, misses: list[str]) -
 
 def test_an_unknown_figure_misses_its_limit() -> None:
     assert Limits(min_accuracy=0.5).explain_misses(replace(ROW, accuracy=None)) == ("accuracy is not known",)
+
+
+DROP = Drop(by="accuracy", measure="accuracy", fp32=0.98, artifact=0.97, points=1.0, count=100)
+
+
+def test_points_lost_are_held_to_what_is_asked() -> None:
+    row = replace(ROW, drop=DROP)
+    assert Limits(max_drop=1).explain_misses(row) == ()
+    assert Limits(max_drop=0.9).explain_misses(row) == ("loss 1 points is over 0.9",)
+    assert Limits(max_drop=0).explain_misses(replace(row, drop=replace(DROP, points=-0.4))) == ()
+    assert Limits(max_drop=50).explain_misses(ROW) == ("loss is not known",)
+
+
+def test_an_artifact_over_its_own_limit_misses_it_whatever_is_asked_for() -> None:
+    """It was built with a limit and is marked as over it: measuring it elsewhere must not make it good."""
+    marked = replace(ROW, drop=replace(DROP, max_points=0.5))
+    for limits in (Limits(), Limits(max_p50_ms=10)):
+        assert limits.explain_misses(marked) == ("1 points are lost, over the 0.5 of its own limit",)
+    assert Limits(max_drop=2).explain_misses(marked) == (), "the user says otherwise now"
+    assert Limits().explain_misses(replace(ROW, drop=replace(DROP, max_points=1.0))) == ()
 
 
 def test_only_measured_rows_are_judged() -> None:

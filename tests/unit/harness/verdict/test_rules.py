@@ -94,6 +94,19 @@ def test_equal_accuracy_with_other_answers_is_not_shipped() -> None:
     assert judge(pair(2.0, agreement=0.90)).ship == "ort-int8"
 
 
+@pytest.mark.parametrize(("asked", "ship"), [({}, "ort-fp32"), ({"max_drop": 3.0}, "ort-int8")])
+def test_who_says_what_may_be_lost_is_held_to_no_other_loss(asked: dict[str, float], ship: str) -> None:
+    lost = {"by": "accuracy", "measure": "accuracy", "fp32": 0.99, "artifact": 0.97, "points": 2.0, "count": 1000}
+    assert judge(pair(2.0, accuracy=0.97, drop=lost) | {"limits": asked}).ship == ship
+
+
+def test_a_metric_of_the_users_is_in_the_sentence() -> None:
+    lost = {"by": "metric", "measure": "m.py:map", "fp32": 0.374, "artifact": 0.371, "points": 0.3, "count": 1000}
+    verdict = judge(pair(2.0, agreement=0.97, drop=lost) | {"limits": {"max_drop": 0.5}})
+    assert verdict.ship == "ort-int8"
+    assert "m.py:map 0.371 (FP32 0.374)" in verdict.sentence
+
+
 def test_what_misses_a_limit_is_not_shipped() -> None:
     verdict = judge(pair(2.0, limits_missed=["size 6 MB is over 5"]))
     assert verdict.ship == "ort-fp32"
