@@ -343,11 +343,11 @@ def build_all(
             )
         except ToolchainMissingError as error:
             built.absent.append(Absent(target=name, status="failed" if by_name else "skipped", error=error))
-            tell.finish(task, f"{name}: {error.message}", ok=False)
+            tell.finish(task, f"{name}: {error.message.removeprefix(f'{name} ')}", ok=False)
         except Exception as error:  # whatever it is, the other targets are built
             fault = as_error(error, f"building {name}")
             built.absent.append(Absent(target=name, status="failed", error=fault))
-            tell.finish(task, f"{name}: {fault.message}", ok=False)
+            tell.finish(task, f"{name}: {fault.message.removeprefix(f'{name} ')}", ok=False)
         else:
             built.artifacts[name], built.reused[name] = artifact, reused
             fixed = exported.signature.describe_fixed(artifact.manifest.signature)

@@ -39,7 +39,7 @@ LEAST_PARTED = 16
 """Fewer are not parted."""
 _KEPT_WORDS = {
     "agreement": "agreement with FP32",
-    "detections": "FP32's detections",
+    "detections": "FP32's detections kept",
     "overlap": "overlap with FP32",
     "cosine": "cosine with FP32",
 }

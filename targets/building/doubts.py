@@ -19,7 +19,7 @@ from modelwright.core.outputs.fidelity import count_correct
 from modelwright.core.outputs.limit import SHARE_POINTS, Limit
 from modelwright.core.outputs.states import State
 from modelwright.core.outputs.tasks.checks import bound_share
-from modelwright.core.outputs.tasks.judge import find_labelled
+from modelwright.core.outputs.tasks.judge import find_labelled, find_task
 from modelwright.core.outputs.tasks.roles import OutputRole
 from modelwright.core.outputs.tasks.signs import is_number, is_sentinel
 from modelwright.targets.contract import Array
@@ -213,11 +213,12 @@ def count_right(answers: Sequence[Mapping[str, Array]], labels: Array | None) ->
     return sum(count_correct(answer, label) for answer, label in zip(answers, labels, strict=True))
 
 
-def doubt_limit(limit: Limit, *, right: int | None) -> list[str]:
+def doubt_limit(limit: Limit, roles: Mapping[str, OutputRole], *, right: int | None) -> list[str]:
     """Returns what the evaluation samples cannot show of a limit.
 
     Args:
         limit: By right answers or by what is kept of FP32's.
+        roles: What the outputs mean.
         right: Labels that FP32 gets right; None without labels.
     """
     found = []
@@ -227,11 +228,12 @@ def doubt_limit(limit: Limit, *, right: int | None) -> list[str]:
             "nothing to lose"
         )
     step = SHARE_POINTS / max(1, limit.evaluated)
-    if limit.max_drop < step:
+    is_counted = limit.by == "accuracy" or (find_task(roles) == "classes" and find_labelled(roles) is not None)
+    if is_counted and limit.max_drop < step:
         samples = "1 sample resolves" if limit.evaluated == 1 else f"{limit.evaluated} samples resolve"
         needed = f" {math.ceil(SHARE_POINTS / limit.max_drop)} or more" if limit.max_drop > 0 else " more"
         found.append(
-            f"{samples} {step:.2g} points, and --max-drop allows {limit.max_drop:g}: one answer that is lost is too "
+            f"{samples} {step:.3g} points, and --max-drop allows {limit.max_drop:g}: one answer that is lost is too "
             f"many; give{needed} with --eval"
         )
     return found

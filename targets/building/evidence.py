@@ -167,7 +167,7 @@ def prepare_evidence(
     roles = decode(dict[str, OutputRole], described.pop("roles"), where="what the outputs mean")
     doubts = (*chosen.unfit, *described.pop("doubts"))
     chain = described.pop("chain")
-    held_to, fp32_metric, limits = _set_limit(max_drop, metric, described, scratch / "evaluation")
+    held_to, fp32_metric, limits = _set_limit(max_drop, metric, described, roles, scratch / "evaluation")
     (scratch / "shared").mkdir(parents=True, exist_ok=True)
     for part in described.values():
         if part is not None and origins:
@@ -188,7 +188,11 @@ def prepare_evidence(
 
 
 def _set_limit(
-    max_drop: float | None, metric: Metric | None, described: dict[str, Any], answers: Path
+    max_drop: float | None,
+    metric: Metric | None,
+    described: dict[str, Any],
+    roles: Mapping[str, OutputRole],
+    answers: Path,
 ) -> tuple[Limit | None, float | None, list[str]]:
     """Returns the limit, what the user's metric says of FP32, and sentences on what the limit cannot hold."""
     right, metric_chooses = described.pop("right"), described.pop("metric_chooses")
@@ -198,7 +202,7 @@ def _set_limit(
     by: LimitedBy = "metric" if metric is not None else "accuracy" if right else "kept"
     limit = Limit(max_drop=max_drop, by=by, evaluated=count, metric=metric, metric_chooses=metric_chooses)
     if metric is None:
-        return limit, None, doubt_limit(limit, right=right)
+        return limit, None, doubt_limit(limit, roles, right=right)
     fp32, doubt = try_on_fp32(metric, answers, answers)
     return limit, fp32, [] if doubt is None else [doubt]
 

@@ -8,9 +8,16 @@ import numpy as np
 import pytest
 
 from modelwright.core.errors import BadInputError
+from modelwright.core.outputs.limit import Limit
 from modelwright.core.outputs.states import State
-from modelwright.core.outputs.tasks.roles import find_roles
-from modelwright.targets.building.doubts import find_doubts, look_at, require_finite_answers, require_other_samples
+from modelwright.core.outputs.tasks.roles import OutputRole, find_roles
+from modelwright.targets.building.doubts import (
+    doubt_limit,
+    find_doubts,
+    look_at,
+    require_finite_answers,
+    require_other_samples,
+)
 
 COUNT = 40
 
@@ -151,3 +158,36 @@ def test_a_model_without_a_number_is_refused(value: float, word: str) -> None:
     require_finite_answers(one_number)
     require_finite_answers([answer | {"count": np.array([3])} for answer in broken])
     require_finite_answers([{"boxes": np.zeros((0, 4), np.float32)}])
+
+
+CLASSES = {"y": OutputRole(name="y", role="classes", why="test", axis=1)}
+
+
+@pytest.mark.parametrize(
+    ("max_drop", "count", "words"),
+    [
+        (0.5, 200, None),
+        (5.0, 20, None),
+        (0.5, 20, "20 samples resolve 5 points, and --max-drop allows 0.5"),
+        (0.5, 20, "give 200 or more with --eval"),
+        (0.3, 20, "give 334 or more"),
+        (0.0, 500, "one answer that is lost is too many; give more with --eval"),
+        (9.0, 1, "1 sample resolves 100 points"),
+    ],
+)
+def test_what_samples_resolve_of_a_limit(max_drop: float, count: int, words: str | None) -> None:
+    for by, right in (("accuracy", count), ("kept", None)):
+        limit = Limit(max_drop=max_drop, by=by, evaluated=count)  # type: ignore[arg-type]  # both are
+        found = doubt_limit(limit, CLASSES, right=right)
+        assert len(found) == (words is not None)
+        assert words is None or words in found[0]
+
+
+def test_what_is_not_counted_in_samples_is_not_said_to_be() -> None:
+    boxes = {"y": OutputRole(name="y", role="boxes", why="test", axis=None)}
+    assert not doubt_limit(Limit(max_drop=0.5, by="kept", evaluated=8), boxes, right=None)
+
+
+def test_labels_that_fp32_never_gets_right_set_no_limit() -> None:
+    (found,) = doubt_limit(Limit(max_drop=5, by="kept", evaluated=100), CLASSES, right=0)
+    assert "it gets none of the labels right" in found
