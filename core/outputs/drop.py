@@ -29,6 +29,8 @@ _COUNTED = frozenset({"agreement", "detections", "overlap"})
 _DOUBT_SHARE = 0.25
 """Of the answers that change: by how much the loss expected of them may be off (of two classes, half of the way between
 as many won as lost and all of them lost)."""
+_WITHIN_SAMPLE = 0.1
+"""Correlation of the answers of one sample, such as neighbouring pixels: a thousand of them are worth ten samples."""
 _MARGIN_SHARE = 0.25
 """Of the loss by another measure, which is a mean over samples: what other samples may add to it."""
 DROP = "drop"
@@ -133,7 +135,7 @@ def expect_drop(limit: Limit, task: TaskFidelity) -> Expectation | None:
         limit: That has to be kept.
         task: How the candidate did on the samples that choose.
     """
-    found = [_expect_of_answers(limit, answers) for answers in task.answers]
+    found = [_expect_of_answers(limit, answers, task.samples) for answers in task.answers]
     if found and (limit.by != "kept" or task.measure == "agreement"):
         return max(found, key=lambda expected: expected.loss + expected.margin)
     if task.kept is None:
@@ -143,7 +145,7 @@ def expect_drop(limit: Limit, task: TaskFidelity) -> Expectation | None:
     return Expectation(loss=loss, margin=chance if task.measure in _COUNTED else _MARGIN_SHARE * loss)
 
 
-def _expect_of_answers(limit: Limit, answers: AnswerLoss) -> Expectation:
+def _expect_of_answers(limit: Limit, answers: AnswerLoss, samples: int) -> Expectation:
     """Of right answers: those lost less those won; every answer that changes may be one of them."""
     flips = weigh_estimate(answers.differing / answers.rows, answers.expected_flips, answers.rows)
     loss, changed = flips, flips
@@ -156,7 +158,9 @@ def _expect_of_answers(limit: Limit, answers: AnswerLoss) -> Expectation:
             turned = (answers.lost + answers.won) / answers.labelled
             changed = weigh_estimate(turned, answers.expected_flips, answers.labelled)
             loss = _shrink(seen, answers.expected_regret, changed, answers.labelled)
-    spread = math.sqrt(max(changed * (1 - changed), 0.0) / max(1, limit.evaluated))
+    each = max(1.0, answers.rows / max(1, samples))
+    worth = max(1, limit.evaluated) * each / (1 + _WITHIN_SAMPLE * (each - 1))  # Kish's design effect
+    spread = math.sqrt(max(changed * (1 - changed), 0.0) / worth)
     return Expectation(loss=loss, margin=_Z_NINE_IN_TEN * spread)
 
 

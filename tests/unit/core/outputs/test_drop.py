@@ -160,6 +160,19 @@ def test_one_right_answer_lost_of_64_is_mostly_chance() -> None:
     assert expected.margin == pytest.approx(1.2816 * (0.01136 * 0.98864 / 512) ** 0.5, rel=1e-2)
 
 
+@pytest.mark.parametrize(("each", "worth"), [(1, 1.0), (11, 5.5), (1001, 1001 / 101)])
+def test_many_answers_of_one_sample_are_worth_up_to_ten_samples(each: int, worth: float) -> None:
+    wanted = one_hot(np.arange(64) % 4)
+    answers = AnswerLoss(
+        output="y", rows=64 * each, differing=0, expected_flips=0.01, expected_regret=0.0, labelled=0, lost=0, won=0
+    )
+    expected = expect_drop(KEPT, replace(task_of(wanted, wanted), answers=(answers,)))
+    assert expected is not None
+    assert expected.margin == pytest.approx(
+        1.2816 * (expected.loss * (1 - expected.loss) / (512 * worth)) ** 0.5, rel=1e-3
+    )
+
+
 @pytest.mark.parametrize(("by", "labelled"), [("accuracy", True), ("accuracy", False), ("kept", False)])
 def test_what_passes_on_the_samples_that_choose_mostly_passes_on_those_that_judge(by: Any, labelled: bool) -> None:
     rng = np.random.default_rng(11)

@@ -45,7 +45,8 @@ SOURCE = SourceModel(
 def artifact(target: str, proof: Proof | None = PROOF) -> Artifact:
     manifest = Manifest(
         target=target, model_file="m", files={}, size_bytes=1000, signature=Signature(inputs=(SPEC,), outputs=(SPEC,)),
-        source=SOURCE, samples=records.Samples(), machine=MACHINE, requires=records.Requires(), recipe={}, versions={},
+        source=SOURCE, samples=records.SampleProvenance(), machine=MACHINE, requires=records.Requires(), recipe={},
+        versions={},
         build_host=records.BuildHost(architecture="x86_64", system="Linux", python="3.11"), build_s=1.5, proof=proof,
         proof_reason=None if proof else "not proved: another machine", notes=("a note",), key=HASH, created="c",
     )  # fmt: skip
