@@ -27,8 +27,13 @@ _SHOWN_CHECKS = 3
     type=click.Choice(("python", "cpp")),
     help="Print a program in this language that runs it by the runtime's own API, as it was tuned, and nothing else.",
 )
+@click.option(
+    "--operators",
+    is_flag=True,
+    help="Run a few inferences under the runtime's own profiler, and print where their time goes.",
+)
 @options.json_option
-def inspect(artifact: str, snippet: Language | None, as_json: bool) -> int:
+def inspect(artifact: str, snippet: Language | None, operators: bool, as_json: bool) -> int:
     """Show what ARTIFACT is: its target, signature, how it was made and how closely it follows FP32.
 
     \b
@@ -36,6 +41,7 @@ def inspect(artifact: str, snippet: Language | None, as_json: bool) -> int:
       modelwright inspect comparison/artifacts/ort-int8
       modelwright inspect comparison/artifacts/ort-int8 --json | jq .recipe
       modelwright inspect tuned/best --snippet cpp > run.cpp
+      modelwright inspect comparison/artifacts/ort-int8 --operators
     """
     from modelwright.core.records.artifact import open_artifact
     from modelwright.core.records.codec import encode
@@ -48,10 +54,19 @@ def inspect(artifact: str, snippet: Language | None, as_json: bool) -> int:
         else:
             click.echo(text, nl=False)
         return 0
+    if operators:
+        _print_operators(artifact, as_json=as_json)
+        return 0
     if as_json:
         print_json(encode(opened.manifest))
         return 0
-    manifest = opened.manifest
+    _print_manifest(opened.manifest)
+    return 0
+
+
+def _print_manifest(manifest: Manifest) -> None:
+    from modelwright.core.records.codec import encode
+
     source = manifest.source
     _line("target", manifest.target)
     _line("source", f"{source.path}  sha256 {source.sha256[:16]}")
@@ -82,7 +97,21 @@ def inspect(artifact: str, snippet: Language | None, as_json: bool) -> int:
         _line(f"recipe.{key}", value if isinstance(value, str) else json.dumps(value))
     for note in manifest.notes:
         _line("note", note)
-    return 0
+
+
+def _print_operators(artifact: str, *, as_json: bool) -> None:
+    from modelwright.core.records.codec import encode
+    from modelwright.harness import profile_operators
+
+    profile = profile_operators(artifact)
+    if as_json:
+        print_json(encode(profile))
+        return
+    from rich.console import Console
+
+    from modelwright.harness.report.operators import print_operators
+
+    print_operators(profile, Console(), longest=True)
 
 
 def _print_proof(proof: Proof | None, reason: str | None) -> None:

@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from modelwright.harness.comparing import compare
     from modelwright.harness.measuring import measure
+    from modelwright.harness.profiling import profile_operators
     from modelwright.harness.results.file import read_results
     from modelwright.harness.results.limits import Limits
     from modelwright.harness.results.record import Comparison
 
-__all__ = ["Comparison", "Limits", "compare", "measure", "read_results"]
+__all__ = ["Comparison", "Limits", "compare", "measure", "profile_operators", "read_results"]
 
 _HOMES = {
     "compare": "comparing",
     "measure": "measuring",
+    "profile_operators": "profiling",
     "read_results": "results.file",
     "Comparison": "results.record",
     "Limits": "results.limits",

@@ -233,6 +233,28 @@ def images() -> dict[str, Any]:
     )
 
 
+def make_operators(*names: str) -> dict[str, Any]:
+    """A profile of operators: of each name one in INT8, one in FP32 and one that converts, 3, 2 and 1 µs."""
+    kinds = (("compute", "int8", 3.0), ("other", "fp32", 2.0), ("conversion", None, 1.0))
+    operators = [
+        {"name": name, "type": name, "kind": kind, "precision": precision, "nodes": [name, name], "time_us": time_us,
+         "share": time_us / 6 / len(names)}
+        for name in names
+        for kind, precision, time_us in kinds
+    ]  # fmt: skip
+    types = [{"count": 1} | {key: one[key] for key in one if key not in ("name", "nodes")} for one in operators]
+    return {
+        "source": names[0],
+        "inferences": 50,
+        "inference_us": 10.0 * len(names),
+        "operators_us": 6.0 * len(names),
+        "count": len(operators),
+        "types": types,
+        "operators": operators,
+        "remedies": [{"type": name, "reason": name, "change": name} for name in names],
+    }
+
+
 def transformer() -> dict[str, Any]:
     """No labels; INT8 is worse, BF16 as fast as INT8; one target skipped, one failed; nulls everywhere."""
     document = make_document(
@@ -247,6 +269,7 @@ def transformer() -> dict[str, Any]:
                 agreement=0.81,
                 cosine=0.945,
                 energy=None,
+                operators=make_operators("LayerNormalization", "Gelu", "/bert/encoder/layer.0/intermediate/MatMul" * 4),
             ),
             make_row(
                 "openvino-bf16",
@@ -310,7 +333,15 @@ def hostile() -> dict[str, Any]:
     document = make_document(
         [
             make_row("ort-fp32", HOSTILE, latency_ms=1.0, agreement=1.0, notes=[HOSTILE], energy="measured:" + HOSTILE),
-            make_row(FORMULA, FORMULA, latency_ms=0.5, ratio=2.0, agreement=1.0, unavailable={HOSTILE: HOSTILE}),
+            make_row(
+                FORMULA,
+                FORMULA,
+                latency_ms=0.5,
+                ratio=2.0,
+                agreement=1.0,
+                unavailable={HOSTILE: HOSTILE},
+                operators=make_operators(HOSTILE, FORMULA),
+            ),
             make_unmeasured("@SUM(1)", HOSTILE * 4, "failed", HOSTILE, HOSTILE),
             make_unmeasured("empty-fp32", "Empty", "measured", "nothing") | {"reason": None},
         ],

@@ -79,7 +79,7 @@ class OperatorProfile(Record):
     Attributes:
         source: Which profiler told.
         inferences: How many it saw; times are the mean of their middle half.
-        inference_us: Of an inference under the profiler, by the clock.
+        inference_us: Of the quickest inference under the profiler, by the clock: the others were interrupted.
         operators_us: Of all operators of an inference.
         count: Operators that ran.
         types: All of them by type, kind and precision, the longest first.

@@ -23,6 +23,7 @@ from modelwright.harness.formatting import (
 )
 from modelwright.harness.report.columns import ShownColumn, choose_page_columns
 from modelwright.harness.report.figures import draw_bar_figures, draw_scatter_figure
+from modelwright.harness.report.operators import list_legend, show_operators
 from modelwright.harness.report.terminal import detail_lines, gpu_lines, missing_lines
 from modelwright.harness.results.metrics import BY_KEY, METRICS, list_estimated
 from modelwright.harness.results.paths import drop_paths
@@ -58,6 +59,7 @@ def render_html(comparison: Comparison, *, show_paths: bool = False) -> str:
     measured = [row for row in rows if row.measured]
     ship = comparison.find(verdict.ship)
     columns = choose_page_columns(comparison, measured)
+    operators = [shown for row in measured if (shown := show_operators(row)) is not None]
     return _load_template().render(
         title=f"{comparison.model_name}: which target to ship",
         subtitle=_describe_run(comparison),
@@ -75,6 +77,8 @@ def render_html(comparison: Comparison, *, show_paths: bool = False) -> str:
         measuring=_known(_measuring_facts(comparison)),
         environment=_known(_environment_facts(comparison)),
         details=[(row.title, detail_lines(row, comparison.baseline)) for row in measured],
+        operators=operators,
+        operators_legend=list_legend(operators),
         run_id=comparison.run_id,
     )
 

@@ -18,6 +18,7 @@ from rich.text import Text
 from modelwright.harness.formatting import MISSING, clean_text
 from modelwright.harness.report.columns import ShownColumn, choose_terminal_columns
 from modelwright.harness.report.gpu_lines import computation_lines
+from modelwright.harness.report.operators import print_operators
 from modelwright.harness.results.metrics import explain_field, list_details, list_estimated
 from modelwright.harness.results.record import Comparison, Measurement, Verdict
 from modelwright.harness.verdict.judge import verdict_of
@@ -198,6 +199,8 @@ def _print_details(rows: list[Measurement], baseline: str, console: Console) -> 
         _say(console, Text(clean_text(f"{row.title} ({row.target})"), style="bold"), above=True)
         for label, value in detail_lines(row, baseline):
             _say(console, Text(f"  {label}: {clean_text(value)}"))
+        if row.operators is not None and row.operators.types:
+            print_operators(row.operators, console)
 
 
 def detail_lines(row: Measurement, baseline: str) -> list[tuple[str, str]]:

@@ -6,10 +6,14 @@ from typing import TYPE_CHECKING
 
 from modelwright.harness.formatting import format_interval, format_percent, format_significant, join_words
 from modelwright.harness.verdict.gpu_cautions import find_gpu_cautions
-from modelwright.harness.verdict.wording import short_title
+from modelwright.harness.verdict.operators import explain_operators, integer_share
+from modelwright.harness.verdict.wording import interval_text, short_title, times_as_fast
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from modelwright.harness.results.record import Measurement
+    from modelwright.harness.results.statistics import SpeedRatio
     from modelwright.harness.verdict.findings import Findings
 
 LOW_AGREEMENT = 0.98
@@ -23,6 +27,10 @@ MAX_PAIRS = 3
 
 HALF_SPEED = 0.5
 """Below it, `7.0 times slower` reads better than `at 0.14 of its speed`."""
+
+SMALL_GAIN, MOSTLY_INTEGER = 2.0, 0.66
+"""An INT8 artifact that is less than this many times as fast, at a smaller share of its time in integers, could gain
+more: integers alone are about three times as fast."""
 
 _DOT_PRODUCT = frozenset({"avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8", "asimddp", "i8mm"})
 _X86_OR_ARM = frozenset({"avx2", "avx", "sse4_2", "asimd"})
@@ -76,77 +84,101 @@ def _explain_relaxed(findings: Findings) -> str:
 
 
 def _about_int8(findings: Findings, explained: set[frozenset[str]]) -> list[str]:
-    """Warns where INT8 is not faster than the best float of the same runtime."""
+    """Warns where INT8 is not faster than the best float of the same runtime, or little, and says why."""
     cautions = []
     measured = [row for row in findings.order if row.measured]
     for row in measured:
         if row.is_float or "int8" not in row.precision:
             continue
-        floats = [
-            other
-            for other in measured
-            if other.is_float and other.runtime == row.runtime and other.device == row.device
-        ]
-        if not floats or findings.speeds.is_faster(row, floats[0]):
+        rival = _find_rival(row, measured, findings)
+        found = None if rival is None else findings.speeds.ratio(row, rival)
+        if rival is None or found is None:
             continue
-        found = findings.speeds.ratio(row, floats[0])
-        if found is None:
+        if findings.speeds.is_faster(row, rival):
+            cautions += _explain_small_gain(row, rival, found)
             continue
-        explained.add(frozenset((row.target, floats[0].target)))
+        explained.add(frozenset((row.target, rival.target)))
         # Where speed-ups are over another FP32, a bare "FP32" would be taken for that one.
-        is_other_fp32 = floats[0].precision == "fp32" and findings.reference not in (None, floats[0])
-        rival = floats[0].title if is_other_fp32 else short_title(floats[0], row)
+        is_other_fp32 = rival.precision == "fp32" and findings.reference not in (None, rival)
+        name = rival.title if is_other_fp32 else short_title(rival, row)
         shown = found
         if found.is_same:
-            text = f"{row.title} is not faster than {rival} here: {found.ratio:.2f} times its speed"
+            text = f"{row.title} is not faster than {name} here: {found.ratio:.2f} times its speed"
         elif found.ratio < HALF_SPEED:
             shown = found.inverted
-            text = f"{row.title} is {shown.ratio:.1f} times slower than {rival}"
+            text = f"{row.title} is {shown.ratio:.1f} times slower than {name}"
         else:
-            text = f"{row.title} is slower than {rival}: it runs at {found.ratio:.2f} of its speed"
-        if shown.ci95 is not None:
-            text += f" (95 % interval {format_interval(*shown.ci95, separator=' to ')})"
-        cautions.append(f"{text}. {_explain_slow_int8(row, floats[0], findings)}")
+            text = f"{row.title} is slower than {name}: it runs at {found.ratio:.2f} of its speed"
+        cautions.append(f"{text}{interval_text(shown)}. {_explain_slow_int8(row, rival, found, findings)}")
     return cautions
 
 
-def _explain_slow_int8(row: Measurement, rival: Measurement, findings: Findings) -> str:
-    """Returns the likely cause and the cure, by what is known of the machine and of what the runtime ran."""
+def _find_rival(row: Measurement, measured: Sequence[Measurement], findings: Findings) -> Measurement | None:
+    """Returns the float that INT8 has to beat: the fastest of its runtime, else the FP32 that all are held against."""
+    floats = [other for other in measured if other.is_float and other.device == row.device]
+    own = next((other for other in floats if other.runtime == row.runtime), None)
+    return own or (findings.reference if findings.reference in floats else None)
+
+
+def _explain_small_gain(row: Measurement, rival: Measurement, found: SpeedRatio) -> list[str]:
+    """Says why INT8 gains little although it is faster: much of its time goes into something else."""
+    if row.operators is None or found.ratio >= SMALL_GAIN or integer_share(row.operators) > MOSTLY_INTEGER:
+        return []
+    sentences = explain_operators(row, rival, found)
+    if not sentences:
+        return []
+    return [
+        f"{row.title} is only {times_as_fast(found)} as {short_title(rival, row)}{interval_text(found)}. "
+        f"{' '.join(sentences)}"
+    ]
+
+
+def _explain_slow_int8(row: Measurement, rival: Measurement, found: SpeedRatio, findings: Findings) -> str:
+    """Returns the cause and the cure, by the runtime's profile; without one the likely ones, by what is known."""
     sets = frozenset(findings.comparison.environment.instruction_sets)
     executed = _normalize_precision(row.executed)
-    if executed is not None and executed in ("fp32", "fp16", "bf16"):
+    sentences = explain_operators(row, rival, found)
+    if executed is not None and executed in ("fp32", "fp16", "bf16") and not sentences:
         return f"The runtime says that it ran it in {executed.upper()}: its INT8 kernels do not cover this model."
-    if row.on_gpu:
+    if row.on_gpu and not sentences:
         return (
             "Most likely its layers are too small to fill the GPU, where launching them takes longer than computing "
             "them, or conversions around the INT8 layers take the rest. Compare at a larger --batch, or ship the "
             "float one."
         )
-    if sets & _X86_OR_ARM and not sets & _DOT_PRODUCT:
-        return (
-            "This CPU has no INT8 dot product (VNNI, AMX, Arm dotprod), so INT8 saves size, not time. "
-            "Measure on the machine that will serve."
-        )
+    if not row.on_gpu and sets & _X86_OR_ARM and not sets & _DOT_PRODUCT:
+        no_gain = "This CPU has no INT8 dot product (VNNI, AMX, Arm dotprod), so INT8 saves size, not time."
+        return " ".join([no_gain, *sentences, "Measure on the machine that will serve."])
+    cure = _find_cure(row, rival, findings)
+    if sentences:
+        return " ".join([*sentences, cure])
     if rival.precision == "bf16" and "amx_bf16" in sets:
         return (
             f"AMX runs BF16 nearly as fast as INT8, and the conversions around the INT8 layers take the rest: "
             f"ship {rival.title}."
         )
-    better = [
-        other
-        for other in findings.order
-        if other in findings.candidates and not other.is_float and findings.speeds.is_faster(other, rival)
-    ]
-    better.sort(key=lambda other: other.runtime != row.runtime)
-    cure = "Ship the float one, or compare at a larger --batch."
-    if better:
-        cure = f"{better[0].title} does pay here."
     if "dynamic" in row.precision:
         return f"Dynamic quantization measures every activation at run time, which convolutions pay dearly for. {cure}"
     return (
         "Most likely the runtime does not fuse this model's quantize and dequantize steps, or its layers are so small "
         f"that those cost more than INT8 saves. {cure}"
     )
+
+
+def _find_cure(row: Measurement, rival: Measurement, findings: Findings) -> str:
+    """Returns which INT8 does pay here, where one does; else to do without."""
+    better = [
+        other
+        for other in findings.order
+        if other in findings.candidates and not other.is_float and findings.speeds.is_faster(other, rival)
+    ]
+    better.sort(key=lambda other: other.runtime != row.runtime)
+    if not better:
+        return "Ship the float one, or compare at a larger --batch."
+    found = findings.speeds.ratio(better[0], rival)
+    if found is None or row.operators is None:
+        return f"{better[0].title} does pay here."
+    return f"{better[0].title} does pay here: it is {times_as_fast(found)} as {rival.title}."
 
 
 def _about_agreement(findings: Findings) -> list[str]:

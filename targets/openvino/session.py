@@ -14,8 +14,10 @@ from typing import Any, cast
 import numpy as np
 
 from modelwright.core.errors import BadInputError, BuildFailedError
+from modelwright.core.records.operators import OperatorProfile
 from modelwright.core.records.signature import Signature, TensorSpec
 from modelwright.targets.contract import Array, Feeds, RunSettings, Session
+from modelwright.targets.openvino.profile import find_matmuls, profile_request, read_compute_precisions
 from modelwright.targets.openvino.settings import list_properties, read_properties_in_force
 from modelwright.targets.readiness import package_versions, require_import
 
@@ -28,10 +30,6 @@ _KNOWN_PROPERTIES = {"INFERENCE_PRECISION_HINT": ("f32", "bf16"), "SNIPPETS_MODE
 """All that recipes may set, and to what."""
 _UNTRUSTED_HINT = "build the artifact here, from a source that you trust"
 _INT32_MAX = 2**31 - 1
-# Layer types of the execution graph that do the arithmetic; the others move, reshape or combine what these make.
-_COMPUTE_LAYERS = frozenset(
-    {"Convolution", "Deconvolution", "FullyConnected", "MatMul", "RNNCell", "RNNSeq", "ScaledDotProductAttention"}
-)
 
 
 class OpenvinoSession(Session):
@@ -68,6 +66,8 @@ class OpenvinoSession(Session):
         self._hint = hint
         self._settings = settings
         self._properties = {**list_properties(settings), "INFERENCE_PRECISION_HINT": hint, **(options or {})}
+        if settings.profiled:
+            self._properties["PERF_COUNT"] = True
         self._is_dynamic = model.is_dynamic()
         self._fixed: dict[tuple[tuple[int, ...], ...], Any] = {}
         self._any_shape: Any = None
@@ -116,20 +116,18 @@ class OpenvinoSession(Session):
         other._any_shape = None if self._any_shape is None else _make_request(self._any_shape)  # noqa: SLF001
         return other
 
+    def profile_operators(self, feeds: Feeds) -> OperatorProfile:
+        return profile_request(self._model, lambda: self._current, self.bind(feeds))
+
     def describe_execution(self) -> dict[str, Any]:
         """Returns the precisions of the execution graph's nodes, and the properties in force."""
         if self._current is None:
             return {"precision": None, "reason": "nothing has run yet"}
         compiled = self._current.get_compiled_model()
-        matmuls = {node.get_friendly_name() for node in self._model.get_ops() if node.get_type_name() == "MatMul"}
+        matmuls = find_matmuls({node.get_friendly_name(): node.get_type_name() for node in self._model.get_ops()})
         nodes: Counter[str] = Counter()
-        for node in compiled.get_runtime_model().get_ops():
-            facts = node.get_rt_info()
-            if facts["layerType"].get() in _COMPUTE_LAYERS:
-                precision = facts["runtimePrecision"].get()
-                nodes["i8" if precision == "u8" else precision] += 1
-            elif matmuls.intersection(facts["originalLayersNames"].get().split(",")):
-                nodes.update(_read_weight_precisions(node))
+        for layer in compiled.get_runtime_model().get_ops():
+            nodes.update("i8" if name == "u8" else name for name in read_compute_precisions(layer, matmuls))
         hint = str(compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name())
         dominant = (nodes.most_common(1)[0][0] if nodes else hint).replace("i8", "int8")
         described: dict[str, Any] = {
@@ -174,17 +172,6 @@ class OpenvinoSession(Session):
 
 def _make_request(request: Any) -> Any:
     return request.get_compiled_model().create_infer_request()
-
-
-def _read_weight_precisions(node: Any) -> list[str]:
-    """Returns the precisions of the weight matrices that a kernel of several fused layers reads: one a layer."""
-    matrices = []
-    for value in node.input_values():
-        facts = value.get_node().get_rt_info()
-        shape = value.get_partial_shape()
-        if facts["layerType"].get() == "Const" and shape.is_static and sum(size > 1 for size in shape.to_shape()) > 1:
-            matrices.append(str(facts["outputPrecisions"].get()))
-    return matrices
 
 
 def read_properties(recipe: Mapping[str, Any], hint: str) -> dict[str, str]:

@@ -125,6 +125,7 @@ class OpenvinoFp32(OpenvinoTarget):
         build_extra="openvino",
         run_extra="openvino-run",
         settings=SETTINGS,
+        has_profiler=True,
         # Another order of summation, nothing else: ResNet-50, an encoder and an LSTM came out at 1.000000.
     )
 
@@ -159,6 +160,7 @@ class OpenvinoBf16(OpenvinoTarget):
         build_extra="openvino",
         run_extra="openvino-run",
         settings=SETTINGS,
+        has_profiler=True,
         # Trained models came out at 0.9999 and better. 50 layers of random weights amplify rounding (2**-9 an
         # operation) to 0.995, which is no fault of the artifact; a wrong graph falls far below.
     )
@@ -205,6 +207,7 @@ class OpenvinoInt8(OpenvinoTarget):
         build_extra="openvino",
         run_extra="openvino-run",
         settings=SETTINGS,
+        has_profiler=True,
         # A quantized model's last line: below it, something is broken rather than rounded.
     )
 

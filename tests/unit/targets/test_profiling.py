@@ -25,7 +25,7 @@ PROFILE = make_profile(
         operator("q", "conversion", None, 40, of="QuantizeLinear"),
         operator("shape", "other", None, 20, of="Shape"),
     ],
-    [250.0],
+    [300.0, 250.0, 9000.0],
     {name: Remedy(type=name, reason="has no integer kernel") for name in ("HardSwish", "PRelu", "QLinearConv")},
 )
 

@@ -28,7 +28,8 @@ def spoil(value: Any, key: str = "") -> Any:
         return {name + EVIL if names else name: spoil(item, name) for name, item in value.items()}
     if isinstance(value, list):
         return [spoil(item, key) for item in value]
-    return value + EVIL if isinstance(value, str) and key != "status" else value
+    one_of_few = key == "status" or value in ("compute", "conversion", "other")
+    return value + EVIL if isinstance(value, str) and not one_of_few else value
 
 
 class _Tags(HTMLParser):
