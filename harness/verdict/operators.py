@@ -124,7 +124,7 @@ def _advise(profile: OperatorProfile, islands: list[OperatorType]) -> list[str]:
         remedy = remedies.get(entry.type)
         if remedy is not None:
             change = "" if remedy.change is None else f": {remedy.change}"
-            sentences.append(f"{entry.type} {remedy.reason} in this runtime{change}.")
+            sentences.append(f"{entry.type} {remedy.reason}{change}.")
         elif entry.kind == "compute":
             nodes = [operator.nodes[0] for operator in profile.operators if operator.nodes
                      and (operator.type, operator.precision) == (entry.type, entry.precision)]  # fmt: skip

@@ -52,11 +52,12 @@ _CHANGES: Mapping[str, str | None] = {
 }
 """Operators that ran in float between quantized convolutions (onnxruntime 1.31.1, x86-64), and what to do instead."""
 REMEDIES: Mapping[str, Remedy] = {
-    name: Remedy(type=name, reason="has no integer kernel", change=change) for name, change in _CHANGES.items()
+    name: Remedy(type=name, reason="has no integer kernel in ONNX Runtime", change=change)
+    for name, change in _CHANGES.items()
 } | {
     "Resize": Remedy(
         type="Resize",
-        reason="has an integer kernel for mode nearest only",
+        reason="has an integer kernel in ONNX Runtime for mode nearest only",
         change="use Resize with mode nearest",
     )
 }

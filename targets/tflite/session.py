@@ -100,6 +100,23 @@ class TfliteRunner:
 
         return run_once
 
+    def name_inputs(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Returns inputs as the file takes them, by the names of its tensors; the first of a batch that it splits."""
+        batch = self._find_batch(feeds)
+        if batch > 1 and not self._resizes:
+            return self.name_inputs(_take(feeds, 0))
+        names = {detail["index"]: str(detail["name"]) for detail in self._input_details}
+        return {names[index]: value for index, value in self._convert_inputs(feeds)}
+
+    def list_operators(self) -> list[tuple[int, str, Any]]:
+        """Returns place, type, and the dtype of the first input of each operator of the file."""
+        dtypes = {detail["index"]: detail["dtype"] for detail in self.interpreter.get_tensor_details()}
+        listed = self.interpreter._get_ops_details()  # noqa: SLF001 - the runtime has no public name for it
+        return [
+            (one["index"], one["op_name"], dtypes.get(one["inputs"][0]) if len(one["inputs"]) else None)
+            for one in listed
+        ]
+
     def _invoke(self) -> None:
         if self._resets:
             self.interpreter.reset_all_variables()

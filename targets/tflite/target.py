@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from modelwright.core.errors import ToolchainMissingError
 from modelwright.core.records.artifact import Arithmetic
 from modelwright.core.records.machine import HOST
+from modelwright.core.records.operators import OperatorProfile
 from modelwright.core.records.signature import Signature
 from modelwright.targets.contract import (
     Array,
@@ -28,6 +29,7 @@ from modelwright.targets.contract import (
     TargetRecord,
 )
 from modelwright.targets.readiness import Readiness, package_versions
+from modelwright.targets.tflite.profile import FileOperator, profile_file
 from modelwright.targets.tflite.settings import SETTINGS, list_arguments
 
 if TYPE_CHECKING:
@@ -154,6 +156,7 @@ class TfliteFp32(_Tflite):
         build_extra="tflite",
         run_extra="tflite-run",
         settings=SETTINGS,
+        has_profiler=True,
     )
 
 
@@ -174,6 +177,7 @@ class TfliteFp16(_Tflite):
         build_extra="tflite",
         run_extra="tflite-run",
         settings=SETTINGS,
+        has_profiler=True,
     )
 
 
@@ -195,6 +199,7 @@ class TfliteInt8(_Tflite):
         build_extra="tflite",
         run_extra="tflite-run",
         settings=SETTINGS,
+        has_profiler=True,
     )
 
 
@@ -216,12 +221,16 @@ class TfliteInt8Dynamic(_Tflite):
         build_extra="tflite",
         run_extra="tflite-run",
         settings=SETTINGS,
+        has_profiler=True,
     )
 
 
 class _TfliteSession(Session):
-    def __init__(self, runner: TfliteRunner, recipe: Mapping[str, Any], precision: str, settings: RunSettings) -> None:
+    def __init__(
+        self, runner: TfliteRunner, path: Path, recipe: Mapping[str, Any], precision: str, settings: RunSettings
+    ) -> None:
         self._runner = runner
+        self._path = path
         self._recipe = recipe
         self._precision = precision
         self._settings = settings
@@ -231,6 +240,18 @@ class _TfliteSession(Session):
 
     def bind(self, feeds: Feeds) -> Callable[[], object]:
         return self._runner.bind(feeds)
+
+    def profile_operators(self, feeds: Feeds) -> OperatorProfile:
+        operators = [
+            FileOperator(index=index, type=name, dtype=dtype) for index, name, dtype in self._runner.list_operators()
+        ]
+        return profile_file(
+            self._path,
+            self._settings.threads,
+            self._runner.name_inputs(feeds),
+            operators,
+            is_float="int8" not in self._precision,
+        )
 
     def describe_execution(self) -> dict[str, Any]:
         """Returns the file's operators by type of arithmetic; the interpreter runs them as they are."""
@@ -267,4 +288,4 @@ def _open_session(
             hint="reinstall it: pip install --force-reinstall ai-edge-litert",
             detail=str(error),
         ) from error
-    yield _TfliteSession(runner, recipe, precision, settings)
+    yield _TfliteSession(runner, path, recipe, precision, settings)

@@ -1,0 +1,140 @@
+"""What each operator took in LiteRT, as its profiler tells: those of the file, and XNNPACK's own with their types."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modelwright.core.errors import MeasurementInvalidError
+from modelwright.core.records.operators import Kind, OperatorProfile, Remedy
+from modelwright.targets.profiling import TimedOperator, make_profile, run_inferences
+from modelwright.targets.readiness import package_versions
+from modelwright.targets.tflite.litert import Event, LitertModel
+
+_OF_FILE, _OF_DELEGATE = 1 << 1, 1 << 3
+"""Of `LiteRtProfilerEventType`: an operator that the interpreter ran, and one that a delegate did."""
+_COMPUTE = re.compile(
+    r"Convolution|Deconvolution|Fully Connected|Batch Matrix Multiply|"
+    r"CONV_2D|CONV_3D|TRANSPOSE_CONV|FULLY_CONNECTED|BATCH_MATMUL|LSTM|RNN"
+)
+_CONVERSION = re.compile(r"Convert|Transpose|QUANTIZE|CAST|TRANSPOSE$")
+_TYPES = re.compile(r"\((?P<layout>[^,)]*),? ?(?P<types>[^)]*)\)")
+_INTEGER = frozenset({"QS8", "QU8", "QD8", "QP8", "QDU8", "QC8"})
+"""XNNPACK's words for tensors of 8 bits; `QC8W` are weights alone, which a float may be multiplied with."""
+_FLOATS: Mapping[str, str] = {"F32": "fp32", "F16": "fp16", "PF32": "fp32", "BF16": "bf16"}
+_NAMES: Mapping[str, str] = {"MULTIPLY": "MUL", "SUBTRACT": "SUB", "DIVIDE": "DIV", "STATICRESHAPE": "RESHAPE"}
+"""Of XNNPACK's operators that tell no type -> the file's word for them."""
+_DTYPES: Mapping[Any, str] = {
+    np.dtype(np.float32): "fp32",
+    np.dtype(np.float16): "fp16",
+    np.dtype(np.int8): "int8",
+    np.dtype(np.uint8): "int8",
+}
+REMEDIES: Mapping[str, Remedy] = {
+    name: Remedy(
+        type=name,
+        reason="is not quantized by ai-edge-quantizer",
+        change=f"replace {name} by Relu, which costs nothing after a convolution, before training",
+    )
+    for name in ("ELU", "Leaky ReLU", "PReLU")
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileOperator:
+    """An operator of the file.
+
+    Attributes:
+        index: Its place.
+        type: `CONV_2D`, ...
+        dtype: Of its first input; None where it has none.
+    """
+
+    index: int
+    type: str
+    dtype: Any
+
+
+def profile_file(
+    path: Path, threads: int, tensors: Mapping[str, Any], operators: Sequence[FileOperator], *, is_float: bool
+) -> OperatorProfile:
+    """Compiles a file with LiteRT's profiler on and runs a few inferences.
+
+    Args:
+        path: The `.tflite` file.
+        threads: Of one inference.
+        tensors: Name of the file's input -> its value, in its type.
+        operators: Of the file.
+        is_float: Whether the artifact is a float one: then nothing stays out of integers that should be there.
+
+    Raises:
+        MeasurementInvalidError: This runtime has no profiler, or cannot run the file so.
+    """
+    with LitertModel(path.read_bytes(), threads) as model:
+        model.set_inputs(tensors)
+        runs: list[list[Event]] = []
+        walls_us = run_inferences(model.run, lambda: runs.append(_pick(model.read_events())))
+    if not runs[0] or len({len(run) for run in runs}) > 1:
+        raise MeasurementInvalidError("LiteRT's profiler told of no operators, or of others in each inference")
+    version = package_versions("ai-edge-litert").get("ai-edge-litert", "")
+    return make_profile(
+        f"profiler of ai-edge-litert {version}",
+        read_runs(runs, operators),
+        walls_us,
+        {} if is_float else REMEDIES,
+    )
+
+
+def read_runs(runs: Sequence[Sequence[Event]], operators: Sequence[FileOperator]) -> list[TimedOperator]:
+    """Returns the operators of inferences that all consist of the same ones, in the same order."""
+    timed = []
+    for place, event in enumerate(runs[0]):
+        kind, precision = classify(event, operators)
+        timed.append(
+            TimedOperator(
+                name=f"{event.tag} #{place}",
+                type=event.tag.partition(" (")[0],
+                kind=kind,
+                precision=precision,
+                times_us=[run[place].elapsed_us for run in runs],
+            )
+        )
+    return timed
+
+
+def classify(event: Event, operators: Sequence[FileOperator]) -> tuple[Kind, str | None]:
+    """Returns what an operator does, and the precision that it executes in.
+
+    Args:
+        event: Of the profiler; `Convolution (NHWC, QC8) IGEMM` of XNNPACK, `FULLY_CONNECTED` of the file.
+        operators: Of the file.
+    """
+    if _CONVERSION.search(event.tag):
+        return "conversion", None
+    kind: Kind = "compute" if _COMPUTE.search(event.tag) else "other"
+    if event.event_type == _OF_FILE:
+        return kind, _agree(one.dtype for one in operators if one.index == event.operator)
+    match = _TYPES.search(event.tag)
+    words = [] if match is None else [word.strip() for word in match["types"].split(",")]
+    if _INTEGER.intersection(words):
+        return kind, "int8"
+    named = next((_FLOATS[word] for word in words if word in _FLOATS), None)
+    if named is not None or words != [""]:
+        return kind, named
+    name = re.sub(r"\W", "", event.tag.partition(" (")[0]).upper()
+    return kind, _agree(one.dtype for one in operators if one.type == _NAMES.get(name, name))
+
+
+def _agree(dtypes: Iterable[Any]) -> str | None:
+    """Returns the precision of dtypes that are all the same; None where they are not, or where there are none."""
+    found = {None if dtype is None else _DTYPES.get(np.dtype(dtype)) for dtype in dtypes}
+    return found.pop() if len(found) == 1 else None
+
+
+def _pick(events: Sequence[Event]) -> list[Event]:
+    return [event for event in events if event.event_type in (_OF_FILE, _OF_DELEGATE)]

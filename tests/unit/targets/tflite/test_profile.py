@@ -1,0 +1,80 @@
+"""LiteRT's events as operators, with known answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from modelwright.targets.tflite.litert import Event
+from modelwright.targets.tflite.profile import REMEDIES, FileOperator, classify, read_runs
+
+OF_FILE, OF_DELEGATE = 2, 8
+FILE = [
+    FileOperator(index=0, type="FULLY_CONNECTED", dtype=np.int8),
+    FileOperator(index=1, type="PRELU", dtype=np.float32),
+    FileOperator(index=2, type="ADD", dtype=np.float32),
+    FileOperator(index=3, type="ADD", dtype=np.int8),
+    FileOperator(index=4, type="MUL", dtype=np.int8),
+    FileOperator(index=5, type="GATHER", dtype=np.int32),
+    FileOperator(index=6, type="FILL", dtype=None),
+]
+
+
+@pytest.mark.parametrize(
+    ("tag", "answer"),
+    [
+        ("Convolution (NHWC, F32) IGEMM", ("compute", "fp32")),
+        ("Convolution (NHWC, QC8) IGEMM", ("compute", "int8")),
+        ("Fully Connected (NC, QS8, QC8W) GEMM", ("compute", "int8")),
+        ("Fully Connected (NC, QDU8, F32, QC8W) GEMM", ("compute", "int8")),
+        ("Fully Connected (NC, F32, QC8W) GEMM", ("compute", "fp32")),
+        ("Batch Matrix Multiply (NC, F16) GEMM", ("compute", "fp16")),
+        ("Max Pooling (NHWC, F32)", ("other", "fp32")),
+        ("Softmax (NC, QU8)", ("other", "int8")),
+        ("Convert (NC)", ("conversion", None)),
+        ("Transpose (ND, X32)", ("conversion", None)),
+        ("Copy (NC, X8)", ("other", None)),
+        ("PReLU (ND)", ("other", "fp32")),
+        ("Multiply (ND)", ("other", "int8")),
+        ("Add (ND)", ("other", None)),
+        ("Minimum (ND)", ("other", None)),
+    ],
+)
+def test_what_xnnpack_does(tag: str, answer: tuple[str, str | None]) -> None:
+    """`PReLU (ND)` tells no type: the file's operators do, where they are all of one."""
+    assert classify(Event(tag=tag, event_type=OF_DELEGATE, operator=0, elapsed_us=1), FILE) == answer
+
+
+@pytest.mark.parametrize(
+    ("tag", "operator", "answer"),
+    [
+        ("FULLY_CONNECTED", 0, ("compute", "int8")),
+        ("ADD", 2, ("other", "fp32")),
+        ("ADD", 3, ("other", "int8")),
+        ("GATHER", 5, ("other", None)),
+        ("FILL", 6, ("other", None)),
+        ("QUANTIZE", 0, ("conversion", None)),
+        ("DEQUANTIZE", 0, ("conversion", None)),
+        ("TRANSPOSE", 0, ("conversion", None)),
+        ("TRANSPOSE_CONV", 0, ("compute", "int8")),
+    ],
+)
+def test_what_the_interpreter_does(tag: str, operator: int, answer: tuple[str, str | None]) -> None:
+    assert classify(Event(tag=tag, event_type=OF_FILE, operator=operator, elapsed_us=1), FILE) == answer
+
+
+def test_operators_of_one_name_are_told_apart_by_their_place() -> None:
+    runs = [
+        [
+            Event(tag="Convolution (NHWC, QC8) IGEMM", event_type=OF_DELEGATE, operator=place, elapsed_us=us)
+            for place, us in enumerate(times)
+        ]
+        for times in ((5, 7), (6, 8))
+    ]
+    found = read_runs(runs, FILE)
+    assert [(one.type, list(one.times_us)) for one in found] == [("Convolution", [5, 6]), ("Convolution", [7, 8])]
+    assert len({one.name for one in found}) == 2
+
+
+def test_remedies_have_the_types_that_run() -> None:
+    assert REMEDIES["PReLU"].change == "replace PReLU by Relu, which costs nothing after a convolution, before training"
