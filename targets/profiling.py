@@ -12,7 +12,7 @@ from modelwright.core.records.operators import Kind, Operator, OperatorProfile, 
 WARM_UPS = 2
 """Inferences under the profiler that do not count: memory and caches are filled in the first."""
 LEAST_INFERENCES, MOST_INFERENCES = 3, 50
-BUDGET_S = 0.5
+BUDGET_S = 0.3
 """No further inference is begun after this, so that a large model costs a few inferences and a small one a moment."""
 LISTED = 40
 """Operators in a profile, the longest; the others are in the sums of their types."""

@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from modelwright.core.errors import MeasurementInvalidError, ToolchainMissingError
+from modelwright.core.records.operators import OperatorProfile
 from modelwright.core.records.signature import Signature
 from modelwright.targets.contract import Array, Computation, Feeds, RunSettings, Session
 from modelwright.targets.pytorch.precision import COMPUTE, count_bytes, name_dtype, name_operator
+from modelwright.targets.pytorch.profile import profile_program
 
 PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 _WARM_UPS = 3
@@ -76,6 +78,9 @@ class TorchSession(Session):
             with self._explained("torch.compile"):
                 self._call(*self._to_tensors(feeds))
                 self._wait()
+
+    def profile_operators(self, feeds: Feeds) -> OperatorProfile:
+        return profile_program(self._torch, self.bind(feeds), on_gpu=self.device == "cuda")
 
     def describe_execution(self) -> dict[str, Any]:
         """Returns the dtypes of one more inference's operators, and the settings in force."""

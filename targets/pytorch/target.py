@@ -222,6 +222,7 @@ def _describe(precision: str, *, compiled: bool) -> TargetRecord:
         uses_program=True,
         # The second is how cuBLAS and cuDNN say it, which PyTorch calls.
         memory_words=("outofmemory", "alloc_failed"),
+        has_profiler=not compiled,  # what the compiler made of operators, its profiler does not name
     )
 
 

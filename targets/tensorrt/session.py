@@ -17,6 +17,7 @@ from modelwright.core.errors import MeasurementInvalidError, ModelwrightError
 from modelwright.core.nvidia.cuda import CudaDevice, CudaGraph, DeviceBuffer, PinnedBuffer
 from modelwright.core.nvidia.driver import explain_out_of_memory
 from modelwright.core.nvidia.nvml import Nvml
+from modelwright.core.records.operators import OperatorProfile
 from modelwright.core.records.shapes import ShapeRange
 from modelwright.core.records.signature import Signature
 from modelwright.targets.contract import Array, Computation, Feeds, RunSettings, Session
@@ -38,6 +39,7 @@ from modelwright.targets.tensorrt.flavours import (
     make_version_rule,
 )
 from modelwright.targets.tensorrt.layers import count_precisions
+from modelwright.targets.tensorrt.profile import make_layer_timer, profile_layers
 from modelwright.targets.tensorrt.refusals import explain_refusal, make_logger
 
 _NARROWEST_FIRST = ("int8", "fp8", "fp16", "bf16", "fp32")
@@ -136,6 +138,7 @@ class TensorrtSession(Session):
         self._lanes: dict[int, Lane] = {}
         self._closing: list[Callable[[], None]] = []
         self._graph_fault: str | None = None
+        self._timer = make_layer_timer(trt) if settings.profiled else None
         self._runtime_config: Any = None  # of a flavour that compiles at load; contexts point to it
 
     def run(self, feeds: Feeds) -> dict[str, Array]:
@@ -190,6 +193,10 @@ class TensorrtSession(Session):
         execution.use(shapes, addresses)
         graph = self._capture(execution, shapes, addresses) if self._settings.cuda_graph else None
         return EngineComputation(execution, shapes, addresses, graph)
+
+    def profile_operators(self, feeds: Feeds) -> OperatorProfile:
+        source = f"layer times of {self._flavour.title} {self._trt.__version__}"
+        return profile_layers(self._timer, self.bind(feeds), inspect_layers(self._trt, self._engine), source)
 
     def describe_execution(self) -> dict[str, Any]:
         """Returns the types of the engine's layers, read by its inspector, and what it ran on."""
@@ -268,6 +275,8 @@ class TensorrtSession(Session):
             context = engine.create_execution_context(self._runtime_config)
         if context is None:
             raise self._fail("make an execution context")
+        if self._timer is not None:
+            context.profiler = self._timer
         return context
 
     def _fail(self, purpose: str) -> ModelwrightError:

@@ -63,6 +63,7 @@ def _make_record(flavour: Flavour, precision: str) -> TargetRecord:
         uses_shapes=True,
         uses_gpu=True,
         memory_words=("outofmemory",),
+        has_profiler=True,
     )
 
 

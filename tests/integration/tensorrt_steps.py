@@ -21,6 +21,7 @@ from modelwright.exporters.onnx.file import read_graph, read_signature
 from modelwright.harness.building import build_targets
 from modelwright.harness.run.effort import Effort
 from modelwright.harness.run.measure_artifacts import MeasureSettings, measure_artifacts, require_runnable
+from modelwright.harness.run.profile_operators import profile_in_child
 from modelwright.harness.run.told import Executed
 from modelwright.profiles import detect_host
 from modelwright.targets.building.choices import BuildChoices
@@ -171,6 +172,11 @@ def run_shape(folder: str, shape: list[int]) -> list[int]:
         signature = artifact.manifest.signature
         outputs = session.run({signature.inputs[0].name: np.zeros(shape, signature.inputs[0].dtype)})
         return list(outputs[signature.outputs[0].name].shape)
+
+
+def profile_operators(folder: str) -> Any:
+    """Profiles an artifact as the harness does, in this process."""
+    return profile_in_child(folder, threads=1, batch=1, device="cuda", options={}, samples=None)
 
 
 def _read_rows(artifact: Artifact, samples: str, count: int) -> list[dict[str, Any]]:

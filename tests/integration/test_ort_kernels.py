@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import documents
 import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from modelwright.core.records.codec import encode
 from modelwright.core.records.operators import OperatorProfile
 from modelwright.core.records.signature import Signature, TensorSpec
 from modelwright.targets.contract import RunSettings
@@ -144,3 +146,31 @@ def test_each_remedy_is_asked_of_the_runtime() -> None:
     fused = {"BiasGelu", "FastGelu", "HardSwish", "SkipLayerNormalization"}
     recurrent = {"GRU", "LSTM", "RNN"}
     assert REMEDIES.keys() - fused - recurrent == NO_INTEGER.keys()
+
+
+def explain(profile: OperatorProfile, ratio: float) -> str:
+    """What a verdict says of an INT8 artifact with this profile that runs `ratio` times as fast as FP32."""
+    rows = [
+        documents.make_row("ort-fp32", "ONNX Runtime FP32", latency_ms=1.0, agreement=1.0),
+        documents.make_row(
+            "ort-int8", "ONNX Runtime INT8", latency_ms=1 / ratio, ratio=ratio, agreement=1.0, operators=encode(profile)
+        ),
+    ]
+    warnings = documents.judge(documents.make_document(rows)).warnings
+    return " ".join(text for text in warnings if "ONNX Runtime INT8" in text)
+
+
+@pytest.mark.parametrize("ran", ["HardSigmoid", "InstanceNormalization", "Tanh"])
+def test_the_verdict_names_an_island_and_what_to_do(tmp_path: Path, ran: str) -> None:
+    operator, inputs, attributes = NO_INTEGER[ran]
+    text = explain(profile_between_convolutions(tmp_path, operator, *inputs, **attributes), 0.9)
+    assert f"1 {ran} in FP32" in text
+    assert f"{ran} has no integer kernel in ONNX Runtime" in text
+    change = REMEDIES[ran].change
+    assert change is None or change in text
+
+
+def test_the_verdict_has_no_complaint_about_what_is_all_integers(tmp_path: Path) -> None:
+    profile = profile_between_convolutions(tmp_path, "Relu", direct=True)
+    assert "in FP32" not in explain(profile, 0.9)
+    assert explain(profile, 2.5) == ""

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from stand_in.steps import NAME, Step
 
 from modelwright.core.errors import BadInputError, MeasurementInvalidError
+from modelwright.core.records.operators import OperatorProfile
 
 
 def test_an_engine_whose_hash_is_not_the_manifests_is_never_loaded(
@@ -52,6 +54,18 @@ def test_values_are_those_of_the_model(built: dict[str, Any], workplace: dict[st
     assert measured["executed"]["layers"]["int8"] >= 2
     assert measured["executed"]["device"] == NAME
     assert measured["executed"]["driver_version"] == "580.65.06"
+
+
+def test_layers_are_profiled(built: dict[str, Any], workplace: dict[str, Path], step: Step) -> None:
+    """The stand-in reports 10 µs for the first layer, 20 for the second, and so on."""
+    told = step("profile_operators", folder=str(workplace["out"] / "tensorrt-int8"))
+    profile = msgspec.convert(told, OperatorProfile)
+    assert "layer times of TensorRT" in profile.source
+    times_us = sorted(one.time_us for one in profile.operators)
+    assert times_us == pytest.approx([10.0 * number for number in range(1, profile.count + 1)])
+    convolutions = [one for one in profile.operators if one.type == "Conv"]
+    assert convolutions
+    assert all((one.kind, one.precision, one.nodes) == ("compute", "int8", (one.name,)) for one in convolutions)
 
 
 def test_measured_with_graphs_on_two_streams(built: dict[str, Any], workplace: dict[str, Path], step: Step) -> None:

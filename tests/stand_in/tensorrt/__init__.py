@@ -22,7 +22,7 @@ from pathlib import Path
 
 from .builder import Builder, IBuilderConfig, IOptimizationProfile, ITimingCache
 from .network import INetworkDefinition, ITensor, OnnxParser, ParserError
-from .runtime import EngineInspector, ICudaEngine, IExecutionContext, Runtime
+from .runtime import EngineInspector, ICudaEngine, IExecutionContext, IProfiler, Runtime
 from .types import (
     VERSION,
     BuilderFlag,
@@ -51,6 +51,7 @@ __all__ = [
     "ILogger",
     "INetworkDefinition",
     "IOptimizationProfile",
+    "IProfiler",
     "ITensor",
     "ITimingCache",
     "LayerInformationFormat",
