@@ -28,7 +28,7 @@ from modelwright.core.samples.sample_set import SampleRef
 from modelwright.harness.meters.gpu_bench import GpuBench, OnGpu, open_bench
 from modelwright.harness.meters.host_energy import Meter, find_meter, measure_idle_power_w
 from modelwright.harness.run.interleave import Window, interleave
-from modelwright.harness.run.profile_operators import profile_artifact
+from modelwright.harness.run.profile_operators import try_profile
 from modelwright.harness.run.runner import ArtifactRunner, MeasureSettings
 from modelwright.harness.run.settle import settle
 from modelwright.harness.run.told import Finished, Opened, QualityHere
@@ -144,8 +144,8 @@ def measure_artifacts(
                 _launch(order, launch, settings, results, samples, alive, tell=tell, on_round=on_round)
                 if launch == settings.effort.launches - 1:
                     _finish(order, results, bench, tell, prove=prove, labelled=labelled)
-        if profile_operators:
-            _profile(artifacts, results, samples, tell)
+        for measured in results.values() if profile_operators else ():
+            _profile(measured, artifacts[measured.name], samples, tell)
         for name, artifact in artifacts.items():
             if results[name].failure is None:
                 results[name].failure = _find_late_change(artifact)
@@ -246,22 +246,12 @@ def _launch(
                 measured.finished = runner.finish()
 
 
-def _profile(
-    artifacts: Mapping[str, Artifact],
-    results: Mapping[str, Measured],
-    samples: SampleRef | None,
-    tell: Callable[[str], None],
-) -> None:
-    """Profiles the operators of what was measured; a fault of a profiler costs nothing but its figures."""
-    for name, artifact in artifacts.items():
-        measured = results[name]
-        if measured.failure is not None or measured.opened is None:
-            continue
-        tell(f"profiling the operators of {name}")
-        try:
-            measured.operators = profile_artifact(name, artifact, measured.opened.settings, samples)
-        except Exception as error:
-            measured.no_operators = as_error(error, f"profiling {name}").message
+def _profile(measured: Measured, artifact: Artifact, samples: SampleRef | None, tell: Callable[[str], None]) -> None:
+    """Profiles the operators of an artifact that was measured."""
+    if measured.failure is None and measured.opened is not None:
+        tell(f"profiling the operators of {measured.name}")
+        told = try_profile(measured.name, artifact, measured.opened.settings, samples)
+        measured.operators, measured.no_operators = told
 
 
 def _find_late_change(artifact: Artifact) -> ModelwrightError | None:

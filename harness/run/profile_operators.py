@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from modelwright.core.errors import MeasurementInvalidError
+from modelwright.core.faults import as_error
 from modelwright.core.process.child import Child
 from modelwright.core.records.artifact import Artifact, open_artifact, verify_files
 from modelwright.core.records.codec import encode
@@ -60,6 +61,23 @@ def profile_artifact(name: str, artifact: Artifact, ran: RanWith, samples: Sampl
     if profile is None:
         raise MeasurementInvalidError(NO_PROFILER)
     return msgspec.convert(profile, OperatorProfile)
+
+
+def try_profile(
+    name: str, artifact: Artifact, ran: RanWith, samples: SampleRef | None
+) -> tuple[OperatorProfile | None, str | None]:
+    """Returns the profile of an artifact, else why there is none: a fault of a profiler costs nothing but its figures.
+
+    Args:
+        name: As for `profile_artifact`.
+        artifact: As there.
+        ran: As there.
+        samples: As there.
+    """
+    try:
+        return profile_artifact(name, artifact, ran, samples), None
+    except Exception as error:
+        return None, as_error(error, f"profiling {name}").message
 
 
 def profile_in_child(

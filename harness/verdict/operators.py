@@ -20,6 +20,8 @@ SMALL_SHARE = 0.5
 NO_GAIN = 1.1
 """What INT8 could reach at most, if its integer operators took no time, so that it is not worth while."""
 SLOW_KERNELS = 0.95
+_WEIGHTS_ALONE = "-weights"
+"""How the precision ends of artifacts that multiply in floats on purpose: their weights alone are integers."""
 
 
 def explain_operators(row: Measurement, rival: Measurement, found: SpeedRatio) -> list[str]:
@@ -34,7 +36,7 @@ def explain_operators(row: Measurement, rival: Measurement, found: SpeedRatio) -
         Nothing where its operators were not profiled, or where nothing but integers takes time.
     """
     profile = row.operators
-    if profile is None or not profile.types:
+    if profile is None or not profile.types or row.precision.endswith(_WEIGHTS_ALONE):
         return []
     islands = find_islands(profile)
     causes = [*_name_times(profile, islands), *_name_small(profile), *_name_slow_kernels(row, rival, found)]

@@ -65,6 +65,7 @@ def test_help_and_all_rooms_can_be_imported() -> None:
 def test_an_artifact_is_inspected_verified_and_measured(artifact: Path, tmp_path: Path) -> None:
     assert "ort-fp32" in modelwright("inspect", str(artifact))
     assert "ort-fp32" in modelwright("verify", str(artifact))
+    assert "profile of onnxruntime" in modelwright("inspect", str(artifact), "--operators")
     results = tmp_path / "results.json"
     modelwright("measure", str(artifact), "--effort", "quick", "--out", str(results))
     (row,) = json.loads(results.read_text())["measurements"]

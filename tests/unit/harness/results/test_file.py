@@ -169,3 +169,13 @@ def test_the_largest_numbers_that_are_read_are_shown(tmp_path: Path) -> None:
     document["measurements"][1]["latency_ms"] = dict.fromkeys(("mean", "p50", "p90", "p95", "p99"), 0.0)
     assert render_html(documents.read(document))
     assert math.isfinite(documents.read(document).measurements[0].typical_ms or 0)
+
+
+def test_what_ran_is_read_from_files_that_told_it_in_the_runtimes_own_words() -> None:
+    document = documents.single()
+    told = {"precision": "mixed", "source": "profile", "compute_nodes": {"int8": 1}, "operators": {"Conv": 2}}
+    document["measurements"][0]["precision_executed"] = told
+    executed = decode_results(document, where="here").measurements[0].precision_executed
+    assert (executed.precision, executed.source) == ("mixed", "profile")
+    assert executed.facts == {"compute_nodes": {"int8": 1}, "operators": {"Conv": 2}}
+    assert executed.describe() == "mixed"

@@ -140,3 +140,10 @@ def test_int8_without_a_float_of_its_runtime_is_held_against_fp32() -> None:
     text = next(text for text in documents.judge(documents.make_document(rows)).warnings if "does not pay" in text)
     assert "TFLite INT8 is slower than ONNX Runtime FP32: it runs at 0.70 of its speed" in text
     assert "of their speed in FP32" not in text, "operators of two runtimes are not compared"
+
+
+def test_floats_that_are_meant_to_be_are_no_islands() -> None:
+    """Of weights alone in integers: what multiplies is float on purpose."""
+    floats = profile(("MatMulNBits", "compute", "fp32", 10, 90))
+    (text,) = warnings(0.9, floats, precision="int8-weights")
+    assert "in FP32" not in text
