@@ -5,12 +5,20 @@ The TFLite converter loads this in an environment of its own: it needs onnx and 
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 ONNX_DOMAINS = ("", "ai.onnx")
 """The two names of ONNX's own operators."""
 INITIALIZERS_APART_IR = 4
 """Before this IR version every initializer is also listed as an input; from it on, one that is may be overridden."""
+
+_QUANTIZED = re.compile(r"[qQ]uantize|Integer|^Q[A-Z]|NBits|Bnb4|FpQ4")
+
+
+def is_quantized_operator(name: str) -> bool:
+    """Whether an operator computes with integers, or with weights stored as such: ONNX's, or ONNX Runtime's own."""
+    return _QUANTIZED.search(name) is not None
 
 
 def find_opset(model: Any) -> int:

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from modelwright.core.errors import BadInputError
 from modelwright.core.onnx.external_data import find_external_files
-from modelwright.core.onnx.facts import INITIALIZERS_APART_IR, find_opset
+from modelwright.core.onnx.facts import INITIALIZERS_APART_IR, find_opset, is_quantized_operator
 from modelwright.core.onnx.walk import iterate_tensors
 from modelwright.core.outputs.reference import ReferenceModel
 from modelwright.core.records.signature import Signature
@@ -30,8 +30,6 @@ _KEPT_ELEMENTS = 256
 _DATA_FIELDS = ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data")
 _FLOAT16 = 10
 _COMPLAINT_LENGTH = 300
-_QUANTIZED = ("QuantizeLinear", "Integer", "QLinear", "NBits", "BlockQuantized", "Bnb4")
-"""Parts of the names of operators that compute with integers, or with weights stored as such."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +163,7 @@ def _describe_oddities(model: Any) -> list[str]:
     """Returns what a user should know of a model that works."""
     notes = []
     operators = list_operators(model)
-    quantized = sorted(name for _, name in operators if any(part in name for part in _QUANTIZED))
+    quantized = sorted(name for _, name in operators if is_quantized_operator(name))
     if quantized:
         notes.append(f"the model is already quantized ({', '.join(quantized[:3])}): what follows it is not FP32")
     weights = list(model.graph.initializer)

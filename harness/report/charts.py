@@ -253,8 +253,9 @@ def draw_bars(bars: Sequence[Bar], *, title: str, hatch_id: str, width: int = 52
             parts.append(f'<rect fill="url(#{hatch_id})" {shape}/>')
         if bar.upper is not None and bar.upper > bar.value:
             tip = label_px + min(1.0, bar.upper / top) * full
-            # A whisker that leaves the chart ends without its cap.
-            cap = f"M{tip:.1f} {middle - 5}V{middle + 5}" if bar.upper <= top else ""
+            # A whisker that leaves the chart ends in an arrow.
+            arrow = f"M{tip - 5:.1f} {middle - 4}L{tip:.1f} {middle}L{tip - 5:.1f} {middle + 4}"
+            cap = f"M{tip:.1f} {middle - 5}V{middle + 5}" if bar.upper <= top else arrow
             parts.append(f'<path class="whisker" d="M{end:.1f} {middle}H{tip:.1f}{cap}"/>')
             end = tip
         parts.append(f'<text class="t{weight}" x="{end + 6:.1f}" y="{middle + 4}">{_escape(bar.text)}</text>')

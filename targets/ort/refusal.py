@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from modelwright.core.errors import BuildFailedError
-from modelwright.core.onnx.facts import ONNX_DOMAINS
+from modelwright.core.onnx.facts import ONNX_DOMAINS, is_quantized_operator
 from modelwright.core.onnx.walk import find_subgraphs
 from modelwright.targets.graphs.index import GraphIndex, index_graph
 from modelwright.targets.graphs.rewrite import MICROSOFT_DOMAIN
 
 _WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "GRU", "LSTM", "MatMul", "RNN"})
-_QUANTIZED_PARTS = ("QLinear", "DequantizeLinear", "Integer", "NBits", "BlockQuantized", "Bnb4")
 _FLOAT16, _BFLOAT16 = 10, 16
 """`onnx.TensorProto`."""
 _SHIPPED = "ort-fp32 ships it as it is"
@@ -43,7 +42,7 @@ def explain_inner(model: Any) -> list[str]:
 def _find_reason(model: Any, index: GraphIndex, layers: str) -> tuple[str, str | None]:
     """Returns why, and what to do where that is not taking another target."""
     nodes = list(model.graph.node)
-    quantized = sorted({n.op_type for n in nodes if any(part in n.op_type for part in _QUANTIZED_PARTS)})
+    quantized = sorted({node.op_type for node in nodes if is_quantized_operator(node.op_type)})
     if quantized:
         return f"the model is quantized already ({', '.join(quantized[:3])})", (
             f"give the float model that it was made from; {_SHIPPED}"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from modelwright.core.errors import BuildFailedError
+from modelwright.core.onnx.facts import is_quantized_operator
 from modelwright.core.onnx.walk import iterate_graphs
 from modelwright.core.outputs.fidelity import compare_outputs
 from modelwright.core.samples.sample_set import SampleSet
@@ -28,12 +29,6 @@ _LEAST_COSINE = 0.9
 FLOAT_ARITHMETIC = {"session.disable_quant_qdq": "1"}
 """TensorRT adds int8 products exactly; ONNX Runtime's integer kernels may saturate on an old CPU, floats do not."""
 LISTED_NODES = 200
-_QUANTIZED_OPERATORS = frozenset(
-    {
-        "QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger",
-        "DynamicQuantizeLinear",
-    }
-)  # fmt: skip
 PACKAGES = ("nvidia-modelopt", "onnx", "onnxruntime", "numpy")
 
 
@@ -92,7 +87,7 @@ def require_float(request: BuildRequest, target_name: str) -> None:
     """Refuses a model that is quantized already."""
     model = load_model(request.model_path, weights=False)
     for node in (node for graph in iterate_graphs(model) for node in graph.node):
-        if node.op_type in _QUANTIZED_OPERATORS:
+        if is_quantized_operator(node.op_type):
             raise BuildFailedError(
                 f"{target_name}: the model is quantized already: node {node.name or node.output[0]} ({node.op_type})",
                 hint="give the float model that it was made from",

@@ -14,6 +14,7 @@ from modelwright.core.errors import BadInputError, BuildFailedError
 from modelwright.core.outputs.reference import name_operator
 from modelwright.core.process.child import run_in_child
 from modelwright.exporters.onnx import file as onnx_file
+from modelwright.exporters.onnx.validate import validate_model
 
 HERE = {"PYTHONPATH": str(Path(__file__).parent)}
 
@@ -86,3 +87,22 @@ def test_unnamed_dimensions_get_names(tmp_path: Path) -> None:
 )
 def test_blamed_operators_are_named(text: str, place: str | None) -> None:
     assert name_operator(text) == place
+
+
+def test_a_source_with_quantized_weights_is_not_called_fp32(tmp_path: Path) -> None:
+    """No operator of it quantizes anything: its weights were, once and for all."""
+    shape = ["batch", 4]
+    path = models.save(
+        tmp_path / "m.onnx",
+        [
+            helper.make_node("DequantizeLinear", ["i", "s"], ["w"], "weights"),
+            helper.make_node("MatMul", ["x", "w"], ["y"], "layer"),
+        ],
+        [("x", TensorProto.FLOAT, shape)],
+        [("y", TensorProto.FLOAT, shape)],
+        {"i": np.eye(4, dtype=np.int8), "s": np.float32(0.1)},
+    )
+    notes = validate_model(path, lambda _phase: None).notes
+    assert "the model is already quantized (DequantizeLinear): what follows it is not FP32" in notes
+    plain = models.make_cnn(tmp_path / "plain.onnx")
+    assert not validate_model(plain, lambda _phase: None).notes

@@ -180,6 +180,15 @@ def test_bar_lengths_are_proportional() -> None:
     assert widths[0] == pytest.approx(2 * widths[1], abs=0.2)
 
 
+def test_a_whisker_that_leaves_the_chart_ends_in_an_arrow() -> None:
+    bars = [Bar(label=name, value=10.0, text=name, color=0, upper=upper) for name, upper in (("a", 15.0), ("b", 60.0))]
+    inside, beyond = re.findall(r'<path class="whisker" d="([^"]+)"', draw_bars(bars, title="t", hatch_id="h"))
+    assert "V" in inside
+    assert "L" not in inside
+    assert "L" in beyond
+    assert "V" not in beyond
+
+
 def test_labels_do_not_touch() -> None:
     """Ten targets in one spot of the chart: every label that is drawn stands free."""
     points = [
