@@ -80,7 +80,7 @@ TABLE: dict[str, dict[str, Followed | NotFollowed]] = {
         ),
         "{}: {} is not a number of samples": Followed(SAMPLES + "test_noise_is_asked_for_as_told"),
         "{}: {} of sample {} is {} {}, of sample 0 {} {}": Followed(
-            SAMPLES + "test_functions_that_are_mended_as_told_are_taken"
+            HERE + "test_samples_of_several_sizes_are_padded_or_given_one_size_at_a_time"
         ),
         "{}: {} of sample {} is {}, not numbers": Followed(
             SAMPLES + "test_functions_that_are_mended_as_told_are_taken"

@@ -217,5 +217,6 @@ def _check_row(spec: str, index: int, row: Mapping[str, Array], writers: Mapping
             raise BadInputError(
                 f"{spec}: {key} of sample {index} is {value.dtype} {list(value.shape)}, "
                 f"of sample 0 {writer.dtype} {list(writer.row_shape)}",
-                hint="all samples need one shape and dtype: pad or resize them, and fix the dtype with astype",
+                hint="all samples need one shape and dtype: pad or resize them (texts with their mask), or yield those "
+                "of one size: what the model leaves open stays so where the runtime can; fix the dtype with astype",
             )

@@ -276,3 +276,44 @@ def test_calibration_takes_samples_with_numbers(bench: Bench) -> None:
     )
     assert "--samples on which the FP32 model computes numbers" in hint
     assert "l" in collect_statistics(model, ["l"], lambda: iter([{"x": 2 * rows}]), bench.folder)
+
+
+def test_samples_of_several_sizes_are_padded_or_given_one_size_at_a_time(bench: Bench) -> None:
+    """And what is built of them takes all sizes that the model takes."""
+    nodes = [
+        helper.make_node("Mul", ["x", "mask"], ["kept"]),
+        helper.make_node("ReduceSum", ["kept", "axis"], ["sum"], keepdims=1),
+        helper.make_node("ReduceSum", ["mask", "axis"], ["count"], keepdims=1),
+        helper.make_node("Div", ["sum", "count"], ["y"]),
+    ]
+    inputs = [(name, FLOAT, ["batch", "length"]) for name in ("x", "mask")]
+    models.save(bench.model, nodes, inputs, [("y", FLOAT, ["batch", 1])], {"axis": np.array([1])})
+    made = "{'x': np.sin(np.arange(start, start + length)), 'mask': np.ones(length)}"
+    padded = "{name: np.pad(array, (0, 7 - length)) for name, array in sample.items()}"
+
+    def build(out: str, sizes: str, kept: str) -> Any:
+        lines = [
+            "import numpy as np",
+            "def load():",
+            "    for start in range(24):",
+            f"        length = {sizes}",
+            f"        sample = {made}",
+            f"        yield {{name: array.astype('float32') for name, array in {kept}.items()}}",
+        ]
+        (bench.folder / "load.py").write_text("\n".join(lines))
+        samples = f"{bench.folder / 'load.py'}:load"
+        return bench.build("ort-fp32", samples=samples, out=bench.folder / out).artifacts["ort-fp32"]
+
+    hint = refused(lambda: build("several", "3 + start % 5", "sample"), r"of sample 1 is float32 \[4\], of sample 0")
+    assert "pad or resize them" in hint
+    assert "or yield those of one size: what the model leaves open stays so where the runtime can" in hint
+    for artifact in (build("padded", "3 + start % 5", padded), build("one", "4", "sample")):
+        manifest = artifact.manifest
+        loaded = get_target("ort-fp32").load(
+            artifact.directory, manifest.model_file, manifest.recipe, manifest.signature, RunSettings()
+        )
+        with loaded as session:
+            for length in (2, 9):
+                row = np.sin(np.arange(length, dtype=np.float32))[None]
+                (found,) = session.run({"x": row, "mask": np.ones_like(row)})["y"]
+                np.testing.assert_allclose(found, row.mean(), rtol=1e-5)

@@ -157,7 +157,7 @@ def test_arrays_that_are_mended_as_told_are_taken(
         (
             "yield {'x': np.ones(2)}; yield {'x': np.ones(3, int)}",
             r"of sample 1 is int64 \[3\], of sample 0",
-            "pad or resize them, and fix the dtype with astype",
+            "fix the dtype with astype",
             "yield {'x': np.ones(2)}; yield {'x': np.resize(np.ones(3, int), 2).astype(float)}",
         ),
     ],
