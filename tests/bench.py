@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import models
 import numpy as np
 import onnx
-import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from modelwright.core.errors import ModelwrightError
 from modelwright.core.records.machine import Machine
 from modelwright.core.records.shapes import ShapeRange
 from modelwright.core.samples.sample_set import SampleRef, open_samples
@@ -24,14 +21,6 @@ from modelwright.targets.contract import BuildRequest
 RNG = np.random.default_rng(0)
 FLOAT = TensorProto.FLOAT
 MACHINE = Machine(name="vnni", architecture="x86_64", instruction_sets=frozenset({"avx512_vnni"}), cores=2)
-
-
-def refused(act: Callable[[], Any], words: str) -> str:
-    """Returns the hint of what an act is refused with."""
-    with pytest.raises(ModelwrightError, match=words) as caught:
-        act()
-    assert caught.value.hint
-    return caught.value.hint
 
 
 class Bench:

@@ -28,6 +28,7 @@ UNIT = "tests/unit/targets/test_refusals.py::"
 SAMPLES = "tests/unit/core/samples/test_refusals.py::"
 FITTING = "tests/unit/core/samples/test_fitting.py::"
 SOURCES = "tests/integration/test_source_refusals.py::"
+TORCH_SOURCES = "tests/integration/test_torch_source_refusals.py::"
 PRECISION = "tests/integration/test_tensorrt_precision.py::"
 RTX = "tests/integration/test_tensorrt_rtx.py::"
 STAND_IN = "tests/integration/tensorrt_stand_in/"
@@ -151,7 +152,7 @@ TABLE: dict[str, dict[str, Followed | NotFollowed]] = {
     },
     "exporters/onnx/follows.py": {
         "the ONNX form of {} does not follow it: output {} {}, over {} inferences": Followed(
-            SOURCES + "test_a_module_is_written_as_the_hint_says"
+            TORCH_SOURCES + "test_a_module_is_written_as_the_hint_says"
         ),
     },
     "exporters/onnx/validate.py": {
@@ -193,34 +194,36 @@ TABLE: dict[str, dict[str, Followed | NotFollowed]] = {
         "torch.export cannot capture {}: {}": Followed(
             "tests/integration/test_torch_outputs.py::test_packing_is_named_and_what_the_hint_says_gives_the_same"
         ),
-        "{} cannot be converted to ONNX: {}": Followed(SOURCES + "test_a_module_is_written_as_the_hint_says"),
-        "{} fails on its example inputs ({}): {}: {}": Followed(SOURCES + "test_a_module_is_written_as_the_hint_says"),
+        "{} cannot be converted to ONNX: {}": Followed(TORCH_SOURCES + "test_a_module_is_written_as_the_hint_says"),
+        "{} fails on its example inputs ({}): {}: {}": Followed(
+            TORCH_SOURCES + "test_a_module_is_written_as_the_hint_says"
+        ),
     },
     "exporters/torch/source.py": {
         "Python package {} is not installed; PyTorch sources need it": INSTALLS,
         "the example inputs of {} do not fit forward{}: {}": Followed(
-            SOURCES + "test_what_a_factory_gives_is_what_the_hint_says"
+            TORCH_SOURCES + "test_what_a_factory_gives_is_what_the_hint_says"
         ),
         "torch {} reads saved programs unsafely": INSTALLS,
         "{} cannot be read as a saved torch.export program: {}": Followed(
             "tests/integration/test_saved_programs.py::test_the_hint_for_a_file_that_cannot_be_read_helps"
         ),
-        "{} failed: {}: {}": Followed(SOURCES + "test_a_factory_is_called_without_arguments"),
+        "{} failed: {}: {}": Followed(TORCH_SOURCES + "test_a_factory_is_called_without_arguments"),
         "{} gives a TorchScript module, whose Python code is gone: torch.export cannot capture it": Followed(
-            SOURCES + "test_what_a_factory_gives_is_what_the_hint_says"
+            TORCH_SOURCES + "test_what_a_factory_gives_is_what_the_hint_says"
         ),
         "{} gives no example inputs, and there are no samples to take them from": Followed(
-            SOURCES + "test_example_inputs_come_from_the_factory_or_from_samples"
+            TORCH_SOURCES + "test_example_inputs_come_from_the_factory_or_from_samples"
         ),
         "{} holds what may run code when torch reads it: {}{}": Followed(
             "tests/integration/test_saved_programs.py::test_who_trusts_has_torch_read_it"
         ),
-        "{} returned {}, not an nn.Module": Followed(SOURCES + "test_what_a_factory_gives_is_what_the_hint_says"),
+        "{} returned {}, not an nn.Module": Followed(TORCH_SOURCES + "test_what_a_factory_gives_is_what_the_hint_says"),
         "{} was saved without example inputs, and there are no samples": Followed(
-            SOURCES + "test_a_program_without_example_inputs_takes_samples"
+            TORCH_SOURCES + "test_a_program_without_example_inputs_takes_samples"
         ),
         "{}: the arrays {} do not match the inputs of {}: {}": Followed(
-            SOURCES + "test_arrays_are_named_after_the_parameters_of_forward"
+            TORCH_SOURCES + "test_arrays_are_named_after_the_parameters_of_forward"
         ),
     },
     "exporters/torch/worker.py": {

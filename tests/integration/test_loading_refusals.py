@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench import MATMUL, Bench, make_weight, refused
+from bench import MATMUL, Bench, make_weight
+from refusing import refused
 
 from modelwright.core.records.codec import encode
 from modelwright.core.records.exported import PROGRAM_CALL_FILE, ExportedModel

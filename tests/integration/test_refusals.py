@@ -9,8 +9,9 @@ import models
 import numpy as np
 import onnx
 import pytest
-from bench import FLOAT, MACHINE, MATMUL, RNG, Bench, make_weight, refused
+from bench import FLOAT, MACHINE, MATMUL, RNG, Bench, make_weight
 from onnx import TensorProto, helper
+from refusing import refused
 
 from modelwright.core.errors import BuildFailedError
 from modelwright.targets.contract import RunSettings

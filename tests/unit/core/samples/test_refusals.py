@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from refusing import refused
 
-from modelwright.core.errors import ModelwrightError
 from modelwright.core.records.signature import Signature, TensorSpec
 from modelwright.core.samples.materialize import materialize_samples
 from modelwright.core.samples.python_source import load_function, require_function
@@ -22,14 +22,6 @@ SIGNATURE = Signature(
 )
 FIXED = Signature(inputs=(TensorSpec(name="x", dtype="float32", shape=(4, 2)),), outputs=())
 ROWS = np.ones((4, 2), np.float32)
-
-
-def refused(act: Callable[[], Any], words: str) -> str:
-    """Returns the hint of what an act is refused with."""
-    with pytest.raises(ModelwrightError, match=words) as caught:
-        act()
-    assert caught.value.hint
-    return caught.value.hint
 
 
 def take(spec: str | Path, folder: Path, signature: Signature = SIGNATURE) -> int:
