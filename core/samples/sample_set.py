@@ -213,9 +213,11 @@ def _check_arrays(
     if missing or extra:
         faults = [f"missing {', '.join(missing)}"] if missing else []
         faults += [f"unknown {', '.join(extra)}"] if extra else []
+        renamed = f"save {extra[0]} under the name {missing[0]}: " if len(missing) == len(extra) == 1 else ""
         raise BadInputError(
             f"{path}: the arrays do not match the model's inputs: {'; '.join(faults)}",
-            hint=f"the model expects: {described}; plus, if you like, `labels`, and `target_...` for a --metric",
+            hint=f"{renamed}the model expects: {described}; plus, if you like, `labels`, and `target_...` for a "
+            "--metric",
         )
     counts = {}
     for name, spec in expected.items():

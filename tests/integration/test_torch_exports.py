@@ -186,6 +186,7 @@ def test_dict_inputs_and_dict_outputs(exported: Callable[[str], ExportedModel]) 
     assert any("float64" in note for note in model.notes)
 
 
+@pytest.mark.slow
 def test_module_that_cannot_vary_its_batch_gets_a_fixed_one(factories: Path, tmp_path: Path) -> None:
     exported = export(f"{factories}:fixed_batch", tmp_path / "m.onnx")
     assert exported.signature.inputs[0].shape == (1, 8)

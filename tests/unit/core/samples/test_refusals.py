@@ -86,7 +86,8 @@ NAN[1, 1], HUGE[1, 1] = np.nan, 1e300
 @pytest.mark.parametrize(
     ("wrong", "words", "told", "mended", "signature"),
     [
-        ({"y": ROWS}, "missing x; unknown y", "the model expects: x float32 [batch, 2]", {"x": ROWS}, SIGNATURE),
+        ({"y": ROWS}, "missing x; unknown y", "save y under the name x: the model expects", {"x": ROWS}, SIGNATURE),
+        ({"x": ROWS, "y": ROWS}, "inputs: unknown y", "the model expects: x float32", {"x": ROWS}, SIGNATURE),
         ({"x": ROWS[:0]}, "holds 0 samples", "at least 2 are needed", {"x": ROWS[:2]}, SIGNATURE),
         ({"x": ROWS[:3]}, "has 3 rows, the model takes 4", "a multiple of 4 rows", {"x": ROWS}, FIXED),
         ({"x": ROWS[:3]}, "has 3 rows, the model takes 4", "stack whole inputs", {"x": ROWS[None]}, FIXED),
