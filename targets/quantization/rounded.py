@@ -26,8 +26,8 @@ from modelwright.targets.readiness import require_import
 Array = npt.NDArray[Any]
 _SAMPLES = 64
 """Calibration samples that are looked at; each gives rows to every layer."""
-_ROWS = 2048
-"""Rows of a layer's inputs in all: near twice the columns that are rounded together."""
+_LEAST_ROWS, _MOST_ROWS, _ROWS_PER_COLUMN = 256, 2048, 4
+"""Rows of a layer's inputs in all: so many, by the columns that are rounded together."""
 _HELD_BYTES = 256 * 2**20
 """Rows held at a time; a model with more is run once for each group of layers of this size."""
 
@@ -76,7 +76,7 @@ def round_model(model: Any, feeds: FeedSource, count: int, scratch: Path) -> lis
     layers = _find_layers(model, index_graph(model))
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     for group in _split(layers):
-        rows = _collect_rows(model, group, feeds, -(-_ROWS // count), scratch)
+        rows = _collect_rows(model, group, feeds, count, scratch)
         for layer in group:
             if layer.node.name in rows:
                 values = layer.turn_back(round_weights(layer.turn(), rows[layer.node.name]))
@@ -103,6 +103,10 @@ class _Layer:
     @property
     def columns(self) -> int:
         return int(self.turn().shape[2])
+
+    @property
+    def rows(self) -> int:
+        return min(max(_ROWS_PER_COLUMN * self.columns, _LEAST_ROWS), _MOST_ROWS)
 
     def turn(self) -> Array:
         """Returns the weights [groups, channels of a group, columns]."""
@@ -175,7 +179,7 @@ def _split(layers: Sequence[_Layer]) -> Iterator[list[_Layer]]:
     group: list[_Layer] = []
     held = 0
     for layer in layers:
-        needed = 4 * _ROWS * layer.columns * layer.groups
+        needed = 4 * layer.rows * layer.columns * layer.groups
         if group and held + needed > _HELD_BYTES:
             yield group
             group, held = [], 0
@@ -186,9 +190,9 @@ def _split(layers: Sequence[_Layer]) -> Iterator[list[_Layer]]:
 
 
 def _collect_rows(
-    model: Any, layers: Sequence[_Layer], feeds: FeedSource, count: int, scratch: Path
+    model: Any, layers: Sequence[_Layer], feeds: FeedSource, samples: int, scratch: Path
 ) -> dict[str, Array]:
-    """Returns node -> rows of its inputs; without those that hold no numbers."""
+    """Returns node -> rows of its inputs, about as many of each sample; without those that hold no numbers."""
     readers: dict[str, list[_Layer]] = {}
     for layer in layers:
         readers.setdefault(layer.node.input[0], []).append(layer)
@@ -197,5 +201,6 @@ def _collect_rows(
     taken: dict[str, list[Array]] = {}
     for name, values in stream_tensors(model, list(readers), feeds, scratch):
         for layer in readers[name] if values.size and np.isfinite(values).all() else ():
-            taken.setdefault(layer.node.name, []).append(layer.take_rows(values, count, rngs[layer.node.name]))
+            rows = layer.take_rows(values, -(-layer.rows // samples), rngs[layer.node.name])
+            taken.setdefault(layer.node.name, []).append(rows)
     return {name: np.concatenate(parts, axis=1) for name, parts in taken.items()}
