@@ -60,6 +60,11 @@ def quantize_dynamic(model: Any, names: Collection[str], scheme: Scheme) -> Any:
     return rebuild_model(model, writer.nodes, writer.constants)
 
 
+def find_weight_axis(node: Any) -> int:
+    """Returns the axis of a weight along which each channel of the result has its scale."""
+    return 0 if node.op_type == "Conv" or read_attribute(node, "transB", 0) else 1
+
+
 class _StaticWriter:
     """Writes one quantized copy of a model."""
 
@@ -173,7 +178,7 @@ class _StaticWriter:
 
     def _quantize_parameters(self, node: Any, copy: Any) -> None:
         """Replaces weight and bias by integers; the bias has the scale of the products that it is added to."""
-        axis = 0 if node.op_type == "Conv" or read_attribute(node, "transB", 0) else 1
+        axis = find_weight_axis(node)
         bias = node.input[2] if len(node.input) > 2 and node.input[2] and node.op_type != "MatMul" else None
         entry = self._plan.sources.get(node.input[0], node.input[0])
         input_scale, _ = self._activation_parameters(entry)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,11 @@ from modelwright.targets.ort import plan as ort_plan
 from modelwright.targets.ort import quantize as ort_quantization
 from modelwright.targets.ort.exact import AS_WRITTEN, write_exactly
 from modelwright.targets.ort.tables import find_tables, quantize_tables
-from modelwright.targets.quantization.formats import Scheme
+from modelwright.targets.quantization.formats import FULL_WEIGHT, Scheme, quantize_weight
 from modelwright.targets.quantization.judge import Outputs
 from modelwright.targets.quantization.onnx_quantizer import OnnxCandidate, OnnxQuantizer
 from modelwright.targets.quantization.quantizer import share_work
+from modelwright.targets.quantization.rounded import round_model
 from modelwright.targets.quantization.statistics import TensorStatistics
 
 RANGE_METHODS: Mapping[str, Callable[[TensorStatistics], tuple[float, float]]] = {
@@ -69,16 +71,43 @@ class StaticQuantizer(OrtQuantizer):
         self._carry = kind != "transformer"
         self._scheme = scheme
         self._weights: dict[str, Any] = {}
+        self._rounded: dict[str, Any] = {}
+
+    def candidates(self) -> Sequence[Sequence[OnnxCandidate]]:
+        # The grids of rounded weights have 8 bits. What the nearest integers do is tried beside it, once.
+        groups = super().candidates()
+        if self._scheme.weight_limit < FULL_WEIGHT:
+            return groups
+        return [[*(replace(each, rounded=True) for each in group), group[0]] for group in groups]
 
     def build(self, candidate: OnnxCandidate, kept: Collection[str]) -> Any:
         if self.smooth(candidate.alpha):
-            self._weights = {}
+            self._weights, self._rounded = {}, {}
+        if candidate.rounded and not self._rounded:
+            self._rounded = self._round_weights()
+        weights = self._rounded if candidate.rounded else self._weights
         plan = ort_plan.plan_static(self.smoothed, kept, carry=self._carry)
         statistics = self.measure(plan.ranged_tensors())
         method = RANGE_METHODS[candidate.ranges or "minmax"]
         ranges = {name: method(statistics[name]) for name in plan.ranged_tensors()}
-        quantized = ort_quantization.quantize_static(self.smoothed, plan, ranges, self._scheme, self._weights)
+        quantized = ort_quantization.quantize_static(self.smoothed, plan, ranges, self._scheme, weights)
         return quantize_tables(quantized, self.tables - set(kept))
+
+    def _round_weights(self) -> dict[str, Any]:
+        """Returns integers and scales of the weights, rounded for what they make of the calibration samples."""
+        samples = self._request.calibration
+        assert samples is not None, "static quantization needs samples"
+        self._request.progress("rounding weights for what they make of the calibration samples")
+        copy = rebuild_model(self.smoothed, list(self.smoothed.graph.node), {})
+        names = set(round_model(copy, samples, self._request.scratch))
+        index = index_graph(copy)
+        found = {}
+        for node in copy.graph.node:
+            if node.name in names:
+                axis = ort_quantization.find_weight_axis(node)
+                values = index.array(node.input[1])
+                found[f"{node.input[1]}/{axis}"] = quantize_weight(values, axis, self._scheme.weight_limit)
+        return found
 
     def costs(self, model: Any) -> Mapping[str, float]:  # noqa: ARG002 - the float model says it
         index = index_graph(self.smoothed)

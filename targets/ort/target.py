@@ -141,7 +141,7 @@ class OrtInt8(_SearchedTarget):
         is_float=False,
         needs_calibration=True,
         uses_samples=True,
-        recipe_version=5,
+        recipe_version=6,
         build_packages={"onnx": "onnx", "onnxruntime": "onnxruntime"},
         run_packages={"onnxruntime": "onnxruntime"},
         build_extra="ort",

@@ -30,15 +30,22 @@ _TRANSFORMER_RANGES = 2
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxCandidate:
-    """One way to quantize: SmoothQuant's alpha or None, and how ranges are chosen (None: as it runs)."""
+    """One way to quantize.
+
+    Attributes:
+        alpha: SmoothQuant's; None without.
+        ranges: How those of activations are chosen; None for as it runs.
+        rounded: Whether weights are rounded for what they make of the calibration samples; see `rounding`.
+    """
 
     alpha: float | None
     ranges: str | None
+    rounded: bool = False
 
     @property
     def name(self) -> str:
         smoothed = "no smoothing" if self.alpha is None else f"SmoothQuant {self.alpha}"
-        return f"{smoothed}, ranges {self.ranges or 'dynamic'}"
+        return f"{smoothed}, ranges {self.ranges or 'dynamic'}{', rounded weights' if self.rounded else ''}"
 
 
 class OnnxQuantizer(Quantizer[OnnxCandidate, Any]):

@@ -15,12 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from modelwright.core.onnx.facts import ONNX_DOMAINS, read_attribute
+from modelwright.core.samples.sample_set import SampleSet
 from modelwright.targets.contract import BuildRequest
 from modelwright.targets.graphs.files import is_large, load_model, save_model
 from modelwright.targets.graphs.index import GraphIndex, index_graph
 from modelwright.targets.graphs.rewrite import normalize_graph
 from modelwright.targets.quantization.rounding import round_weights
-from modelwright.targets.quantization.statistics import FeedSource, stream_tensors
+from modelwright.targets.quantization.statistics import stream_tensors
 from modelwright.targets.readiness import require_import
 
 Array = npt.NDArray[Any]
@@ -54,19 +55,18 @@ def find_rounded_model(request: BuildRequest) -> Path | None:
         return None
     normalize_graph(model)
     request.progress("rounding weights for what they make of the calibration samples")
-    if not round_model(model, lambda: samples.feeds(_SAMPLES), min(samples.count, _SAMPLES), request.scratch):
+    if not round_model(model, samples, request.scratch):
         return None
     save_model(model, path)
     return path
 
 
-def round_model(model: Any, feeds: FeedSource, count: int, scratch: Path) -> list[str]:
+def round_model(model: Any, samples: SampleSet, scratch: Path) -> list[str]:
     """Rounds the weights of a normalized model in place.
 
     Args:
         model: Its convolutions, and matrix products with a constant on the right, are rounded.
-        feeds: The samples.
-        count: How many they are.
+        samples: To calibrate on; the first ones are looked at.
         scratch: For the intermediate file of a large model.
 
     Returns:
@@ -76,7 +76,7 @@ def round_model(model: Any, feeds: FeedSource, count: int, scratch: Path) -> lis
     layers = _find_layers(model, index_graph(model))
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     for group in _split(layers):
-        rows = _collect_rows(model, group, feeds, count, scratch)
+        rows = _collect_rows(model, group, samples, scratch)
         for layer in group:
             if layer.node.name in rows:
                 values = layer.turn_back(round_weights(layer.turn(), rows[layer.node.name]))
@@ -189,9 +189,7 @@ def _split(layers: Sequence[_Layer]) -> Iterator[list[_Layer]]:
         yield group
 
 
-def _collect_rows(
-    model: Any, layers: Sequence[_Layer], feeds: FeedSource, samples: int, scratch: Path
-) -> dict[str, Array]:
+def _collect_rows(model: Any, layers: Sequence[_Layer], samples: SampleSet, scratch: Path) -> dict[str, Array]:
     """Returns node -> rows of its inputs, about as many of each sample; without those that hold no numbers."""
     readers: dict[str, list[_Layer]] = {}
     for layer in layers:
@@ -199,8 +197,9 @@ def _collect_rows(
     # Seeded by name: which rows are taken depends on nothing but the model and the samples.
     rngs = {layer.node.name: np.random.default_rng(zlib.crc32(layer.node.name.encode())) for layer in layers}
     taken: dict[str, list[Array]] = {}
-    for name, values in stream_tensors(model, list(readers), feeds, scratch):
+    count = min(samples.count, _SAMPLES)
+    for name, values in stream_tensors(model, list(readers), lambda: samples.feeds(_SAMPLES), scratch):
         for layer in readers[name] if values.size and np.isfinite(values).all() else ():
-            rows = layer.take_rows(values, -(-layer.rows // samples), rngs[layer.node.name])
+            rows = layer.take_rows(values, -(-layer.rows // count), rngs[layer.node.name])
             taken.setdefault(layer.node.name, []).append(rows)
     return {name: np.concatenate(parts, axis=1) for name, parts in taken.items()}

@@ -533,3 +533,18 @@ def test_a_host_that_sums_exactly_runs_the_artifact_itself(tmp_path: Path) -> No
 def test_an_lstm_has_no_form_without_integer_kernels() -> None:
     node = helper.make_node("DynamicQuantizeLSTM", ["x"], ["y"], domain="com.microsoft")
     assert write_exactly(make_model([node], {}, (1, 1, 1), (1, 1, 1))) is None
+
+
+@pytest.mark.parametrize(("machine", "tried"), [(ARM, [True] * 4 + [False]), (MACHINE, [False] * 4)])
+def test_weights_are_rounded_for_what_they_make_of_samples_where_they_have_8_bits(
+    tmp_path: Path, machine: Machine, tried: list[bool]
+) -> None:
+    bench = Bench(tmp_path, make_cnn())
+    roles = {"y": OutputRole(name="y", role="embedding", why="a test", axis=1)}
+    result = bench.build(ort.OrtInt8(), machine=machine, roles=roles)
+    candidates = result.recipe["search"]["candidates"]
+    assert [each["rounded"] for each in candidates[: len(tried)]] == tried
+    if machine is ARM:
+        distances = {each["rounded"]: each["distance"] for each in candidates if each["ranges"] == "minmax"}
+        assert distances[True] < distances[False]
+        assert result.recipe["search"]["chosen"]["rounded"]
