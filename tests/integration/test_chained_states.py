@@ -127,6 +127,7 @@ def prove_as(model: Path, stream: Stream, folder: Path) -> Proof:
         exported,
         evidence,
         detect_host().machine(),
+        detect_host().machine(),
         1,
         lambda _text: None,
         files=hash_built("ort-fp32", directory),

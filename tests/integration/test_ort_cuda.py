@@ -143,7 +143,7 @@ def test_without_a_gpu_loading_ends_in_one_clear_error(tmp_path: Path) -> None:
                 "device": "cuda", "files": hash_files(tmp_path / "a"), "signature": encode(CNN),
                 "reference": str(tmp_path), "chain": None, "chains": str(tmp_path),
                 "evaluation": encode(SampleRef(path=tmp_path / "a-scratch" / "s.npz")), "threads": 1,
-                "roles": {}, "answers": None,
+                "roles": {}, "answers": None, "kept": None,
             },
             purpose="loading",
         )  # fmt: skip
