@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from modelwright.targets.contract import Language
 
 _SHOWN_CHECKS = 3
+_SHOWN_LAYERS = 20
 
 
 @click.command(short_help="Show what an artifact is and how it was made.")
@@ -93,6 +94,7 @@ def _print_manifest(manifest: Manifest) -> None:
     _print_proof(manifest.proof, manifest.proof_reason)
     _print_arithmetic(manifest)
     _print_tuned(manifest.tuned or None)
+    _print_float_layers(manifest.recipe.get("search"))
     for key, value in manifest.recipe.items():
         _line(f"recipe.{key}", value if isinstance(value, str) else json.dumps(value))
     for note in manifest.notes:
@@ -147,6 +149,22 @@ def _print_arithmetic(manifest: Manifest) -> None:
     if arithmetic is not None:
         verb = "the proof holds" if arithmetic.alike else "unproved"
         _line("arithmetic", f"{verb} for {manifest.machine.name}: {arithmetic.why}")
+
+
+def _print_float_layers(search: Any) -> None:
+    """Says which layers a search left in float and what each costs; a recipe of another version says less."""
+    layers = search.get("float_layers", ()) if isinstance(search, dict) else ()
+    for entry in layers[:_SHOWN_LAYERS]:
+        parts = []
+        if entry.get("float_us") is not None and entry.get("quantized_us") is not None:
+            parts.append(f"{entry['float_us']:g} us, {entry['quantized_us']:g} us quantized")
+        if entry.get("work_share") is not None:
+            parts.append(f"{entry['work_share']:.2%} of the work")
+        if entry.get("noise") is not None:
+            parts.append(f"quantizing it alone loses {min(entry['noise'], 1.0):.2%} of what it makes")
+        _line("in float", f"{entry['layer']}: {', '.join(parts) or entry['reason']}")
+    if len(layers) > _SHOWN_LAYERS:
+        _line("", f"and {len(layers) - _SHOWN_LAYERS} more, see --json")
 
 
 def _print_tuned(tuned: Tuned | None) -> None:

@@ -37,6 +37,7 @@ from modelwright.targets.quantization.rounded import find_rounded_model
 from modelwright.targets.quantization.search import Found, search
 from modelwright.targets.quantization.twins import NOISE_SAMPLES
 
+_JUDGED_SAMPLES = 64
 _ACCURATE_EFFORT = 2.3
 """How much longer accurate bias correction took than the fast one, on ResNet-50."""
 _PASSING = 10
@@ -177,7 +178,9 @@ class NncfQuantizer(Quantizer[NncfCandidate, RunnableModel]):
             return None
 
     def effort(self, candidate: NncfCandidate) -> float:
-        return 1.0 if candidate.fast_bias_correction else _ACCURATE_EFFORT
+        # Each is calibrated anew, in float, and an evaluation is of so many samples.
+        calibrating = self.calibration.count / _JUDGED_SAMPLES
+        return 1.0 + calibrating * (1.0 if candidate.fast_bias_correction else _ACCURATE_EFFORT)
 
     def base(self, best: NncfCandidate) -> NncfCandidate:
         # Biases that make up for all rounding before them are wrong where some of it is gone.

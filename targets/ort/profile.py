@@ -30,19 +30,28 @@ def profile_session(session: Any, call: Callable[[], object], *, is_float: bool)
         call: Runs one inference.
         is_float: Whether the artifact is a float one: then nothing stays out of integers that should be there.
     """
+    operators, walls_us = time_operators(session, call)
+    return make_profile(describe_profiler(), operators, walls_us, {} if is_float else REMEDIES)
+
+
+def time_operators(session: Any, call: Callable[[], object]) -> tuple[list[TimedOperator], list[float]]:
+    """Runs a few inferences in such a session, and ends its profile: returns all operators, and what inferences took.
+
+    Args:
+        session: The vendor's.
+        call: Runs one inference.
+    """
     walls_us = run_inferences(call)
     path = Path(session.end_profiling())
     try:
-        events = json.loads(path.read_text())
+        return read_events(json.loads(path.read_text())), walls_us
     finally:
         path.unlink()
-    version = require_import("onnxruntime", "ort-run").__version__
-    return make_profile(
-        f"profile of onnxruntime {version}",
-        read_events(events),
-        walls_us,
-        {} if is_float else REMEDIES,
-    )
+
+
+def describe_profiler() -> str:
+    """Returns which profiler tells."""
+    return f"profile of onnxruntime {require_import('onnxruntime', 'ort-run').__version__}"
 
 
 def read_events(events: Sequence[Mapping[str, Any]]) -> list[TimedOperator]:

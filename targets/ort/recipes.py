@@ -16,9 +16,11 @@ from modelwright.targets.graphs.rewrite import rebuild_model, split_gemms
 from modelwright.targets.ort import plan as ort_plan
 from modelwright.targets.ort import quantize as ort_quantization
 from modelwright.targets.ort.exact import AS_WRITTEN, write_exactly
+from modelwright.targets.ort.layer_times import time_layers
 from modelwright.targets.ort.tables import find_tables, quantize_tables
 from modelwright.targets.quantization.formats import FULL_WEIGHT, Scheme, quantize_weight
 from modelwright.targets.quantization.judge import Outputs
+from modelwright.targets.quantization.kept import LayerTimes
 from modelwright.targets.quantization.onnx_quantizer import OnnxCandidate, OnnxQuantizer
 from modelwright.targets.quantization.quantizer import share_work
 from modelwright.targets.quantization.rounded import round_model
@@ -55,6 +57,12 @@ class OrtQuantizer(OnnxQuantizer):
         if exact is None:
             return super().run(model, feeds)
         return self.run_session(exact, feeds, AS_WRITTEN)
+
+    def time_layers(self, model: Any) -> LayerTimes | None:
+        samples = self._request.calibration or self._request.tuning
+        if samples is None or not self._request.fits_host:
+            return None
+        return time_layers(model, next(samples.feeds(1)), self._request.scratch)
 
 
 def saturates_here(request: BuildRequest) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 from modelwright.targets.contract import Feeds
 from modelwright.targets.quantization.goal import Figures
 from modelwright.targets.quantization.judge import Outputs
+from modelwright.targets.quantization.kept import LayerTimes
 
 
 class Candidate(Protocol):
@@ -129,6 +130,10 @@ class Quantizer(ABC, Generic[CandidateT, ModelT]):
             quantized: Those that are; none for what the others are compared with.
         """
         return self.build(candidate, spare_others(self.costs(model), quantized))
+
+    def time_layers(self, model: ModelT) -> LayerTimes | None:  # noqa: ARG002 - for those that have a profiler
+        """Returns what each layer of a model takes here, for the record; None where no profiler tells."""
+        return None
 
     def foresee(self, candidate: CandidateT, choices: Iterable[tuple[str, ...]]) -> None:
         """Is told which layers in float will be asked for next: there are toolchains that make many at once faster."""

@@ -34,6 +34,7 @@ def put_layers_back(trials: Trials[CandidateT, ModelT], best: Made[CandidateT, M
         return best
     candidate = whole.trial.candidate
     layers = rank_layers(trials.quantizer, trials.judge, candidate, whole.model, trials.progress)
+    trials.ranked = layers
     choices = list_worst([layer for layer in layers if layer.gain > 0], _FEW)
     better = best
     if choices:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic
 
-from modelwright.targets.quantization.budget import count_evaluations, describe_budget
+from modelwright.targets.quantization.budget import MOST, count_evaluations, describe_budget
 from modelwright.targets.quantization.goal import Figures, Level, describe_goal, explain_miss
 from modelwright.targets.quantization.judge import Judge
+from modelwright.targets.quantization.kept import KeptLayer, KeptLayers
 from modelwright.targets.quantization.quantizer import (
     CandidateT,
     ModelT,
@@ -24,9 +25,6 @@ from modelwright.targets.quantization.quantizer import (
 from modelwright.targets.quantization.repair import describe_repair, put_layers_back
 from modelwright.targets.quantization.sensitivity import describe_ranking
 from modelwright.targets.quantization.trials import Made, Trials
-
-_NAMED = 8
-"""Layers named in a note."""
 
 
 def describe_limits() -> dict[str, Any]:
@@ -46,6 +44,7 @@ class Found(Generic[CandidateT, ModelT]):
     Attributes:
         candidate: The way to quantize.
         kept: Layers that stay in float.
+        layers: The same, with what is known of them.
         model: The quantized model.
         figures: How it does on the samples that judge; None without samples.
         trials: All that was tried, in order.
@@ -61,6 +60,7 @@ class Found(Generic[CandidateT, ModelT]):
     trials: tuple[Trial[CandidateT], ...] = ()
     judge: Judge | None = None
     ended_by: str = "candidates"
+    layers: KeptLayers = field(default_factory=KeptLayers)
 
     def describe(self) -> dict[str, Any]:
         """Returns the `search` of the recipe, for the manifest."""
@@ -69,7 +69,7 @@ class Found(Generic[CandidateT, ModelT]):
             "judged_on": None if self.judge is None else self.judge.to_dict(),
             "chosen": describe_candidate(self.candidate),
             "figures": None if self.figures is None else self.figures.to_dict(),
-            "float_layers": [{"layer": name, "reason": "sensitivity analysis"} for name in self.kept],
+            **self.layers.to_dict(),
             "candidates": [trial.to_dict() for trial in self.trials],
             "ended_by": self.ended_by,
         }
@@ -82,12 +82,7 @@ class Found(Generic[CandidateT, ModelT]):
         """
         if self.figures is None:
             return ["there were no samples to choose a way of quantizing on: the usual one was taken, unchecked"]
-        notes = [kept, explain_miss(self.figures)]
-        if self.kept and kept is None:
-            named = ", ".join(self.kept[:_NAMED]) + (", ..." if len(self.kept) > _NAMED else "")
-            count = f"{len(self.kept)} layer{'s' if len(self.kept) > 1 else ''}"
-            them = "them" if len(self.kept) > 1 else "it"
-            notes[0] = f"{count} left in float, because quantizing {them} loses too much: {named}"
+        notes = [kept or self.layers.explain(), explain_miss(self.figures)]
         return [note for note in notes if note is not None]
 
 
@@ -128,6 +123,7 @@ def search(
         trials=tuple(trials.made),
         judge=judge,
         ended_by="goal" if best.figures.level is Level.GOOD else missed,
+        layers=_describe_kept(trials, best),
     )
 
 
@@ -145,7 +141,7 @@ def _try_candidates(
         tried = []
         for candidate in group:
             effort = quantizer.effort(candidate)
-            if best is not None and effort > left:
+            if best is not None and (effort > left or len(trials.made) >= MOST):
                 ran_out = True
                 continue
             left -= effort
@@ -170,3 +166,26 @@ def _is_rival(figures: Figures, best: Figures, *, equally_fast: bool) -> bool:
     if figures.level is Level.GOOD and not equally_fast:
         return True
     return figures.loses_nothing(best) or figures.is_closer(best)
+
+
+def _describe_kept(trials: Trials[CandidateT, ModelT], best: Made[CandidateT, ModelT]) -> KeptLayers:
+    """Returns what is known of the layers in float; their times never decide."""
+    ranked = {layer.name: layer for layer in trials.ranked}
+    kept_layers = [
+        KeptLayer(name=name, work_share=ranked[name].share, noise=ranked[name].noise)
+        if name in ranked
+        else KeptLayer(name=name)
+        for name in best.trial.kept
+    ]
+    layers = KeptLayers(layers=tuple(kept_layers))
+    if not kept_layers or best.model is None:
+        return layers
+    try:
+        kept = trials.quantizer.time_layers(best.model)
+        if kept is None:
+            return layers
+        whole = trials.quantizer.time_layers(trials.quantizer.build(best.trial.candidate, ()))
+        return layers if whole is None else layers.timed(kept, whole)
+    except Exception as error:  # of a profiler: what was built is as good without times
+        trials.progress(f"layers in float are not timed: {error}")
+        return layers

@@ -11,6 +11,7 @@ from modelwright.core.errors import BuildFailedError, ModelwrightError, Toolchai
 from modelwright.targets.quantization.goal import Figures, Level
 from modelwright.targets.quantization.judge import Judge
 from modelwright.targets.quantization.quantizer import CandidateT, ModelT, Quantizer, Trial
+from modelwright.targets.quantization.sensitivity import Layer
 
 _FLOAT_HINT = "the float targets of this runtime need no quantization"
 _TRACE_CHARACTERS = 2000
@@ -39,6 +40,7 @@ class Trials(Generic[CandidateT, ModelT]):
 
     Attributes:
         made: All trials, in order.
+        ranked: Layers, the worst first, where they were ranked.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Trials(Generic[CandidateT, ModelT]):
     ) -> None:
         self.quantizer, self.judge, self.progress = quantizer, judge, progress
         self.made: list[Trial[CandidateT]] = []
+        self.ranked: list[Layer] = []
         self._clock = clock
         self._errors: list[ModelwrightError] = []
 

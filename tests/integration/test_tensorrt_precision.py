@@ -269,8 +269,9 @@ def test_a_layer_that_int8_ruins_goes_back_to_float(tmp_path: Path) -> None:
     bench = Bench(tmp_path, make_lopsided_chain())
     graph = make_int8(bench.request)
     found = graph.recipe["search"]
-    assert found["float_layers"] == [{"layer": "layer5", "reason": "sensitivity analysis"}]
-    assert graph.recipe["float_layers"] == found["float_layers"]
+    (kept,) = found["float_layers"]
+    assert (kept["layer"], kept["reason"], kept["cost_us"]) == ("layer5", "sensitivity analysis", None)
+    assert graph.recipe["float_layers"] == [{"layer": "layer5", "reason": "sensitivity analysis"}]
     assert find_float_types(load(graph)).count("int8") == 7
     assert bench.cosine(graph) > 0.998
     whole = [candidate for candidate in found["candidates"] if not candidate["float_layers"]]
