@@ -32,6 +32,7 @@ from modelwright.targets.openvino.session import WITHOUT_FUSION, OpenvinoSession
 from modelwright.targets.openvino.words import find_cause
 from modelwright.targets.quantization.goal import Figures
 from modelwright.targets.quantization.judge import Judge, Outputs
+from modelwright.targets.quantization.kept import LayerTimes
 from modelwright.targets.quantization.quantizer import Quantizer, share_work
 from modelwright.targets.quantization.rounded import find_rounded_model
 from modelwright.targets.quantization.search import Found, search
@@ -231,6 +232,17 @@ class NncfQuantizer(Quantizer[NncfCandidate, RunnableModel]):
 
     def other_ways(self, model: RunnableModel) -> Iterable[RunnableModel]:
         return [replace(model, options=WITHOUT_FUSION)]
+
+    def time_layers(self, model: RunnableModel) -> LayerTimes | None:
+        if not self._request.fits_host:
+            return None
+        feeds = next(self.calibration.feeds(1))
+        settings = RunSettings(threads=1, profiled=True)
+        session = OpenvinoSession(
+            self._openvino, self._core, model.model, self._request.signature, settings, model.hint, model.options
+        )
+        session.run(feeds)
+        return LayerTimes.of_profile(session.profile_operators(feeds))
 
     def run(self, model: RunnableModel, feeds: Iterable[Feeds]) -> Iterator[Outputs]:
         # Written and read as what ships will be: OpenVINO 2026.4 ran a quantized LSTM right from memory and wrong

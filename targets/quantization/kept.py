@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
+
+from modelwright.core.records.operators import OperatorProfile
 
 _NAMED = 8
 """Layers named in a note."""
@@ -24,6 +27,16 @@ class LayerTimes:
     source: str
     times_us: Mapping[str, float]
     total_us: float
+
+    @staticmethod
+    def of_profile(profile: OperatorProfile) -> LayerTimes:
+        """Takes the layers out of a profile, which names the longest operators only."""
+        times: dict[str, float] = defaultdict(float)
+        for operator in profile.operators:
+            for node in operator.nodes:
+                # Operators that became one are not told apart: the first does the arithmetic.
+                times[node] += operator.time_us if node == operator.nodes[0] else 0.0
+        return LayerTimes(source=profile.source, times_us=times, total_us=profile.operators_us)
 
 
 @dataclass(frozen=True, kw_only=True)
