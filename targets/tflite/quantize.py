@@ -111,11 +111,9 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
         self._make([(candidate, kept) for kept in choices])
 
     def base(self, best: TfliteCandidate) -> TfliteCandidate:
-        if not self._layers:
-            return best
-        # Operators without weights, which other candidates quantize too, cannot be spared one by one.
-        bases = [candidate for candidate in self._group if candidate.rules == WEIGHTED_AND_TABLES.rules]
-        return next(candidate for candidate in bases if candidate.rounded or candidate is WEIGHTED_AND_TABLES)
+        # Operators without weights, which other candidates quantize too, cannot be spared one by one; and weights that
+        # were rounded for what all rounding before them makes are no float weights.
+        return WEIGHTED_AND_TABLES if self._layers else best
 
     def unchecked(self) -> TfliteCandidate:
         for candidate in self._group:
