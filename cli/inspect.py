@@ -171,7 +171,9 @@ def _print_tuned(tuned: Tuned | None) -> None:
     if tuned is None:
         return
     _line("runs with", f"{tuned.describe()}; a program that does: --snippet python, --snippet cpp")
-    if tuned.ratio is None or tuned.ci95 is None:
+    if tuned.goal == "size":
+        gain = "the smallest"
+    elif tuned.ratio is None or tuned.ci95 is None:
         gain = "nothing that was tried is better than the defaults beyond doubt"
     else:
         low, high = tuned.ci95

@@ -25,12 +25,13 @@ _COMMANDS = {
     "build": "Build artifacts for one or more targets, each proved against FP32.",
     "measure": "Measure artifacts on this machine, side by side.",
     "compare": "Build every target of a model, measure them side by side, say which to ship.",
+    "tune": "Search which artifact and which settings run best on this machine.",
     "inspect": "Show what an artifact is and how it was made.",
     "verify": "Check an artifact's hashes and whether this machine can run it.",
     "schema": "Print the JSON Schema of a file that other programs read.",
 }
 
-_WITH_RUNTIMES = ("demo", "export", "build", "measure", "compare")
+_WITH_RUNTIMES = ("demo", "export", "build", "measure", "compare", "tune")
 _SIGPIPE = 13
 """What shells call the reader's leaving, also where `signal` lacks the name."""
 

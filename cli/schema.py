@@ -9,7 +9,10 @@ import click
 
 from modelwright.cli import options
 
-_FORMATS = {"results": "modelwright.harness.results.schema:describe_results"}
+_FORMATS = {
+    "results": "modelwright.harness.results.schema:describe_results",
+    "tune": "modelwright.harness.tuning.schema:describe_tuning",
+}
 """Format -> what returns its JSON Schema."""
 
 
@@ -20,8 +23,8 @@ _FORMATS = {"results": "modelwright.harness.results.schema:describe_results"}
 def schema(name: str, out: Path | None, overwrite: bool) -> int:
     """Print the JSON Schema of a file that other programs read.
 
-    FORMAT is `results`: the results.json that compare and measure write. The schema has every key with its unit, what
-    it means, and where it is null.
+    FORMAT is `results`, the results.json that compare and measure write, or `tune`, the tune.json of a search. The
+    schema has every key with its unit, what it means, and where it is null.
 
     \b
     Example:

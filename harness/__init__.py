@@ -11,14 +11,16 @@ if TYPE_CHECKING:
     from modelwright.harness.results.file import read_results
     from modelwright.harness.results.limits import Limits
     from modelwright.harness.results.record import Comparison
+    from modelwright.harness.tuning.tuning import tune
 
-__all__ = ["Comparison", "Limits", "compare", "measure", "profile_operators", "read_results"]
+__all__ = ["Comparison", "Limits", "compare", "measure", "profile_operators", "read_results", "tune"]
 
 _HOMES = {
     "compare": "comparing",
     "measure": "measuring",
     "profile_operators": "profiling",
     "read_results": "results.file",
+    "tune": "tuning.tuning",
     "Comparison": "results.record",
     "Limits": "results.limits",
 }

@@ -48,11 +48,15 @@ class RunOption(TargetOption):
         changes_answers: Whether it can change what the artifact answers. A search then holds the answers against those
             that were proved before it believes the speed.
         tried: The values that a search tries; empty for all choices, or both values of a boolean.
+        needs: Another setting and the value that it must have for this one to do anything.
+        needs_threads: Whether it does anything with more than one thread only.
     """
 
     vendor_name: str
     changes_answers: bool = False
     tried: tuple[Value, ...] = ()
+    needs: tuple[str, Value] | None = None
+    needs_threads: bool = False
 
     @property
     def candidates(self) -> tuple[Value, ...]:

@@ -1,7 +1,7 @@
 """Charts as inline SVG, drawn in Python: no script, no network. Colours come from the page's style sheet.
 
 The report's template escapes all it is given but `Markup`, which is made here and nowhere else: every text in a
-drawing goes through `_escape`.
+drawing goes through `escape_text`.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def draw_scatter(
         if box is not None:
             parts.append(_label(point, x, y, box))
     title = f"Latency against {quality}"
-    return _svg("".join(parts), width, height, title)
+    return make_svg("".join(parts), width, height, title)
 
 
 def latency_axis(values: Sequence[float], start_px: float, end_px: float) -> _Axis:
@@ -155,7 +155,7 @@ def latency_axis(values: Sequence[float], start_px: float, end_px: float) -> _Ax
     if high / low > LOG_FROM:
         low, high = low / 1.35, high * 1.35
         return _Axis(low=low, high=high, start_px=start_px, end_px=end_px, log=True, ticks=_log_ticks(low, high))
-    ticks = _linear_ticks(0, high * 1.12)
+    ticks = linear_ticks(0, high * 1.12)
     return _Axis(low=0, high=high * 1.12, start_px=start_px, end_px=end_px, log=False, ticks=ticks)
 
 
@@ -166,7 +166,7 @@ def quality_axis(values: Sequence[float], min_span: float, start_px: float, end_
     low, high = low - missing * 0.7, high + missing * 0.3
     pad = (high - low) * 0.12
     low, high = low - pad, high + 1.6 * pad
-    ticks = tuple(tick for tick in _linear_ticks(low, high) if tick <= 1 + 1e-9)
+    ticks = tuple(tick for tick in linear_ticks(low, high) if tick <= 1 + 1e-9)
     return _Axis(low=low, high=high, start_px=start_px, end_px=end_px, log=False, ticks=ticks)
 
 
@@ -238,10 +238,10 @@ def draw_bars(bars: Sequence[Bar], *, title: str, hatch_id: str, width: int = 52
         weight = " ship" if bar.is_ship else ""
         parts.append(
             f'<text class="t{weight}" x="{label_px - 8:.1f}" y="{middle + 4}" text-anchor="end">'
-            f"{_escape(shorten(bar.label, _LABEL_LENGTH))}<title>{_escape(bar.label)}</title></text>"
+            f"{escape_text(shorten(bar.label, _LABEL_LENGTH))}<title>{escape_text(bar.label)}</title></text>"
         )
         if bar.value is None:
-            note = _escape(shorten(bar.text, 48))
+            note = escape_text(shorten(bar.text, 48))
             parts.append(f'<text class="t none" x="{label_px:.1f}" y="{middle + 4}">{note}</text>')
             continue
         length = max(1.5, bar.value / top * full)
@@ -258,8 +258,8 @@ def draw_bars(bars: Sequence[Bar], *, title: str, hatch_id: str, width: int = 52
             cap = f"M{tip:.1f} {middle - 5}V{middle + 5}" if bar.upper <= top else arrow
             parts.append(f'<path class="whisker" d="M{end:.1f} {middle}H{tip:.1f}{cap}"/>')
             end = tip
-        parts.append(f'<text class="t{weight}" x="{end + 6:.1f}" y="{middle + 4}">{_escape(bar.text)}</text>')
-    return _svg(hatched + "".join(parts), width, len(bars) * row_px + 4, title)
+        parts.append(f'<text class="t{weight}" x="{end + 6:.1f}" y="{middle + 4}">{escape_text(bar.text)}</text>')
+    return make_svg(hatched + "".join(parts), width, len(bars) * row_px + 4, title)
 
 
 def _weight(item: Bar | Point) -> float:
@@ -301,7 +301,7 @@ def _grid(x_axis: _Axis, y_axis: _Axis, y_labels: Sequence[str], area: _Box, qua
     )
     parts.append(
         f'<text class="axis-name" transform="translate(12 {middle_y:.1f}) rotate(-90)" text-anchor="middle">'
-        f"{_escape(quality)}</text>"
+        f"{escape_text(quality)}</text>"
     )
     return "".join(parts)
 
@@ -332,11 +332,11 @@ def _marker(point: Point, x: float, y: float) -> str:
         shape = f'<circle class="{classes}" cx="{x:.1f}" cy="{y:.1f}" r="5.5"/>'
     else:
         shape = f'<path class="{classes}" d="M{x:.1f} {y - 7:.1f}l7 7l-7 7l-7 -7z"/>'
-    return f"<g>{ring}{shape}<title>{_escape(point.tooltip)}</title></g>"
+    return f"<g>{ring}{shape}<title>{escape_text(point.tooltip)}</title></g>"
 
 
 def _label(point: Point, x: float, y: float, box: _Box) -> str:
-    text = _escape(shorten(point.label, _LABEL_LENGTH))
+    text = escape_text(shorten(point.label, _LABEL_LENGTH))
     leader = ""
     if abs((box.top + box.bottom) / 2 - y) > 24:
         near_x = min(max(x, box.left), box.right)
@@ -346,7 +346,7 @@ def _label(point: Point, x: float, y: float, box: _Box) -> str:
     return f'{leader}<text class="{classes}" x="{box.left + 2:.1f}" y="{box.bottom - 5:.1f}">{text}</text>'
 
 
-def _linear_ticks(low: float, high: float) -> tuple[float, ...]:
+def linear_ticks(low: float, high: float) -> tuple[float, ...]:
     """Returns four to eight round values within an interval."""
     rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))
@@ -370,13 +370,14 @@ def _hatch(hatch_id: str) -> str:
     )
 
 
-def _svg(content: str, width: int, height: float, title: str) -> Markup:
+def make_svg(content: str, width: int, height: float, title: str) -> Markup:
+    """Returns a drawing, whose texts were escaped before; the title, for screen readers, is escaped here."""
     return Markup(  # noqa: S704 (the content is drawn here, its texts escaped)
-        f'<svg viewBox="0 0 {width} {height:.0f}" role="img" aria-label="{_escape(title)}" '
+        f'<svg viewBox="0 0 {width} {height:.0f}" role="img" aria-label="{escape_text(title)}" '
         f'xmlns="http://www.w3.org/2000/svg">{content}</svg>'
     )
 
 
-def _escape(text: str) -> str:
+def escape_text(text: str) -> str:
     """Returns text that is safe in SVG, in attributes too: what XML forbids is replaced, not only what HTML acts on."""
     return html.escape(clean_text(text), quote=True)

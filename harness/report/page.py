@@ -60,7 +60,7 @@ def render_html(comparison: Comparison, *, show_paths: bool = False) -> str:
     ship = comparison.find(verdict.ship)
     columns = choose_page_columns(comparison, measured)
     operators = [shown for row in measured if (shown := show_operators(row)) is not None]
-    return _load_template().render(
+    return load_template(Path(__file__).parent, "page.html.j2").render(
         title=f"{comparison.model_name}: which target to ship",
         subtitle=_describe_run(comparison),
         verdict=verdict,
@@ -84,12 +84,17 @@ def render_html(comparison: Comparison, *, show_paths: bool = False) -> str:
 
 
 @cache
-def _load_template() -> Template:
-    """Returns the page's template, compiled once. Jinja2 is imported when a page is rendered, not before."""
+def load_template(folder: Path, name: str) -> Template:
+    """Returns a page's template, compiled once. Jinja2 is imported when a page is rendered, not before.
+
+    Args:
+        folder: Where it lies; the style sheet and what else it includes may lie here.
+        name: Of its file.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader([folder, Path(__file__).parent]),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_finalize,
@@ -98,7 +103,7 @@ def _load_template() -> Template:
         keep_trailing_newline=True,
     )
     environment.filters["source_hash"] = _source_hash
-    return environment.get_template("page.html.j2")
+    return environment.get_template(name)
 
 
 def _finalize(value: object) -> object:

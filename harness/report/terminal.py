@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from modelwright.core.records.tuned import describe_settings
 from modelwright.harness.formatting import MISSING, clean_text
 from modelwright.harness.report.columns import ShownColumn, choose_terminal_columns
 from modelwright.harness.report.gpu_lines import computation_lines
@@ -214,6 +215,9 @@ def detail_lines(row: Measurement, baseline: str) -> list[tuple[str, str]]:
     if row.energy is not None and row.energy.source:
         scope = "" if row.energy.scope is None else f" ({row.energy.scope})"
         lines.append(("energy", f"{row.energy.source}{scope}"))
+    ran = row.settings
+    if ran is not None and (ran.options or ran.requests > 1):
+        lines.append(("runs with", describe_settings(ran.threads or 1, ran.requests, ran.options)))
     if row.chain is not None:
         lines.append(("fed with its own state", row.chain.describe()))
     if row.emulated:

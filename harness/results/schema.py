@@ -18,9 +18,7 @@ _ATTRIBUTE = re.compile(r"^    (\w+): (.*(?:\n        .*)*)", re.MULTILINE)
 
 def describe_results() -> dict[str, Any]:
     """Returns the JSON Schema (draft 2020-12) of what this version writes."""
-    (root,), parts = msgspec.json.schema_components([Comparison], ref_template="#/$defs/{name}")
-    for kind in _list_kinds(Comparison, {}).values():
-        _describe_fields(kind, parts[kind.__name__])
+    root, parts = describe_records(Comparison)
     for metric in METRICS:
         _describe_metric(metric, parts)
     whole = parts["Comparison"]["properties"]
@@ -32,12 +30,20 @@ def describe_results() -> dict[str, Any]:
         },
         "additionalProperties": False,
     }
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": f"results.json of modelwright, schema {SCHEMA}",
-        **root,
-        "$defs": parts,
-    }
+    return finish_schema(f"results.json of modelwright, schema {SCHEMA}", root, parts)
+
+
+def describe_records(kind: type) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the schema of a record, and of all records that it is made of by their names, with their docstrings."""
+    (root,), parts = msgspec.json.schema_components([kind], ref_template="#/$defs/{name}")
+    for each in _list_kinds(kind, {}).values():
+        _describe_fields(each, parts[each.__name__])
+    return root, parts
+
+
+def finish_schema(title: str, root: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
+    """Returns a JSON Schema (draft 2020-12)."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title, **root, "$defs": parts}
 
 
 def _list_kinds(kind: Any, found: dict[str, type]) -> dict[str, type]:

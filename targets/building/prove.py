@@ -31,6 +31,7 @@ from modelwright.targets.building.evidence import CHAINS, Evidence
 from modelwright.targets.building.limits import find_drop, require_known, require_within
 from modelwright.targets.building.proof_files import require_unchanged
 from modelwright.targets.contract import Array, Feeds, RunSettings, Target
+from modelwright.targets.options import Value
 from modelwright.targets.readiness import Readiness, package_versions
 from modelwright.targets.table import get_target
 
@@ -58,6 +59,7 @@ def prove(
     *,
     files: Mapping[str, str],
     answers: Path | None,
+    options: Mapping[str, Value] | None = None,
 ) -> tuple[Proof | None, str | None]:
     """Compares an artifact with FP32 on the evaluation samples.
 
@@ -73,6 +75,7 @@ def prove(
         report: Takes a line about what is going on.
         files: Name -> SHA-256 of every file of the artifact: what is loaded must be this, before and afterwards.
         answers: Where to pack a few samples with FP32's answers and the artifact's; None leaves them as they are.
+        options: Settings of its runtime that are not to be at their defaults.
 
     Returns:
         The proof for the manifest, or None and why there is none.
@@ -113,6 +116,7 @@ def prove(
                 "recipe": built["recipe"],
                 "device": target.choose_device(host),
                 "files": dict(files),
+                "options": dict(options or {}),
                 **shared,
             },
             purpose=f"running {name} on the evaluation samples",
@@ -178,6 +182,7 @@ def prove_in_child(
     recipe: dict[str, Any],
     device: Any,
     files: dict[str, str],
+    options: dict[str, Value],
     signature: dict[str, Any],
     evaluation: dict[str, Any],
     reference: str,
@@ -190,7 +195,7 @@ def prove_in_child(
 ) -> dict[str, Any]:
     """Child side of a proof: fidelity, and accuracy where there are labels, on consecutive evaluation samples."""
     parsed = decode(Signature, signature)
-    settings = RunSettings(threads=threads, device=device)
+    settings = RunSettings(threads=threads, device=device, options=options)
     require_unchanged(target, Path(directory), files)
     with get_target(target).load(Path(directory), model_file, recipe, parsed, settings) as session:
         require_unchanged(target, Path(directory), files)

@@ -53,6 +53,7 @@ SETTINGS = (
         maximum=256,
         default=1,
         tried=(2,),
+        needs=("execution", "parallel"),
         vendor_name="SessionOptions.inter_op_num_threads",
         help="Threads for branches that run at the same time; of use with execution=parallel only. ONNX Runtime alone "
         "would take as many as there are cores.",
@@ -61,6 +62,7 @@ SETTINGS = (
         name="spinning",
         kind="boolean",
         default=True,
+        needs_threads=True,
         vendor_name=ENTRIES["spinning"],
         help="Whether threads that wait for work keep their cores busy meanwhile. Off, each step starts later and the "
         "cores are free for others; of use with more than one thread only.",
@@ -102,6 +104,7 @@ SETTINGS = (
         maximum=64,
         default=0,
         tried=(4,),
+        needs_threads=True,
         vendor_name=ENTRIES["dynamic-block"],
         help="Cuts the work of several threads into smaller pieces towards its end, so that one that is held up holds "
         "up the others less; 4 is the vendor's advice, 0 is off.",

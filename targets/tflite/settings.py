@@ -20,6 +20,7 @@ SETTINGS = (
         name="latest-features",
         kind="boolean",
         default=False,
+        needs=("xnnpack", True),
         vendor_name="Interpreter(experimental_default_delegate_latest_features=...)",
         changes_answers=True,
         help="Whether XNNPACK may use what the vendor still holds back; with xnnpack=true only.",

@@ -14,8 +14,8 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCKS = {
-    "requirements.lock": ("ort", "openvino", "tflite"),
-    "requirements-torch.lock": ("ort", "openvino", "tflite", "torch"),
+    "requirements.lock": ("ort", "openvino", "tflite", "tune"),
+    "requirements-torch.lock": ("ort", "openvino", "tflite", "torch", "tune"),
 }
 RENEW = "run .venv/bin/python .ci/lock"
 

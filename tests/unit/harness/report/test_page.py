@@ -70,7 +70,7 @@ def test_every_text_of_a_chart_stays_text() -> None:
 
 
 def test_the_template_escapes_cleans_and_refuses_what_is_not_defined() -> None:
-    environment = page._load_template().environment
+    environment = page.load_template(Path(page.__file__).parent, "page.html.j2").environment
     assert environment.from_string("{{ x }}|{{ y }}").render(x="<b>'\x1b", y=None) == "&lt;b&gt;&#39;?|-"
     with pytest.raises(UndefinedError):
         environment.from_string("{{ x }}").render()

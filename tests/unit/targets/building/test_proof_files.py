@@ -80,7 +80,7 @@ def test_a_file_that_is_swapped_while_it_is_loaded_is_not_proved(
         monkeypatch.setattr(prove_module, "get_target", lambda _name: Target(content))
         return prove_module.prove_in_child(
             target="a-fp32", directory=str(staging), model_file="model.bin", recipe={}, device="cpu", files=files,
-            signature={"inputs": [], "outputs": []}, evaluation={}, reference="", roles={}, chain=None,
+            options={}, signature={"inputs": [], "outputs": []}, evaluation={}, reference="", roles={}, chain=None,
             chains="", answers=None, threads=1, kept=None,
         )  # fmt: skip
 

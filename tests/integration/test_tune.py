@@ -1,0 +1,86 @@
+"""A real search on the digits: trials, the measurement after them, and an artifact that is run as it was tuned."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+
+import pytest
+
+from modelwright.core.records.artifact import open_artifact, verify_files
+from modelwright.harness import measure, tune
+from modelwright.harness.run.effort import get_effort
+from modelwright.harness.run.interleave import Window
+from modelwright.harness.run.runner import MeasureSettings
+from modelwright.harness.tuning.race import Plan, Race
+from modelwright.harness.tuning.record import Configuration
+from modelwright.harness.tuning.runners import Stable
+from modelwright.harness.tuning.study import JOURNAL
+
+pytest.importorskip("optuna", reason="the search is Optuna's")
+pytest.importorskip("torch", reason="the digits are a PyTorch module")
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "digits"
+SOURCE = f"{EXAMPLE / 'model.py'}:create_model"
+SAMPLES = EXAMPLE / "samples.npz"
+
+
+def median_cost(window: Window, _how: Configuration) -> float:
+    return statistics.median(window.latencies_ms)
+
+
+@pytest.mark.slow
+def test_it_finds_int8_goes_on_and_is_measured_as_it_was_tuned(tmp_path: Path) -> None:
+    asked = {"samples": SAMPLES, "out": tmp_path, "targets": ["ort-fp32", "ort-int8"]}
+    found, built = tune(SOURCE, budget="2", **asked)
+    assert not built.absent
+    assert [trial.outcome for trial in found.trials] == ["start", "better"], "INT8 is faster than FP32 on digits"
+    assert found.trials[1].gain is not None
+    assert found.trials[1].gain.ci95 is not None
+    assert found.trials[1].gain.ci95[0] > 1
+    assert found.stopped == "the budget of 2 is spent"
+    best = open_artifact(tmp_path / "best")
+    assert best.manifest.target == "ort-int8"
+    assert best.manifest.proof is not None
+    assert best.manifest.tuned
+    assert best.manifest.tuned.trials == 2
+    assert best.manifest.tuned.ratio == pytest.approx(found.finals[1].over_start.ratio)  # type: ignore[union-attr]
+    verify_files(best)
+
+    again, _ = tune(SOURCE, budget="4", **asked)
+    assert again.trials[:2] == found.trials, "what was tried is kept"
+    assert len(again.trials) == 4
+    assert json.loads((tmp_path / "tune.json").read_text())["trials"][3]["number"] == 3
+    assert (tmp_path / JOURNAL).is_file()
+
+    # A setting at its default, said: the two are copies, and no race may tell them apart.
+    stable = Stable(
+        artifacts={"a": open_artifact(tmp_path / "best")},
+        settings=MeasureSettings(effort=get_effort("quick"), device="cpu"),
+        meter=None,
+    )
+    copies = (Configuration(artifact="a"), Configuration(artifact="a", options={"arena": True}))
+    for seed in range(3):
+        race = Race(open=stable.open, cost_of=median_cost, plan=Plan(), seed=seed)
+        assert race.run(*copies).outcome != "better"
+        race.close()
+
+    tuned = open_artifact(tmp_path / "best").manifest.tuned
+    assert tuned
+    comparison = measure([tmp_path / "best", tmp_path / "artifacts" / "ort-fp32"], effort="quick")
+    row, plain = comparison.measured
+    assert (row.settings.threads, row.settings.options) == (tuned.threads, dict(tuned.options))  # type: ignore[union-attr]
+    assert (plain.settings.threads, plain.settings.options) == (1, {})  # type: ignore[union-attr]
+
+
+@pytest.mark.slow
+def test_the_smallest_is_delivered_without_a_search(tmp_path: Path) -> None:
+    found, _ = tune(SOURCE, samples=SAMPLES, out=tmp_path, targets=["ort-fp32", "ort-int8"], goal="size")
+    assert found.best is not None
+    assert found.best.artifact == "ort-int8"
+    assert not (tmp_path / JOURNAL).exists()
+    sizes = {trial.configuration.artifact: trial.cost for trial in found.trials}
+    assert sizes == {
+        name: open_artifact(tmp_path / "artifacts" / name).manifest.size_bytes for name in ("ort-fp32", "ort-int8")
+    }
