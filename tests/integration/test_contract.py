@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -247,6 +249,27 @@ def test_the_program_of_an_artifact_gives_the_answers_of_its_session(
     found = outputs[0] if isinstance(outputs, list) else outputs
     found = found["y"] if isinstance(found, dict) else found
     np.testing.assert_allclose(np.asarray(found).reshape(expected.shape), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("requests", [1, 2])
+def test_the_program_in_cpp_compiles_and_runs(built, tmp_path: Path, requests: int) -> None:
+    """Against the headers and libraries that OpenVINO's own package brings; the others' packages bring none."""
+    name, artifact, _ = built
+    if get_target(name).record.runtime != "openvino" or shutil.which("g++") is None:
+        pytest.skip("needs g++ and a runtime whose package has its headers")
+    manifest, target = artifact.manifest, get_target(name)
+    options = {option.name: option.candidates[-1] for option in target.record.settings}
+    settings = RunSettings(threads=1, requests=requests, options=options | {"core-type": "any"})
+    text = target.write_snippet("cpp", manifest.model_file, manifest.recipe, manifest.signature, settings)
+    assert text is not None
+    source, program = tmp_path / "run.cpp", tmp_path / "run"
+    source.write_text(text)
+    package = Path(importlib.util.find_spec("openvino").origin).parent
+    (library,) = (package / "libs").glob("libopenvino.so.*")
+    compiler = ["g++", "-std=c++17", "-Wall", "-Wno-unused-variable", f"-I{package / 'include'}", str(source)]
+    subprocess.run([*compiler, "-o", str(program), str(library), f"-Wl,-rpath,{library.parent}"], check=True)
+    subprocess.run([str(program)], check=True, cwd=artifact.directory, timeout=120)
 
 
 def test_it_is_measured_in_a_process_of_its_own(built) -> None:
