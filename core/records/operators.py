@@ -78,7 +78,7 @@ class OperatorProfile(Record):
 
     Attributes:
         source: Which profiler told.
-        inferences: How many it saw; times are the mean of their middle half.
+        inferences: How many it saw; times are the mean of those that nothing disturbed.
         inference_us: Of the quickest inference under the profiler, by the clock: the others were interrupted.
         operators_us: Of all operators of an inference.
         count: Operators that ran.

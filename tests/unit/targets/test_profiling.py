@@ -65,7 +65,9 @@ def test_a_profile_is_bounded_and_loses_no_time() -> None:
 
 
 def test_a_disturbance_does_not_count_and_whole_microseconds_average_out() -> None:
-    assert typical([2, 3, 2, 3, 2, 3, 2, 9000]) == pytest.approx(2.5)
+    assert typical([2, 3, 2, 3, 2, 3, 2, 9000]) == pytest.approx(17 / 7)
+    assert typical([0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 4000]) == pytest.approx(0.2), "of a fifth of a microsecond"
+    assert typical([100, 103, 99, 101, 140]) == pytest.approx(100.75)
     assert (typical([5]), typical([])) == (5, 0)
 
 
