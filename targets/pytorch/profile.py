@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -38,11 +39,19 @@ def profile_program(torch: Any, call: Callable[[], object], *, on_gpu: bool) -> 
 
     def run() -> None:
         with profiler.profile(activities=activities, record_shapes=True) as profile:
+            started = time.perf_counter()
             call()
-        last[:] = [profile]
+            took_us = (time.perf_counter() - started) * 1e6
+        last[:] = [profile, took_us]
 
     runs: list[list[Told]] = []
-    walls_us = run_inferences(run, lambda: runs.append(_read_events(last[0].events(), on_gpu=on_gpu)))
+    walls_us: list[float] = []  # without what it takes to start and to stop a profiler
+
+    def read() -> None:
+        runs.append(_read_events(last[0].events(), on_gpu=on_gpu))
+        walls_us.append(last[1])
+
+    run_inferences(run, read)
     return make_profile(f"profiler of torch {torch.__version__}", read_runs(runs), walls_us, {})
 
 

@@ -16,8 +16,8 @@ from modelwright.targets.profiling import TimedOperator, make_profile, run_infer
 from modelwright.targets.readiness import package_versions
 from modelwright.targets.tflite.litert import Event, LitertModel
 
-_OF_FILE, _OF_DELEGATE = 1 << 1, 1 << 3
-"""Of `LiteRtProfilerEventType`: an operator that the interpreter ran, and one that a delegate did."""
+_DEFAULT, _OF_FILE, _OF_DELEGATE = 1, 1 << 1, 1 << 3
+"""Of `LiteRtProfilerEventType`: no operator, one that the interpreter ran, and one that a delegate did."""
 _COMPUTE = re.compile(
     r"Convolution|Deconvolution|Fully Connected|Batch Matrix Multiply|"
     r"CONV_2D|CONV_3D|TRANSPOSE_CONV|FULLY_CONNECTED|BATCH_MATMUL|LSTM|RNN"
@@ -77,8 +77,11 @@ def profile_file(
     """
     with LitertModel(path.read_bytes(), threads) as model:
         model.set_inputs(tensors)
-        runs: list[list[Event]] = []
-        walls_us = run_inferences(model.run, lambda: runs.append(_pick(model.read_events())))
+        told: list[list[Event]] = []
+        run_inferences(model.run, lambda: told.append(model.read_events()))
+    runs = [[event for event in events if event.event_type in (_OF_FILE, _OF_DELEGATE)] for events in told]
+    # The inference itself: what LiteRT does around it, the interpreter that is timed does not.
+    walls_us = [event.elapsed_us for events in told for event in events if _is_inference(event)]
     if not runs[0] or len({len(run) for run in runs}) > 1:
         raise MeasurementInvalidError("LiteRT's profiler told of no operators, or of others in each inference")
     version = package_versions("ai-edge-litert").get("ai-edge-litert", "")
@@ -136,5 +139,5 @@ def _agree(dtypes: Iterable[Any]) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _pick(events: Sequence[Event]) -> list[Event]:
-    return [event for event in events if event.event_type in (_OF_FILE, _OF_DELEGATE)]
+def _is_inference(event: Event) -> bool:
+    return event.event_type == _DEFAULT and event.tag == "Invoke"
