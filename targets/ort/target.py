@@ -19,6 +19,7 @@ from modelwright.core.scratch import scratch_directory
 from modelwright.targets.contract import BuildRequest, BuildResult, Language, RunSettings, Session, Target, TargetRecord
 from modelwright.targets.graphs.classify import classify_graph
 from modelwright.targets.graphs.files import copy_model, save_model
+from modelwright.targets.graphs.fold_sizes import fold_sizes
 from modelwright.targets.graphs.index import index_graph
 from modelwright.targets.graphs.rewrite import PER_AXIS_OPSET, pool_spatial_means
 from modelwright.targets.graphs.run import open_file
@@ -155,6 +156,7 @@ class OrtInt8(_SearchedTarget):
         if request.calibration is None or request.calibration.count == 0:
             raise BuildFailedError("ort-int8 needs calibration samples", hint="give --samples FILE.npz")
         model, prepared = prepare_model(request)
+        fold_sizes(model)
         kind = classify_graph(model)
         if kind == "cnn":
             pool_spatial_means(model)
@@ -200,6 +202,7 @@ class OrtInt8Dynamic(_SearchedTarget):
     def build(self, request: BuildRequest) -> BuildResult:
         """Quantizes the weights of MatMul, Gemm and LSTM; see `Target.build`."""
         model, prepared = prepare_model(request)
+        fold_sizes(model)
         kind = classify_graph(model)
         keep_residuals_apart(model)
         if not ort_plan.find_dynamic(model, index_graph(model)):
