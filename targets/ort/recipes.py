@@ -18,12 +18,14 @@ from modelwright.targets.ort import quantize as ort_quantization
 from modelwright.targets.ort.exact import AS_WRITTEN, write_exactly
 from modelwright.targets.ort.layer_times import time_layers
 from modelwright.targets.ort.tables import find_tables, quantize_tables
+from modelwright.targets.ort.vendor import quantize_as_vendor
 from modelwright.targets.quantization.formats import FULL_WEIGHT, Scheme, quantize_weight
 from modelwright.targets.quantization.judge import Outputs
 from modelwright.targets.quantization.kept import LayerTimes
 from modelwright.targets.quantization.onnx_quantizer import OnnxCandidate, OnnxQuantizer
 from modelwright.targets.quantization.quantizer import share_work
 from modelwright.targets.quantization.rounded import round_model
+from modelwright.targets.quantization.smoothquant import CALIBRATION_SAMPLES
 from modelwright.targets.quantization.statistics import TensorStatistics
 
 RANGE_METHODS: Mapping[str, Callable[[TensorStatistics], tuple[float, float]]] = {
@@ -32,6 +34,8 @@ RANGE_METHODS: Mapping[str, Callable[[TensorStatistics], tuple[float, float]]] =
     "percentile-99.99": lambda seen: seen.percentile_range(0.9999),
     "least-error": lambda seen: seen.least_error_range(),
 }
+VENDORS = "ONNX Runtime's own"
+"""Stands in the place of a way to choose ranges for the vendor's plain call, which chooses everything."""
 _PASSING = 10
 """Reading and writing a value takes as long as some ten multiplications: it is what a depthwise convolution spends its
 time on."""
@@ -47,6 +51,9 @@ class OrtQuantizer(OnnxQuantizer):
     def __init__(self, request: BuildRequest, model: Any, kind: GraphKind, ranges: Sequence[str] = ()) -> None:
         super().__init__(request, model, kind, ranges)
         self.tables = frozenset(find_tables(model))
+
+    def candidates(self) -> Sequence[Sequence[OnnxCandidate]]:
+        return [*super().candidates(), [OnnxCandidate(alpha=None, ranges=VENDORS)]]
 
     def share(self, work: Mapping[str, float]) -> dict[str, float]:
         """Returns the share of the work of each layer, the tables first: what they cost in float is size, not time."""
@@ -83,14 +90,18 @@ class StaticQuantizer(OrtQuantizer):
 
     def candidates(self) -> Sequence[Sequence[OnnxCandidate]]:
         # The grids of rounded weights have 8 bits. What the nearest integers do is tried beside it, once.
-        groups = super().candidates()
+        *groups, vendors = super().candidates()
         if self._scheme.weight_limit < FULL_WEIGHT:
-            return groups
-        return [[*(replace(each, rounded=True) for each in group), group[0]] for group in groups]
+            return [*groups, vendors]
+        return [*([*(replace(each, rounded=True) for each in group), group[0]] for group in groups), vendors]
 
     def build(self, candidate: OnnxCandidate, kept: Collection[str]) -> Any:
         if self.smooth(candidate.alpha):
             self._weights, self._rounded = {}, {}
+        samples = self._request.calibration
+        if candidate.ranges == VENDORS and samples is not None:
+            feeds = samples.feeds(CALIBRATION_SAMPLES)
+            return quantize_as_vendor(self.smoothed, feeds, kept, self._request.scratch)
         if candidate.rounded and not self._rounded:
             self._rounded = self._round_weights()
         weights = self._rounded if candidate.rounded else self._weights
@@ -149,6 +160,8 @@ class DynamicQuantizer(OrtQuantizer):
         self.smooth(candidate.alpha)
         model = rebuild_model(self.smoothed, list(self.smoothed.graph.node), {})
         split_gemms(model)
+        if candidate.ranges == VENDORS:
+            return quantize_as_vendor(model, None, kept, self._request.scratch)
         names = ort_plan.find_dynamic(model, index_graph(model))
         quantized = ort_quantization.quantize_dynamic(model, set(names) - set(kept), self._scheme)
         return quantize_tables(quantized, self.tables - set(kept))

@@ -28,6 +28,7 @@ from modelwright.targets.ort import target as ort
 from modelwright.targets.ort.exact import AS_WRITTEN, write_exactly
 from modelwright.targets.quantization import onnx_quantizer, prepare
 from modelwright.targets.quantization import statistics as smoothing
+from modelwright.targets.quantization.formats import choose_scheme
 
 RNG = np.random.default_rng(0)
 # The formats that give right numbers on any CPU: 7-bit weights cannot saturate.
@@ -177,7 +178,10 @@ class Bench:
         out, scratch = self.folder / target.record.name, self.folder / "scratch"
         out.mkdir()
         scratch.mkdir(exist_ok=True)
-        request = BuildRequest(
+        return target.build(replace(self.request(out, scratch), **changes))
+
+    def request(self, out: Path, scratch: Path | None = None) -> BuildRequest:
+        return BuildRequest(
             model_path=self.path,
             signature=self.signature,
             directory=out,
@@ -185,11 +189,10 @@ class Bench:
             calibration=self.calibration,
             tuning=self.tuning,
             reference=None,
-            scratch=scratch,
+            scratch=scratch or out,
             progress=self.lines.append,
             shared=self.folder,
         )
-        return target.build(replace(request, **changes))
 
     @contextmanager
     def load(self, target: Target, result: BuildResult) -> Iterator[Session]:
@@ -284,6 +287,24 @@ def test_smoothing_saves_a_transformer_with_an_outlier_channel(
         assert bench.cosine(session) > 0.995  # with 7-bit weights
     seen = bench.profile(target, result)
     assert count_computing(seen, "fp32") == 2, "only the products of two activations stay in float"
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "operator"), [("StaticQuantizer", "QuantizeLinear"), ("DynamicQuantizer", "DynamicQuantizeLinear")]
+)
+def test_the_vendors_own_call_is_the_last_candidate(tmp_path: Path, quantizer: str, operator: str) -> None:
+    bench = Bench(tmp_path, make_cnn())
+    model, _ = prepare.prepare_model(bench.request(tmp_path))
+    made = getattr(ort_recipes, quantizer)(bench.request(tmp_path), model, "cnn", choose_scheme(MACHINE, static=True))
+    last = made.candidates()[-1]
+    assert [candidate.name for candidate in last] == ["no smoothing, ranges ONNX Runtime's own"]
+    built = made.build(last[0], ())
+    assert operator in {node.op_type for node in built.graph.node}
+    spared = made.build(last[0], [node.name for node in model.graph.node])
+    assert operator not in {node.op_type for node in spared.graph.node}
+    expected = [outputs["y"] for outputs in made.run(model, bench.tuning.feeds())]
+    for outputs, answer in zip(made.run(built, bench.tuning.feeds()), expected, strict=True):
+        assert 0 < float(np.abs(outputs["y"] - answer).max()) < 0.2 * float(np.abs(answer).max())
 
 
 @pytest.mark.parametrize("target", [ort.OrtInt8(), ort.OrtInt8Dynamic()])
