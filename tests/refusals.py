@@ -35,6 +35,7 @@ STAND_IN = "tests/integration/tensorrt_stand_in/"
 LOADING = "tests/integration/test_loading_refusals.py::"
 PROOF_FILES = "tests/unit/targets/building/test_proof_files.py::"
 TFLITE = "tests/integration/test_tflite_refusals.py::"
+WEIGHTS = "tests/integration/test_weight_targets.py::"
 GPU = NotFollowed("needs an NVIDIA GPU, or a fault of one; what is said is tested on stand-ins")
 INSTALLS = NotFollowed("the hint installs or updates software of the machine, whose absence is only pretended in tests")
 VENDOR = NotFollowed(
@@ -324,9 +325,11 @@ TABLE: dict[str, dict[str, Followed | NotFollowed]] = {
     "targets/openvino/convert.py": {
         "OpenVINO cannot convert {}: {}": Followed(HERE + "test_an_operator_that_openvino_lacks_runs_in_onnx_runtime"),
     },
+    "targets/openvino/candidates.py": {
+        "OpenVINO cannot run {} as NNCF quantizes it: {}": VENDOR,
+    },
     "targets/openvino/quantize.py": {
         "NNCF cannot quantize {} ({}): {}": VENDOR,
-        "OpenVINO cannot run {} as NNCF quantizes it: {}": VENDOR,
     },
     "targets/openvino/session.py": {
         "{} holds integers beyond 32 bits, which OpenVINO would cut off on a CPU without a word": Followed(
@@ -337,6 +340,12 @@ TABLE: dict[str, dict[str, Followed | NotFollowed]] = {
         ),
         "the recipe's compile_options are no table": Followed(LOADING + "test_a_recipe_of_a_stranger_is_built_here"),
         "{} is missing from the OpenVINO model, which has {} ports for {} names": VENDOR,
+    },
+    "targets/openvino/weights.py": {
+        "NNCF cannot compress {} ({}): {}": VENDOR,
+        "{} has no weights of a matrix, convolution or table to compress": Followed(
+            WEIGHTS + "test_a_model_without_large_weights_is_taken_as_it_is"
+        ),
     },
     "targets/openvino/target.py": {
         "OpenVINO cannot load {}: {}": Followed(LOADING + "test_a_damaged_openvino_file_is_built_again"),

@@ -8,17 +8,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from modelwright.core.errors import BuildFailedError
 from modelwright.core.samples.sample_set import SampleSet
-from modelwright.targets.contract import Array, BuildRequest, Feeds, RunSettings
+from modelwright.targets.contract import Array, BuildRequest, RunSettings
 from modelwright.targets.openvino.branches import IdleBranches, set_idle_branches_apart
 from modelwright.targets.openvino.bypass import (
     bypass_layers,
@@ -26,14 +24,19 @@ from modelwright.targets.openvino.bypass import (
     is_activation_quantizer,
     measure_noise,
 )
+from modelwright.targets.openvino.candidates import (
+    NO_INT8_HINT,
+    OpenvinoQuantizer,
+    RunnableModel,
+    choose_float_precision,
+)
 from modelwright.targets.openvino.convert import convert_model
-from modelwright.targets.openvino.recipes import BF16_INSTRUCTION_SETS, CONVOLUTIONAL, TRANSFORMER, NncfCandidate
+from modelwright.targets.openvino.recipes import CONVOLUTIONAL, TRANSFORMER, NncfCandidate
 from modelwright.targets.openvino.session import WITHOUT_FUSION, OpenvinoSession, find_ports, fit_types, silence_vendor
 from modelwright.targets.openvino.words import find_cause
-from modelwright.targets.quantization.goal import Figures
-from modelwright.targets.quantization.judge import Judge, Outputs
+from modelwright.targets.quantization.judge import Judge
 from modelwright.targets.quantization.kept import LayerTimes
-from modelwright.targets.quantization.quantizer import Quantizer, share_work
+from modelwright.targets.quantization.quantizer import share_work
 from modelwright.targets.quantization.rounded import find_rounded_model
 from modelwright.targets.quantization.search import Found, search
 from modelwright.targets.quantization.twins import NOISE_SAMPLES
@@ -46,22 +49,6 @@ _PASSING = 10
 _KEPT_BYTES = 200_000_000
 """Of quantized models that are kept, so that layers can be put back in another one than the last."""
 _RECURRENT = re.compile("(LSTM|GRU|RNN|AUGRU)(Cell|Sequence)$")
-_NO_INT8_HINT = "openvino-fp32 and openvino-bf16 need no quantization; ort-int8 has another quantizer"
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunnableModel:
-    """A model and how to run it.
-
-    Attributes:
-        model: Of OpenVINO.
-        options: Further properties to compile with.
-        hint: `f32` or `bf16`: what float operations run in.
-    """
-
-    model: Any = field(repr=False)
-    options: Mapping[str, str] = field(default_factory=dict)
-    hint: str = "f32"
 
 
 def quantize_model(
@@ -98,30 +85,6 @@ def quantize_model(
     return found.model.model, recipe, tuple(_explain(found, quantizer.idle))
 
 
-def choose_float_precision(
-    quantizer: NncfQuantizer, judge: Judge | None, found: Found[NncfCandidate, RunnableModel], request: BuildRequest
-) -> tuple[str, str, dict[str, Any] | None]:
-    """Returns what the float rest of the model runs in, why, and how the model follows FP32 with it.
-
-    BF16 makes the rest of an encoder 1.03 times faster here and more with AMX, and cost nothing measurable; it is
-    still taken only where this host can show so.
-    """
-    before = found.figures
-    described = None if before is None else before.to_dict()
-    if not request.machine.instruction_sets & BF16_INSTRUCTION_SETS:
-        return "f32", "the machine has no BF16", described
-    if judge is None or before is None or not quantizer.host_has_bf16:
-        return "f32", "BF16 could not be judged on this host", described
-    with_bf16 = replace(found.model, hint="bf16")
-    try:
-        after = judge.judge(lambda feeds: quantizer.run(with_bf16, feeds))
-    except BuildFailedError as error:
-        after = Figures.broken(error.message)
-    if not after.loses_nothing(before):
-        return "f32", f"BF16 would lose: {after.describe()}", described
-    return "bf16", "the machine has BF16, and it loses nothing on the samples that judge", after.to_dict()
-
-
 def _explain(found: Found[NncfCandidate, RunnableModel], idle: IdleBranches) -> list[str]:
     """Returns what the user has to know of the result."""
     notes = found.notes()
@@ -136,14 +99,14 @@ def _explain(found: Found[NncfCandidate, RunnableModel], idle: IdleBranches) -> 
     return notes
 
 
-class NncfQuantizer(Quantizer[NncfCandidate, RunnableModel]):
+class NncfQuantizer(OpenvinoQuantizer[NncfCandidate]):
     """Quantizes by NNCF, and runs what it makes in OpenVINO."""
 
     def __init__(self, openvino: Any, nncf: Any, model: Any, request: BuildRequest) -> None:
         assert request.calibration is not None, "the record says that calibration samples are needed"
         self.calibration: SampleSet = request.calibration
-        self._openvino, self._nncf, self._model, self._request = openvino, nncf, model, request
-        self._core = openvino.Core()
+        super().__init__(openvino, model, request)
+        self._nncf = nncf
         self._whole: dict[NncfCandidate, Any] = {}
         weight_bytes = sum(int(op.data.nbytes) for op in model.get_ops() if op.get_type_name() == "Constant")
         self._kept_models = max(1, _KEPT_BYTES // max(1, weight_bytes // 4))
@@ -155,10 +118,6 @@ class NncfQuantizer(Quantizer[NncfCandidate, RunnableModel]):
         self._rounded: Any = None if self.idle.branches or self.is_transformer else self._convert_rounded()
         host = request.host or request.machine
         self._saturates_here = request.machine.sums_exactly and not host.sums_exactly
-
-    @property
-    def host_has_bf16(self) -> bool:
-        return "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
     def candidates(self) -> Sequence[Sequence[NncfCandidate]]:
         plain = TRANSFORMER if self.is_transformer else CONVOLUTIONAL
@@ -226,7 +185,7 @@ class NncfQuantizer(Quantizer[NncfCandidate, RunnableModel]):
         except Exception as error:
             raise BuildFailedError(
                 f"NNCF cannot quantize {self._request.model_path.name} ({candidate.name}): {find_cause(error)}",
-                hint=_NO_INT8_HINT,
+                hint=NO_INT8_HINT,
                 detail=str(error),
             ) from error
 
@@ -244,31 +203,8 @@ class NncfQuantizer(Quantizer[NncfCandidate, RunnableModel]):
         session.run(feeds)
         return LayerTimes.of_profile(session.profile_operators(feeds))
 
-    def run(self, model: RunnableModel, feeds: Iterable[Feeds]) -> Iterator[Outputs]:
-        # Written and read as what ships will be: OpenVINO 2026.4 ran a quantized LSTM right from memory and wrong
-        # from its file. On the threads of a measurement: which kernels are fused depends on their number.
-        with tempfile.TemporaryDirectory(dir=self._request.scratch) as folder:
-            path = Path(folder) / "candidate.xml"
-            try:
-                shipped = widen_weights(self._openvino, model.model) if self._saturates_here else model.model
-                self._openvino.save_model(shipped, path, compress_to_fp16=False)
-                session = OpenvinoSession(
-                    self._openvino,
-                    self._core,
-                    self._core.read_model(path),
-                    self._request.signature,
-                    RunSettings(),
-                    model.hint,
-                    model.options,
-                )
-                for inputs in feeds:
-                    yield session.run(inputs)
-            except RuntimeError as error:  # OpenVINO cannot run what NNCF made, as of some quantized LSTMs
-                raise BuildFailedError(
-                    f"OpenVINO cannot run {self._request.model_path.name} as NNCF quantizes it: {find_cause(error)}",
-                    hint=_NO_INT8_HINT,
-                    detail=str(error),
-                ) from error
+    def as_shipped(self, model: Any) -> Any:
+        return widen_weights(self._openvino, model) if self._saturates_here else model
 
     def costs(self, model: RunnableModel) -> Mapping[str, float]:
         shaped = model.model.clone()

@@ -242,6 +242,64 @@ class OpenvinoInt8(OpenvinoTarget):
         )
 
 
+class _WeightTarget(OpenvinoTarget):
+    """What the two with compressed weights have in common."""
+
+    precision_hint = "f32"
+    bits: ClassVar[int]
+
+    def suits(self, machine: Machine) -> bool:  # noqa: ARG002
+        """Only who names it gets it: it pays for models that wait for memory, which no machine tells."""
+        return False
+
+    def key_facts(self, machine: Machine) -> Mapping[str, Any]:  # noqa: ARG002
+        from modelwright.targets.quantization.search import describe_limits
+
+        return {"search": describe_limits()}
+
+    def _finish_build(self, openvino: Any, model: Any, request: BuildRequest) -> BuildResult:
+        from modelwright.targets.openvino.weights import compress_model
+
+        with silence_vendor():
+            nncf = require_import("nncf", "openvino")
+        compressed, recipe, notes = compress_model(openvino, nncf, model, request, self.bits)
+        openvino.save_model(compressed, request.directory / MODEL_FILE, compress_to_fp16=False)
+        return BuildResult(
+            model_file=MODEL_FILE, recipe=recipe, versions=package_versions("openvino", "nncf"), notes=notes
+        )
+
+
+def _make_weight_record(bits: int) -> TargetRecord:
+    return TargetRecord(
+        name=f"openvino-int{bits}-weights",
+        runtime="openvino",
+        precision=f"int{bits}-weights",
+        title=f"OpenVINO INT{bits} weights",
+        is_float=False,
+        needs_calibration=False,
+        uses_samples=True,
+        build_packages={**_RUN_PACKAGES, "nncf": "nncf>=3.0"},
+        run_packages=_RUN_PACKAGES,
+        build_extra="openvino",
+        run_extra="openvino-run",
+        settings=SETTINGS,
+    )
+
+
+class OpenvinoInt8Weights(_WeightTarget):
+    """Weights of 8 bits."""
+
+    bits = 8
+    record = _make_weight_record(8)
+
+
+class OpenvinoInt4Weights(_WeightTarget):
+    """Weights of 4 bits; lookup tables, the last layer and what 4 bits ruin have 8."""
+
+    bits = 4
+    record = _make_weight_record(4)
+
+
 def _check_bf16(machine: Machine) -> Readiness | None:
     """Returns why the machine cannot run BF16; None when it can."""
     if machine.instruction_sets & BF16_INSTRUCTION_SETS:

@@ -44,7 +44,7 @@ _STATIC_OPSET, _DYNAMIC_OPSET = 10, 11
 """Where the operators appeared that the two methods cannot do without: QLinearConv and DynamicQuantizeLinear."""
 
 
-class _OrtTarget(Target):
+class OrtTarget(Target):
     """What the three targets share: loading."""
 
     @contextmanager
@@ -83,7 +83,7 @@ class _OrtTarget(Target):
         return (write_python if language == "python" else write_cpp)(model_file, signature, settings)
 
 
-class OrtFp32(_OrtTarget):
+class OrtFp32(OrtTarget):
     """The baseline: the model as it was exported."""
 
     record: ClassVar[TargetRecord] = TargetRecord(
@@ -114,7 +114,7 @@ class OrtFp32(_OrtTarget):
         )
 
 
-class _SearchedTarget(_OrtTarget):
+class _SearchedTarget(OrtTarget):
     """What the two quantized ones share: how they are quantized is searched."""
 
     def key_facts(self, machine: Machine) -> Mapping[str, Any]:  # noqa: ARG002
@@ -170,7 +170,7 @@ class OrtInt8(_SearchedTarget):
             raise _old_opset(_STATIC_OPSET, model, prepared)
         scheme = choose_scheme(request.machine, static=True)
         quantizer = StaticQuantizer(request, model, kind, scheme)
-        notes = [*_explain_preparation(prepared), *explain_tied(model), *explain_inner(model)]
+        notes = [*explain_preparation(prepared), *explain_tied(model), *explain_inner(model)]
         if kind == "rnn":
             notes.append("recurrent layers stay in float: ONNX Runtime quantizes LSTM only dynamically")
         recipe = {"method": "static Q/DQ", "calibration_samples": quantizer.sample_count, **prepared}
@@ -210,7 +210,7 @@ class OrtInt8Dynamic(_SearchedTarget):
             raise refuse_unquantizable(model, "ort-int8-dynamic", "MatMul, Gemm or LSTM", other)
         if find_opset(model) < _DYNAMIC_OPSET:
             raise _old_opset(_DYNAMIC_OPSET, model, prepared)
-        notes = [*_explain_preparation(prepared), *explain_tied(model), *explain_inner(model)]
+        notes = [*explain_preparation(prepared), *explain_tied(model), *explain_inner(model)]
         if any(node.op_type == "Conv" for node in model.graph.node):
             notes.append("convolutions stay in float: their dynamic kernel is slower; ort-int8 quantizes them")
         if any(node.op_type in ("GRU", "RNN") for node in model.graph.node):
@@ -220,7 +220,7 @@ class OrtInt8Dynamic(_SearchedTarget):
         return _search_and_save(request, quantizer, scheme, {"graph": kind, "method": "dynamic", **prepared}, notes)
 
 
-def _explain_preparation(prepared: Mapping[str, Any]) -> list[str]:
+def explain_preparation(prepared: Mapping[str, Any]) -> list[str]:
     """Returns what the user has to know of how the model was prepared."""
     return [str(prepared["float64_note"])] if "float64_note" in prepared else []
 

@@ -20,13 +20,8 @@ from modelwright.targets.openvino import quantize as openvino_quantization
 from modelwright.targets.openvino import target as openvino
 from modelwright.targets.openvino.branches import IdleBranches
 from modelwright.targets.openvino.bypass import find_consumers
-from modelwright.targets.openvino.quantize import (
-    WITHOUT_FUSION,
-    NncfQuantizer,
-    RunnableModel,
-    choose_float_precision,
-    has_attention,
-)
+from modelwright.targets.openvino.candidates import RunnableModel, choose_float_precision
+from modelwright.targets.openvino.quantize import WITHOUT_FUSION, NncfQuantizer, has_attention
 from modelwright.targets.openvino.recipes import CONVOLUTIONAL, DEFAULT, TRANSFORMER, NncfCandidate
 from modelwright.targets.openvino.session import find_ports, read_properties
 from modelwright.targets.openvino.target import OpenvinoBf16, OpenvinoFp32, OpenvinoInt8

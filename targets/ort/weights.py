@@ -1,0 +1,160 @@
+"""Weights in 4 or 8 bits and activations in float: for models that wait for memory, as language models do."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from modelwright.core.errors import BuildFailedError
+from modelwright.targets.contract import BuildRequest, Feeds
+from modelwright.targets.graphs.index import find_weight_matmuls, index_graph
+from modelwright.targets.graphs.rewrite import MICROSOFT_DOMAIN, rebuild_model, split_gemms
+from modelwright.targets.graphs.run import open_session
+from modelwright.targets.ort.tables import find_tables, quantize_tables
+from modelwright.targets.quantization.blocks import pack_nibbles, round_blocks
+from modelwright.targets.quantization.judge import Outputs
+from modelwright.targets.quantization.quantizer import Quantizer, share_work
+from modelwright.targets.readiness import require_import
+
+_IN_INTEGERS = 4
+"""`accuracy_level`: the products are summed as 8-bit integers, activations taking a scale for every block."""
+_SPARED_BITS, _SPARED_SIZE = 8, 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightCandidate:
+    """One way to store weights: bits, how many share a scale, and whether zero is the middle level."""
+
+    bits: int
+    size: int
+    symmetric: bool
+
+    @property
+    def name(self) -> str:
+        return f"int{self.bits} in blocks of {self.size}, {'symmetric' if self.symmetric else 'asymmetric'}"
+
+
+CANDIDATES: Mapping[int, Sequence[WeightCandidate]] = {
+    8: (
+        WeightCandidate(bits=8, size=32, symmetric=True),
+        WeightCandidate(bits=8, size=16, symmetric=False),
+    ),
+    4: (
+        WeightCandidate(bits=4, size=32, symmetric=True),
+        WeightCandidate(bits=4, size=32, symmetric=False),
+        WeightCandidate(bits=4, size=16, symmetric=False),
+    ),
+}
+"""By bits, the smallest file first."""
+
+
+class WeightQuantizer(Quantizer[WeightCandidate, Any]):
+    """Builds candidates with matrices in blocks (`MatMulNBits`) and lookup tables in 8 bits.
+
+    Args:
+        request: Whose samples judge.
+        model: The normalized float model; its Gemms are split.
+        bits: Of the matrices. One that cannot have 4 gets 8; one that cannot have 8 stays in float.
+    """
+
+    def __init__(self, request: BuildRequest, model: Any, bits: int) -> None:
+        split_gemms(model)
+        self._request, self._model, self._bits = request, model, bits
+        dense = find_weight_matmuls(model, index_graph(model))
+        self._layers = [node.name for node in dense if node.op_type == "MatMul"]
+        self._tables = frozenset(find_tables(model))
+
+    @property
+    def has_layers(self) -> bool:
+        return bool(self._layers or self._tables)
+
+    def candidates(self) -> Sequence[Sequence[WeightCandidate]]:
+        return [[candidate] for candidate in CANDIDATES[self._bits]]
+
+    def build(self, candidate: WeightCandidate, kept: Collection[str]) -> Any:
+        model = quantize_tables(self._model, self._tables - set(kept))
+        writer = _Writer(model)
+        for node in model.graph.node:
+            if node.name not in self._layers:
+                writer.nodes.append(node)
+            elif node.name not in kept:
+                writer.write(node, candidate)
+            elif candidate.bits < _SPARED_BITS:
+                writer.write(node, WeightCandidate(bits=_SPARED_BITS, size=_SPARED_SIZE, symmetric=True))
+            else:
+                writer.nodes.append(node)
+        return rebuild_model(model, writer.nodes, writer.constants)
+
+    def run(self, model: Any, feeds: Iterable[Feeds]) -> Iterator[Outputs]:
+        session = open_session(model, self._request.scratch)
+        names = [spec.name for spec in self._request.signature.outputs]
+        for inputs in feeds:
+            try:
+                outputs = session.run(names, dict(inputs))
+            except Exception as error:  # onnxruntime raises a class of its own for every status code
+                raise BuildFailedError("ONNX Runtime cannot run a candidate", detail=str(error)) from error
+            yield dict(zip(names, outputs, strict=True))
+
+    def costs(self, model: Any) -> Mapping[str, float]:  # noqa: ARG002 - the float model says it
+        index = index_graph(self._model)
+        layers = {*self._layers, *self._tables}
+        weights = {
+            node.name: node.input[0 if node.name in self._tables else 1]
+            for node in self._model.graph.node
+            if node.name in layers
+        }
+        return share_work({name: float(np.prod(index.constants[read].dims)) for name, read in weights.items()})
+
+    def explain_kept(self, kept: Collection[str]) -> str | None:
+        """Returns what the user has to know of the layers that could not have the few bits."""
+        if not kept:
+            return None
+        layers = sum(name in self._layers for name in kept)
+        tables = len(kept) - layers
+        instead = "8 bits" if self._bits < _SPARED_BITS else "float"
+        told = [f"{layers} matri{'x' if layers == 1 else 'ces'} in {instead}"] if layers else []
+        told += [f"{tables} table{'s' if tables > 1 else ''} in float"] if tables else []
+        return f"{self._bits} bits lose too much in places: {' and '.join(told)}"
+
+
+class _Writer:
+    def __init__(self, model: Any) -> None:
+        self._onnx = require_import("onnx", "onnx")
+        self._index = index_graph(model)
+        self.nodes: list[Any] = []
+        self.constants: dict[str, Any] = {}
+
+    def write(self, node: Any, candidate: WeightCandidate) -> None:
+        rows, columns = self._index.constants[node.input[1]].dims
+        stem = f"{node.input[1]}_b{candidate.bits}"
+        inputs = [node.input[0], f"{stem}_values", f"{stem}_scales"]
+        inputs += [] if candidate.symmetric else [f"{stem}_zero_points"]
+        if inputs[1] not in self.constants:
+            self._store(stem, self._index.array(node.input[1]), candidate)
+        self.nodes.append(
+            self._onnx.helper.make_node(
+                "MatMulNBits",
+                inputs,
+                list(node.output),
+                node.name,
+                domain=MICROSOFT_DOMAIN,
+                K=rows,
+                N=columns,
+                bits=candidate.bits,
+                block_size=candidate.size,
+                accuracy_level=_IN_INTEGERS,
+            )
+        )
+
+    def _store(self, stem: str, matrix: Any, candidate: WeightCandidate) -> None:
+        blocks = round_blocks(matrix, bits=candidate.bits, size=candidate.size, symmetric=candidate.symmetric)
+        packed = pack_nibbles if candidate.bits == 4 else np.asarray
+        arrays = {"values": packed(blocks.values), "scales": blocks.scales}
+        if blocks.zero_points is not None:
+            arrays["zero_points"] = packed(blocks.zero_points)
+        for part, values in arrays.items():
+            name = f"{stem}_{part}"
+            self.constants[name] = self._onnx.numpy_helper.from_array(np.ascontiguousarray(values), name)

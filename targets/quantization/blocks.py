@@ -1,0 +1,103 @@
+"""Weights in blocks: a scale, and perhaps a zero point, for every few values along the axis that is summed over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from modelwright.targets.quantization.formats import LEAST_SCALE
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float32]
+
+_SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8)
+"""Shares of a block's range that are tried: cutting off its largest value may leave less error in the others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blocks:
+    """A matrix [rows, columns], rounded.
+
+    Attributes:
+        bits: Of a value: 4 or 8.
+        rows: Of the matrix; the last block is filled up with zeros.
+        values: uint8 [columns, blocks, size], the rows of a column one after the other.
+        scales: float32 [columns, blocks]; negative where that uses the lowest level.
+        zero_points: uint8 [columns, blocks]; None where it is the middle, 8 or 128.
+    """
+
+    bits: int
+    rows: int
+    values: npt.NDArray[np.uint8]
+    scales: Floats
+    zero_points: npt.NDArray[np.uint8] | None
+
+    def restore(self) -> Floats:
+        """Returns the matrix that the integers stand for: float32 [rows, columns]."""
+        zero = 2 ** (self.bits - 1) if self.zero_points is None else self.zero_points[:, :, None].astype(np.float32)
+        whole = (self.values.astype(np.float32) - zero) * self.scales[:, :, None]
+        return np.ascontiguousarray(whole.reshape(len(whole), -1)[:, : self.rows].T)
+
+
+def round_blocks(matrix: Floats, *, bits: int, size: int, symmetric: bool) -> Blocks:
+    """Rounds a matrix to the levels that leave the least square error in each block.
+
+    Args:
+        matrix: float32 [rows, columns].
+        bits: 4 or 8.
+        size: Rows of a block.
+        symmetric: Whether zero is the middle level.
+    """
+    rows, columns = matrix.shape
+    count = -(-rows // size)
+    padded = np.zeros((columns, count * size), np.float32)
+    padded[:, :rows] = matrix.T
+    blocks = padded.reshape(columns, count, size)
+    best: tuple[Array, Floats, Floats] | None = None
+    least = np.full((columns, count), np.inf, np.float32)
+    for shrink in _SHRINKS:
+        scales, zeros = (_centre if symmetric else _spread)(blocks, bits, shrink)
+        values = np.clip(np.rint(blocks / scales[:, :, None]) + zeros[:, :, None], 0, 2**bits - 1)
+        errors = np.square((values - zeros[:, :, None]) * scales[:, :, None] - blocks).sum(axis=2)
+        if best is None:
+            best, least = (values, scales, zeros), errors
+            continue
+        better = errors < least
+        for kept, found in zip(best, (values, scales, zeros), strict=True):
+            kept[better] = found[better]
+        least = np.minimum(least, errors)
+    assert best is not None, "there is always a range to try"
+    values, scales, zeros = best
+    return Blocks(
+        bits=bits,
+        rows=rows,
+        values=values.astype(np.uint8),
+        scales=scales,
+        zero_points=None if symmetric else zeros.astype(np.uint8),
+    )
+
+
+def pack_nibbles(values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Packs pairs along the last axis into bytes, the first in the low half; an odd one out is followed by zero."""
+    if values.shape[-1] % 2:
+        values = np.concatenate([values, np.zeros((*values.shape[:-1], 1), np.uint8)], axis=-1)
+    return np.asarray(values[..., ::2] | (values[..., 1::2] << 4), np.uint8)
+
+
+def _centre(blocks: Floats, bits: int, shrink: float) -> tuple[Floats, Floats]:
+    """Returns scales that give the largest value of a block the lowest level: there is one more below zero."""
+    place = np.abs(blocks).argmax(axis=2)[:, :, None]
+    largest = np.take_along_axis(blocks, place, axis=2)[:, :, 0]
+    scales = -shrink * largest / 2 ** (bits - 1)
+    scales[np.abs(scales) < LEAST_SCALE] = LEAST_SCALE
+    return scales, np.full(scales.shape, 2 ** (bits - 1), np.float32)
+
+
+def _spread(blocks: Floats, bits: int, shrink: float) -> tuple[Floats, Floats]:
+    """Returns scales and zero points for the range of a block, widened to hold 0."""
+    low, high = (np.minimum(blocks.min(axis=2), 0) * shrink, np.maximum(blocks.max(axis=2), 0) * shrink)
+    scales = np.asarray(np.maximum((high - low) / (2**bits - 1), LEAST_SCALE), np.float32)
+    return scales, np.clip(np.rint(-low / scales), 0, 2**bits - 1)

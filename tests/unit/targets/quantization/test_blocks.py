@@ -1,0 +1,60 @@
+"""Weights in blocks: known matrices come back, and no block is rounded worse than by its plain range."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from modelwright.targets.quantization.blocks import pack_nibbles, round_blocks
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_a_matrix_on_the_grid_comes_back(bits: int, symmetric: bool) -> None:
+    """Every block reaches its lowest and its highest level, each with a scale of its own; 40 rows fill 2.5 blocks."""
+    half = 2 ** (bits - 1)
+    levels = np.random.default_rng(3).integers(-half, half, (40, 5))
+    levels[::16], levels[1::16] = -half, half - 1
+    scales = np.float32(2.0) ** np.array([[-3, 0, 2]]).repeat(16, axis=1).reshape(48, 1)[:40]
+    matrix = np.asarray(levels * scales, np.float32)
+    blocks = round_blocks(matrix, bits=bits, size=16, symmetric=symmetric)
+    assert blocks.values.shape == (5, 3, 16)
+    np.testing.assert_allclose(blocks.restore(), matrix, rtol=1e-6)
+
+
+def test_the_largest_value_takes_the_level_that_there_is_one_more_of() -> None:
+    """+8 of a symmetric block has no level of its own, -8 has: the scale turns negative."""
+    matrix = np.asarray([[8.0], [-7.0], [1.0], [0.0]], np.float32)
+    blocks = round_blocks(matrix, bits=4, size=4, symmetric=True)
+    assert blocks.scales[0, 0] == -1.0
+    np.testing.assert_array_equal(blocks.values[0, 0], [0, 15, 7, 8])
+    np.testing.assert_array_equal(blocks.restore(), matrix)
+
+
+def test_values_of_one_sign_use_all_levels() -> None:
+    matrix = np.linspace(10.0, 11.5, 16, dtype=np.float32)[:, None] * np.float32(1.0)
+    asymmetric = round_blocks(matrix, bits=4, size=16, symmetric=False)
+    assert asymmetric.zero_points is not None
+    assert asymmetric.zero_points[0, 0] == 0  # zero stays a level: padding and sparsity need it
+    assert np.abs(asymmetric.restore() - matrix).max() <= 11.5 / 15 / 2 + 1e-6
+
+
+def test_a_lone_outlier_does_not_cost_the_others_more_than_it_saves() -> None:
+    """Of 127 values near 1 and one of 4, the square error of the best range is below that of the plain one."""
+    generator = np.random.default_rng(0)
+    matrix = np.asarray(np.r_[generator.normal(0, 1, 127), 4.5], np.float32)[:, None]
+    found = round_blocks(matrix, bits=4, size=128, symmetric=True).restore()
+    scale = np.float32(-4.5 / 8)
+    plain = np.clip(np.rint(matrix / scale) + 8, 0, 15) - 8
+    assert np.square(found - matrix).sum() < np.square(plain * scale - matrix).sum()
+
+
+def test_zeros_are_zeros() -> None:
+    for symmetric in (True, False):
+        blocks = round_blocks(np.zeros((16, 2), np.float32), bits=4, size=16, symmetric=symmetric)
+        np.testing.assert_array_equal(blocks.restore(), 0.0)
+
+
+def test_pairs_are_packed_low_half_first() -> None:
+    packed = pack_nibbles(np.array([[1, 2, 3]], np.uint8))
+    np.testing.assert_array_equal(packed, [[0x21, 0x03]])
