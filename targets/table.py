@@ -23,6 +23,7 @@ TABLE = {
     "tflite-fp16": "modelwright.targets.tflite.target:TfliteFp16",
     "tflite-int8": "modelwright.targets.tflite.target:TfliteInt8",
     "tflite-int8-dynamic": "modelwright.targets.tflite.target:TfliteInt8Dynamic",
+    "tflite-int4-weights": "modelwright.targets.tflite.target:TfliteInt4Weights",
     "tensorrt-fp32": "modelwright.targets.tensorrt.target:TensorrtFp32",
     "tensorrt-fp16": "modelwright.targets.tensorrt.target:TensorrtFp16",
     "tensorrt-int8": "modelwright.targets.tensorrt.target:TensorrtInt8",

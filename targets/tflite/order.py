@@ -53,6 +53,12 @@ _ANY = "any CPU"
 _DOT, _NO_DOT = "with 8-bit dot products", "without 8-bit dot products"
 ORDERS: Mapping[str, Mapping[str, Order]] = {
     "fp16": {_ANY: Order(names=("weights",), source="there is one way")},
+    "int4-weights": {
+        _ANY: Order(
+            names=("blocks of 32, tables", "blocks of 32", "channels, tables", "channels"),
+            source="blocks lose less than whole channels and are as small but for their scales",
+        )
+    },
     "int8": {
         _ANY: Order(
             names=(

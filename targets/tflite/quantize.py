@@ -45,7 +45,7 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
     Args:
         request: Whose samples calibrate and time.
         converted: The result of the step `convert`, with its `folder`.
-        precision: `fp16`, `int8` or `int8-dynamic`.
+        precision: `fp16`, `int8`, `int8-dynamic` or `int4-weights`.
 
     Attributes:
         versions: Package -> version of what makes the files.
@@ -60,7 +60,8 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
         self._request = request
         self._precision = precision
         self._fp32 = Path(converted["folder"], converted["file"])
-        self._rounded = convert_rounded(request, converted) if precision != "fp16" else None
+        rounds = any(candidate.rounded for candidate in CANDIDATES[precision])
+        self._rounded = convert_rounded(request, converted) if rounds else None
         self._binding: Mapping[str, Any] = converted["binding"]
         self._group: Sequence[TfliteCandidate] = [
             candidate for candidate in CANDIDATES[precision] if self._rounded is not None or not candidate.rounded
@@ -113,7 +114,7 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
     def base(self, best: TfliteCandidate) -> TfliteCandidate:
         # Operators without weights, which other candidates quantize too, cannot be spared one by one; and weights that
         # were rounded for what all rounding before them makes are no float weights.
-        return WEIGHTED_AND_TABLES if self._layers else best
+        return WEIGHTED_AND_TABLES if self._layers and self._precision == "int8" else best
 
     def unchecked(self) -> TfliteCandidate:
         for candidate in self._group:
@@ -186,7 +187,7 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
         self._ranges = found["ranges"]
         self._layers = {layer["name"]: layer for layer in found["layers"]}
         self._ends = {end["name"]: end["operator"] for end in found["ends"]}
-        if self._precision == "int8-dynamic" and not found["has_tables"]:
+        if self._precision != "int8" and not found["has_tables"]:
             self._group = [candidate for candidate in self._group if not candidate.needs_tables]
 
     def _make(self, wanted: Sequence[tuple[TfliteCandidate, tuple[str, ...]]]) -> None:

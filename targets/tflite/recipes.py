@@ -32,11 +32,15 @@ class Rule:
             `weights` (8 bits in the file, float arithmetic) or `half` (the same with 16-bit floats).
         operators: AEQ operator names; `*` is everything that AEQ can quantize.
         tensorwise: Whether the weights of one operator share a scale.
+        bits: Of the weights.
+        block: Weights of a channel that share a scale, as AEQ has them: 32, 64, 128 or 256; None for all of them.
     """
 
     mode: str
     operators: tuple[str, ...]
     tensorwise: bool = False
+    bits: int = 8
+    block: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +121,22 @@ _DENSE = TfliteCandidate(
 _DENSE_AND_TABLES = TfliteCandidate(
     name="fully-connected-and-tables", rules=(*_DENSE.rules, Rule(mode="static", operators=("GATHER",)))
 )
+_SPARE_CONVOLUTIONS = Rule(mode="weights", operators=("CONV_2D", "CONV_2D_TRANSPOSE", "DEPTHWISE_CONV_2D"))
+_TABLES = Rule(mode="static", operators=("GATHER",))
+
+
+def _four_bits(name: str, block: int | None, *others: Rule) -> TfliteCandidate:
+    products = Rule(mode="dynamic", operators=("FULLY_CONNECTED",), bits=4, block=block)
+    return TfliteCandidate(name=name, rules=(products, _SPARE_CONVOLUTIONS, *others))
+
+
 CANDIDATES: dict[str, tuple[TfliteCandidate, ...]] = {
+    "int4-weights": (
+        _four_bits("blocks of 32, tables", 32, _TABLES),
+        _four_bits("blocks of 32", 32),
+        _four_bits("channels, tables", None, _TABLES),
+        _four_bits("channels", None),
+    ),
     "fp16": (TfliteCandidate(name="weights", rules=(Rule(mode="half", operators=_WEIGHTED),)),),
     "int8-dynamic": (
         _round(_PRODUCTS_AND_TABLES),

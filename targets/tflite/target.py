@@ -225,6 +225,31 @@ class TfliteInt8Dynamic(_Tflite):
     )
 
 
+class TfliteInt4Weights(_Tflite):
+    """Matrices in INT4, in blocks, whose inputs take 8 bits as they come; convolutions have INT8 weights."""
+
+    record = TargetRecord(
+        name="tflite-int4-weights",
+        runtime="tflite",
+        precision="int4-weights",
+        title="TFLite INT4 weights",
+        is_float=False,
+        needs_calibration=False,
+        uses_samples=True,
+        uses_speed=True,
+        build_packages=_BUILD_PACKAGES,
+        run_packages=_INT8_RUNTIMES,
+        build_extra="tflite",
+        run_extra="tflite-run",
+        settings=SETTINGS,
+        has_profiler=True,
+    )
+
+    def suits(self, machine: Machine) -> bool:  # noqa: ARG002
+        """Only who names it gets it: it pays for models that wait for memory, which no machine tells."""
+        return False
+
+
 class _TfliteSession(Session):
     def __init__(
         self, runner: TfliteRunner, path: Path, recipe: Mapping[str, Any], precision: str, settings: RunSettings
@@ -250,7 +275,7 @@ class _TfliteSession(Session):
             self._settings.threads,
             self._runner.name_inputs(feeds),
             operators,
-            is_float="int8" not in self._precision,
+            is_float="int" not in self._precision,
         )
 
     def describe_execution(self) -> dict[str, Any]:

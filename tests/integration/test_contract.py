@@ -127,7 +127,8 @@ def test_outputs_follow_fp32_by_value(built) -> None:
     fidelity = artifact.manifest.proof.fidelity
     limit = 0.9999 if get_target(name).record.is_float else 0.99
     assert fidelity.cosine >= limit
-    assert fidelity.agreement >= 0.9
+    # Of an untrained network, whose answers are close calls.
+    assert fidelity.agreement >= (0.8 if "int4" in get_target(name).record.precision else 0.9)
 
 
 def load(artifact, settings: RunSettings = RunSettings(threads=1)):  # noqa: B008 - frozen

@@ -73,7 +73,13 @@ def build(folder: Path, model: Path, *targets: str) -> Built:
 
 @pytest.mark.slow
 def test_files_are_a_fraction_and_answers_stay(tmp_path: Path) -> None:
-    names = ("ort-int8-weights", "ort-int4-weights", "openvino-int8-weights", "openvino-int4-weights")
+    names = (
+        "ort-int8-weights",
+        "ort-int4-weights",
+        "openvino-int8-weights",
+        "openvino-int4-weights",
+        "tflite-int4-weights",
+    )
     made = build(tmp_path, make_reader(tmp_path / "model.onnx"), "ort-fp32", *names)
     sizes = {name: artifact.manifest.size_bytes for name, artifact in made.artifacts.items()}
     for name in names:

@@ -150,11 +150,12 @@ def _add_rule(work: Any, rule: Rule, operator: Any) -> None:
     from ai_edge_quantizer import qtyping
     from ai_edge_quantizer.algorithm_manager import AlgorithmName
 
-    granularity = qtyping.QuantGranularity.TENSORWISE if rule.tensorwise else qtyping.QuantGranularity.CHANNELWISE
+    shared = "TENSORWISE" if rule.tensorwise else "CHANNELWISE" if rule.block is None else f"BLOCKWISE_{rule.block}"
+    granularity = qtyping.QuantGranularity(shared)
     if rule.mode == "static":
         work.add_static_config(".*", operator, 8, 8, granularity)
     elif rule.mode == "dynamic":
-        work.add_dynamic_config(".*", operator, 8, granularity)
+        work.add_dynamic_config(".*", operator, rule.bits, granularity)
     elif rule.mode == "weights":
         work.add_weight_only_config(".*", operator, 8, granularity)
     else:
