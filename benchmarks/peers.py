@@ -34,7 +34,11 @@ def main() -> None:
     arguments = _parse()
     cache: Path = arguments.cache.expanduser()
     plan = Plan(
-        peers=tuple(peer for peer in PEERS if not arguments.peer or peer.maker in arguments.peer),
+        peers=tuple(
+            peer
+            for peer in PEERS
+            if (not arguments.peer or peer.maker in arguments.peer) and peer.recipe not in arguments.without
+        ),
         cache=cache,
         effort=EFFORTS[arguments.effort],
         fresh=arguments.fresh,
@@ -61,6 +65,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--trec", type=Path, help="folder with train.tsv and test.tsv: sentence, label")
     parser.add_argument("--model", action="append", choices=sorted(MODELS), help="default: all")
     parser.add_argument("--peer", action="append", choices=sorted({peer.maker for peer in PEERS}), help="default: all")
+    parser.add_argument("--without", action="append", default=[], metavar="RECIPE", help="such as accuracy-control")
     parser.add_argument("--effort", choices=list(EFFORTS), default="standard")
     parser.add_argument("--plain-only", action="store_true", help="leave the harness out")
     parser.add_argument("--fresh", action="store_true", help="build ours again")

@@ -79,7 +79,9 @@ def main() -> None:
     fitted, test = (np.load(arguments.cifar / f"{part}.npz") for part in ("train", "test"))
     labels = torch.from_numpy(fitted["labels"].astype(np.int64))
     model = train(torch.from_numpy(standardize(fitted["images"])), labels, BLOCKS[arguments.name], arguments.epochs)
-    (arguments.out or weights_path(arguments.name)).write_bytes(save(model.state_dict()))
+    stored = {name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()}
+    (arguments.out or weights_path(arguments.name)).write_bytes(save(stored))
+    model.load_state_dict(stored)
     with torch.inference_mode():
         answers = model(torch.from_numpy(standardize(test["images"]))).argmax(1).numpy()
     print(f"accuracy on {len(answers)} test images: {np.mean(answers == test['labels']):.4f}")

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from contest.adopt import adopt
 from contest.entrants import OURS, Entrant, Missing, enter_own
 from contest.loops import run_loops
-from contest.peers import Peer, find_version, run_peer
+from contest.peers import PEERS, Peer, find_version, run_peer
 from contest.quality import Quality, judge
 from contest.results import ModelResult, Row
 from models.catalog import Prepared
@@ -64,7 +64,10 @@ def hold_contest(prepared: Prepared, plan: Plan) -> ModelResult:
     work = plan.cache / "work" / prepared.name
     artifacts, missing = _build_ours(prepared, work / "ours", fresh=plan.fresh)
     entrants = list(enter_own(artifacts))
-    for peer in plan.peers:
+    for peer in PEERS:
+        if peer not in plan.peers:
+            missing.append(Missing(name=peer.name, maker=peer.maker, reason="left out of this run"))
+            continue
         print(f"{prepared.name}: {peer.name}", flush=True)
         folder = work / "peers" / "".join(c if c.isalnum() else "-" for c in peer.name)
         made = run_peer(

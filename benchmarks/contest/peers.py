@@ -115,10 +115,19 @@ def _hash_all(*paths: Path) -> str:
     return hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in paths)).hexdigest()
 
 
+def _copy_without_shapes(model: Path, copy: Path) -> None:
+    """Leaves out the shapes inside the graph: torch writes those of weights too, which ORT's tools then contradict."""
+    import onnx
+
+    loaded = onnx.load(model)
+    loaded.graph.ClearField("value_info")
+    onnx.save(loaded, copy)
+
+
 def _run(peer: Peer, model: Path, samples: Path, folder: Path, python: Path, threads: int) -> float:
     """Returns the seconds that it took."""
     copy = folder / "fp32.onnx"  # onnx2tf writes into the file that it is given
-    shutil.copyfile(model, copy)
+    _copy_without_shapes(model, copy)
     order = {
         "recipe": peer.recipe, "model": str(copy), "out": str(folder / "out"), "samples": str(samples),
         "threads": threads,

@@ -26,7 +26,10 @@ class _Samples(Reader, CalibrationDataReader):  # type: ignore[misc]
 
 def quantize(job: Job, prepared: Path) -> None:
     """Writes `model.onnx`."""
-    quant_pre_process(str(job.model), str(prepared))
+    try:
+        quant_pre_process(str(job.model), str(prepared))
+    except Exception:  # it fails on some transformers; its documentation then leaves symbolic shapes out
+        quant_pre_process(str(job.model), str(prepared), skip_symbolic_shape=True)
     result = str(job.out / "model.onnx")
     if job.recipe == "dynamic":
         quantize_dynamic(str(prepared), result)
