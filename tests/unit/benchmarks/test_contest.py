@@ -8,6 +8,7 @@ from types import ModuleType
 
 import msgspec
 import numpy as np
+import onnx
 import pytest
 
 from modelwright.harness.results.statistics import SpeedRatio
@@ -94,3 +95,26 @@ def test_a_loop_that_cannot_load_says_what_the_runtime_said(contest: ModuleType,
 
     with pytest.raises(loops.LoopFailedError, match=r"model\.onnx"):
         loops.PlainLoop(entrant, tmp_path / "samples.npz", tmp_path)
+
+
+def test_a_loop_answers_every_sample_and_takes_turns(contest: ModuleType, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    entrants, loops = (importlib.import_module(f"contest.{name}") for name in ("entrants", "loops"))
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", 2]) for name in ("x", "y")]
+    node = onnx.helper.make_node("Add", ["x", "x"], ["y"])
+    graph = onnx.helper.make_graph([node], "doubled", ends[:1], ends[1:])
+    model = tmp_path / "model.onnx"
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10), model)
+    samples = np.arange(24, dtype=np.float32).reshape(12, 2)  # more than the loop goes round
+    np.savez(tmp_path / "samples.npz", x=samples, labels=np.zeros(12))
+    entrant = entrants.Entrant(name="doubled", maker="peer", runtime="onnxruntime", file=model, build_s=0.0)
+
+    loop = loops.PlainLoop(entrant, tmp_path / "samples.npz", tmp_path)
+    try:
+        (answers,) = loop.answer()
+        window = loop.run_window(0.01)
+    finally:
+        loop.close()
+
+    assert np.array_equal(answers, 2 * samples)
+    assert window.inferences == len(window.latencies_ms) > 0
