@@ -41,6 +41,7 @@ def main() -> None:
         ),
         cache=cache,
         effort=EFFORTS[arguments.effort],
+        judged=arguments.judge,
         fresh=arguments.fresh,
         by_harness=not arguments.plain_only,
     )
@@ -67,6 +68,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--peer", action="append", choices=sorted({peer.maker for peer in PEERS}), help="default: all")
     parser.add_argument("--without", action="append", default=[], metavar="RECIPE", help="such as accuracy-control")
     parser.add_argument("--effort", choices=list(EFFORTS), default="standard")
+    parser.add_argument("--judge", type=int, default=2000, metavar="N", help="on the first N held-out samples at most")
     parser.add_argument("--plain-only", action="store_true", help="leave the harness out")
     parser.add_argument("--fresh", action="store_true", help="build ours again")
     parser.add_argument("--cache", type=Path, default=Path("~/.cache/modelwright-peers"))

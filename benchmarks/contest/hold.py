@@ -48,6 +48,7 @@ class Plan:
         peers: That take part.
         cache: Folder for environments, models and files.
         effort: Launches, rounds and windows.
+        judged: How many held-out samples count, at most: the first.
         fresh: Build ours again.
         by_harness: Measure with this harness too.
     """
@@ -55,6 +56,7 @@ class Plan:
     peers: Sequence[Peer]
     cache: Path
     effort: Effort
+    judged: int
     fresh: bool
     by_harness: bool
 
@@ -82,7 +84,7 @@ def hold_contest(prepared: Prepared, plan: Plan) -> ModelResult:
     failures: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as scratch:
         windows = run_loops(
-            entrants, prepared.held_out, Path(scratch), plan.effort,
+            entrants, prepared.held_out, Path(scratch), plan.effort, judged=plan.judged,
             on_answers=answers.__setitem__, on_failure=failures.__setitem__, tell=_tell,
         )  # fmt: skip
         harness = _measure_by_harness(entrants, artifacts, Path(scratch), plan.effort) if plan.by_harness else {}
@@ -159,7 +161,7 @@ def _judge(answers: Mapping[str, list[Floats]], name: str, labels: npt.NDArray[n
     found, reference = answers.get(name), answers[BASELINE]
     if found is None or [one.shape for one in found] != [one.shape for one in reference]:
         return None
-    return judge(found, reference, labels)
+    return judge(found, reference, None if labels is None else labels[: len(reference[0])])
 
 
 def _relate(windows: Mapping[str, Mapping[int, Window]], name: str) -> SpeedRatio | None:

@@ -31,9 +31,10 @@ class PlainLoop:
         entrant: The file.
         samples: A `.npz` that it runs on.
         scratch: Folder for what is handed over.
+        judged: How many of the samples it answers, at most.
     """
 
-    def __init__(self, entrant: Entrant, samples: Path, scratch: Path) -> None:
+    def __init__(self, entrant: Entrant, samples: Path, scratch: Path, *, judged: int) -> None:
         self.name = entrant.name
         stem = "".join(character if character.isalnum() else "-" for character in entrant.name)
         self._answers = scratch / f"{stem}.npz"
@@ -43,7 +44,7 @@ class PlainLoop:
             json.dumps(
                 {
                     "runtime": entrant.runtime, "file": str(entrant.file), "settings": dict(entrant.settings),
-                    "samples": str(samples),
+                    "samples": str(samples), "judged": judged,
                 }
             )
         )  # fmt: skip
@@ -106,6 +107,7 @@ def run_loops(
     scratch: Path,
     effort: Effort,
     *,
+    judged: int,
     on_answers: Callable[[str, list[npt.NDArray[np.float64]]], None],
     on_failure: Callable[[str, str], None],
     tell: Callable[[str], None],
@@ -117,6 +119,7 @@ def run_loops(
         samples: A `.npz` that all run on.
         scratch: A folder.
         effort: Launches, rounds and windows.
+        judged: How many of the samples each answers, at most.
         on_answers: Takes a name and its outputs, once.
         on_failure: Takes a name and why it is out.
         tell: Takes a line on what is going on.
@@ -134,7 +137,7 @@ def run_loops(
                 if entrant.name in out:
                     continue
                 try:
-                    loop = PlainLoop(entrant, samples, scratch)
+                    loop = PlainLoop(entrant, samples, scratch, judged=judged)
                     stack.callback(loop.close)
                     if launch == 0:
                         on_answers(entrant.name, loop.answer())

@@ -140,7 +140,7 @@ def main() -> None:
     """Opens the file, says so, and obeys."""
     spec = json.loads(Path(sys.argv[1]).read_text())
     arrays = {name: value for name, value in np.load(spec["samples"]).items() if name != "labels"}
-    count = len(next(iter(arrays.values())))
+    count = min(spec["judged"], len(next(iter(arrays.values()))))
     feeds = [{name: value[row : row + 1] for name, value in arrays.items()} for row in range(count)]
     prepare = OPENERS[spec["runtime"]]({**spec, "shapes": {name: value.shape for name, value in arrays.items()}})
     calls = [prepare(one) for one in feeds[:TIMED_SAMPLES]]
