@@ -57,5 +57,7 @@ if __name__ == "__main__":
     asked = read_job()
     (work := asked.out.parent / "work").mkdir()
     optimize(asked, work)
-    (found,) = (path for path in (work / "out").rglob("*.onnx") if ".olive-cache" not in path.parts)
-    shutil.copytree(found.parent, asked.out, dirs_exist_ok=True)
+    found = [path for path in (work / "out").rglob("*.onnx") if ".olive-cache" not in path.parts]
+    if len(found) != 1:  # it ends well although a pass failed
+        sys.exit("Olive says that a pass failed and leaves no model")
+    shutil.copytree(found[0].parent, asked.out, dirs_exist_ok=True)
