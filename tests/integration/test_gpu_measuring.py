@@ -105,6 +105,8 @@ def test_opening_tells_the_card_its_memory_and_what_applies(tmp_path: Path, gpu_
         "threads": 1,
         "batch": 1,
         "inputs": INPUTS,
+        "options": {},
+        "requests": 1,
         "device": "cuda",
         "cuda_graph": True,
         "cuda_graph_reason": None,

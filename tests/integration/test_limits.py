@@ -122,11 +122,12 @@ def test_without_labels_the_limit_is_of_agreement(bench: Bench, lost: int) -> No
     np.savez(plain, x=bench.x)
     with pytest.raises(LimitNotMetError, match="agreement with FP32"):
         bench.build(out="unlabelled", evaluation=plain, task="classes", max_drop=100 * lost / COUNT - 0.01)
-    held = bench.build(out="unlabelled", evaluation=plain, task="classes", max_drop=100 * lost / COUNT)
-    proof = held.artifacts["ort-int8"].manifest.proof
-    assert proof is not None
-    assert proof.drop is not None
-    assert (proof.drop.by, proof.drop.points) == ("kept", 100 * lost / COUNT)
+    # What the limit is of decides which candidate is taken: another one may turn other answers.
+    held = bench.build(out="unlabelled", evaluation=plain, task="classes", max_drop=5.0).artifacts["ort-int8"]
+    assert held.manifest.proof is not None
+    assert held.manifest.proof.drop is not None
+    turned = int(np.sum(bench.answers(held).argmax(axis=1) != bench.labels))
+    assert (held.manifest.proof.drop.by, held.manifest.proof.drop.points) == ("kept", 100 * turned / COUNT)
 
 
 def test_labels_that_fp32_never_gets_right_do_not_open_the_limit(bench: Bench, lost: int) -> None:
@@ -192,12 +193,13 @@ def test_a_metric_of_the_users(bench: Bench, lost: int) -> None:
         '    return np.mean(np.concatenate(outputs["y"]).argmax(axis=1) != targets["labels"])\n\n'
         "errors.higher_is_better = False\n"
     )
-    built = bench.build(out="metric", max_drop=100 * lost / COUNT, metric=f"{metric}:errors")
-    proof = built.artifacts["ort-int8"].manifest.proof
+    artifact = bench.build(out="metric", max_drop=5.0, metric=f"{metric}:errors").artifacts["ort-int8"]
+    turned = int(np.sum(bench.answers(artifact).argmax(axis=1) != bench.labels))
+    proof = artifact.manifest.proof
     assert proof is not None
     assert proof.drop is not None
     assert (proof.drop.by, proof.drop.measure) == ("metric", "share.py:errors")
-    assert (proof.drop.fp32, proof.drop.points) == (0.0, 100 * lost / COUNT)
+    assert (proof.drop.fp32, proof.drop.points) == (0.0, 100 * turned / COUNT)
     assert str(bench.folder) not in (bench.folder / "metric" / "ort-int8" / "artifact.json").read_text()
     with pytest.raises(LimitNotMetError, match=r"share\.py:errors 0 to"):
         bench.build(out="metric2", max_drop=100 * lost / COUNT - 0.01, metric=f"{metric}:errors")

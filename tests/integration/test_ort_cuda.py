@@ -140,7 +140,7 @@ def test_without_a_gpu_loading_ends_in_one_clear_error(tmp_path: Path) -> None:
             "modelwright.targets.building.prove:prove_in_child",
             {
                 "target": "ort-cuda-fp32", "directory": str(tmp_path / "a"), "model_file": "model.onnx", "recipe": {},
-                "device": "cuda", "files": hash_files(tmp_path / "a"), "signature": encode(CNN),
+                "device": "cuda", "files": hash_files(tmp_path / "a"), "options": {}, "signature": encode(CNN),
                 "reference": str(tmp_path), "chain": None, "chains": str(tmp_path),
                 "evaluation": encode(SampleRef(path=tmp_path / "a-scratch" / "s.npz")), "threads": 1,
                 "roles": {}, "answers": None, "kept": None,
