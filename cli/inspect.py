@@ -201,7 +201,7 @@ def _write_snippet(artifact: Artifact, language: Language) -> str:
     )
     try:
         text = get_target(manifest.target).write_snippet(
-            language, manifest.model_file, manifest.recipe, manifest.signature, settings
+            language, str(artifact.directory / manifest.model_file), manifest.recipe, manifest.signature, settings
         )
     except (KeyError, TypeError, ValueError) as error:
         raise BadInputError(

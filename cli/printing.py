@@ -69,7 +69,7 @@ class LineProgress:
         quarter = 4 * done // total
         if quarter > self._quarter.get(task, 0):
             self._quarter[task] = quarter
-            _tell(f"   round {done} of {total}")
+            _tell(f"   {done / total:.0%} of the budget" if task == "search" else f"   round {done} of {total}")
 
     def finish(self, task: str, text: str, *, ok: bool = True) -> None:
         """Prints what came out."""

@@ -152,7 +152,11 @@ def measure(
         reused={},
         measurements=measurements,
         absent=[],
-        warnings=[*_warn_of_others(artifacts, host), *_warn_of_settings(artifacts, asked, host)],
+        warnings=[
+            *_warn_of_others(artifacts, host),
+            *_warn_of_settings(artifacts, asked, host),
+            *_warn_of_samples(artifacts),
+        ],
     )
     judged, fault = finish_comparison(comparison, limits)
     if fault is not None:
@@ -202,6 +206,24 @@ def _warn_of_settings(artifacts: Mapping[str, Artifact], asked: MeasureSettings,
     told = [(name, explain_tuned(artifacts[name], each, device)) for name, each in settled.items()]
     unlike = explain_unlike(settled)
     return [*(f"{name}: {reason}." for name, reason in told if reason), *([unlike] if unlike else [])]
+
+
+def _warn_of_samples(artifacts: Mapping[str, Artifact]) -> list[str]:
+    """Returns a sentence where artifacts were proved on different samples: their shares are of different things."""
+    judged: dict[str | None, list[str]] = {}
+    told: dict[str | None, str] = {}
+    for name, artifact in artifacts.items():
+        part = artifact.manifest.samples.evaluation
+        key = None if part is None else part.sha256
+        judged.setdefault(key, []).append(name)
+        told[key] = "packed inputs alone" if part is None else f"{part.count} samples of {part.path}"
+    if len(judged) < 2:
+        return []
+    parts = "; ".join(f"{', '.join(names)} on {told[key]}" for key, names in judged.items())
+    return [
+        f"Accuracy and agreement of these artifacts were proved on different samples and do not compare: {parts}. "
+        "Build them on the same ones, or give labelled ones here: --samples FILE.npz counts all right answers on them."
+    ]
 
 
 def _replace_failed(chosen: str, names: Sequence[str], failures: Sequence[Measured]) -> str:

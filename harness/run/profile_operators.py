@@ -23,7 +23,7 @@ from modelwright.harness.run.told import RanWith
 from modelwright.targets.options import Device, RunSettings, Value
 from modelwright.targets.table import get_target
 
-NO_PROFILER = "its runtime has no profiler of operators that modelwright reads"
+NO_PROFILER = "this target's runtime has no profiler of operators that modelwright reads"
 
 
 def profile_artifact(name: str, artifact: Artifact, ran: RanWith, samples: SampleRef | None) -> OperatorProfile:

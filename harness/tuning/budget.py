@@ -43,7 +43,7 @@ def parse_budget(text: str) -> Budget:
     hint = "give a time, such as 90s, 10m or 2h, or a number of trials, such as 40"
     match = _TEXT.fullmatch(text.strip())
     if match is None:
-        raise UsageError(f"--budget {text}: no budget", hint=hint)
+        raise UsageError(f"--budget {text} is no budget", hint=hint)
     amount, unit, trials = match.groups()
     if trials is not None:
         count = int(trials)

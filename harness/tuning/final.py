@@ -52,7 +52,7 @@ def measure_finals(
     if defaults.key != start.key:
         rows["own defaults"] = defaults
     if chosen.key != defaults.key:
-        rows["chosen"] = chosen
+        rows["found"] = chosen
     costs: dict[str, dict[int, float]] = {role: {} for role in rows}
     launches: dict[int, int] = {}
     for launch in range(effort.launches):
@@ -71,7 +71,7 @@ def measure_finals(
             configuration=configuration,
             cost=statistics.median(costs[role].values()),
             over_start=None if role == "start" else _compare(costs["start"], costs[role], launches),
-            over_defaults=_compare(costs[own], costs[role], launches) if role == "chosen" else None,
+            over_defaults=_compare(costs[own], costs[role], launches) if role == "found" else None,
         )
         for role, configuration in rows.items()
     )
@@ -103,7 +103,7 @@ def settle_finals(finals: Sequence[Final]) -> Final:
     by_role = {final.role: final for final in finals}
     start = by_role["start"]
     own = by_role.get("own defaults", start)
-    chosen = by_role.get("chosen", own)
+    chosen = by_role.get("found", own)
     if chosen is not own and not _is_better(chosen.over_defaults):
         chosen = own
     return chosen if chosen is start or _is_better(chosen.over_start) else start

@@ -267,7 +267,7 @@ class Job:
             best=best,
             changed=best.key != trials[0].configuration.key,
         )
-        settled = Final(role="chosen" if found.changed else "start", configuration=best)
+        settled = Final(role="found" if found.changed else "start", configuration=best)
         found = replace(found, sentence=describe_found(found, settled))
         self._deliver(found, settled)
         write_tuning(self.folder, found)

@@ -88,15 +88,18 @@ def _draw_panels(found: Tuning) -> Iterator[tuple[str, Markup]]:
 
 
 def _list_parameters(scored: list[Trial]) -> dict[str, dict[str, list[float]]]:
-    """Returns parameter -> value -> how good the trials with it were; a setting only where trials of one set it."""
-    options = sorted({name for trial in scored for name in trial.configuration.options})
+    """Returns parameter -> value -> how good the trials with it were; a setting of the artifacts alone that have it."""
+    owners: dict[str, set[str]] = {}
+    for trial in scored:
+        for name in trial.configuration.options:
+            owners.setdefault(name, set()).add(trial.configuration.artifact)
     found: dict[str, dict[str, list[float]]] = {}
     for trial in scored:
         how, ratio = trial.configuration, math.exp(trial.score or 0.0)
         load = f"{how.threads} x {how.requests}" if how.requests > 1 else str(how.threads)
         found.setdefault("artifact", {}).setdefault(how.artifact, []).append(ratio)
-        found.setdefault("load", {}).setdefault(load, []).append(ratio)
-        for name in options:
+        found.setdefault("threads (x requests)", {}).setdefault(load, []).append(ratio)
+        for name in sorted(name for name, artifacts in owners.items() if how.artifact in artifacts):
             value = how.options.get(name, "default")
             told = str(value).lower() if isinstance(value, bool) else str(value)
             found.setdefault(name, {}).setdefault(told, []).append(ratio)

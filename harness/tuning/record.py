@@ -78,14 +78,14 @@ class Final(Record):
 
     Attributes:
         role: `start`: the first artifact with the defaults. `own defaults`: the chosen artifact with the defaults.
-            `chosen`: as it was found.
+            `found`: what the search found.
         configuration: How it ran.
         cost: Of an inference, in the goal's unit.
         over_start: How many times as good as the start it is.
         over_defaults: How many times as good as its artifact with the defaults it is.
     """
 
-    role: Literal["start", "own defaults", "chosen"]
+    role: Literal["start", "own defaults", "found"]
     configuration: Configuration
     cost: Figure | None = None
     over_start: SpeedRatio | None = None

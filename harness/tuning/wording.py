@@ -55,7 +55,7 @@ def describe_found(found: Tuning, settled: Final) -> str:
     if settled.role == "start":
         if start is None:
             return f"Nothing that was tried is {better} than {_defaults(settled.configuration)}: keep them."
-        tried = next((final for final in found.finals if final.role == "chosen"), found.finals[-1])
+        tried = next((final for final in found.finals if final.role == "found"), found.finals[-1])
         came = f"{tried.configuration.describe()} came to {describe_ratio(tried.over_start)}{guess}"
         return f"Measured anew, nothing is {better} than {_defaults(start)} beyond doubt: {came}. Keep the defaults."
     assert start is not None
@@ -68,7 +68,7 @@ def describe_found(found: Tuning, settled: Final) -> str:
         parts.append(
             f"The settings alone are worth {describe_ratio(settled.over_defaults)} over {_defaults(own.configuration)}."
         )
-    elif settled.role == "own defaults" and _of_role(found, "chosen") is not None:
+    elif settled.role == "own defaults" and _of_role(found, "found") is not None:
         parts.append(f"No setting of it is {better} than the default beyond doubt.")
     return " ".join(parts)
 

@@ -233,8 +233,8 @@ def doubt_limit(limit: Limit, roles: Mapping[str, OutputRole], *, right: int | N
         samples = "1 sample resolves" if limit.evaluated == 1 else f"{limit.evaluated} samples resolve"
         needed = f" {math.ceil(SHARE_POINTS / limit.max_drop)} or more" if limit.max_drop > 0 else " more"
         found.append(
-            f"{samples} {step:.3g} points, and --max-drop allows {limit.max_drop:g}: one answer that is lost is too "
-            f"many; give{needed} with --eval"
+            f"{samples} {step:.3g} points, and --max-drop allows {limit.max_drop:g}: a single lost answer is over "
+            f"it; give{needed} with --eval"
         )
     return found
 

@@ -15,8 +15,8 @@ from modelwright.core.records.artifact import Proof
 from modelwright.targets.building.evidence import Evidence
 
 _HINT = (
-    "the float targets of this runtime lose less; more --samples show a search more of what is lost; else allow more "
-    "with --max-drop"
+    "the float targets of this runtime lose less; with more --samples the search sees better what is lost; else allow "
+    "more with --max-drop"
 )
 
 

@@ -101,4 +101,4 @@ def choose_float_precision(
         after = Figures.broken(error.message)
     if not after.loses_nothing(before):
         return "f32", f"BF16 would lose: {after.describe()}", described
-    return "bf16", "the machine has BF16, and it loses nothing on the samples that judge", after.to_dict()
+    return "bf16", "the machine has BF16, and it loses nothing on the samples that choose", after.to_dict()

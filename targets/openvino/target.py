@@ -283,6 +283,7 @@ def _make_weight_record(bits: int) -> TargetRecord:
         build_extra="openvino",
         run_extra="openvino-run",
         settings=SETTINGS,
+        has_profiler=True,
     )
 
 

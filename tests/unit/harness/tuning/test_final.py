@@ -25,9 +25,9 @@ def measure(times: dict[tuple[str, int], float], *, chosen: Configuration = CHOS
 
 def test_all_three_are_loaded_anew_in_each_launch_another_one_first() -> None:
     finals, machine = measure({("a", 1): 4.0, ("b", 1): 2.0, ("b", 2): 1.0})
-    assert [final.role for final in finals] == ["start", "own defaults", "chosen"]
+    assert [final.role for final in finals] == ["start", "own defaults", "found"]
     assert [name for name, _ in machine.opened] == [
-        "start", "own defaults", "chosen", "own defaults", "chosen", "start", "chosen", "start", "own defaults"
+        "start", "own defaults", "found", "own defaults", "found", "start", "found", "start", "own defaults"
     ]  # fmt: skip
     assert machine.windows == 90
     chosen = finals[-1]
@@ -60,20 +60,20 @@ def final(role, *, start: tuple[float, float] | None = None, own: tuple[float, f
     def ratio(ends):
         return None if ends is None else SpeedRatio(ratio=(ends[0] * ends[1]) ** 0.5, ci95=ends)
 
-    how = {"start": START, "own defaults": OWN, "chosen": CHOSEN}[role]
+    how = {"start": START, "own defaults": OWN, "found": CHOSEN}[role]
     return Final(role=role, configuration=how, over_start=ratio(start), over_defaults=ratio(own))
 
 
 @pytest.mark.parametrize(
     ("rows", "settled"),
     [
-        ([final("start"), final("own defaults", start=(1.4, 1.6)), final("chosen", start=(1.6, 2), own=(1.1, 1.2))], 2),
-        ([final("start"), final("own defaults", start=(1.4, 1.6)), final("chosen", start=(1.4, 2), own=(0.9, 1.1))], 1),
-        ([final("start"), final("own defaults", start=(0.9, 1.1)), final("chosen", start=(0.9, 2), own=(0.9, 1.1))], 0),
-        ([final("start"), final("own defaults", start=(0.9, 1.1)), final("chosen", start=(1.1, 2), own=(1.1, 1.2))], 2),
+        ([final("start"), final("own defaults", start=(1.4, 1.6)), final("found", start=(1.6, 2), own=(1.1, 1.2))], 2),
+        ([final("start"), final("own defaults", start=(1.4, 1.6)), final("found", start=(1.4, 2), own=(0.9, 1.1))], 1),
+        ([final("start"), final("own defaults", start=(0.9, 1.1)), final("found", start=(0.9, 2), own=(0.9, 1.1))], 0),
+        ([final("start"), final("own defaults", start=(0.9, 1.1)), final("found", start=(1.1, 2), own=(1.1, 1.2))], 2),
         ([final("start"), final("own defaults", start=(1.2, 1.3))], 1),
-        ([final("start"), final("chosen", start=(1.005, 1.015), own=(1.005, 1.015))], 0),
-        ([final("start"), final("chosen", start=(1.05, 1.1), own=(1.05, 1.1))], 1),
+        ([final("start"), final("found", start=(1.005, 1.015), own=(1.005, 1.015))], 0),
+        ([final("start"), final("found", start=(1.05, 1.1), own=(1.05, 1.1))], 1),
     ],
 )  # fmt: skip
 def test_defaults_stay_where_the_lead_is_in_doubt(rows: list[Final], settled: int) -> None:

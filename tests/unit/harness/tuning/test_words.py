@@ -50,7 +50,7 @@ def make(finals: tuple[Final, ...] = (), **changes: Any) -> Tuning:
 ROWS = (
     Final(role="start", configuration=START, cost=2.0),
     Final(role="own defaults", configuration=OWN, cost=1.0, over_start=ratio(1.9, 2.1)),
-    Final(role="chosen", configuration=CHOSEN, cost=0.9, over_start=ratio(2.1, 2.3), over_defaults=ratio(1.05, 1.15)),
+    Final(role="found", configuration=CHOSEN, cost=0.9, over_start=ratio(2.1, 2.3), over_defaults=ratio(1.05, 1.15)),
 )
 
 
@@ -68,7 +68,7 @@ def test_the_artifact_without_its_settings() -> None:
 
 
 def test_where_nothing_is_better_the_defaults_are_kept() -> None:
-    rows = (ROWS[0], Final(role="chosen", configuration=CHOSEN, over_start=ratio(0.98, 1.03)))
+    rows = (ROWS[0], Final(role="found", configuration=CHOSEN, over_start=ratio(0.98, 1.03)))
     told = describe_found(make(rows), rows[0])
     assert "nothing is faster than ort-fp32, 1 thread with the default settings beyond doubt" in told
     assert "came to 1.00x (0.98-1.03)" in told
@@ -97,7 +97,7 @@ def test_the_smallest_is_told_beside_the_others() -> None:
     assert trials[1].gain == SpeedRatio(ratio=4.0)
     assert trials[2].gain == SpeedRatio(ratio=0.5)
     found = make(goal="size", unit="bytes", trials=trials, best=best)
-    assert describe_found(found, Final(role="chosen", configuration=best)) == (
+    assert describe_found(found, Final(role="found", configuration=best)) == (
         "ort-int8 is the smallest, 1.00 MB; ort-fp32 4.00 MB; tflite-int8 2.00 MB."
     )
 

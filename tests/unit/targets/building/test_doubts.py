@@ -171,7 +171,7 @@ CLASSES = {"y": OutputRole(name="y", role="classes", why="test", axis=1)}
         (0.5, 20, "20 samples resolve 5 points, and --max-drop allows 0.5"),
         (0.5, 20, "give 200 or more with --eval"),
         (0.3, 20, "give 334 or more"),
-        (0.0, 500, "one answer that is lost is too many; give more with --eval"),
+        (0.0, 500, "a single lost answer is over it; give more with --eval"),
         (9.0, 1, "1 sample resolves 100 points"),
     ],
 )

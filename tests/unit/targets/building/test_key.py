@@ -28,7 +28,7 @@ from modelwright.targets.tensorrt.target import TensorrtFp16
 from modelwright.targets.tflite import conversion, environment, quantize
 
 ALL = tuple(target_names())
-SEARCHED = tuple(name for name in ALL if "int8" in name or name == "tflite-fp16")
+SEARCHED = tuple(name for name in ALL if "int8" in name or "int4" in name or name == "tflite-fp16")
 WITH_SAMPLES = tuple(name for name in ALL if get_target(name).record.uses_samples)
 TFLITE = tuple(name for name in ALL if name.startswith("tflite-"))
 
@@ -253,7 +253,7 @@ def test_how_tflite_chooses_among_good_files_decides(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("name", ALL)
 def test_whether_times_count_decides_where_candidates_are_timed(name: str) -> None:
     assert (make(name, fits_host=False) != make(name)) is get_target(name).record.uses_speed
-    assert get_target(name).record.uses_speed is (name in ("tflite-int8", "tflite-int8-dynamic"))
+    assert get_target(name).record.uses_speed is (name in ("tflite-int8", "tflite-int8-dynamic", "tflite-int4-weights"))
 
 
 @pytest.mark.parametrize("limit", ["_JUDGED", "_ROUNDING"])
