@@ -166,12 +166,14 @@ def _explain_slow_int8(row: Measurement, rival: Measurement, found: SpeedRatio, 
 
 
 def _find_cure(row: Measurement, rival: Measurement, findings: Findings) -> str:
-    """Returns which INT8 does pay here, where one does; else to do without."""
-    better = [
-        other
-        for other in findings.order
-        if other in findings.candidates and not other.is_float and findings.speeds.is_faster(other, rival)
-    ]
+    """Returns which INT8 does pay here, beside the float of its own runtime too, where one does; else to do without."""
+    measured = [other for other in findings.order if other.measured]
+
+    def pays(other: Measurement) -> bool:
+        own = _find_rival(other, measured, findings)
+        return all(findings.speeds.is_faster(other, each) for each in (rival, own) if each is not None)
+
+    better = [other for other in findings.order if other in findings.candidates and not other.is_float and pays(other)]
     better.sort(key=lambda other: other.runtime != row.runtime)
     if not better:
         return "Ship the float one, or compare at a larger --batch."

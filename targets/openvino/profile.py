@@ -26,6 +26,8 @@ _PRECISIONS: Mapping[str, str] = {
 }
 _DISTURBED = 1.3
 """An inference that takes this many times the median was interrupted."""
+_HOLDERS = frozenset({"If", "Loop", "TensorIterator"})
+"""Their precision is that of what decides which branch runs; what runs in them is not told."""
 _UNNAMED = frozenset({"Constant", "FakeQuantize", "Parameter", "Result"})
 """Operators of the model that nobody asks for by name: quantizing put them in, or they hold values."""
 
@@ -115,6 +117,8 @@ def classify(layer: Any, types: Mapping[str, str], matmuls: AbstractSet[str]) ->
     originals = {types.get(name) for name in facts["originalLayersNames"].get().split(",") if name}
     if facts["layerType"].get() in _CONVERSIONS or (originals and originals <= _CONVERSIONS):
         return "conversion", None
+    if facts["layerType"].get() in _HOLDERS:
+        return "other", None
     return "other", _PRECISIONS.get(facts["runtimePrecision"].get())
 
 

@@ -8,6 +8,7 @@ Quantized alone, and not spared alone: where two layers each ruin a model, spari
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -73,7 +74,9 @@ def rank_layers(
         progress: Takes a line about what is going on.
     """
     shares = quantizer.costs(model)
-    noise = quantizer.estimate_noise(candidate, model)
+    estimated = quantizer.estimate_noise(candidate, model)
+    # What FP32 makes may hold NaN: then nothing is known of the noise.
+    noise = {name: value for name, value in estimated.items() if math.isfinite(value)}
     parts = _split(list(shares), max(_LEAST_GROUPS, _GROUPS_PER_DOUBLING * len(shares).bit_length()))
     progress(f"sensitivity analysis of {len(shares)} layers in {len(parts)} groups")
     quantizer.foresee(candidate, [spare_others(shares, part) for part in ((), *parts)])

@@ -131,6 +131,19 @@ def test_where_another_int8_pays_it_is_named() -> None:
     assert "OpenVINO INT8 does pay here: it is 2.00 times as fast as ONNX Runtime FP32." in text
 
 
+def test_what_does_not_pay_in_its_own_runtime_is_no_cure() -> None:
+    """It beats another runtime's FP32; the sentence before has just said that it does not pay."""
+    rows = [
+        documents.make_row("ort-fp32", "ONNX Runtime FP32", latency_ms=1.0, agreement=1.0, operators=encode(FP32)),
+        documents.make_row("ort-int8", "ONNX Runtime INT8", latency_ms=1.2, ratio=0.8, agreement=1.0,
+                           operators=encode(ISLANDS)),
+        documents.make_row("openvino-bf16", "OpenVINO BF16", latency_ms=0.4, ratio=2.5, agreement=1.0),
+        documents.make_row("openvino-int8", "OpenVINO INT8", latency_ms=0.5, ratio=2.0, agreement=1.0),
+    ]  # fmt: skip
+    told = documents.judge(documents.make_document(rows)).warnings
+    assert not any("OpenVINO INT8 does pay" in text for text in told), told
+
+
 def test_int8_without_a_float_of_its_runtime_is_held_against_fp32() -> None:
     rows = [
         documents.make_row("ort-fp32", "ONNX Runtime FP32", latency_ms=1.0, agreement=1.0),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import random
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from modelwright.targets.openvino.profile import find_times
+from modelwright.targets.openvino.profile import classify, find_times
 from modelwright.targets.profiling import WARM_UPS
 
 
@@ -40,3 +42,15 @@ def test_a_layer_that_was_not_counted_at_first_took_nothing_then() -> None:
     means = [{"a": 10.0}, {"a": 10.0, "b": 4.0}, {"a": 10.0, "b": 4.0}]
     assert find_times(means, [10.0, 10.0, 10.0])["a"] == pytest.approx(10)
     assert find_times(means, [10.0, 10.0, 10.0])["b"] >= 0
+
+
+def test_what_holds_branches_has_no_precision_of_its_own() -> None:
+    """OpenVINO gives an If the type of its condition: a network in BF16 was said to run in INT8."""
+
+    def make_layer(kind: str) -> Any:
+        facts = {"layerType": kind, "runtimePrecision": "i8", "originalLayersNames": ""}
+        told = {name: SimpleNamespace(get=lambda value=value: value) for name, value in facts.items()}
+        return SimpleNamespace(get_rt_info=lambda: told)
+
+    assert classify(make_layer("If"), {}, frozenset()) == ("other", None)
+    assert classify(make_layer("Eltwise"), {}, frozenset()) == ("other", "int8")

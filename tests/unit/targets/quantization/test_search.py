@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -239,6 +240,18 @@ def test_noise_that_does_no_harm_is_left_alone(judge: Judge) -> None:
 
     quantizer = Loud([[Way("w")]], {**dict.fromkeys("abcdefghi", 0.0), "j": POOR})
     assert run(quantizer, judge).kept == ("j",), "what a group does to the outputs decides before noise does"
+
+
+def test_noise_against_answers_that_are_no_numbers_is_not_known(judge: Judge) -> None:
+    """FP32 makes NaN of some samples: the layer is found by its group, and the manifest holds what JSON can."""
+
+    class Undefined(FakeQuantizer):
+        def estimate_noise(self, candidate: Way, model: Model) -> Mapping[str, float]:
+            return {"a": 0.01, "j": math.nan}
+
+    found = run(Undefined([[Way("w")]], {**dict.fromkeys("abcdefghi", 0.0), "j": POOR}), judge)
+    assert found.kept == ("j",)
+    assert [layer["noise"] for layer in found.describe()["float_layers"]] == [None]
 
 
 def test_a_cheaper_model_may_rank_layers(judge: Judge) -> None:
