@@ -84,6 +84,8 @@ def profile_file(
     walls_us = [event.elapsed_us for events in told for event in events if _is_inference(event)]
     if not runs[0] or len({len(run) for run in runs}) > 1:
         raise MeasurementInvalidError("LiteRT's profiler told of no operators, or of others in each inference")
+    if not any(event.elapsed_us for run in runs for event in run):
+        raise MeasurementInvalidError("LiteRT's profiler counts whole microseconds, and no operator here takes one")
     version = package_versions("ai-edge-litert").get("ai-edge-litert", "")
     return make_profile(
         f"profiler of ai-edge-litert {version}",
