@@ -88,7 +88,7 @@ def _about_int8(findings: Findings, explained: set[frozenset[str]]) -> list[str]
     cautions = []
     measured = [row for row in findings.order if row.measured]
     for row in measured:
-        if row.is_float or "int8" not in row.precision:
+        if row.is_float or not row.precision.startswith("int"):
             continue
         rival = _find_rival(row, measured, findings)
         found = None if rival is None else findings.speeds.ratio(row, rival)
@@ -135,6 +135,8 @@ def _explain_small_gain(row: Measurement, rival: Measurement, found: SpeedRatio)
 
 def _explain_slow_int8(row: Measurement, rival: Measurement, found: SpeedRatio, findings: Findings) -> str:
     """Returns the cause and the cure, by the runtime's profile; without one the likely ones, by what is known."""
+    if row.precision.endswith("-weights"):
+        return "Weights alone in fewer bits save memory; they save time only where a model waits for its weights."
     sets = frozenset(findings.comparison.environment.instruction_sets)
     executed = _normalize_precision(row.executed)
     sentences = explain_operators(row, rival, found)

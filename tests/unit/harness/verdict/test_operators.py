@@ -160,3 +160,17 @@ def test_floats_that_are_meant_to_be_are_no_islands() -> None:
     floats = profile(("MatMulNBits", "compute", "fp32", 10, 90))
     (text,) = warnings(0.9, floats, precision="int8-weights")
     assert "in FP32" not in text
+
+
+@pytest.mark.parametrize("target", ["ort-int8-weights", "ort-int4-weights"])
+def test_weights_alone_are_not_said_to_lack_kernels(target: str) -> None:
+    """They are multiplied in floats on purpose."""
+    rows = [
+        documents.make_row("ort-fp32", "ONNX Runtime FP32", latency_ms=1.0, agreement=1.0, operators=encode(FP32)),
+        documents.make_row(target, "ONNX Runtime weights", latency_ms=1.2, ratio=0.8, agreement=1.0,
+                           operators=encode(FP32)),
+    ]  # fmt: skip
+    told = [text for text in documents.judge(documents.make_document(rows)).warnings if "weights is slower" in text]
+    assert len(told) == 1
+    assert "save time only where a model waits for its weights" in told[0]
+    assert "kernel" not in told[0]
