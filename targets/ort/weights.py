@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from modelwright.core.errors import BuildFailedError
 from modelwright.targets.contract import BuildRequest, Feeds
 from modelwright.targets.graphs.index import find_weight_matmuls, index_graph
 from modelwright.targets.graphs.rewrite import MICROSOFT_DOMAIN, rebuild_model, split_gemms
-from modelwright.targets.graphs.run import open_session
 from modelwright.targets.ort.tables import find_tables, quantize_tables
 from modelwright.targets.quantization.blocks import pack_nibbles, round_blocks
 from modelwright.targets.quantization.judge import Outputs
+from modelwright.targets.quantization.onnx_quantizer import run_candidate
 from modelwright.targets.quantization.quantizer import Quantizer, share_work
 from modelwright.targets.readiness import require_import
 
@@ -89,14 +88,7 @@ class WeightQuantizer(Quantizer[WeightCandidate, Any]):
         return rebuild_model(model, writer.nodes, writer.constants)
 
     def run(self, model: Any, feeds: Iterable[Feeds]) -> Iterator[Outputs]:
-        session = open_session(model, self._request.scratch)
-        names = [spec.name for spec in self._request.signature.outputs]
-        for inputs in feeds:
-            try:
-                outputs = session.run(names, dict(inputs))
-            except Exception as error:  # onnxruntime raises a class of its own for every status code
-                raise BuildFailedError("ONNX Runtime cannot run a candidate", detail=str(error)) from error
-            yield dict(zip(names, outputs, strict=True))
+        return run_candidate(self._request, model, feeds)
 
     def costs(self, model: Any) -> Mapping[str, float]:  # noqa: ARG002 - the float model says it
         index = index_graph(self._model)
