@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,6 +17,7 @@ from modelwright.targets.quantization.judge import Outputs
 from modelwright.targets.quantization.quantizer import Quantizer
 from modelwright.targets.quantization.smoothquant import CALIBRATION_SAMPLES, measure_maxima, smooth_copy
 from modelwright.targets.quantization.statistics import TensorStatistics, collect_statistics
+from modelwright.targets.quantization.twins import NOISE_SAMPLES, find_twins, measure_noise, quantize_only
 
 _ALPHAS = (0.8, 0.7, 0.5, None)
 """In the order of trying: first what follows FP32 best, layer by layer and as a whole, on a sentence classifier.
@@ -112,6 +113,20 @@ class OnnxQuantizer(Quantizer[OnnxCandidate, Any]):
     def run_session(self, model: Any, feeds: Iterable[Feeds], entries: Mapping[str, str]) -> Iterator[Outputs]:
         """Runs one sample after the other in a session with these configuration entries."""
         return run_candidate(self._request, model, feeds, entries)
+
+    def estimate_noise(self, candidate: OnnxCandidate, model: Any) -> Mapping[str, float]:
+        self.smooth(candidate.alpha)
+        samples = self._request.calibration
+        if samples is None:
+            return {}
+        twins = find_twins(self.smoothed, model, set(self.costs(model)))
+        feeds = samples.feeds(NOISE_SAMPLES)
+        return measure_noise(self.smoothed, twins.values(), feeds, self._request.scratch)
+
+    def build_for_ranking(self, candidate: OnnxCandidate, model: Any, quantized: Collection[str]) -> Any:
+        """Puts the quantized layers into the float graph: also those that run in integers only between others."""
+        self.smooth(candidate.alpha)
+        return quantize_only(self.smoothed, find_twins(self.smoothed, model, quantized).values())
 
     def smooth(self, alpha: float | None) -> bool:
         """Makes `smoothed` the float model of an alpha; says whether it was another one before."""
