@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -26,6 +26,8 @@ _WRITE = 1
 _TYPE_WORDS = 64
 """Of `LiteRtRankedTensorType`, generously."""
 _MAX_RANK = 8
+_LAYOUT_WORDS = 1 + 2 * _MAX_RANK
+"""Of `LiteRtLayout`: the rank, the sizes and the strides."""
 _RANK_MASK = 0x7F
 """The rank shares its word with a flag."""
 _Handle = ctypes.c_void_p
@@ -117,16 +119,21 @@ class LitertModel:
             values: Name of the file's tensor -> its value, in the tensor's type.
         """
         index = ctypes.c_size_t
-        for number, tensor in enumerate(self._list_tensors("Input")):
-            value = values[self._read_name(tensor)]
-            dims = (ctypes.c_int * len(value.shape))(*value.shape)
-            if tuple(value.shape) != self._read_shape(tensor):
+        tensors = self._list_tensors("Input")
+        shapes = [values[self._read_name(tensor)].shape for tensor in tensors]
+        for number, (tensor, shape) in enumerate(zip(tensors, shapes, strict=True)):
+            dims = (ctypes.c_int * len(shape))(*shape)
+            if tuple(shape) != self._read_shape(tensor):
                 self._call(
                     "LiteRtCompiledModelResizeInputTensor", self._compiled, index(0), index(number), dims,
-                    index(len(value.shape)),
+                    index(len(shape)),
                 )  # fmt: skip
-        self._buffers = {kind: self._make_buffers(kind) for kind in ("Input", "Output")}
-        for tensor, buffer in zip(self._list_tensors("Input"), self._buffers["Input"], strict=True):
+        # A buffer of the file's shape would silently have the model resized back to it, or be too small.
+        self._buffers = {
+            "Input": self._make_buffers("Input", shapes),
+            "Output": self._make_buffers("Output", self._allocate_outputs()),
+        }
+        for tensor, buffer in zip(tensors, self._buffers["Input"], strict=True):
             value = np.ascontiguousarray(values[self._read_name(tensor)])
             address = _Handle()
             self._call("LiteRtLockTensorBuffer", buffer, ctypes.byref(address), _WRITE)
@@ -198,13 +205,26 @@ class LitertModel:
         return words
 
     def _read_shape(self, tensor: Any) -> tuple[int, ...]:
-        words = self._read_type(tensor)
-        return tuple(words[2 : 2 + min(_MAX_RANK, words[1] & _RANK_MASK)])
+        return _read_layout(self._read_type(tensor)[1:])
 
-    def _make_buffers(self, kind: str) -> list[Any]:
+    def _allocate_outputs(self) -> list[tuple[int, ...]]:
+        """Has the model allocated for its inputs' shapes; returns those of its outputs."""
+        count = len(self._list_tensors("Output"))
+        layouts = (ctypes.c_int32 * (_LAYOUT_WORDS * count))()
+        self._call(
+            "LiteRtGetCompiledModelOutputTensorLayouts", self._compiled, ctypes.c_size_t(0), ctypes.c_size_t(count),
+            layouts, ctypes.c_bool(True),
+        )  # fmt: skip
+        starts = range(0, len(layouts), _LAYOUT_WORDS)
+        return [_read_layout(layouts[start : start + _LAYOUT_WORDS]) for start in starts]
+
+    def _make_buffers(self, kind: str, shapes: Sequence[Sequence[int]]) -> list[Any]:
+        """Makes the buffers of inputs or outputs, of these shapes."""
         buffers = []
         for number, tensor in enumerate(self._list_tensors(kind)):
             index = ctypes.c_size_t(number)
+            words = self._read_type(tensor)
+            words[2 : 2 + len(shapes[number])] = list(shapes[number])
             needs = self._make(
                 f"LiteRtGetCompiledModel{kind}BufferRequirements", self._compiled, ctypes.c_size_t(0), index
             )
@@ -212,7 +232,7 @@ class LitertModel:
                 self._make(
                     "LiteRtCreateManagedTensorBufferFromRequirements",
                     self._environment,
-                    self._read_type(tensor),
+                    words,
                     needs,
                     destroy="LiteRtDestroyTensorBuffer",
                 )
@@ -231,6 +251,11 @@ class LitertModel:
         status = getattr(self._library, function)(*arguments)
         if status != 0:
             raise MeasurementInvalidError(f"LiteRT's profiler cannot run this model: {function} gave status {status}")
+
+
+def _read_layout(words: Sequence[int]) -> tuple[int, ...]:
+    """Returns the shape that a `LiteRtLayout` holds."""
+    return tuple(words[1 : 1 + min(_MAX_RANK, words[0] & _RANK_MASK)])
 
 
 def _load_library() -> Any:

@@ -184,9 +184,14 @@ def test_operators_are_profiled(built) -> None:
     rows = open_samples(SampleRef(path=workplace.samples), artifact.manifest.signature).feeds()
     # In one inference: single ones of so small a network take less than a tick of some profilers' clocks.
     feeds = {"x": np.concatenate([row["x"] for row in rows])}
-    with load(artifact, RunSettings(profiled=True)) as session:
-        profile = session.profile_operators(feeds)
-    assert profile is not None
+    profiles = []
+    for times in (1, 16):
+        with load(artifact, RunSettings(profiled=True)) as session:
+            profile = session.profile_operators({"x": np.tile(feeds["x"], (times, 1, 1, 1))})
+        assert profile is not None
+        profiles.append(profile)
+    profile, more = profiles
+    assert more.operators_us > 4 * profile.operators_us, "the profile is of these inputs, not of the file's own shape"
     assert profile.inferences >= 3
     assert profile.operators_us > 0
     assert sum(entry.share for entry in profile.types) == pytest.approx(1)
