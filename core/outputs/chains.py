@@ -42,6 +42,7 @@ class Chain(Record):
         steps: Of each chain.
         judged: How many of its last steps are compared.
         moving: The inputs among the states that differ from sample to sample.
+        foreign: Those whose values in the samples are not such as FP32 makes -> what both are.
         reason: Why a comparison would say nothing of a candidate; None where it does.
     """
 
@@ -50,6 +51,7 @@ class Chain(Record):
     steps: Count = STEPS
     judged: Count = JUDGED_STEPS
     moving: tuple[str, ...] = ()
+    foreign: dict[str, str] = msgspec.field(default_factory=dict)
     reason: str | None = None
 
 

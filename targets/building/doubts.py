@@ -32,6 +32,9 @@ _SHARED_SHARE = 0.01
 """So are some that are in two files; one in a hundred is no accident any more."""
 _CONSTANT_SHARE = 1e-5
 """What moves by less of its size moves by rounding."""
+_BEYOND, _WITHIN = 2.0, 8.0
+"""How many times as large as in the samples FP32's own states are where fixed ranges cut them off; and how many times
+as small where fixed steps are too wide for them. Recorded samples have the size of chains, but for chance."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +170,37 @@ def _doubt_states(judged: Rows, states: Sequence[State]) -> list[str]:
         f"input {', '.join(still)} is the same in all samples, and is a state that changes from step to step: what "
         "quantizes on them sees no other; run the model over a stream and save the state that each step begins with"
     ]
+
+
+def find_foreign_states(
+    feeds: Iterable[Mapping[str, Array]], states: Sequence[State], ends: Iterable[Mapping[str, Array]]
+) -> dict[str, str]:
+    """Returns states whose values in the samples are not such as FP32 makes -> what both are.
+
+    Args:
+        feeds: The samples, one after the other.
+        states: What is fed back.
+        ends: FP32's outputs after many steps, each fed with its own state.
+    """
+    names = {state.output: state.input for state in states}
+    given, own = _find_peaks(feeds, names.values()), _find_peaks(ends, names)
+    found = {}
+    for output, name in names.items():
+        if given[name] > 0 and not given[name] / _WITHIN <= own[output] <= given[name] * _BEYOND:
+            found[name] = (
+                f"{name} holds values up to {given[name]:.3g} in the samples, "
+                f"and up to {own[output]:.3g} when FP32 is fed with its own"
+            )
+    return found
+
+
+def _find_peaks(values: Iterable[Mapping[str, Array]], names: Iterable[str]) -> dict[str, float]:
+    peaks = dict.fromkeys(names, 0.0)
+    for each in values:
+        for name, peak in peaks.items():
+            value = np.abs(np.asarray(each[name], np.float64))
+            peaks[name] = max(peak, float(np.nanmax(value, initial=0.0)))
+    return peaks
 
 
 def _doubt_answers(answers: Sequence[Mapping[str, Array]], roles: Mapping[str, OutputRole]) -> list[str]:

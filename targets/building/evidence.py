@@ -31,6 +31,7 @@ from modelwright.targets.building.doubts import (
     count_right,
     doubt_limit,
     find_doubts,
+    find_foreign_states,
     look_at,
     require_finite_answers,
     require_other_samples,
@@ -265,8 +266,11 @@ def describe_in_child(
             chain, ends = record_chains(model, samples, fitting, roles)
             if chain.reason is None:
                 moving = tuple(state.input for state in fitting if state.input not in judged.still)
-                chain = replace(chain, moving=moving)
+                foreign = find_foreign_states(samples.feeds(), fitting, ends)
+                chain = replace(chain, moving=moving, foreign=foreign)
                 write_outputs(ends, model.output_names, Path(reference) / CHAINS)
+    if chain is not None:
+        doubts += [f"{said}: what quantizes on the samples sees other states" for said in chain.foreign.values()]
     if chain is not None and chain.reason is not None:
         doubts.append(f"artifacts are not compared over {chain.steps} steps fed with their own state: {chain.reason}")
     told = {"roles": encode(roles), "doubts": [*unfit, *doubts], "chain": encode(chain)}

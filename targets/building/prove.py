@@ -136,12 +136,12 @@ def prove(
     proved = decode(Proof, proof | told)
     proved = find_drop(proved, evidence, kept)
     require_within(name, proved)
-    _require_following(name, proved, evidence)
+    _require_following(name, proved, evidence, calibrated=target.record.needs_calibration)
     require_known(name, proved, evidence.limit)
     return proved, None
 
 
-def _require_following(name: str, proof: Proof, evidence: Evidence) -> None:
+def _require_following(name: str, proof: Proof, evidence: Evidence, *, calibrated: bool) -> None:
     """Refuses an artifact whose answers, or whose state after many steps, nobody would use."""
     fault = None if proof.chain is None else explain_chain_broken(proof.chain)
     hint = "do not ship it; the float targets of this runtime keep the accuracy"
@@ -149,15 +149,26 @@ def _require_following(name: str, proof: Proof, evidence: Evidence) -> None:
         hint = "do not ship it: its errors add up in its state; the float targets of this runtime keep it"
     else:
         fault = explain_broken(proof.fidelity)
-    chain = evidence.chain
-    still = [] if chain is None else [state.input for state in chain.states if state.input not in chain.moving]
-    if still and chain is not None and chain.reason is None:
+    miscalibrated = _explain_states(evidence.chain) if calibrated else None
+    if miscalibrated is not None:
         hint = (
-            f"do not ship it: {', '.join(still)} is the same in all samples, so nothing else was calibrated on. "
-            "Run the model over a stream, and give what each step begins with as samples"
+            f"do not ship it: {miscalibrated}. Run the model over a stream, and give what each step begins with as "
+            "samples"
         )
     if fault is not None:
         raise BuildFailedError(f"{name} was built, but its outputs do not follow FP32: {fault}", hint=hint)
+
+
+def _explain_states(chain: Chain | None) -> str | None:
+    """Returns why what was calibrated on the samples' states holds for no other; None where it does."""
+    if chain is None or chain.reason is not None:
+        return None
+    still = [state.input for state in chain.states if state.input not in chain.moving]
+    if still:
+        return f"{', '.join(still)} is the same in all samples, so nothing else was calibrated on"
+    if chain.foreign:
+        return f"{'; '.join(chain.foreign.values())}, which was not calibrated on"
+    return None
 
 
 def _check_here(target: Target, requires: Mapping[str, Any], host: Machine) -> Readiness:

@@ -33,11 +33,12 @@ TASK = "y=regression"
 
 @dataclass
 class Stream:
-    """A streaming GRU, what its steps begin with, and the same inputs with a state that is always zero."""
+    """A streaming GRU, what its steps begin with, and the same inputs with other states."""
 
     model: Path
     samples: Path
     without_state: Path
+    small_state: Path
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,8 @@ def stream(tmp_path_factory: pytest.TempPathFactory) -> Stream:
     samples = recurrent_models.make_stream(folder / "stream.npz", model)
     arrays = dict(np.load(samples))
     np.savez(folder / "zero.npz", x=arrays["x"], h=np.zeros_like(arrays["h"]))
-    return Stream(model=model, samples=samples, without_state=folder / "zero.npz")
+    np.savez(folder / "small.npz", x=arrays["x"], h=arrays["h"] / 20)
+    return Stream(model=model, samples=samples, without_state=folder / "zero.npz", small_state=folder / "small.npz")
 
 
 class Said:
@@ -103,13 +105,26 @@ def test_a_state_that_was_calibrated_is_kept(target: str, stream: Stream, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_state_that_was_never_calibrated_is_refused_and_the_hint_helps(stream: Stream, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("samples", "hint", "doubt"),
+    [
+        (
+            "without_state",
+            "h is the same in all samples, so nothing else was calibrated on",
+            "input h is the same in all samples",
+        ),
+        ("small_state", "when FP32 is fed with its own, which was not calibrated on", "h holds values up to 0.0"),
+    ],
+)
+def test_a_state_that_was_never_calibrated_is_refused_and_the_hint_helps(
+    samples: str, hint: str, doubt: str, stream: Stream, tmp_path: Path
+) -> None:
     said = Said()
     with pytest.raises(BuildFailedError, match="its outputs do not follow FP32") as caught:
-        build("openvino-int8", stream.model, stream.without_state, tmp_path / "out", task=TASK, progress=said)
-    assert "h is the same in all samples, so nothing else was calibrated on" in str(caught.value.hint)
+        build("openvino-int8", stream.model, getattr(stream, samples), tmp_path / "out", task=TASK, progress=said)
+    assert hint in str(caught.value.hint)
     assert "Run the model over a stream" in str(caught.value.hint)
-    assert any(line.startswith("input h is the same in all samples") for line in said.lines)
+    assert any(line.startswith(doubt) for line in said.lines)
     build("openvino-int8", stream.model, stream.samples, tmp_path / "other", task=TASK)
 
 

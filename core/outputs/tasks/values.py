@@ -51,6 +51,8 @@ _FEATURE_FLOOR_SHARE = 0.1
 """Features of one vector count as varying by at least this share of their mean variance: whoever compares vectors, or
 computes on with them, looks at them together."""
 _FEATURES = 32
+_MOSTLY = 0.9
+"""Share of many channels that are constant up to rounding, from which on the others' size is no measure of it."""
 _SAMPLED_VALUES = 2**16
 _MAD_TO_SIGMA = 1.4826
 
@@ -206,6 +208,7 @@ class ValueMeter:
 
     def _find_floor(self, count: Floats, size: Floats, spread: Floats, sums: ChannelSums) -> Floats:
         """Returns the least variation (a sum of squares) that each channel's error is held against."""
+        size = _find_size(count, size, spread)
         constant = spread <= _CONSTANT_SHARE**2 * size
         floor = np.where(constant, _CONSTANT_TOLERANCE**2 * size, 0.0)
         # A channel that is always 0 has no size: the others' variation lends it one.
@@ -276,6 +279,17 @@ class ValueMeter:
     def checks(self) -> list[Check]:
         """Returns the findings: unlike values, the worst channel, and the worst by the robust scale."""
         return [] if self._channels is None else check_noise(self.role, self.result())
+
+
+def _find_size(count: Floats, size: Floats, spread: Floats) -> Floats:
+    """Returns each channel's size (a sum of squares), by which rounding in float32 is known.
+
+    In a network that answers everything alike, a logit near 0 is a sum of products as large as those of the others, and
+    is rounded as they are: its last bits are no signal.
+    """
+    if len(size) < _FEATURES or np.mean(spread <= _CONSTANT_SHARE**2 * size) < _MOSTLY:
+        return size
+    return np.maximum(size, float(size.sum() / max(count.sum(), 1.0)) * count)
 
 
 def _find_offset(sums: ChannelSums, variance: Floats) -> Floats:

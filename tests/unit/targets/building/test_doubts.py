@@ -14,6 +14,7 @@ from modelwright.core.outputs.tasks.roles import OutputRole, find_roles
 from modelwright.targets.building.doubts import (
     doubt_limit,
     find_doubts,
+    find_foreign_states,
     look_at,
     require_finite_answers,
     require_other_samples,
@@ -147,6 +148,18 @@ def test_a_state_that_never_changes_is_named() -> None:
         judged = look_at({"x": row[None], "h": h} for row, h in zip(samples, state, strict=True))
         found = find_doubts(judged, answers, find_roles(answers, states=["hn"]), None, states=states)
         assert [text.startswith("input h is the same in all samples") for text in found] == [True] * named
+
+
+@pytest.mark.parametrize(
+    ("given", "own", "foreign"),
+    [(1.0, 1.9, False), (1.0, 2.1, True), (1.0, 0.13, False), (1.0, 0.12, True), (0.0, 5.0, False)],
+)
+def test_states_that_the_model_does_not_make_are_named(given: float, own: float, foreign: bool) -> None:
+    feeds = [{"x": np.full((1, 2), 99.0), "h": np.array([[0.0, -given / 2, given][index % 3 :]])} for index in range(3)]
+    ends = [{"y": np.full((1, 2), 99.0), "hn": np.array([[-own, np.nan]])}]
+    found = find_foreign_states(feeds, (State(output="hn", input="h"),), ends)
+    said = f"h holds values up to {given:.3g} in the samples, and up to {own:.3g} when FP32 is fed with its own"
+    assert found == ({"h": said} if foreign else {})
 
 
 @pytest.mark.parametrize(("value", "word"), [(np.nan, "NaN"), (np.inf, "infinite"), (-np.inf, "infinite")])

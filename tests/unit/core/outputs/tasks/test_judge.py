@@ -32,6 +32,7 @@ from answers import (
     make_rare_lost,
     make_same,
     make_segmentation,
+    make_settled,
     make_shares,
     make_soft_mask,
     make_units,
@@ -94,6 +95,7 @@ SHIPPED: dict[str, Case] = {
         rank_detections(make_detector()),
         rank_detections(make_detector()) * (1 - 1e-7),
     ),
+    "one answer to everything, in another order of additions": lambda: (make_settled(1), make_settled(2)),
     "nothing but last bits": lambda: (make_logits(), np.nextafter(make_logits(), 1e9)),
 }
 
