@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 @options.evaluation_limit_option
 @options.task_option
 @options.state_option
+@options.shapes_option
 @options.build_option_option
+@options.profile_option
 @options.max_drop_option
 @options.metric_option
 @click.option(
@@ -81,8 +83,8 @@ def tune(source: str, targets: tuple[str, ...], out: str, as_json: bool, **setti
       modelwright inspect tuned/best --snippet cpp
 
     The folder gets best/ (the artifact to ship, with its settings in the manifest), tune.json, trials.csv,
-    report.html, and the journal of the search: the same command goes on where it ended or was interrupted, with a
-    higher --budget too.
+    report.html, what the search is of (search.json) and its journal: the same command goes on where it ended or was
+    interrupted, with a higher --budget too. Another search is refused there before anything is built, and told apart.
     """
     from modelwright.cli.printing import close_progress, open_progress, print_json
     from modelwright.core.records.codec import encode
@@ -102,7 +104,7 @@ def tune(source: str, targets: tuple[str, ...], out: str, as_json: bool, **setti
 
 def _print_found(found: Tuning, folder: Path) -> None:
     from modelwright.cli.printing import print_line
-    from modelwright.harness.tuning.wording import describe_cost, describe_ratio
+    from modelwright.harness.tuning.wording import describe_cost, describe_ratio, name_cost
 
     rows = [
         (
@@ -110,15 +112,17 @@ def _print_found(found: Tuning, folder: Path) -> None:
             describe_cost(final.cost, found.unit),
             "" if final.over_start is None else describe_ratio(final.over_start),
             "" if final.over_defaults is None else describe_ratio(final.over_defaults),
-            final.configuration.describe(),
         )
         for final in found.finals
     ]
     if rows:
-        table = [("measured anew", "an inference", "over the start", "over its defaults", "how it runs"), *rows]
-        widths = [max(len(row[column]) for row in table) for column in range(len(table[0]) - 1)]
-        for row in table:
-            print_line("  ".join([*(f"{cell:{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]]))
+        table = [("measured anew", name_cost(found), "over the start", "over its defaults"), *rows]
+        widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+        runs = ["", *(f"  {final.configuration.describe()}" for final in found.finals)]
+        for row, how in zip(table, runs, strict=True):
+            print_line("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+            if how:
+                print_line(how)
     click.echo()
     print_line(found.sentence)
     for note in found.notes:

@@ -28,6 +28,7 @@ from modelwright.core.records.artifact import Artifact, open_artifact
 from modelwright.core.records.artifact_files import MANIFEST
 from modelwright.core.records.exported import ExportedModel
 from modelwright.core.records.shapes import require_shapes_fit
+from modelwright.core.records.signature import Signature
 from modelwright.core.samples.materialize import is_random, materialize_samples
 from modelwright.core.samples.sample_set import SampleRef
 from modelwright.core.scratch import locked_folder, made_folder, scratch_directory
@@ -224,11 +225,16 @@ def prepare(
     own_metric = None if metric is None else find_metric(metric)
     progress.start("export", f"exporting {source}")
     random = is_random(str(samples))
-    calibration_path = None
-    if not random:
-        calibration_path = materialize_samples(
-            str(samples), None, scratch / "samples", progress=lambda text: progress.say("export", text)
+
+    def read(spec: str | Path | None, signature: Signature | None, folder: str) -> Path | None:
+        """Returns the file of samples, if there are any; noise has to wait for the model's signature."""
+        if spec is None or (signature is None and is_random(str(spec))):
+            return None
+        return materialize_samples(
+            str(spec), signature, scratch / folder, progress=lambda text: progress.say("export", text)
         )
+
+    calibration_path, evaluation_path = read(samples, None, "samples"), read(evaluation, None, "evaluation")
     origins = {str(calibration_path): str(samples)}
     with _in_the_users_words(origins):
         export = find_or_export(
@@ -243,11 +249,9 @@ def prepare(
             review=review,
         )
     exported = export.model
-    if calibration_path is None:
-        calibration_path = materialize_samples(str(samples), exported.signature, scratch / "samples")
-    evaluation_path = None
-    if evaluation is not None:
-        evaluation_path = materialize_samples(str(evaluation), exported.signature, scratch / "evaluation")
+    calibration_path = calibration_path or read(samples, exported.signature, "samples")
+    evaluation_path = evaluation_path or read(evaluation, exported.signature, "evaluation")
+    assert calibration_path is not None
     progress.finish("export", export.summarize())
     progress.start("samples", "reading the samples")
     origins = {str(calibration_path): str(samples)}

@@ -16,6 +16,7 @@ from modelwright.harness.tuning.record import Configuration
 from modelwright.profiles.power import power_on
 from modelwright.profiles.schema import Profile
 
+SAMPLE_UNIT = "ms a sample"
 _LINE = 160
 """Characters of where an estimate comes from that a manifest keeps."""
 
@@ -35,20 +36,28 @@ class Cost:
     estimated: str | None = None
 
 
-def choose_cost(goal: Goal, host: Profile, meter: Meter | None, batch: int) -> Cost:
+def choose_cost(goal: Goal, profile: Profile, host: Profile, meter: Meter | None, batch: int) -> Cost:
     """Returns what an inference costs by a goal.
+
+    Args:
+        goal: What is to be better.
+        profile: This machine's, with its power figures.
+        host: This machine, as it was found.
+        meter: Of energy; None where none can be read.
+        batch: Samples an inference.
 
     Raises:
         MeasurementInvalidError: An energy can neither be metered nor estimated here.
     """
     if goal == "throughput":
-        return Cost(unit="ms a sample", of_window=lambda window, how: _ms_each(window, how) / batch)
+        return Cost(unit=SAMPLE_UNIT, of_window=lambda window, how: _ms_each(window, how) / batch)
     if goal != "energy":
         return Cost(unit="ms", of_window=lambda window, _how: statistics.median(window.latencies_ms))
     if meter is not None:
         return Cost(unit="J", of_window=_metered)
-    power = power_on(host, host)
-    found = estimate_energy(power, 1.0, host, cores=host.cores)
+    power = power_on(profile, host)
+    cores = (host if profile.is_class else profile).cores
+    found = estimate_energy(power, 1.0, profile, cores=cores)
     if found.per_inference_j is None:
         raise MeasurementInvalidError(
             f"the energy of an inference cannot be known here: {found.reason}",
@@ -57,7 +66,7 @@ def choose_cost(goal: Goal, host: Profile, meter: Meter | None, batch: int) -> C
 
     def estimate(window: Window, how: Configuration) -> float:
         mean_ms = _ms_each(window, how)
-        told = estimate_energy(power, mean_ms, host, threads=how.threads * how.requests, cores=host.cores)
+        told = estimate_energy(power, mean_ms, profile, threads=how.threads * how.requests, cores=cores)
         return told.per_inference_j or 0.0
 
     source = power.source if power is not None else ""

@@ -57,6 +57,7 @@ class Job:
         goal: What is to be better.
         budget: Of the trials.
         host: This machine.
+        profile: What is known of it, its power figures among that.
         exported: The FP32 model.
         evidence: The samples that judge what is delivered.
         artifacts: By name; the first one's defaults are what everything is held against.
@@ -71,6 +72,7 @@ class Job:
     goal: Goal
     budget: Budget
     host: Profile
+    profile: Profile
     exported: ExportedModel
     evidence: Evidence
     artifacts: Mapping[str, Artifact]
@@ -89,7 +91,7 @@ class Job:
         if self.goal == "size":
             return self._run_sizes()
         with self._metered() as meter:
-            cost = choose_cost(self.goal, self.host, meter, self.batch)
+            cost = choose_cost(self.goal, self.profile, self.host, meter, self.batch)
             space = self._make_space()
             study = Study(self.folder, self._make_key(space), space, self.seed)
             stable = Stable(
@@ -149,13 +151,9 @@ class Job:
                     for name, options in space.settings.items()
                 },
                 "device": describe_environment(self.host).device,
-                "versions": {name: self._versions(name) for name in self.artifacts},
+                "versions": find_versions([artifact.manifest.target for artifact in self.artifacts.values()]),
             }
         )
-
-    def _versions(self, name: str) -> dict[str, str]:
-        record = get_target(self.artifacts[name].manifest.target).record
-        return package_versions(*find_distributions(record.run_packages))
 
     def _search(self, space: Space, study: Study, stable: Stable, cost: Cost) -> str:
         earlier = f", {count_noun(len(study.trials), 'trial')} of before" if study.trials else ""
@@ -239,7 +237,7 @@ class Job:
                 trials=len(found.trials),
                 estimated=found.estimated,
                 device=shorten(found.environment.device, _LINE),
-                versions=self._versions(configuration.artifact),
+                versions=find_versions([self.artifacts[configuration.artifact].manifest.target]),
                 created=found.timestamp,
             ),
             self.exported,
@@ -272,3 +270,9 @@ class Job:
         self._deliver(found, settled)
         write_tuning(self.folder, found)
         return found
+
+
+def find_versions(targets: Sequence[str]) -> dict[str, str]:
+    """Returns package -> version of what runs these targets here."""
+    packages = [package for target in targets for package in get_target(target).record.run_packages]
+    return package_versions(*find_distributions(packages))

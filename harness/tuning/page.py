@@ -11,9 +11,11 @@ from markupsafe import Markup
 from modelwright.harness.report.page import load_template
 from modelwright.harness.report.trial_charts import Attempt, Strip, draw_attempts, draw_strips
 from modelwright.harness.tuning.record import Trial, Tuning
-from modelwright.harness.tuning.wording import describe_cost, describe_ratio
+from modelwright.harness.tuning.wording import describe_cost, describe_ratio, mark_estimate, name_cost
 
 _COLORS = {"start": 5, "better": 2, "not better": 0, "undecided": 3, "refused": 4, "failed": 4}
+_WIDTHS = (1100, 470)
+"""Of a chart on a wide screen and on a narrow one, where text would shrink with the drawing."""
 _AXES = {
     "latency": "times as fast as the start",
     "throughput": "times the start's samples a second",
@@ -30,7 +32,11 @@ def render_tuning(found: Tuning) -> str:
         title=f"{found.source}: tuned for {found.goal}",
         subtitle=[f"on {environment.device}", f"{found.timestamp[:19].replace('T', ' ')} UTC"],
         found=found,
-        attempts=draw_attempts(attempts, axis=_AXES[found.goal]) if attempts else None,
+        attempts=[draw_attempts(attempts, width=width, axis=_name_axis(found)) for width in _WIDTHS]
+        if attempts
+        else [],
+        axis=_name_axis(found).capitalize(),
+        cost=name_cost(found),
         panels=list(_draw_panels(found)),
         finals=[
             (
@@ -56,6 +62,10 @@ def render_tuning(found: Tuning) -> str:
         ],
         versions=", ".join(f"{name} {version}" for name, version in sorted(environment.versions.items())),
     )
+
+
+def _name_axis(found: Tuning) -> str:
+    return _AXES[found.goal] + mark_estimate(found)
 
 
 def _make_attempt(trial: Trial, found: Tuning) -> Attempt | None:
@@ -84,7 +94,7 @@ def _draw_panels(found: Tuning) -> Iterator[tuple[str, Markup]]:
         strips = [Strip(label=label, ratios=ratios) for label, ratios in sorted(values.items())]
         if len(strips) < 2:
             continue
-        yield name, draw_strips(strips, title=f"{name}: {_AXES[found.goal]}")
+        yield name, draw_strips(strips, title=f"{name}: {_name_axis(found)}")
 
 
 def _list_parameters(scored: list[Trial]) -> dict[str, dict[str, list[float]]]:

@@ -57,8 +57,8 @@ class Study:
             self.trials = self._read_trials()
         if found not in (None, key):
             raise BadInputError(
-                f"{folder} holds a search of other inputs: the model, the samples, the artifacts, what was searched "
-                "for, the machine or the runtimes' versions were others",
+                f"{folder} holds a search of other artifacts: what was built now is not what its trials ran, as "
+                "another version of a toolchain builds it, or another target could be built",
                 hint="choose another --out, or add --overwrite to begin anew",
             )
 

@@ -6,29 +6,29 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from modelwright.core.cores import available_cores
-from modelwright.core.errors import BadInputError, UsageError
+from modelwright.core.errors import UsageError
 from modelwright.core.outputs.states import parse_states
 from modelwright.core.outputs.tasks.roles import parse_task
 from modelwright.core.path_names import drop_folders
+from modelwright.core.records.machine import Machine
+from modelwright.core.records.shapes import require_shapes_fit
 from modelwright.core.records.tuned import Goal
 from modelwright.core.scratch import locked_folder, made_folder, scratch_directory
 from modelwright.exporters.source import parse_source
 from modelwright.harness.building import Built, build_all, explain_nothing_built, prepare
 from modelwright.harness.preconditions import require_one_buildable
 from modelwright.harness.progress import Progress, Undisturbed
+from modelwright.harness.results.assemble import describe_environment
 from modelwright.harness.run.measure_artifacts import require_threads
 from modelwright.harness.tuning.budget import parse_budget
-from modelwright.harness.tuning.job import Job
+from modelwright.harness.tuning.claim import Claim
+from modelwright.harness.tuning.job import Job, find_versions
 from modelwright.harness.tuning.record import Tuning
-from modelwright.harness.tuning.study import JOURNAL, import_optuna, require_plain
-from modelwright.profiles import detect_host
-from modelwright.profiles.schema import Profile
+from modelwright.harness.tuning.study import import_optuna
+from modelwright.profiles import detect_host, load_profile, require_fit
 from modelwright.targets.building.choices import read_choices
-from modelwright.targets.building.evidence import EVALUATION_LIMIT
+from modelwright.targets.building.evidence import EVALUATION_LIMIT, Evidence
 from modelwright.targets.table import get_target, suiting_targets
-
-KNOWN = frozenset({"artifacts", "model"})
-"""What a search that was interrupted before its first trial leaves."""
 
 
 def tune(
@@ -44,6 +44,8 @@ def tune(
     task: str | None = None,
     states: Sequence[str] = (),
     options: Sequence[str] = (),
+    shapes: Sequence[str] = (),
+    profile: str = "host",
     max_drop: float | None = None,
     metric: str | None = None,
     threads: int | None = None,
@@ -59,8 +61,8 @@ def tune(
     Args:
         source: `model.onnx`, `model.pt2` or `file.py:factory`.
         samples: `.npz`, `file.py:function`, or `random[:COUNT]` for noise.
-        out: A folder: `artifacts/TARGET/`, `best/`, `model/`, `tune.json`, `trials.csv`, `report.html`, and the journal
-            of the search, which the next run goes on with.
+        out: A folder: `artifacts/TARGET/`, `best/`, `model/`, `tune.json`, `trials.csv`, `report.html`, what the search
+            is of (`search.json`), and its journal, which the next run goes on with.
         goal: What is to be better: `latency`, `throughput`, `size` or `energy`.
         budget: What the trials may take, such as `10m` or `40`.
         targets: Names; None for all that suit this machine and run on its CPU.
@@ -69,6 +71,9 @@ def tune(
         task: What the outputs mean: `classes`, or `logits=classes,boxes=boxes`; None finds it in FP32's answers.
         states: `OUTPUT=INPUT` pairs: outputs that the next step is fed with.
         options: `NAME=VALUE` of targets' build options, or `TARGET:NAME=VALUE` for one target.
+        shapes: `INPUT=MIN:OPT:MAX` ranges of dynamic inputs, for runtimes that plan for them.
+        profile: This machine: its targets, and its power figures where energy is estimated. Refused when this is
+            another one.
         max_drop: Points that an artifact may lose against FP32; one that loses more is never tried.
         metric: `file.py:function` of which it may lose them; None takes right answers, or without labels FP32's.
         threads: That may be used at most; None for all that this process may use.
@@ -88,23 +93,41 @@ def tune(
         ToolchainMissingError: Optuna is absent, or no target can be built.
         BuildFailedError: The export does not follow the source, or no target could be built.
         LimitNotMetError: Every target loses more than is allowed.
-        MeasurementInvalidError: Nothing runs here, or the energy can neither be metered nor estimated.
+        MeasurementInvalidError: The profile is of another machine, nothing runs here, or the energy can neither be
+            metered nor estimated.
     """
     tell = Undisturbed(progress)
     allowed = parse_budget(budget)
     host = detect_host()
-    names = _choose_targets(targets, host)
-    choices = read_choices(options, (), names, batch)
+    chosen = host if profile == "host" else load_profile(profile)
+    require_fit(chosen, host)
+    names = _choose_targets(targets, chosen.machine())
+    choices = read_choices(options, shapes, names, batch)
     chosen_states = parse_states(states)
     most = threads or available_cores()
     require_threads(most, host)
-    require_one_buildable(names, host.machine())
+    require_one_buildable(names, chosen.machine())
     folder = Path(out)
     parse_source(source)
     if goal != "size":
         import_optuna()  # before minutes are spent on building
     with made_folder(folder), locked_folder(folder), scratch_directory(folder) as scratch:
-        _claim(folder, overwrite=overwrite)
+        claim = Claim(folder, overwrite=overwrite)
+        claim.settle(
+            goal=goal,
+            targets=", ".join(names),
+            threads=str(most),
+            batch=str(batch),
+            profile=profile,
+            task=task or "",
+            states=" ".join(states),
+            options=" ".join(options),
+            shapes=" ".join(shapes),
+            max_drop="" if max_drop is None else f"{max_drop:g}",
+            metric=metric or "",
+            machine=describe_environment(host).device,
+            runtimes=", ".join(f"{name} {version}" for name, version in find_versions(names).items()),
+        )
         export, evidence = prepare(
             source,
             model_path=folder / "model" / "model.onnx",
@@ -120,13 +143,16 @@ def tune(
             fresh=fresh,
             trust=trust,
             progress=tell,
+            review=lambda exported: claim.settle(model=_name_hash(exported.sha256)),
         )
+        claim.settle(model=_name_hash(export.model.sha256), **_describe_samples(evidence))
+        require_shapes_fit(choices.shapes, export.model.signature)
         built = build_all(
             names,
             export.model,
             evidence,
             folder / "artifacts",
-            host,
+            chosen,
             host,
             tell,
             by_name=bool(targets),
@@ -140,6 +166,7 @@ def tune(
             goal=goal,
             budget=allowed,
             host=host,
+            profile=chosen,
             exported=export.model,
             evidence=evidence,
             artifacts=built.artifacts,
@@ -151,13 +178,13 @@ def tune(
         return job.run(), built
 
 
-def _choose_targets(targets: Sequence[str] | None, host: Profile) -> list[str]:
+def _choose_targets(targets: Sequence[str] | None, machine: Machine) -> list[str]:
     """Returns the targets to build, in the user's order: the first one's defaults are what everything is held against.
 
     Raises:
         UsageError: One runs on GPUs alone, whose settings are not searched.
     """
-    names = list(dict.fromkeys(targets or suiting_targets(host.machine())))
+    names = list(dict.fromkeys(targets or suiting_targets(machine)))
     on_gpu = [name for name in names if "cpu" not in get_target(name).record.devices]
     if targets and on_gpu:
         raise UsageError(
@@ -167,21 +194,13 @@ def _choose_targets(targets: Sequence[str] | None, host: Profile) -> list[str]:
     return [name for name in names if name not in on_gpu]
 
 
-def _claim(folder: Path, *, overwrite: bool) -> None:
-    """Refuses a folder that holds something else than a search; begins anew where the user says so.
+def _describe_samples(evidence: Evidence) -> dict[str, str]:
+    """Returns a part of the samples -> how many they are, and of which content."""
+    return {
+        f"{name}_samples": "" if part is None else f"{part['count']} of {_name_hash(part['sha256'])}"
+        for name, part in evidence.described.items()
+    }
 
-    Raises:
-        BadInputError: It does, or its journal is no plain file.
-    """
-    journal = folder / JOURNAL
-    if overwrite:
-        if journal.is_symlink() or journal.is_file():
-            journal.unlink()
-        return
-    require_plain(journal)
-    others = [path.name for path in folder.iterdir() if path.name not in KNOWN and not path.name.startswith(".")]
-    if others and not journal.exists():
-        raise BadInputError(
-            f"{folder} exists and holds something else than a search: {', '.join(sorted(others)[:5])}",
-            hint="choose another --out, or add --overwrite to write into it",
-        )
+
+def _name_hash(sha256: str) -> str:
+    return f"sha256 {sha256[:16]}"

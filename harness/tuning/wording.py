@@ -5,6 +5,7 @@ from __future__ import annotations
 from modelwright.core.records.tuned import Goal
 from modelwright.harness.formatting import format_bytes, format_interval, format_significant
 from modelwright.harness.results.statistics import SpeedRatio
+from modelwright.harness.tuning.cost import SAMPLE_UNIT
 from modelwright.harness.tuning.record import Configuration, Final, Trial, Tuning
 
 _COMPARATIVES: dict[Goal, str] = {
@@ -12,6 +13,12 @@ _COMPARATIVES: dict[Goal, str] = {
     "throughput": "faster",
     "size": "smaller",
     "energy": "more frugal",
+}
+_COSTS: dict[Goal, str] = {
+    "latency": "an inference",
+    "throughput": "throughput",
+    "size": "size",
+    "energy": "an inference",
 }
 _AS: dict[Goal, str] = {
     "latency": "times as fast as",
@@ -25,8 +32,11 @@ def describe_ratio(ratio: SpeedRatio | None) -> str:
     """Returns `1.12x (1.09-1.15)`."""
     if ratio is None:
         return "not measured"
-    interval = "" if ratio.ci95 is None else f" ({format_interval(*ratio.ci95)})"
-    return f"{ratio.ratio:.2f}x{interval}"
+    return f"{ratio.ratio:.2f}x{_describe_interval(ratio)}"
+
+
+def _describe_interval(ratio: SpeedRatio) -> str:
+    return "" if ratio.ci95 is None else f" ({format_interval(*ratio.ci95)})"
 
 
 def describe_trial(trial: Trial) -> str:
@@ -40,10 +50,22 @@ def describe_trial(trial: Trial) -> str:
 
 
 def describe_cost(cost: float | None, unit: str) -> str:
-    """Returns a cost with its unit."""
+    """Returns a cost with its unit; what a sample takes as samples a second."""
     if cost is None:
         return "not measured"
+    if unit == SAMPLE_UNIT:
+        return f"{format_significant(1e3 / cost)} samples/s"
     return format_bytes(cost) if unit == "bytes" else f"{format_significant(cost)} {unit}"
+
+
+def name_cost(found: Tuning) -> str:
+    """Returns what stands over a column of costs."""
+    return _COSTS[found.goal] + mark_estimate(found)
+
+
+def mark_estimate(found: Tuning) -> str:
+    """Returns what is to be said beside every figure that no meter gave."""
+    return " (estimated)" if found.estimated else ""
 
 
 def describe_found(found: Tuning, settled: Final) -> str:
@@ -59,8 +81,10 @@ def describe_found(found: Tuning, settled: Final) -> str:
         came = f"{tried.configuration.describe()} came to {describe_ratio(tried.over_start)}{guess}"
         return f"Measured anew, nothing is {better} than {_defaults(start)} beyond doubt: {came}. Keep the defaults."
     assert start is not None
+    assert settled.over_start is not None
+    times = f"{settled.over_start.ratio:.2f}{_describe_interval(settled.over_start)}"
     parts = [
-        f"Run {settled.configuration.describe()}: {describe_ratio(settled.over_start)} {_AS[found.goal]} "
+        f"Run {settled.configuration.describe()}: {times} {_AS[found.goal]} "
         f"{_defaults(start)}, measured anew after the search{guess}."
     ]
     own = _of_role(found, "own defaults")

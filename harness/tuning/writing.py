@@ -11,6 +11,7 @@ from modelwright.core.records.codec import encode
 from modelwright.harness.formatting import clean_text, format_number
 from modelwright.harness.tuning.page import render_tuning
 from modelwright.harness.tuning.record import Tuning
+from modelwright.harness.tuning.wording import mark_estimate
 
 RESULT, TABLE, PAGE = "tune.json", "trials.csv", "report.html"
 _COLUMNS = (
@@ -49,7 +50,7 @@ def render_trials(found: Tuning) -> str:
                 trial.outcome,
                 "" if trial.incumbent is None else trial.incumbent,
                 *(format_number(value) for value in (gain.ratio if gain else None, low, high, trial.score, trial.cost)),
-                found.unit,
+                found.unit + mark_estimate(found),
                 trial.rounds,
                 format_number(trial.elapsed_s),
                 _as_text(trial.reason or ""),

@@ -6,8 +6,11 @@ import json
 import statistics
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 
+from modelwright.core.errors import BadInputError
 from modelwright.core.records.artifact import open_artifact, verify_files
 from modelwright.harness import measure, tune
 from modelwright.harness.run.effort import get_effort
@@ -84,3 +87,37 @@ def test_the_smallest_is_delivered_without_a_search(tmp_path: Path) -> None:
     assert sizes == {
         name: open_artifact(tmp_path / "artifacts" / name).manifest.size_bytes for name in ("ort-fp32", "ort-int8")
     }
+
+
+@pytest.mark.slow
+def test_another_search_leaves_the_one_of_before_as_it_was_and_says_what_differs(tmp_path: Path) -> None:
+    asked = {"out": tmp_path, "targets": ["ort-fp32"], "goal": "size"}
+    tune(SOURCE, samples=SAMPLES, **asked)
+    kept = [
+        *tmp_path.glob("artifacts/**/*"),
+        *tmp_path.glob("best/*"),
+        *tmp_path.glob("*.*"),
+        *tmp_path.glob("*/*.onnx"),
+    ]
+    before = {path: path.read_bytes() for path in kept if path.is_file()}
+    other = tmp_path.parent / "other.npz"
+    with np.load(SAMPLES) as arrays:
+        np.savez(other, **{name: array[::-1] for name, array in arrays.items()})
+    model = onnx.load(tmp_path / "model" / "model.onnx")
+    weight = model.graph.initializer[0]
+    weight.CopyFrom(onnx.numpy_helper.from_array(1.5 * onnx.numpy_helper.to_array(weight), weight.name))
+    trained_on = tmp_path.parent / "trained_on.onnx"
+    onnx.save(model, trained_on)
+    with pytest.raises(BadInputError, match="goal size then and energy now"):
+        tune(SOURCE, samples=SAMPLES, **asked | {"goal": "energy"})
+    with pytest.raises(BadInputError, match="targets ort-fp32 then and ort-fp32, ort-int8 now"):
+        tune(SOURCE, samples=SAMPLES, **asked | {"targets": ["ort-fp32", "ort-int8"]})
+    with pytest.raises(BadInputError, match=r"calibration samples .* then and .* now"):
+        tune(SOURCE, samples=other, **asked)
+    with pytest.raises(BadInputError, match=r"model sha256 .* then and sha256 .* now"):
+        tune(trained_on, samples=SAMPLES, **asked)
+    assert {path: path.read_bytes() for path in before} == before
+
+    found, built = tune(SOURCE, samples=SAMPLES, **asked)
+    assert built.reused == {"ort-fp32": True}
+    assert found.best is not None

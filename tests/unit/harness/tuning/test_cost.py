@@ -29,7 +29,7 @@ class Meter:
 
 
 def take(goal: Any, how: Configuration = ONE, *, meter: Any = None, batch: int = 1) -> float:
-    return choose_cost(goal, DESKTOP, meter, batch).of_window(WINDOW, how)
+    return choose_cost(goal, DESKTOP, DESKTOP, meter, batch).of_window(WINDOW, how)
 
 
 def test_latency_is_the_median_and_throughput_what_a_sample_takes() -> None:
@@ -41,14 +41,14 @@ def test_latency_is_the_median_and_throughput_what_a_sample_takes() -> None:
 
 def test_a_meter_counts_all_that_ran() -> None:
     assert take("energy", meter=Meter()) == pytest.approx(0.2)
-    assert choose_cost("energy", DESKTOP, Meter(), 1).estimated is None  # type: ignore[arg-type]
+    assert choose_cost("energy", DESKTOP, DESKTOP, Meter(), 1).estimated is None  # type: ignore[arg-type]
     still = Window(latencies_ms=[1.0], inferences=1, elapsed_s=0.001, energy_j=0.0)
     with pytest.raises(MeasurementInvalidError, match="counted nothing"):
-        choose_cost("energy", DESKTOP, Meter(), 1).of_window(still, ONE)  # type: ignore[arg-type]
+        choose_cost("energy", DESKTOP, DESKTOP, Meter(), 1).of_window(still, ONE)  # type: ignore[arg-type]
 
 
 def test_without_a_meter_more_threads_draw_more() -> None:
-    found = choose_cost("energy", DESKTOP, None, 1)
+    found = choose_cost("energy", DESKTOP, DESKTOP, None, 1)
     assert found.estimated
     one, two = found.of_window(WINDOW, ONE), found.of_window(WINDOW, Configuration(artifact="a", threads=2))
     assert 1 < two / one <= 2
@@ -60,7 +60,7 @@ def test_where_an_estimate_comes_from_fits_into_a_manifest(monkeypatch: pytest.M
     long = SimpleNamespace(**{name: getattr(real, name) for name in ("idle_w", "inference_power_w", "scope")})
     long.source = "a data sheet\n" * 100
     monkeypatch.setattr(module, "power_on", lambda *_: long)
-    estimated = choose_cost("energy", DESKTOP, None, 1).estimated
+    estimated = choose_cost("energy", DESKTOP, DESKTOP, None, 1).estimated
     tuned = Tuned(
         goal="energy", threads=1, options={}, ratio=None, ci95=None, over=None, trials=1, estimated=estimated,
         device="a CPU", versions={}, created="2026",
@@ -71,5 +71,5 @@ def test_where_an_estimate_comes_from_fits_into_a_manifest(monkeypatch: pytest.M
 def test_where_nothing_tells_the_energy_another_goal_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "power_on", lambda *_: None)
     with pytest.raises(MeasurementInvalidError, match="energy of an inference cannot be known") as caught:
-        choose_cost("energy", DESKTOP, None, 1)
+        choose_cost("energy", DESKTOP, DESKTOP, None, 1)
     assert "tune for latency" in (caught.value.hint or "")

@@ -135,7 +135,7 @@ def test_where_the_first_artifact_does_not_run_the_next_one_is_the_start(tmp_pat
 
 def test_another_search_in_the_folder_is_refused(tmp_path: Path) -> None:
     make_search(tmp_path, Machine(take), budget="2").run()
-    with pytest.raises(BadInputError, match="holds a search of other inputs") as caught:
+    with pytest.raises(BadInputError, match="holds a search of other artifacts") as caught:
         make_search(tmp_path, Machine(take), key="x" * 64)
     assert "--overwrite" in (caught.value.hint or "")
 

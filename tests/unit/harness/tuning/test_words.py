@@ -16,11 +16,12 @@ import pytest
 from modelwright.core.records.codec import encode, read_record
 from modelwright.harness.results.record import Environment
 from modelwright.harness.results.statistics import SpeedRatio
+from modelwright.harness.tuning.cost import SAMPLE_UNIT
 from modelwright.harness.tuning.page import render_tuning
 from modelwright.harness.tuning.record import Configuration, Final, Trial, Tuning
 from modelwright.harness.tuning.schema import describe_tuning
 from modelwright.harness.tuning.sizes import rank_sizes
-from modelwright.harness.tuning.wording import describe_found
+from modelwright.harness.tuning.wording import describe_found, name_cost
 from modelwright.harness.tuning.writing import PAGE, RESULT, TABLE, render_trials, write_tuning
 
 START = Configuration(artifact="ort-fp32")
@@ -56,14 +57,14 @@ ROWS = (
 
 def test_the_winner_is_told_with_both_ratios() -> None:
     told = describe_found(make(ROWS), ROWS[2])
-    assert told.startswith("Run ort-int8, 2 threads, spinning=false: 2.20x (2.10-2.30) times as fast as ort-fp32")
+    assert told.startswith("Run ort-int8, 2 threads, spinning=false: 2.20 (2.10-2.30) times as fast as ort-fp32")
     assert "measured anew after the search" in told
     assert "The settings alone are worth 1.10x (1.05-1.15) over ort-int8, 1 thread" in told
 
 
 def test_the_artifact_without_its_settings() -> None:
     told = describe_found(make(ROWS), ROWS[1])
-    assert told.startswith("Run ort-int8, 1 thread: 2.00x (1.90-2.10)")
+    assert told.startswith("Run ort-int8, 1 thread: 2.00 (1.90-2.10) times")
     assert told.endswith("No setting of it is faster than the default beyond doubt.")
 
 
@@ -85,7 +86,24 @@ def test_each_goal_has_its_words(goal: str, words: str) -> None:
 def test_an_estimate_is_called_one() -> None:
     found = make(ROWS, goal="energy", unit="J", estimated="65 W by the data sheet")
     assert "by an estimate, no meter" in describe_found(found, ROWS[2])
-    assert "are estimates (65 W by the data sheet), not measurements" in render_tuning(found)
+    page = render_tuning(found)
+    assert "are estimates (65 W by the data sheet), not measurements" in page
+    charts = page.split("<svg")[1:]
+    assert charts
+    assert all("the start (estimated)" in chart for chart in charts)
+    assert page.count("an inference (estimated)") == 2 + len(ROWS), "over both tables, and beside each figure"
+    assert [row["unit"] for row in csv.DictReader(io.StringIO(render_trials(found)))] == ["J (estimated)"] * 3
+    metered = make(ROWS, goal="energy", unit="J")
+    assert "estimate" not in render_tuning(metered) + render_trials(metered)
+
+
+def test_throughput_is_samples_a_second() -> None:
+    found = make(ROWS, goal="throughput", unit=SAMPLE_UNIT)
+    page = render_tuning(found)
+    assert name_cost(found) == "throughput"
+    assert "500 samples/s" in page, "2 ms a sample"
+    assert "1000 samples/s" in page
+    assert "ms a sample" not in page
 
 
 def test_the_smallest_is_told_beside_the_others() -> None:
@@ -117,7 +135,7 @@ def test_the_page_shows_all_and_lets_nothing_in() -> None:
     for text in ("Measured anew", "Every trial", "What each setting came to", "2.20x (2.10-2.30)"):
         assert text in page
     drawings = page.split("<svg")[1:]
-    assert len(drawings) == 2, "the trials, and the artifact; all else is alike in what was measured"
+    assert len(drawings) == 3, "the trials twice, and the artifact; all else is alike in what was measured"
     for drawing in drawings:
         ET.fromstring("<svg" + drawing.split("</svg>")[0] + "</svg>")
 
