@@ -99,6 +99,6 @@ def choose_float_precision(
         after = judge.judge(lambda feeds: quantizer.run(with_bf16, feeds))
     except BuildFailedError as error:
         after = Figures.broken(error.message)
-    if not after.loses_nothing(before):
+    if not after.is_as_close(before):
         return "f32", f"BF16 would lose: {after.describe()}", described
     return "bf16", "the machine has BF16, and it loses nothing on the samples that choose", after.to_dict()

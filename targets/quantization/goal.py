@@ -127,11 +127,19 @@ class Figures:
 
     def is_closer(self, than: Figures) -> bool:
         """Whether it is closer to FP32 by all its values, where the few answers of few samples may say otherwise."""
+        return self._is_within(_CLOSER, than)
+
+    def is_as_close(self, against: Figures) -> bool:
+        """Whether it is as good as others for all that these samples can tell, by their answers or by all values."""
+        return self.loses_nothing(against) or self._is_within(1 + _FREE_LOSS, against)
+
+    def _is_within(self, share: float, than: Figures) -> bool:
+        """Whether its distance to FP32 is at most a share of another's, and its answers are usable as the other's."""
         # What the user limits is counted in answers: one that keeps the limit is not given up for one that does not.
         least = Level.FAIR if than.drop is None else Level.GOOD
         if self.distance is None or than.distance is None or self.level < min(than.level, least):
             return False
-        return self.distance < _CLOSER * than.distance
+        return self.distance < share * than.distance
 
     def harm_beyond(self, floor: Figures) -> float:
         """Returns how much error is added to what is there anyhow; that of a broken one is as large as can be."""

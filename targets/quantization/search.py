@@ -130,15 +130,19 @@ def search(
 def _try_candidates(
     quantizer: Quantizer[CandidateT, ModelT], trials: Trials[CandidateT, ModelT], evaluations: int
 ) -> tuple[Made[CandidateT, ModelT], bool]:
-    """Returns the candidate to take of the first group that has a good one, else of the group with the best.
+    """Returns the candidate to take: the best of the first group that has a good one, or one that is no worse.
+
+    One of an earlier group, which is as fast, may be no worse: that a later one is good can be chance, where few
+    samples have few answers that could change.
 
     And whether one was left out, because evaluating it is more than was left; the first never is.
     """
     best: Made[CandidateT, ModelT] | None = None
+    tried: list[Trial[CandidateT]] = []
     rivals: list[Trial[CandidateT]] = []
     left, ran_out = float(evaluations), False
     for group in quantizer.candidates():
-        tried = []
+        leads = False
         for candidate in group:
             effort = quantizer.effort(candidate)
             if best is not None and (effort > left or len(trials.made) >= MOST):
@@ -148,7 +152,8 @@ def _try_candidates(
             made = trials.attempt(candidate)
             tried.append(made.trial)
             if best is None or made.figures.rank > best.figures.rank:
-                best, rivals = made, tried
+                best, leads = made, True
+        rivals = list(tried) if leads else rivals
         if best is not None and best.figures.level is Level.GOOD:
             break
     assert best is not None, "a quantizer has candidates"

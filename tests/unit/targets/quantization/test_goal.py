@@ -151,3 +151,12 @@ def test_answers_of_few_samples_do_not_outweigh_all_values() -> None:
     assert not make_figures(2.5, distance=0.001).is_closer(lucky), "what is poor is not chance"
     assert not make_figures(1.2).is_closer(lucky)
     assert not unlucky.is_closer(make_figures(0.3, distance=0.027, drop=0.4)), "the user's limit is kept"
+
+
+def test_what_may_change_where_neither_answers_nor_values_say_no() -> None:
+    before = make_figures(0.5, distance=0.05)
+    assert make_figures(0.55, distance=0.09).is_as_close(before)
+    assert make_figures(1.2, distance=0.053).is_as_close(before), "one answer more of few is chance"
+    assert not make_figures(1.2, distance=0.06).is_as_close(before)
+    assert not make_figures(2.5, distance=0.05).is_as_close(before), "what is poor is not chance"
+    assert not make_figures(1.2, distance=0.05).is_as_close(make_figures(0.5, distance=0.05, drop=0.4))

@@ -168,6 +168,28 @@ def test_a_runtime_may_choose_among_fair_ones_too(judge: Judge) -> None:
     assert (found.candidate.name, found.ended_by) == ("b", "candidates")
 
 
+def test_a_lucky_candidate_does_not_beat_a_closer_one_of_an_earlier_group(tmp_path: Path) -> None:
+    """Of 40 samples 6 are of class 1, two of them barely: which of them flip is chance, the noise is not."""
+    rows = np.random.default_rng(0).standard_normal((40, 1)) * 0.2 + 1.5
+    rows[:6] = [[-1.5], [-1.4], [-1.6], [-1.5], [-0.05], [-0.04]]
+    np.savez(tmp_path / "s.npz", x=np.concatenate([rows, -rows], axis=1).astype(np.float32))
+    samples = open_samples(SampleRef(path=tmp_path / "s.npz", part="all"), SIGNATURE)
+    reference = [{"y": feeds["x"]} for feeds in samples.feeds()]
+    roles = {"y": OutputRole(name="y", role="classes", why="two classes", axis=1)}
+    judge = Judge(samples=samples, part="tuning", reference=reference, roles=roles)
+
+    class Flipping(FakeQuantizer):
+        def run(self, model: Model, feeds: Iterable[Feeds]) -> Iterator[Outputs]:
+            for inputs in feeds:
+                x = inputs["x"]
+                yield {"y": np.where(np.abs(x) < 0.1, -x, x) if model.error == 0.0 else x * 1.08}
+
+    found = run(Flipping([[Way("close", 0.0)], [Way("lucky", 1.0)]]), judge)
+    assert [trial.figures.level for trial in found.trials] == [Level.FAIR, Level.GOOD]
+    assert found.candidate.name == "close"
+    assert found.ended_by == "candidates"
+
+
 def test_a_fair_candidate_gets_layers_back_only_where_few_make_it_good(judge: Judge) -> None:
     layers = dict.fromkeys("abcdefghij", GOOD / 100)
     found = run(FakeQuantizer([[Way("w")]], {**layers, "c": FAIR / 2, "h": FAIR / 2}), judge)
