@@ -26,12 +26,13 @@ _COMMANDS = {
     "measure": "Measure artifacts on this machine, side by side.",
     "compare": "Build every target of a model, measure them side by side, say which to ship.",
     "tune": "Search which artifact and which settings run best on this machine.",
+    "compress": "Make a smaller source: prune it, and train it again.",
     "inspect": "Show what an artifact is and how it was made.",
     "verify": "Check an artifact's hashes and whether this machine can run it.",
     "schema": "Print the JSON Schema of a file that other programs read.",
 }
 
-_WITH_RUNTIMES = ("demo", "export", "build", "measure", "compare", "tune")
+_WITH_RUNTIMES = ("demo", "export", "build", "measure", "compare", "tune", "compress")
 _SIGPIPE = 13
 """What shells call the reader's leaving, also where `signal` lacks the name."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from modelwright.core.errors import BadInputError
+from modelwright.core.records.compressed import COMPRESSED_PROGRAM, is_compressed_folder, load_compressed
 from modelwright.core.samples.python_source import is_python, require_function
 from modelwright.exporters.file_kinds import refuse_other_files
 
@@ -69,6 +70,9 @@ def parse_source(source: str | Path) -> Source:
         return Source(text=text, kind="factory", path=path, function=function)
     path = Path(text)
     if path.is_dir():
+        if is_compressed_folder(path):
+            load_compressed(path)
+            return Source(text=text, kind="pt2", path=path / COMPRESSED_PROGRAM)
         raise _explain_directory(path)
     if not path.exists():
         raise BadInputError(

@@ -13,6 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 NEEDED = (
     "modelwright/cli/main.py",
+    "modelwright/compression/worker.py",
     "modelwright/core/py.typed",
     "modelwright/examples/digits/model.py",
     "modelwright/examples/digits/samples.npz",

@@ -6,7 +6,7 @@ Static checkers do not follow the import hooks of an editable install, and the t
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = ("cli", "core", "examples", "exporters", "harness", "profiles", "targets")
+FOLDERS = ("cli", "compression", "core", "examples", "exporters", "harness", "profiles", "targets")
 
 
 def main() -> None:

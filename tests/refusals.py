@@ -68,6 +68,9 @@ TABLE: dict[str, dict[str, Followed | NotFollowed]] = {
         "{} is no sample file, which is one whose name ends in .npz": Followed(
             SAMPLES + "test_another_kind_of_file_is_saved_with_numpy"
         ),
+        "{}: the arrays of batch {} hold different numbers of samples, or none ({})": Followed(
+            SAMPLES + "test_batches_get_the_axis_of_their_samples"
+        ),
         "{} returns a {}, not samples": Followed(SAMPLES + "test_functions_that_are_mended_as_told_are_taken"),
         "{} returns one dict; it must yield or return many, one a sample": Followed(
             SAMPLES + "test_one_dict_of_whole_arrays_is_saved"

@@ -38,6 +38,18 @@ PROGRAM_CALL_FILE = "modelwright-call.json"
 _HINT = "export the model again"
 
 
+class ProgramCall(Record):
+    """How the names of ONNX map to a saved program, as `PROGRAM_CALL_FILE` in it says.
+
+    Attributes:
+        inputs: Name -> place among the program's flat inputs.
+        outputs: Name -> place among its flat outputs.
+    """
+
+    inputs: Mapping[str, Count]
+    outputs: Mapping[str, Count]
+
+
 class OutputError(Record):
     """How far one output is from the source's; see `OutputFidelity`."""
 

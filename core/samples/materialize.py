@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,12 @@ def materialize_samples(
 
 
 def materialize_function(
-    spec: str, directory: Path, *, limit: int = FUNCTION_LIMIT, progress: Progress | None = None
+    spec: str,
+    directory: Path,
+    *,
+    limit: int = FUNCTION_LIMIT,
+    batched: bool = False,
+    progress: Progress | None = None,
 ) -> Path:
     """Runs the user's sample function in a child process and stores what it yields as a folder of `.npy` files.
 
@@ -94,6 +100,7 @@ def materialize_function(
         spec: `file.py:function`.
         directory: The folder to make; there is either all of it or nothing.
         limit: Stop after this many samples.
+        batched: Whether each dict is a batch of samples, and every array in it begins with the axis of these.
         progress: Takes a line now and then.
 
     Raises:
@@ -103,7 +110,7 @@ def materialize_function(
     with staged_directory(directory) as staging:
         run_in_child(
             "modelwright.core.samples.materialize:store_in_child",
-            {"path": str(path), "name": name, "directory": str(staging), "limit": limit},
+            {"path": str(path), "name": name, "directory": str(staging), "limit": limit, "batched": batched},
             purpose=f"running the sample function {spec}",
             crash_error=BadInputError,
             progress=progress,
@@ -111,15 +118,15 @@ def materialize_function(
     return directory
 
 
-def store_in_child(path: str, name: str, directory: str, limit: int, progress: Progress) -> int:
+def store_in_child(path: str, name: str, directory: str, limit: int, batched: bool, progress: Progress) -> int:
     """Child side of `materialize_function`; returns the number of samples."""
     function = load_function(Path(path), name)
     spec = f"{Path(path).name}:{name}"
     writers: dict[str, NpyWriter] = {}
     count = 0
     with contextlib.ExitStack() as stack, explain_os_error(Path(directory)):
-        for sample in _iterate(function, spec, limit):
-            row = {key: _to_array(spec, count, key, value) for key, value in _items(spec, count, sample)}
+        samples = _iterate(function, spec, limit)
+        for row in itertools.islice(_split(samples, spec), limit) if batched else _read(samples, spec):
             if not count:
                 for key, value in row.items():
                     file = Path(directory) / array_file_name(key)
@@ -133,6 +140,27 @@ def store_in_child(path: str, name: str, directory: str, limit: int, progress: P
     if not count:
         raise BadInputError(f"{spec} yields no samples", hint="yield one dict a sample: input name -> array")
     return count
+
+
+def _read(samples: Iterable[Any], spec: str) -> Iterator[dict[str, Array]]:
+    """Yields samples as arrays by name."""
+    for index, sample in enumerate(samples):
+        yield {key: _to_array(spec, index, key, value) for key, value in _items(spec, index, sample)}
+
+
+def _split(batches: Iterable[Any], spec: str) -> Iterator[dict[str, Array]]:
+    """Yields the samples of batches, as arrays by name."""
+    for index, batch in enumerate(_read(batches, spec)):
+        arrays = {key: value.reshape(1) if key == LABELS and not value.ndim else value for key, value in batch.items()}
+        sizes = {key: len(value) if value.ndim else 0 for key, value in arrays.items()}
+        if len(set(sizes.values())) != 1 or not min(sizes.values()):
+            found = ", ".join(f"{key}: {size}" for key, size in sizes.items())
+            raise BadInputError(
+                f"{spec}: the arrays of batch {index} hold different numbers of samples, or none ({found})",
+                hint="yield batches: every array begins with the axis of the samples, such as x[None] for one of them",
+            )
+        for row in range(next(iter(sizes.values()))):
+            yield {key: np.asarray(value[row]) for key, value in arrays.items()}
 
 
 def _parse_count(spec: str) -> int:

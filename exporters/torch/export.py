@@ -166,7 +166,7 @@ def write_onnx(source: TorchSource, captured: Captured, path: Path) -> None:
         BadInputError: `output_names` does not fit the outputs.
     """
     torch = import_torch()
-    captured.output_names = _name_outputs(torch, source, captured)
+    captured.output_names = name_outputs(source, captured)
     try:
         program = torch.onnx.export(
             captured.program,
@@ -187,11 +187,23 @@ def write_onnx(source: TorchSource, captured: Captured, path: Path) -> None:
     _clean(path)
 
 
-def write_program(source: TorchSource, captured: Captured, path: Path) -> bool:
+def write_program(
+    source: TorchSource,
+    captured: Captured,
+    path: Path,
+    examples: tuple[tuple[Any, ...], dict[str, Any]] | None = None,
+) -> bool:
     """Saves a captured module for the targets that run PyTorch; notes it where torch cannot.
 
     The file holds the graph, the weights, and under `PROGRAM_CALL_FILE` how ONNX names map to the program's flat inputs
-    and outputs. It holds neither example inputs, which may be a user's samples, nor the paths of this machine.
+    and outputs. It holds no paths of this machine, and no example inputs, which may be a user's samples, but those that
+    are given.
+
+    Args:
+        source: Where it comes from; takes the note.
+        captured: The module, with its outputs named.
+        path: The file.
+        examples: Example inputs to save with it, by position and by name.
 
     Returns:
         Whether it was saved.
@@ -202,9 +214,9 @@ def write_program(source: TorchSource, captured: Captured, path: Path) -> bool:
         for node in getattr(getattr(module, "graph", None), "nodes", ()):
             node.meta.pop("stack_trace", None)
     call = {"inputs": _find_places(torch, captured), "outputs": captured.output_names}
-    examples = program.example_inputs
+    own = program.example_inputs
     try:
-        program._example_inputs = None  # noqa: SLF001 - torch has no public name for it
+        program._example_inputs = examples  # noqa: SLF001 - torch has no public name for it
         with path.open("wb") as file:  # a path would leave its name in the archive, and so in its hash
             torch.export.save(program, file, extra_files={PROGRAM_CALL_FILE: json.dumps(call)})
     except Exception as error:  # the serializer raises classes of its own for what it does not know
@@ -213,7 +225,7 @@ def write_program(source: TorchSource, captured: Captured, path: Path) -> bool:
         source.notes.append(f"the targets that run PyTorch cannot be built, for {reason}")
         return False
     finally:
-        program._example_inputs = examples  # noqa: SLF001
+        program._example_inputs = own  # noqa: SLF001
     return True
 
 
@@ -280,12 +292,13 @@ def _name_leaf(tree: Any, path: Sequence[Any], source: TorchSource) -> str:
     return "_".join(rest)
 
 
-def _name_outputs(torch: Any, source: TorchSource, captured: Captured) -> dict[str, int]:
+def name_outputs(source: TorchSource, captured: Captured) -> dict[str, int]:
     """Names outputs: as the module says, else after the keys of a dict, else `output`, `output_0`, ...
 
     Returns:
         Name -> its place among the flat outputs, which may hold other values than tensors.
     """
+    torch = import_torch()
     tree = torch.utils._pytree  # noqa: SLF001
     args, kwargs = _rebuild(captured, [leaf.clone() for leaf in captured.leaves])
     with torch.no_grad():

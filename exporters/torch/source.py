@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import inspect
 import itertools
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,8 @@ import numpy.typing as npt
 
 from modelwright.core.errors import BadInputError, ToolchainMissingError
 from modelwright.core.files import hash_file
+from modelwright.core.records.codec import decode
+from modelwright.core.records.exported import PROGRAM_CALL_FILE, ProgramCall
 from modelwright.core.samples.archives import read_arrays
 from modelwright.core.samples.python_source import load_function, shorten_traceback
 from modelwright.core.samples.sample_set import LABELS, TARGET, SampleRef
@@ -152,7 +155,8 @@ def load_program(path: Path, samples: SampleRef | None, *, trust: bool) -> Torch
             f"torch {torch.__version__} reads saved programs unsafely", hint=f"pip install 'torch>={_LEAST_TORCH}'"
         )
     try:
-        program = torch.export.load(str(path))
+        call = {PROGRAM_CALL_FILE: ""}
+        program = torch.export.load(str(path), extra_files=call)
     except Exception as error:  # zip, JSON, pickle and schema errors
         raise BadInputError(
             f"{path} cannot be read as a saved torch.export program: {_first_line(error)}",
@@ -162,6 +166,7 @@ def load_program(path: Path, samples: SampleRef | None, *, trust: bool) -> Torch
     source = TorchSource(name=path.name, module=program.module(), args=(), kwargs={}, program=program)
     source.files = {path.name: hash_file(path)}
     source.weights_sha256 = hash_state(program.state_dict)
+    source.output_names = _read_output_names(path, call[PROGRAM_CALL_FILE])
     if program.example_inputs is not None:
         source.args, source.kwargs = tuple(program.example_inputs[0]), dict(program.example_inputs[1])
     elif samples is not None:
@@ -169,6 +174,17 @@ def load_program(path: Path, samples: SampleRef | None, *, trust: bool) -> Torch
     else:
         raise BadInputError(f"{path} was saved without example inputs, and there are no samples", hint="add --samples")
     return source
+
+
+def _read_output_names(path: Path, call: str | bytes) -> tuple[str, ...] | None:
+    """Returns the names of outputs that a program of ours says; None for other programs."""
+    if not call:
+        return None
+    try:
+        places = decode(ProgramCall, json.loads(call), where=f"{path}: {PROGRAM_CALL_FILE}").outputs
+    except ValueError as error:
+        raise BadInputError(f"{path}: {PROGRAM_CALL_FILE} in it is no JSON: {error}") from error
+    return tuple(sorted(places, key=lambda name: places[name])) or None
 
 
 def import_torch() -> Any:

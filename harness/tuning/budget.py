@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from modelwright.core.durations import parse_duration
 from modelwright.core.errors import UsageError
 
-_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
-_TEXT = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)([smh])|([0-9]{1,9})", re.ASCII)
+_TRIALS = re.compile(r"[0-9]{1,9}", re.ASCII)
 _LONGEST_S = 30 * 24 * 3600.0
 _MOST_TRIALS = 100_000
 
@@ -41,16 +41,14 @@ def parse_budget(text: str) -> Budget:
         UsageError: It is none.
     """
     hint = "give a time, such as 90s, 10m or 2h, or a number of trials, such as 40"
-    match = _TEXT.fullmatch(text.strip())
-    if match is None:
-        raise UsageError(f"--budget {text} is no budget", hint=hint)
-    amount, unit, trials = match.groups()
-    if trials is not None:
-        count = int(trials)
+    if _TRIALS.fullmatch(text.strip()):
+        count = int(text)
         if not 1 <= count <= _MOST_TRIALS:
             raise UsageError(f"--budget {text}: 1 to {_MOST_TRIALS:,} trials", hint=hint)
         return Budget(text=text, trials=count)
-    seconds = float(amount) * _SECONDS[unit]
+    seconds = parse_duration(text)
+    if seconds is None:
+        raise UsageError(f"--budget {text} is no budget", hint=hint)
     if not 1.0 <= seconds <= _LONGEST_S:
         raise UsageError(f"--budget {text}: a second at least, and 30 days at most", hint=hint)
     return Budget(text=text, seconds=seconds)

@@ -12,7 +12,8 @@ import pytest
 from refusing import refused
 
 from modelwright.core.records.signature import Signature, TensorSpec
-from modelwright.core.samples.materialize import materialize_samples
+from modelwright.core.samples.archives import read_arrays
+from modelwright.core.samples.materialize import materialize_function, materialize_samples
 from modelwright.core.samples.python_source import load_function, require_function
 from modelwright.core.samples.sample_set import SampleRef, open_samples
 
@@ -202,3 +203,17 @@ def test_noise_is_asked_for_as_told(tmp_path: Path) -> None:
         hint = refused(lambda given=spec: take(given, tmp_path), words)
         told = hint.removeprefix("write for instance ")
         assert take(told, tmp_path) == int(told.partition(":")[2])
+
+
+def test_batches_get_the_axis_of_their_samples(tmp_path: Path) -> None:
+    code = "import numpy\ndef load():\n    x = numpy.ones(2, numpy.float32)\n    yield {'x': x, 'labels': 1}\n"
+    (tmp_path / "f.py").write_text(code)
+    spec = f"{tmp_path / 'f.py'}:load"
+    hint = refused(
+        lambda: materialize_function(spec, tmp_path / "made", batched=True),
+        r"of batch 0 hold different numbers of samples, or none \(x: 2, labels: 1\)",
+    )
+    assert "x[None]" in hint
+    (tmp_path / "f.py").write_text(code.replace("'x': x", "'x': x[None]"))
+    arrays = read_arrays(materialize_function(spec, tmp_path / "made", batched=True))
+    assert {name: array.shape for name, array in arrays.items()} == {"labels": (1,), "x": (1, 2)}

@@ -1,0 +1,76 @@
+"""What can be done to a network, as the user writes it: `prune:magnitude:0.3`, `distil:net.py:student`, `qat`.
+
+Nothing here imports torch: a request that makes no sense is refused before anything is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from modelwright.core.errors import UsageError, suggest
+
+Kind = Literal["prune:magnitude", "prune:2:4"]
+
+FORMS: dict[Kind, str] = {
+    "prune:magnitude": "prune:magnitude:0.3",
+    "prune:2:4": "prune:2:4",
+}
+"""Kind -> how it is written."""
+_WITH_RATIO: frozenset[Kind] = frozenset({"prune:magnitude"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """One step of a compression.
+
+    Attributes:
+        text: As the user wrote it.
+        kind: What is done.
+        ratio: Of weights, channels or ranks that go; 0 where the method has none.
+    """
+
+    text: str
+    kind: Kind
+    ratio: float = 0.0
+
+
+def parse_methods(texts: Sequence[str]) -> tuple[Method, ...]:
+    """Reads the methods of a compression, in their order.
+
+    Raises:
+        UsageError: One is unknown, its ratio is none, or they cannot follow each other.
+    """
+    if not texts:
+        raise UsageError("no method is named", hint=f"name one: {', '.join(FORMS.values())}")
+    return tuple(map(_parse, texts))
+
+
+def _parse(text: str) -> Method:
+    for kind, form in FORMS.items():
+        rest = text.removeprefix(kind)
+        if rest == text or rest[:1] not in ("", ":"):
+            continue
+        if kind in _WITH_RATIO:
+            return Method(text=text, kind=kind, ratio=_parse_ratio(text, rest.removeprefix(":"), form))
+        if not rest:
+            return Method(text=text, kind=kind)
+        raise UsageError(f"{text}: {kind} takes nothing after it", hint=f"write it as {form}")
+    raise UsageError(
+        f"{text} is no method of compression",
+        hint=suggest(text, FORMS.values()) or f"known: {', '.join(FORMS.values())}",
+    )
+
+
+def _parse_ratio(text: str, ratio: str, form: str) -> float:
+    try:
+        value = float(ratio)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1:
+        raise UsageError(
+            f"{text}: {ratio or 'nothing'} is no ratio: a share between 0 and 1 goes, and not all of it",
+            hint=f"write for instance {form}",
+        )
+    return value

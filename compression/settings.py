@@ -1,0 +1,81 @@
+"""How a compression trains, as it crosses to the process that does it; and its spans of time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from modelwright.core.durations import parse_duration
+from modelwright.core.errors import UsageError
+from modelwright.core.records.codec import Amount, Count, Record
+from modelwright.core.samples.python_source import is_python, require_function
+
+LOSSES = ("cross-entropy", "mse")
+_LONGEST_S = 30 * 24 * 3600.0
+
+
+class Settings(Record):
+    """Hyper-parameters.
+
+    Attributes:
+        loss: `cross-entropy`, `mse`, or `file.py:function`, which takes outputs and batch and returns a number.
+        epochs: Passes over the training data, for each method.
+        lr: Learning rate at the start; None for the method's own.
+        batch: Samples a step.
+        seed: Of all chance.
+        budget_s: What training may take, of all methods and runs together; None for as long as it takes.
+        max_drop: Points that the result may lose on the data that judges.
+    """
+
+    loss: str = "cross-entropy"
+    epochs: Count = 3
+    lr: Amount | None = None
+    batch: Count = 64
+    seed: Count = 0
+    budget_s: Amount | None = None
+    max_drop: Amount | None = None
+
+
+def check_settings(settings: Settings, *, is_judged: bool) -> None:
+    """Refuses settings that make no sense, without running anything.
+
+    Raises:
+        UsageError: Names the setting.
+        BadInputError: The function of a loss is not there.
+    """
+    if settings.loss not in LOSSES:
+        if not is_python(settings.loss):
+            raise UsageError(
+                f"--loss {settings.loss} is no loss", hint=f"give {', '.join(LOSSES)}, or FILE.py:FUNCTION"
+            )
+        require_function(settings.loss, "returns the loss of a batch")
+    if not settings.batch:
+        raise UsageError("--batch 0 trains nothing", hint="give a number of samples, such as 64")
+    if settings.lr == 0:
+        raise UsageError("--lr 0 trains nothing", hint="give a learning rate, such as 1e-3, or --epochs 0")
+    if settings.max_drop is not None and not is_judged:
+        raise UsageError(
+            "--max-drop needs data that judges: what is held back of --train chooses among epochs already",
+            hint="add --eval",
+        )
+
+
+def parse_budget(text: str | None) -> float | None:
+    """Reads what training may take.
+
+    Raises:
+        UsageError: It is no span of time.
+    """
+    if text is None:
+        return None
+    seconds = parse_duration(text)
+    if seconds is None or not 1 <= seconds <= _LONGEST_S:
+        raise UsageError(f"--budget {text} is no span of time", hint="give 90s, 10m or 2h; 30 days at most")
+    return seconds
+
+
+def locate(loss: str) -> str:
+    """Returns a loss with the whole path of its file: the process that trains may work elsewhere."""
+    if loss in LOSSES:
+        return loss
+    path, function = require_function(loss, "returns the loss of a batch")
+    return f"{Path(path).resolve()}:{function}"

@@ -1,0 +1,20 @@
+"""Which class carries out which method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from modelwright.compression.magnitude import MagnitudePruning
+from modelwright.compression.methods import Kind, Method
+from modelwright.compression.step import Step, Task
+from modelwright.compression.two_four import TwoFourPruning
+
+_STEPS: Mapping[Kind, type[Step]] = {
+    "prune:magnitude": MagnitudePruning,
+    "prune:2:4": TwoFourPruning,
+}
+
+
+def make_step(method: Method, task: Task) -> Step:
+    """Returns what carries out a method."""
+    return _STEPS[method.kind](method, task)
