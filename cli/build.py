@@ -55,6 +55,7 @@ def build(targets: tuple[str, ...], as_json: bool, **settings: Any) -> int:
         print_json(
             {
                 "export": None if built.export is None else built.export.describe(),
+                "notes": [] if built.export is None else list(built.export.model.notes),
                 "artifacts": {name: str(artifact.directory) for name, artifact in built.artifacts.items()},
                 "absent": [
                     {"target": absent.target, "status": absent.status, **absent.error.to_dict()}
@@ -80,3 +81,5 @@ def _print_built(built: Any) -> None:
         click.echo(f"{name:20}  {Path(artifact.directory)}")
         for note in artifact.manifest.notes:
             print_line(f"{'':20}  note: {note}")
+    for note in () if built.export is None else built.export.model.notes:
+        print_line(f"note: {note}")

@@ -89,3 +89,40 @@ def make_samples(path: Path, *, count: int = 64, labelled: bool = True, **shapes
         arrays["labels"] = rng.integers(0, 5, count)
     np.savez(path, **arrays)
     return path
+
+
+def quantize_by_pairs(path: Path) -> onnx.ModelProto:
+    """Two layers as training for INT8 exports them; x [batch, 4] -> y [batch, 3], which is left in float.
+
+    A pair rounds each layer's input; the first weight is stored in INT8, the second as floats that a pair rounds.
+    """
+    rng = np.random.default_rng(3)
+    weight = np.rint(rng.standard_normal((4, 8)) * 40).clip(-127, 127).astype(np.int8)
+    constants = {
+        "s_x": np.float32(0.03),
+        "z_x": np.uint8(128),
+        "i_1": weight,
+        "s_1": np.full(8, 0.02, np.float32),
+        "i_b": np.arange(8, dtype=np.int32) * 50,
+        "s_b": np.full(8, 0.03 * 0.02, np.float32),
+        "s_h": np.float32(0.05),
+        "z_h": np.uint8(0),
+        "w_2": (rng.standard_normal((8, 3)) * 0.5).astype(np.float32),
+        "s_2": np.full(3, 0.015, np.float32),
+        "z_2": np.zeros(3, np.int8),
+    }
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s_x", "z_x"], ["q_x"], "x_q"),
+        helper.make_node("DequantizeLinear", ["q_x", "s_x", "z_x"], ["d_x"], "x_dq"),
+        helper.make_node("DequantizeLinear", ["i_1", "s_1"], ["d_1"], "w1_dq", axis=1),
+        helper.make_node("DequantizeLinear", ["i_b", "s_b"], ["d_b"], "b1_dq", axis=0),
+        helper.make_node("Gemm", ["d_x", "d_1", "d_b"], ["g"], "layer1"),
+        helper.make_node("Relu", ["g"], ["h"], "relu1"),
+        helper.make_node("QuantizeLinear", ["h", "s_h", "z_h"], ["q_h"], "h_q"),
+        helper.make_node("DequantizeLinear", ["q_h", "s_h", "z_h"], ["d_h"], "h_dq"),
+        helper.make_node("QuantizeLinear", ["w_2", "s_2", "z_2"], ["q_2"], "w2_q", axis=1),
+        helper.make_node("DequantizeLinear", ["q_2", "s_2", "z_2"], ["d_2"], "w2_dq", axis=1),
+        helper.make_node("MatMul", ["d_h", "d_2"], ["y"], "layer2"),
+    ]
+    save(path, nodes, [("x", TensorProto.FLOAT, ["batch", 4])], [("y", TensorProto.FLOAT, ["batch", 3])], constants)
+    return onnx.load(path)

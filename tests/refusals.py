@@ -564,6 +564,12 @@ TABLE: dict[str, dict[str, Followed | NotFollowed]] = {
         ),
         "TFLite's quantizer fails on {}: {}": VENDOR,
     },
+    "targets/quantization/own_scales.py": {
+        "{} would quantize a second time: the model is quantized already: {}": Followed(
+            "tests/integration/test_quantized_sources.py::"
+            "test_what_could_only_quantize_again_refuses_and_names_what_does_not"
+        ),
+    },
     "targets/tflite/target.py": {
         "no TFLite runtime is installed": INSTALLS,
         "the TFLite runtime is installed but does not import": INSTALLS,

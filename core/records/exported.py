@@ -117,7 +117,7 @@ class ExportedModel(Record):
         model_path: The ONNX file.
         signature: Its inputs and outputs.
         source: What it was exported from.
-        num_parameters: Elements of floating-point weights.
+        num_parameters: Weights, those that are stored as integers among them.
         opset: Of the default ONNX domain.
         sha256: Of the model; of all its files together when the weights lie in files of their own.
         files: Name relative to the model's folder -> SHA-256: the model and its external data.

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,12 +12,10 @@ from typing import Any
 
 from modelwright.core.errors import BadInputError
 from modelwright.core.onnx.facts import ONNX_DOMAINS, find_inputs
-from modelwright.core.onnx.walk import iterate_graphs, iterate_tensors
+from modelwright.core.onnx.walk import iterate_graphs
 from modelwright.core.records.signature import Dimension, Signature, TensorSpec
 from modelwright.exporters.file_kinds import refuse_other_files
 
-_FLOAT_TYPES = (1, 10, 11, 16)
-"""onnx.TensorProto: FLOAT, FLOAT16, DOUBLE, BFLOAT16."""
 _NUMPY_NAMES = {
     1: "float32",
     2: "uint8",
@@ -79,11 +76,6 @@ def _iterate_texts(model: Any) -> Iterator[Any]:
             for value in (*graph.input, *graph.output, *graph.value_info):
                 yield value.name
                 yield from (dimension.dim_param for dimension in value.type.tensor_type.shape.dim)
-
-
-def count_parameters(model: Any) -> int:
-    """Returns the number of elements of floating-point constants."""
-    return sum(math.prod(tensor.dims) for tensor in iterate_tensors(model) if tensor.data_type in _FLOAT_TYPES)
 
 
 def list_operators(model: Any) -> set[tuple[str, str]]:

@@ -18,10 +18,11 @@ from msgspec.structs import replace
 from modelwright.core.errors import BadInputError
 from modelwright.core.onnx.external_data import find_external_files
 from modelwright.core.onnx.facts import INITIALIZERS_APART_IR, find_opset, is_quantized_operator
+from modelwright.core.onnx.quantized import count_parameters, find_own_scales
 from modelwright.core.onnx.walk import iterate_tensors
 from modelwright.core.outputs.reference import ReferenceModel
 from modelwright.core.records.signature import Signature
-from modelwright.exporters.onnx.file import count_parameters, list_operators, read_graph, read_signature
+from modelwright.exporters.onnx.file import list_operators, read_graph, read_signature
 
 Progress = Callable[[str], None]
 
@@ -38,7 +39,7 @@ class ValidatedModel:
 
     Attributes:
         signature: Output shapes completed by shape inference.
-        num_parameters: Elements of floating-point constants.
+        num_parameters: Weights, those that are stored as integers among them.
         opset: Of the default domain.
         notes: Sentences for the user.
     """
@@ -164,8 +165,17 @@ def _describe_oddities(model: Any) -> list[str]:
     notes = []
     operators = list_operators(model)
     quantized = sorted(name for _, name in operators if is_quantized_operator(name))
-    if quantized:
-        notes.append(f"the model is already quantized ({', '.join(quantized[:3])}): what follows it is not FP32")
+    own = find_own_scales(model)
+    if own is not None:
+        notes.append(
+            f"the model is quantized already: {own.describe()}. What is called FP32 here is what its graph computes in "
+            "floats, rounding included, not the model that it was made from"
+        )
+    elif quantized:
+        notes.append(
+            f"the model's weights are quantized already ({', '.join(quantized[:3])}): what is called FP32 here is "
+            "float arithmetic with these weights, not the model that they were made from"
+        )
     weights = list(model.graph.initializer)
     half = sum(math.prod(tensor.dims) for tensor in weights if tensor.data_type == _FLOAT16)
     if 2 * half > sum(math.prod(tensor.dims) for tensor in weights) > 0:

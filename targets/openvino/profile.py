@@ -24,6 +24,7 @@ _PRECISIONS: Mapping[str, str] = {
     "i8": "int8",
     "u8": "int8",
 }
+_INTEGERS, _FLOATS = frozenset({"i8", "u8"}), frozenset({"bf16", "f16", "f32"})
 _DISTURBED = 1.3
 """An inference that takes this many times the median was interrupted."""
 _HOLDERS = frozenset({"If", "Loop", "TensorIterator"})
@@ -113,7 +114,7 @@ def classify(layer: Any, types: Mapping[str, str], matmuls: AbstractSet[str]) ->
     facts = layer.get_rt_info()
     computes = read_compute_precisions(layer, matmuls)
     if computes:
-        return "compute", _PRECISIONS.get(min(computes, key=lambda name: name not in ("i8", "u8")), computes[0])
+        return "compute", _PRECISIONS.get(min(computes, key=lambda name: name not in _INTEGERS), computes[0])
     originals = {types.get(name) for name in facts["originalLayersNames"].get().split(",") if name}
     if facts["layerType"].get() in _CONVERSIONS or (originals and originals <= _CONVERSIONS):
         return "conversion", None
@@ -136,10 +137,16 @@ def read_compute_precisions(layer: Any, matmuls: AbstractSet[str]) -> list[str]:
     """
     facts = layer.get_rt_info()
     if facts["layerType"].get() in _COMPUTE_LAYERS:
-        return [str(facts["runtimePrecision"].get())]
+        return [_read_executed(facts)]
     if matmuls.isdisjoint(facts["originalLayersNames"].get().split(",")):
         return []
     return _read_weight_precisions(layer)
+
+
+def _read_executed(facts: Any) -> str:
+    """Returns what a layer multiplies in: the kernel's own word where integers are its weights' storage alone."""
+    told, kernel = str(facts["runtimePrecision"].get()), str(facts["primitiveType"].get()).rpartition("_")[2].lower()
+    return kernel if told in _INTEGERS and kernel in _FLOATS else told
 
 
 def _read_weight_precisions(node: Any) -> list[str]:

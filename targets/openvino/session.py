@@ -26,7 +26,13 @@ FIXED_SHAPES = 2
 WITHOUT_FUSION = {"SNIPPETS_MODE": "DISABLE"}
 """Compiles without the kernels that OpenVINO makes up for several layers at once. Those of two or more quantized
 fully connected layers gave wrong numbers where an activation has a zero point (OpenVINO 2026.4)."""
-_KNOWN_PROPERTIES = {"INFERENCE_PRECISION_HINT": ("f32", "bf16"), "SNIPPETS_MODE": ("DISABLE",)}
+IN_FLOATS = {"LP_TRANSFORMS_MODE": "NO"}
+"""Computes in floats what a model rounds by its own scales; OpenVINO makes integer kernels of it otherwise."""
+_KNOWN_PROPERTIES = {
+    "INFERENCE_PRECISION_HINT": ("f32", "bf16"),
+    "SNIPPETS_MODE": ("DISABLE",),
+    "LP_TRANSFORMS_MODE": ("NO",),
+}
 """All that recipes may set, and to what."""
 _UNTRUSTED_HINT = "build the artifact here, from a source that you trust"
 _INT32_MAX = 2**31 - 1

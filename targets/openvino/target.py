@@ -22,9 +22,22 @@ from modelwright.core.records.signature import Signature
 from modelwright.targets.contract import BuildRequest, BuildResult, Language, RunSettings, Session, Target, TargetRecord
 from modelwright.targets.openvino.convert import convert_model
 from modelwright.targets.openvino.recipes import BF16_INSTRUCTION_SETS
-from modelwright.targets.openvino.session import OpenvinoSession, import_openvino, read_properties, silence_vendor
+from modelwright.targets.openvino.session import (
+    IN_FLOATS,
+    OpenvinoSession,
+    import_openvino,
+    read_properties,
+    silence_vendor,
+)
 from modelwright.targets.openvino.settings import SETTINGS
 from modelwright.targets.openvino.words import find_cause
+from modelwright.targets.quantization.own_scales import (
+    describe_own,
+    explain_float,
+    explain_own,
+    read_own_scales,
+    refuse_second_quantization,
+)
 from modelwright.targets.readiness import Readiness, package_versions, require_import
 
 MODEL_FILE = "openvino.xml"
@@ -119,7 +132,7 @@ class OpenvinoFp32(OpenvinoTarget):
         title="OpenVINO FP32",
         is_float=True,
         needs_calibration=False,
-        recipe_version=2,
+        recipe_version=3,
         build_packages=_RUN_PACKAGES,
         run_packages=_RUN_PACKAGES,
         build_extra="openvino",
@@ -131,10 +144,12 @@ class OpenvinoFp32(OpenvinoTarget):
 
     def _finish_build(self, openvino: Any, model: Any, request: BuildRequest) -> BuildResult:
         openvino.save_model(model, request.directory / MODEL_FILE, compress_to_fp16=False)
+        options, notes = _stay_float(request)
         return BuildResult(
             model_file=MODEL_FILE,
-            recipe={"weights": "fp32", "inference_precision": self.precision_hint},
+            recipe={"weights": "fp32", "inference_precision": self.precision_hint, "compile_options": options},
             versions=package_versions("openvino"),
+            notes=notes,
         )
 
 
@@ -154,7 +169,7 @@ class OpenvinoBf16(OpenvinoTarget):
         title="OpenVINO BF16",
         is_float=True,
         needs_calibration=False,
-        recipe_version=2,
+        recipe_version=3,
         build_packages=_RUN_PACKAGES,
         run_packages=_RUN_PACKAGES,
         build_extra="openvino",
@@ -176,6 +191,7 @@ class OpenvinoBf16(OpenvinoTarget):
 
     def _finish_build(self, openvino: Any, model: Any, request: BuildRequest) -> BuildResult:
         compress = _fits_fp16(model)
+        options, notes = _stay_float(request)
         openvino.save_model(model, request.directory / MODEL_FILE, compress_to_fp16=compress)
         return BuildResult(
             model_file=MODEL_FILE,
@@ -183,9 +199,11 @@ class OpenvinoBf16(OpenvinoTarget):
                 "weights": "fp16" if compress else "fp32",
                 "weights_reason": "half the file; BF16 keeps fewer bits" if compress else "beyond FP16's range",
                 "inference_precision": self.precision_hint,
+                "compile_options": options,
             },
             requires={"any_instruction_set": sorted(BF16_INSTRUCTION_SETS)},
             versions=package_versions("openvino"),
+            notes=notes,
         )
 
 
@@ -201,7 +219,7 @@ class OpenvinoInt8(OpenvinoTarget):
         is_float=False,
         needs_calibration=True,
         uses_samples=True,
-        recipe_version=6,
+        recipe_version=7,
         build_packages={**_RUN_PACKAGES, "nncf": "nncf>=3.0"},
         run_packages=_RUN_PACKAGES,
         build_extra="openvino",
@@ -225,9 +243,15 @@ class OpenvinoInt8(OpenvinoTarget):
     def _finish_build(self, openvino: Any, model: Any, request: BuildRequest) -> BuildResult:
         from modelwright.targets.openvino.quantize import quantize_model
 
+        own = read_own_scales(request)
         with silence_vendor():
             nncf = require_import("nncf", "openvino")
-        quantized, recipe, notes = quantize_model(openvino, nncf, model, request)
+        if own is not None:
+            quantized = model
+            notes: tuple[str, ...] = (explain_own(own),)
+            recipe = describe_own(own)
+        else:
+            quantized, recipe, notes = quantize_model(openvino, nncf, model, request)
         openvino.save_model(quantized, request.directory / MODEL_FILE, compress_to_fp16=False)
         machine = request.machine
         return BuildResult(
@@ -260,6 +284,9 @@ class _WeightTarget(OpenvinoTarget):
     def _finish_build(self, openvino: Any, model: Any, request: BuildRequest) -> BuildResult:
         from modelwright.targets.openvino.weights import compress_model
 
+        own = read_own_scales(request)
+        if own is not None:
+            raise refuse_second_quantization(self.record.name, own, "openvino-int8 runs it with its own scales")
         with silence_vendor():
             nncf = require_import("nncf", "openvino")
         compressed, recipe, notes = compress_model(openvino, nncf, model, request, self.bits)
@@ -278,6 +305,7 @@ def _make_weight_record(bits: int) -> TargetRecord:
         is_float=False,
         needs_calibration=False,
         uses_samples=True,
+        recipe_version=2,
         build_packages={**_RUN_PACKAGES, "nncf": "nncf>=3.0"},
         run_packages=_RUN_PACKAGES,
         build_extra="openvino",
@@ -299,6 +327,12 @@ class OpenvinoInt4Weights(_WeightTarget):
 
     bits = 4
     record = _make_weight_record(4)
+
+
+def _stay_float(request: BuildRequest) -> tuple[Mapping[str, str], tuple[str, ...]]:
+    """Returns what keeps a model in float arithmetic that is quantized already, and a note; nothing for others."""
+    own = read_own_scales(request)
+    return ({}, ()) if own is None else (IN_FLOATS, (explain_float(own),))
 
 
 def _check_bf16(machine: Machine) -> Readiness | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ class OrtSession(Session):
         settings: How to run.
         is_float: Whether it is to compute in floats, so that none of them is out of place.
         profiles_in: A folder for the profile, where there is to be one.
+        entries: Of the session's configuration, which the artifact needs.
     """
 
     def __init__(
@@ -38,12 +39,15 @@ class OrtSession(Session):
         *,
         is_float: bool = True,
         profiles_in: Path | None = None,
+        entries: Mapping[str, str] | None = None,
     ) -> None:
         self._path = path
         self._is_float = is_float
         self._settings = settings
         self._names = [spec.name for spec in signature.outputs]
         options = prepare_options(settings, profiles_in)
+        for key, value in (entries or {}).items():
+            options.add_session_config_entry(key, value)
         self._session = open_file(path, settings, MeasurementInvalidError, options)
 
     def run(self, feeds: Feeds) -> dict[str, Array]:

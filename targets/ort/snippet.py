@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from modelwright.core.records.signature import Signature
 from modelwright.targets.options import RunSettings, Value, resolve_options
 from modelwright.targets.ort.settings import ENTRIES, LEVELS, MODES, SETTINGS, find_attribute
@@ -14,8 +16,15 @@ _CPP_CALLS = {
 }
 
 
-def write_python(model_file: str, signature: Signature, settings: RunSettings) -> str:
-    """Returns the program in Python."""
+def write_python(model_file: str, signature: Signature, settings: RunSettings, entries: Mapping[str, str]) -> str:
+    """Returns the program in Python.
+
+    Args:
+        model_file: To load.
+        signature: Of the model.
+        settings: How to run it.
+        entries: Of the session's configuration, which the artifact needs.
+    """
     chosen = resolve_options(SETTINGS, settings.options)
     feeds = [
         f"    {quote_python(spec.name)}: np.zeros({choose_shape(spec)}, np.{_name_python(spec.dtype)}),"
@@ -38,6 +47,7 @@ def write_python(model_file: str, signature: Signature, settings: RunSettings) -
             else f"options.{find_attribute(name)} = {value}"
             for name, value in _list_others(settings)
         ],
+        [f'options.add_session_config_entry("{key}", "{value}")' for key, value in entries.items()],
         f"session = ort.InferenceSession({quote_python(model_file)}, options, providers=['CPUExecutionProvider'])",
         "",
         "feeds = {",
@@ -68,8 +78,8 @@ def _list_others(settings: RunSettings) -> list[tuple[str, Value]]:
     return [(name, value) for name, value in settings.options.items() if name not in said]
 
 
-def write_cpp(model_file: str, signature: Signature, settings: RunSettings) -> str:
-    """Returns the program in C++17."""
+def write_cpp(model_file: str, signature: Signature, settings: RunSettings, entries: Mapping[str, str]) -> str:
+    """Returns the program in C++17; see `write_python`."""
     chosen = resolve_options(SETTINGS, settings.options)
     feeds = []
     for index, spec in enumerate(signature.inputs):
@@ -96,6 +106,7 @@ def write_cpp(model_file: str, signature: Signature, settings: RunSettings) -> s
         f"  options.SetExecutionMode(ExecutionMode::{MODES[str(chosen['execution'])]});",
         f"  options.SetGraphOptimizationLevel(GraphOptimizationLevel::{LEVELS[str(chosen['graph-level'])]});",
         [f"  options.{_set_cpp(name, value)};" for name, value in _list_others(settings)],
+        [f'  options.AddConfigEntry("{key}", "{value}");' for key, value in entries.items()],
         f"  Ort::Session session(env, ORT_TSTR({quote_cpp(model_file)}), options);",
         "",
         "  Ort::AllocatorWithDefaultOptions allocator;",

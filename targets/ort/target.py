@@ -12,20 +12,22 @@ from typing import Any, ClassVar
 
 from modelwright.core.errors import BuildFailedError
 from modelwright.core.onnx.facts import find_opset
+from modelwright.core.onnx.quantized import OwnScales
 from modelwright.core.records.artifact import Arithmetic
 from modelwright.core.records.machine import X86_DOT_PRODUCTS, Machine
 from modelwright.core.records.signature import Signature
 from modelwright.core.scratch import scratch_directory
 from modelwright.targets.contract import BuildRequest, BuildResult, Language, RunSettings, Session, Target, TargetRecord
 from modelwright.targets.graphs.classify import classify_graph
-from modelwright.targets.graphs.files import copy_model, save_model
+from modelwright.targets.graphs.files import copy_model, load_model, save_model
 from modelwright.targets.graphs.fold_sizes import fold_sizes
 from modelwright.targets.graphs.index import index_graph
 from modelwright.targets.graphs.rewrite import PER_AXIS_OPSET, pool_spatial_means
 from modelwright.targets.graphs.run import open_file
 from modelwright.targets.ort import plan as ort_plan
+from modelwright.targets.ort.channel_scales import keep_channel_scales_apart
 from modelwright.targets.ort.channels import align_input_channels
-from modelwright.targets.ort.exact import write_exactly
+from modelwright.targets.ort.exact import AS_WRITTEN, write_exactly
 from modelwright.targets.ort.recipes import DynamicQuantizer, StaticQuantizer, saturates_here
 from modelwright.targets.ort.refusal import explain_inner, refuse_unquantizable
 from modelwright.targets.ort.residuals import keep_residuals_apart
@@ -35,6 +37,13 @@ from modelwright.targets.ort.tied import explain_tied
 from modelwright.targets.quantization.formats import FULL_WEIGHT, Scheme, choose_scheme
 from modelwright.targets.quantization.judge import Judge
 from modelwright.targets.quantization.onnx_quantizer import OnnxQuantizer
+from modelwright.targets.quantization.own_scales import (
+    describe_own,
+    explain_float,
+    explain_own,
+    read_own_scales,
+    refuse_second_quantization,
+)
 from modelwright.targets.quantization.prepare import prepare_model
 from modelwright.targets.quantization.search import describe_limits, search
 from modelwright.targets.readiness import package_versions
@@ -52,7 +61,7 @@ class OrtTarget(Target):
         self,
         directory: Path,
         model_file: str,
-        recipe: Mapping[str, Any],  # noqa: ARG002 - part of the contract
+        recipe: Mapping[str, Any],
         signature: Signature,
         settings: RunSettings,
     ) -> Iterator[Session]:
@@ -63,6 +72,7 @@ class OrtTarget(Target):
                 signature,
                 settings,
                 is_float=self.record.is_float,
+                entries=_read_entries(recipe),
                 profiles_in=None if folder is None else Path(folder),
             )
             try:
@@ -74,13 +84,19 @@ class OrtTarget(Target):
         self,
         language: Language,
         model_file: str,
-        recipe: Mapping[str, Any],  # noqa: ARG002
+        recipe: Mapping[str, Any],
         signature: Signature,
         settings: RunSettings,
     ) -> str:
         from modelwright.targets.ort.snippet import write_cpp, write_python
 
-        return (write_python if language == "python" else write_cpp)(model_file, signature, settings)
+        write = write_python if language == "python" else write_cpp
+        return write(model_file, signature, settings, _read_entries(recipe))
+
+
+def _read_entries(recipe: Mapping[str, Any]) -> Mapping[str, str]:
+    """Returns the entries of a session's configuration that an artifact needs to compute what it is called."""
+    return AS_WRITTEN if recipe.get("as_written") is True else {}
 
 
 class OrtFp32(OrtTarget):
@@ -93,6 +109,7 @@ class OrtFp32(OrtTarget):
         title="ONNX Runtime FP32",
         is_float=True,
         needs_calibration=False,
+        recipe_version=2,
         build_packages={"onnx": "onnx", "onnxruntime": "onnxruntime"},
         run_packages={"onnxruntime": "onnxruntime"},
         build_extra="ort",
@@ -106,16 +123,25 @@ class OrtFp32(OrtTarget):
         request.progress("copying the model")
         file = copy_model(request.model_path, request.directory, MODEL_FILE)
         open_file(request.directory / file, RunSettings(), BuildFailedError)
+        own = read_own_scales(request)
         return BuildResult(
             model_file=file,
-            recipe={"method": "as exported", "precision": "fp32"},
+            # ONNX Runtime would fuse pairs of Q/DQ to integer kernels, under the name of FP32.
+            recipe={"method": "as exported", "precision": "fp32", "as_written": own is not None},
+            notes=[] if own is None else [explain_float(own)],
             requires={"packages": {"onnxruntime": ">=1.22"}},
             versions=package_versions("onnx", "onnxruntime"),
         )
 
 
 class _SearchedTarget(OrtTarget):
-    """What the two quantized ones share: how they are quantized is searched."""
+    """What the two quantized ones share: how they are quantized is searched, unless the source is quantized already.
+
+    Attributes:
+        has_fixed_scales: Whether those of activations are part of the file.
+    """
+
+    has_fixed_scales: ClassVar[bool]
 
     def key_facts(self, machine: Machine) -> Mapping[str, Any]:  # noqa: ARG002
         return {"search": describe_limits()}
@@ -130,10 +156,38 @@ class _SearchedTarget(OrtTarget):
             return Arithmetic(alike=True, why="both CPUs sum 8-bit products exactly")
         return Arithmetic(alike=False, why="this host saturates sums of 8-bit products, and that machine does not")
 
+    def _ship_own_scales(self, request: BuildRequest, own: OwnScales) -> BuildResult:
+        """Ships a model that is quantized already, which ONNX Runtime fuses to integer kernels as it loads it."""
+        if own.are_fixed is not self.has_fixed_scales:
+            other = OrtInt8.record.name if own.are_fixed else OrtInt8Dynamic.record.name
+            raise refuse_second_quantization(self.record.name, own, f"{other} runs it with its own scales")
+        request.progress("taking the model, which is quantized already, as it is")
+        model = load_model(request.model_path)
+        apart = keep_channel_scales_apart(model)
+        path = request.directory / MODEL_FILE
+        save_model(model, path)
+        open_file(path, RunSettings(), BuildFailedError)
+        notes = [explain_own(own)]
+        if apart:
+            notes.append(
+                f"{apart} activations have a scale a channel, for which ONNX Runtime has no integer kernel: what reads "
+                "them computes in floats"
+            )
+        return BuildResult(
+            model_file=MODEL_FILE,
+            # As it is written, its sums are exact.
+            emulation=request.model_path if saturates_here(request) else None,
+            recipe=describe_own(own),
+            requires={"any_instruction_set": _list_needed(request.machine), "packages": {"onnxruntime": ">=1.22"}},
+            versions=package_versions("onnx", "onnxruntime"),
+            notes=notes,
+        )
+
 
 class OrtInt8(_SearchedTarget):
     """Static INT8: the ranges of activations are fixed by calibration."""
 
+    has_fixed_scales = True
     record: ClassVar[TargetRecord] = TargetRecord(
         name="ort-int8",
         runtime="ort",
@@ -142,7 +196,7 @@ class OrtInt8(_SearchedTarget):
         is_float=False,
         needs_calibration=True,
         uses_samples=True,
-        recipe_version=7,
+        recipe_version=8,
         build_packages={"onnx": "onnx", "onnxruntime": "onnxruntime"},
         run_packages={"onnxruntime": "onnxruntime"},
         build_extra="ort",
@@ -153,6 +207,9 @@ class OrtInt8(_SearchedTarget):
 
     def build(self, request: BuildRequest) -> BuildResult:
         """Quantizes weights and activations; see `Target.build`."""
+        own = read_own_scales(request)
+        if own is not None:
+            return self._ship_own_scales(request, own)
         if request.calibration is None or request.calibration.count == 0:
             raise BuildFailedError("ort-int8 needs calibration samples", hint="give --samples FILE.npz")
         model, prepared = prepare_model(request)
@@ -182,6 +239,7 @@ class OrtInt8(_SearchedTarget):
 class OrtInt8Dynamic(_SearchedTarget):
     """Dynamic INT8: the ranges of activations are measured at each inference."""
 
+    has_fixed_scales = False
     record: ClassVar[TargetRecord] = TargetRecord(
         name="ort-int8-dynamic",
         runtime="ort",
@@ -190,7 +248,7 @@ class OrtInt8Dynamic(_SearchedTarget):
         is_float=False,
         needs_calibration=False,
         uses_samples=True,
-        recipe_version=5,
+        recipe_version=6,
         build_packages={"onnx": "onnx", "onnxruntime": "onnxruntime"},
         run_packages={"onnxruntime": "onnxruntime"},
         build_extra="ort",
@@ -201,6 +259,9 @@ class OrtInt8Dynamic(_SearchedTarget):
 
     def build(self, request: BuildRequest) -> BuildResult:
         """Quantizes the weights of MatMul, Gemm and LSTM; see `Target.build`."""
+        own = read_own_scales(request)
+        if own is not None:
+            return self._ship_own_scales(request, own)
         model, prepared = prepare_model(request)
         fold_sizes(model)
         kind = classify_graph(model)
@@ -233,6 +294,12 @@ def _old_opset(needed: int, model: Any, prepared: Mapping[str, Any]) -> BuildFai
     )
 
 
+def _list_needed(machine: Machine) -> list[str]:
+    """Returns the instruction sets one of which weights of all 8 bits need: without, their sums saturate silently."""
+    has_any = machine.architecture == "x86_64" and machine.instruction_sets & X86_DOT_PRODUCTS
+    return sorted(X86_DOT_PRODUCTS) if has_any else []
+
+
 def _search_and_save(
     request: BuildRequest, quantizer: OnnxQuantizer, scheme: Scheme, recipe: Mapping[str, Any], notes: Sequence[str]
 ) -> BuildResult:
@@ -241,10 +308,7 @@ def _search_and_save(
     path = request.directory / MODEL_FILE
     save_model(found.model, path)
     open_file(path, RunSettings(), BuildFailedError)
-    needed: list[str] = []
-    if request.machine.architecture == "x86_64" and scheme.weight_limit == FULL_WEIGHT:
-        # On a CPU without any of these, 8-bit weights saturate silently.
-        needed = sorted(X86_DOT_PRODUCTS) if request.machine.instruction_sets & X86_DOT_PRODUCTS else []
+    needed = _list_needed(request.machine) if scheme.weight_limit == FULL_WEIGHT else []
     exact = write_exactly(found.model) if saturates_here(request) else None
     emulation = None if exact is None else request.scratch / "exact.onnx"
     if emulation is not None:

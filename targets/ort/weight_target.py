@@ -16,6 +16,7 @@ from modelwright.targets.ort.target import MODEL_FILE, OrtTarget, explain_prepar
 from modelwright.targets.ort.tied import explain_tied
 from modelwright.targets.ort.weights import WeightQuantizer
 from modelwright.targets.quantization.judge import Judge
+from modelwright.targets.quantization.own_scales import read_own_scales, refuse_second_quantization
 from modelwright.targets.quantization.prepare import prepare_model
 from modelwright.targets.quantization.search import describe_limits, search
 from modelwright.targets.readiness import package_versions
@@ -30,6 +31,7 @@ def _make_record(bits: int) -> TargetRecord:
         is_float=False,
         needs_calibration=False,
         uses_samples=True,
+        recipe_version=2,
         build_packages={"onnx": "onnx", "onnxruntime": "onnxruntime>=1.22"},
         run_packages={"onnxruntime": "onnxruntime>=1.22"},
         build_extra="ort",
@@ -51,6 +53,9 @@ class _WeightTarget(OrtTarget):
 
     def build(self, request: BuildRequest) -> BuildResult:
         """Stores matrices in blocks and lookup tables in 8 bits; see `Target.build`."""
+        own = read_own_scales(request)
+        if own is not None:
+            raise refuse_second_quantization(self.record.name, own, "ort-int8 and ort-fp32 run it as it is")
         model, prepared = prepare_model(request)
         quantizer = WeightQuantizer(request, model, self.bits)
         if not quantizer.has_layers:

@@ -11,6 +11,7 @@ from typing import Any
 
 from modelwright.core.errors import BuildFailedError
 from modelwright.core.onnx.facts import find_opset
+from modelwright.core.onnx.quantized import OwnScales
 from modelwright.core.versions import is_at_least
 from modelwright.targets.contract import BuildRequest
 from modelwright.targets.graphs.classify import GraphKind, classify_graph
@@ -30,6 +31,7 @@ from modelwright.targets.quantization.half import (
 )
 from modelwright.targets.quantization.judge import Judge
 from modelwright.targets.quantization.onnx_quantizer import OnnxCandidate
+from modelwright.targets.quantization.own_scales import describe_own, explain_own, read_own_scales
 from modelwright.targets.quantization.prepare import prepare_model
 from modelwright.targets.quantization.search import Found, search
 from modelwright.targets.readiness import package_versions
@@ -70,11 +72,15 @@ def make_int8(request: BuildRequest, *, float_operators: Collection[str] = ()) -
         float_operators: Operators that the runtime has no INT8 kernel for.
 
     Raises:
-        BuildFailedError: No samples, nothing to quantize, already quantized, or a step failed.
+        BuildFailedError: No samples, nothing to quantize, quantized already in a way that TensorRT does not
+            take, or a step failed.
         ToolchainMissingError: ModelOpt is absent or broken.
     """
     if request.calibration is None or request.calibration.count == 0:
         raise BuildFailedError("TensorRT INT8 needs calibration samples", hint="give --samples FILE.npz")
+    own = read_own_scales(request)
+    if own is not None:
+        return _take_own_scales(request, own)
     require_float(request, "TensorRT INT8")
     model, prepared = prepare_model(request)
     model = _raise_for_half_scales(model, prepared)
@@ -83,6 +89,22 @@ def make_int8(request: BuildRequest, *, float_operators: Collection[str] = ()) -
     _require_layers(model, quantizer.plan())
     found = search(quantizer, Judge.of_request(request), request.progress)
     return _finish(request, quantizer, found, kind, prepared)
+
+
+def _take_own_scales(request: BuildRequest, own: OwnScales) -> PrecisionGraph:
+    """Returns a model that is quantized already as it is, where TensorRT takes its pairs; its rest stays in FP32."""
+    model = load_model(request.model_path)
+    require_legal(model, "TensorRT INT8")
+    if not find_float_types(model).count("int8"):
+        raise BuildFailedError("TensorRT INT8: no layer of the graph computes in INT8")
+    return PrecisionGraph(
+        path=request.model_path,
+        emulation=request.model_path,
+        recipe={"precision": "int8", **describe_own(own)},
+        notes=[explain_own(own)],
+        versions=package_versions("onnx"),
+        work=measure_request_work(request, model),
+    )
 
 
 def _finish(

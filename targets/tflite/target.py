@@ -79,10 +79,21 @@ class _Tflite(Target):
         return {**converted, "search": describe_limits(), "choice": describe_choice(self.record.precision, machine)}
 
     def build(self, request: BuildRequest) -> BuildResult:
+        from modelwright.targets.quantization.own_scales import (
+            explain_float,
+            read_own_scales,
+            refuse_second_quantization,
+        )
         from modelwright.targets.tflite.conversion import convert, fix_signature
 
+        own = read_own_scales(request)
+        if own is not None and not self.record.is_float:
+            # The converter writes such rounding as float arithmetic: neither it nor the runtime makes integers of it.
+            way_out = "the ort-* and openvino-* targets run its own scales, which TFLite's converter cannot"
+            raise refuse_second_quantization(self.record.name, own, way_out)
         converted = convert(request)
         made = converted if self.record.precision == "fp32" else self._quantize(request, converted)
+        in_floats = [] if own is None else [explain_float(own)]
         signature, fixed = fix_signature(request.signature, made["binding"])
         shutil.copyfile(Path(converted["folder"], made["file"]), request.directory / MODEL_FILE)
         return BuildResult(
@@ -90,7 +101,7 @@ class _Tflite(Target):
             recipe={**made["recipe"], "binding": made["binding"]},
             requires={"packages": {"ai-edge-litert": ">=2.1"}},
             versions=made["versions"],
-            notes=tuple(dict.fromkeys((*fixed, *converted["notes"], *made["notes"]))),
+            notes=tuple(dict.fromkeys((*fixed, *converted["notes"], *made["notes"], *in_floats))),
             signature=signature,
         )
 
@@ -193,7 +204,7 @@ class TfliteInt8(_Tflite):
         needs_calibration=True,
         uses_samples=True,
         uses_speed=True,
-        recipe_version=4,
+        recipe_version=5,
         build_packages=_BUILD_PACKAGES,
         run_packages=_INT8_RUNTIMES,
         build_extra="tflite",
@@ -215,7 +226,7 @@ class TfliteInt8Dynamic(_Tflite):
         needs_calibration=False,
         uses_samples=True,
         uses_speed=True,
-        recipe_version=4,
+        recipe_version=5,
         build_packages=_BUILD_PACKAGES,
         run_packages=_INT8_RUNTIMES,
         build_extra="tflite",
@@ -237,6 +248,7 @@ class TfliteInt4Weights(_Tflite):
         needs_calibration=False,
         uses_samples=True,
         uses_speed=True,
+        recipe_version=2,
         build_packages=_BUILD_PACKAGES,
         run_packages=_INT8_RUNTIMES,
         build_extra="tflite",

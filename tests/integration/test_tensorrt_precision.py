@@ -355,8 +355,11 @@ def test_the_float_model_of_a_quantized_one_is_taken(tmp_path: Path) -> None:
     with pytest.raises(BuildFailedError, match="TensorRT does not take this graph") as caught:
         make_fp32(quantized.request)
     assert "give the float model that it was made from" in (caught.value.hint or "")
-    with pytest.raises(BuildFailedError, match="the model is quantized already") as caught:
+    with pytest.raises(BuildFailedError, match="TensorRT does not take this graph") as caught:
         make_int8(quantized.request)
+    assert "give the float model that it was made from" in (caught.value.hint or "")
+    with pytest.raises(BuildFailedError, match="the model is quantized already") as caught:
+        make_fp16(quantized.request)
     assert caught.value.hint == "give the float model that it was made from"
     given = Bench(make_folder(tmp_path, "float"), onnx.load(str(source)))
     make_fp32(given.request)
@@ -429,10 +432,10 @@ def test_a_symmetric_graph_of_onnx_runtimes_quantizer_is_legal_for_both(tmp_path
     assert check_graph(quantize(source, path, **symmetric())) == []
     answer = ask_rtx(path)
     assert answer["built"], answer["errors"]
-    with pytest.raises(BuildFailedError, match="quantized already"):
-        make_int8(
-            Bench(tmp_path / "sub" if (tmp_path / "sub").mkdir() is None else tmp_path, onnx.load(str(path))).request
-        )
+    given = Bench(make_folder(tmp_path, "sub"), onnx.load(str(path)))
+    graph = make_int8(given.request)
+    assert graph.path == given.request.model_path, "its own scales run as they are"
+    assert graph.recipe["method"] == "the model's own scales"
 
 
 def make_biased_cnn() -> Any:

@@ -13,6 +13,12 @@ from modelwright.targets.openvino.profile import classify, find_times
 from modelwright.targets.profiling import WARM_UPS
 
 
+def make_layer(kind: str, kernel: str = "ref_any") -> Any:
+    facts = {"layerType": kind, "runtimePrecision": "i8", "originalLayersNames": "", "primitiveType": kernel}
+    told = {name: SimpleNamespace(get=lambda value=value: value) for name, value in facts.items()}
+    return SimpleNamespace(get_rt_info=lambda: told)
+
+
 def count(times_us: list[list[float]]) -> list[dict[str, float]]:
     """The counters after each inference that counts, in whole microseconds; of layers `0`, `1`, ..."""
     sums = [list(itertools.accumulate(layer)) for layer in times_us]
@@ -47,10 +53,13 @@ def test_a_layer_that_was_not_counted_at_first_took_nothing_then() -> None:
 def test_what_holds_branches_has_no_precision_of_its_own() -> None:
     """OpenVINO gives an If the type of its condition: a network in BF16 was said to run in INT8."""
 
-    def make_layer(kind: str) -> Any:
-        facts = {"layerType": kind, "runtimePrecision": "i8", "originalLayersNames": ""}
-        told = {name: SimpleNamespace(get=lambda value=value: value) for name, value in facts.items()}
-        return SimpleNamespace(get_rt_info=lambda: told)
-
     assert classify(make_layer("If"), {}, frozenset()) == ("other", None)
     assert classify(make_layer("Eltwise"), {}, frozenset()) == ("other", "int8")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "precision"), [("brgemm_avx512_I8", "int8"), ("brgemm_avx512_f32", "fp32"), ("brgemm_amx_bf16", "bf16")]
+)
+def test_weights_that_are_stored_in_integers_alone_multiply_in_floats(kernel: str, precision: str) -> None:
+    """OpenVINO gives a matrix product the type of its weights, also where a float kernel widens them."""
+    assert classify(make_layer("FullyConnected", kernel), {}, frozenset()) == ("compute", precision)

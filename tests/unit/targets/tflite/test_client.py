@@ -9,9 +9,11 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import models
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
 from modelwright.core.errors import BuildFailedError, ModelwrightError, ToolchainMissingError
 from modelwright.core.records.machine import Machine
@@ -266,8 +268,9 @@ def make_request(tmp_path: Path, **changes: Any) -> BuildRequest:
     )
     for name in ("out", "scratch", "shared"):
         (tmp_path / name).mkdir()
+    nodes, ends = [helper.make_node("Identity", ["x"], ["y"])], [("x", 1, ["n", 2]), ("y", 1, ["n", 2])]
     return BuildRequest(
-        model_path=tmp_path / "m.onnx",
+        model_path=models.save(tmp_path / "m.onnx", nodes, ends[:1], ends[1:], {}),
         signature=signature,
         directory=tmp_path / "out",
         machine=Machine(name="box", architecture="x86_64", instruction_sets=frozenset(), cores=4),
