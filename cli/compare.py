@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 @options.trust_option
 @options.details_option
 @options.json_option
+@options.setting_option
 @options.measuring_options
 def compare(
     source: str,
@@ -59,6 +60,7 @@ def compare(
       modelwright compare net.py:create -s train.npz --eval test.npz -o comparison
       modelwright compare bert.onnx -s texts.npz -t ort-int8-dynamic -t openvino-int8 -o c
       modelwright compare net.py:create -s images.npz --baseline torch-fp32 -o c
+      modelwright compare net.onnx -s images.npz --threads 2 --setting spinning=false -o c
 
     The folder gets artifacts/TARGET/, results.json, results.csv and report.html. Running it again builds only what
     has changed. One target that fails does not stop the others; a target asked for by name that could not be built

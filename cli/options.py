@@ -168,7 +168,7 @@ setting_option = click.option(
     multiple=True,
     metavar="NAME=VALUE",
     help="A setting of the runtimes that have it, such as spinning=false; `modelwright targets NAME` lists them. "
-    "TARGET:NAME=VALUE sets it for one target. It goes before what an artifact was tuned with.",
+    "TARGET:NAME=VALUE sets it for one target.",
 )
 
 

@@ -27,7 +27,7 @@ from modelwright.harness.building import build_all, explain_nothing_built, prepa
 from modelwright.harness.formatting import count_noun, describe_turns
 from modelwright.harness.preconditions import require_baseline, require_gpu_for
 from modelwright.harness.progress import Progress, Undisturbed
-from modelwright.harness.results.assemble import Context, assemble_comparison
+from modelwright.harness.results.assemble import Context, assemble_comparison, describe_environment
 from modelwright.harness.results.limits import Limits
 from modelwright.harness.results.paths import relate_paths
 from modelwright.harness.results.record import Comparison, Samples, Source
@@ -35,6 +35,7 @@ from modelwright.harness.run.effort import get_effort
 from modelwright.harness.run.inputs import require_memory
 from modelwright.harness.run.measure_artifacts import measure_artifacts, require_threads
 from modelwright.harness.run.runner import MeasureSettings
+from modelwright.harness.run.settle import explain_settings, read_settings
 from modelwright.harness.verdict.judge import finish_comparison
 from modelwright.harness.writing import UnfinishedError, require_places, write_comparison
 from modelwright.profiles import detect_host, find_region, load_profile, require_fit
@@ -61,6 +62,7 @@ def compare(
     cuda_graph: bool = False,
     spin: bool = False,
     streams: int = 1,
+    settings: Sequence[str] = (),
     region: str | None = None,
     evaluation_limit: int = EVALUATION_LIMIT,
     task: str | None = None,
@@ -94,6 +96,8 @@ def compare(
         cuda_graph: Launch computations on the GPU as CUDA graphs.
         spin: Wait for the GPU by polling.
         streams: Inferences in flight on the GPU where the computation alone is timed.
+        settings: `NAME=VALUE` of runtimes' settings, or `TARGET:NAME=VALUE` for one target. The answers are then held
+            against FP32's once more, as settings may change them.
         region: Of the grid, for carbon; None for the profile's.
         evaluation_limit: Judge on at most this many samples.
         task: What the outputs mean: `classes`, or `logits=classes,boxes=boxes`; None finds it in FP32's answers.
@@ -128,7 +132,7 @@ def compare(
     host = detect_host()
     chosen = host if profile == "host" else load_profile(profile)
     names = _choose_targets(targets or suiting_targets(chosen.machine()), baseline)
-    settings = MeasureSettings(
+    asked = MeasureSettings(
         effort=get_effort(effort),
         threads=threads,
         batch=batch,
@@ -137,12 +141,13 @@ def compare(
         cuda_graph=cuda_graph,
         spin=spin,
         streams=streams,
+        options=read_settings(settings, names),
     )
     choices = read_choices(options, shapes, names, batch)
     chosen_states = parse_states(states)
     require_fit(chosen, host)
     require_threads(threads, host)
-    require_gpu_for(settings)
+    require_gpu_for(asked)
     grid_region = find_region(region or chosen.grid_region)
     folder = Path(out)
     parse_source(source)
@@ -188,23 +193,29 @@ def compare(
             tell.start("measure", describe_turns(len(built.artifacts)))
             measurements = measure_artifacts(
                 built.artifacts,
-                settings,
+                asked,
                 chosen,
                 host,
                 samples=None,  # the few packed with each artifact: mapping the whole file would count as its memory
+                prove=bool(asked.options),
                 profile_operators=True,
                 on_round=lambda done, total: tell.advance("measure", done, total),
                 on_event=lambda text: tell.say("measure", text),
             )
         comparison = assemble_comparison(
-            Context(settings=settings, profile=chosen, host=host, region=grid_region, baseline=baseline),
+            Context(settings=asked, profile=chosen, host=host, region=grid_region, baseline=baseline),
             source=Source(**encode(exported.describe_source()), **export.describe()),
             samples=decode(Samples, {**evidence.described, "random": evidence.random}, where="the samples"),
             artifacts=built.artifacts,
             reused=built.reused,
             measurements=measurements,
             absent=built.absent,
-            warnings=[*exported.notes, *evidence.doubts, *tell_others(folder / "artifacts", exported)],
+            warnings=[
+                *exported.notes,
+                *evidence.doubts,
+                *tell_others(folder / "artifacts", exported),
+                *explain_settings(built.artifacts, asked, describe_environment(host).device),
+            ],
         )
         measured = len(comparison.measured)
         tell.finish("measure", f"{count_noun(measured, 'artifact')} measured", ok=measured > 0)

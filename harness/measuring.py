@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -29,7 +28,7 @@ from modelwright.harness.run.measure_artifacts import (
     require_threads,
 )
 from modelwright.harness.run.runner import MeasureSettings
-from modelwright.harness.run.settle import explain_tuned, explain_unlike, read_settings, settle
+from modelwright.harness.run.settle import explain_settings, read_settings
 from modelwright.harness.verdict.judge import finish_comparison
 from modelwright.harness.writing import UnfinishedError
 from modelwright.profiles import detect_host, find_region, load_profile, require_fit
@@ -154,7 +153,7 @@ def measure(
         absent=[],
         warnings=[
             *_warn_of_others(artifacts, host),
-            *_warn_of_settings(artifacts, asked, host),
+            *explain_settings(artifacts, asked, describe_environment(host).device),
             *_warn_of_samples(artifacts),
         ],
     )
@@ -194,18 +193,6 @@ def _warn_of_others(artifacts: Mapping[str, Artifact], host: Profile) -> list[st
         for reason in filter(None, (machine, versions)):
             warnings.setdefault(reason, []).append(name)
     return [f"{', '.join(names)}: {reason}." for reason, names in warnings.items()]
-
-
-def _warn_of_settings(artifacts: Mapping[str, Artifact], asked: MeasureSettings, host: Profile) -> list[str]:
-    """Returns sentences about artifacts that do not run as they were tuned, or not as the others do."""
-    settled = {}
-    for name, artifact in artifacts.items():
-        with contextlib.suppress(BadInputError):  # it costs the artifact's row, which says why
-            settled[name] = settle(artifact, asked)
-    device = describe_environment(host).device
-    told = [(name, explain_tuned(artifacts[name], each, device)) for name, each in settled.items()]
-    unlike = explain_unlike(settled)
-    return [*(f"{name}: {reason}." for name, reason in told if reason), *([unlike] if unlike else [])]
 
 
 def _warn_of_samples(artifacts: Mapping[str, Artifact]) -> list[str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 
 from modelwright.core.cores import available_cores
-from modelwright.core.errors import UsageError, suggest
+from modelwright.core.errors import BadInputError, UsageError, suggest
 from modelwright.core.records.artifact import Artifact
 from modelwright.core.records.tuned import describe_settings
 from modelwright.harness.run.runner import MeasureSettings
@@ -72,6 +73,23 @@ def read_settings(texts: Sequence[str], names: Sequence[str]) -> dict[str, dict[
         for target, option in having.items():
             chosen.setdefault(target, {})[name] = read_value(option, value, flag="--setting")
     return chosen
+
+
+def explain_settings(artifacts: Mapping[str, Artifact], asked: MeasureSettings, device: str) -> list[str]:
+    """Returns sentences about artifacts that do not run as they were tuned, or not as the others do.
+
+    Args:
+        artifacts: Name -> artifact of one measurement.
+        asked: What the user says of all of them.
+        device: This machine, in the words of results.
+    """
+    settled = {}
+    for name, artifact in artifacts.items():
+        with contextlib.suppress(BadInputError):  # it costs the artifact's row, which says why
+            settled[name] = settle(artifact, asked)
+    told = [(name, explain_tuned(artifacts[name], each, device)) for name, each in settled.items()]
+    unlike = explain_unlike(settled)
+    return [*(f"{name}: {reason}." for name, reason in told if reason), *([unlike] if unlike else [])]
 
 
 def explain_tuned(artifact: Artifact, settled: MeasureSettings, device: str) -> str | None:

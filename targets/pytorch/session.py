@@ -18,6 +18,7 @@ from modelwright.core.records.signature import Signature
 from modelwright.targets.contract import Array, Computation, Feeds, RunSettings, Session
 from modelwright.targets.pytorch.precision import COMPUTE, count_bytes, name_dtype, name_operator
 from modelwright.targets.pytorch.profile import profile_program
+from modelwright.targets.pytorch.settings import apply_chosen, place_inputs, read_chosen
 
 PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 _WARM_UPS = 3
@@ -50,7 +51,7 @@ class TorchSession(Session):
     ) -> None:
         self._torch, self._module, self._signature, self._settings = torch, module, signature, settings
         self._compiled, self._calls = compiled, calls
-        self._call: Callable[..., Sequence[Any]] = torch.compile(module) if compiled else module
+        self._call = place_inputs(torch, torch.compile(module) if compiled else module, settings.options)
         self._compiler_before = read_compiler(torch) if compiled else {}
         self._feeds: Feeds | None = None
 
@@ -98,11 +99,13 @@ class TorchSession(Session):
             "operators_called_through": self._calls,
             "threads": torch.get_num_threads(),
             "interop_threads": torch.get_num_interop_threads(),
-            "mkldnn": bool(torch.backends.mkldnn.is_available()),
+            "mkldnn": bool(torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "device": self.device,
             "source": f"operators of one inference as torch {torch.__version__} dispatched them",
         }
+        if self._settings.options:
+            described["settings"] = read_chosen(torch, self._module, self._settings.options)
         if self._compiled:
             described["compiler"] = self._describe_compiler()
             described["source"] += ", before the compiler fused them"
@@ -280,9 +283,10 @@ class _TorchComputation(Computation):
 
 
 def apply_settings(torch: Any, settings: RunSettings, *, compiled: bool) -> None:
-    """Sets what torch keeps for a whole process: threads, TF32, the choice of kernels.
+    """Sets what torch keeps for a whole process: threads, TF32, the choice of kernels, what the user chose.
 
     Raises:
+        BadInputError: The runtime has no such setting, or it takes no such value.
         ToolchainMissingError: This torch sees no GPU, or lacks what compiling for one needs.
     """
     torch.set_num_threads(settings.threads)
@@ -293,6 +297,7 @@ def apply_settings(torch: Any, settings: RunSettings, *, compiled: bool) -> None
     torch.backends.cudnn.allow_tf32 = False
     # Timing the kernels at load would let chance choose between two identical artifacts.
     torch.backends.cudnn.benchmark = False
+    apply_chosen(torch, settings.options, compiled=compiled)
     if compiled:
         import_module("torch._dynamo.utils")
         inductor: Any = import_module("torch._inductor.config")

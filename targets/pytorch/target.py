@@ -20,7 +20,16 @@ from modelwright.core.errors import BuildFailedError
 from modelwright.core.records.machine import Machine
 from modelwright.core.records.signature import Signature
 from modelwright.core.versions import is_at_least, parse_version
-from modelwright.targets.contract import BuildRequest, BuildResult, Device, RunSettings, Session, Target, TargetRecord
+from modelwright.targets.contract import (
+    BuildRequest,
+    BuildResult,
+    Device,
+    Language,
+    RunSettings,
+    Session,
+    Target,
+    TargetRecord,
+)
 from modelwright.targets.pytorch.eager import make_examples, restore_eager_speed
 from modelwright.targets.pytorch.precision import count_bytes, count_compute, name_operator
 from modelwright.targets.pytorch.program import (
@@ -32,6 +41,8 @@ from modelwright.targets.pytorch.program import (
     save_program,
 )
 from modelwright.targets.pytorch.session import TorchCudaSession, TorchSession, apply_settings
+from modelwright.targets.pytorch.settings import COMPILED_SETTINGS, SETTINGS, place_weights
+from modelwright.targets.pytorch.snippet import write_python
 from modelwright.targets.readiness import Readiness, package_versions
 
 MODEL_FILE = "program.pt2"
@@ -123,7 +134,7 @@ class _TorchTarget(Target):
         """Loads the program on the device and compiles it there where that is asked for; see `Target.load`."""
         torch = import_torch()
         apply_settings(torch, settings, compiled=self.compiled)
-        module = load_module(torch, directory / model_file, settings.device)
+        module = place_weights(torch, load_module(torch, directory / model_file, settings.device), settings.options)
         kind = TorchCudaSession if settings.device == "cuda" else TorchSession
         # Entered once and for all calls: entering it costs some microseconds.
         with torch.inference_mode():
@@ -137,6 +148,17 @@ class _TorchTarget(Target):
                 yield session
             finally:
                 session.close()
+
+    def write_snippet(
+        self,
+        language: Language,
+        model_file: str,
+        recipe: Mapping[str, Any],  # noqa: ARG002
+        signature: Signature,
+        settings: RunSettings,
+    ) -> str | None:
+        """Returns a program in Python: what PyTorch saves needs Python to run."""
+        return write_python(model_file, signature, settings, compiled=self.compiled) if language == "python" else None
 
 
 def check_version() -> Readiness:
@@ -222,6 +244,7 @@ def _describe(precision: str, *, compiled: bool) -> TargetRecord:
         uses_program=True,
         # The second is how cuBLAS and cuDNN say it, which PyTorch calls.
         memory_words=("outofmemory", "alloc_failed"),
+        settings=COMPILED_SETTINGS if compiled else SETTINGS,
         has_profiler=not compiled,  # what the compiler made of operators, its profiler does not name
     )
 
