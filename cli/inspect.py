@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from modelwright.core.records.tuned import Tuned
     from modelwright.targets.contract import Language
 
+_COMMENTS: dict[Language, str] = {"python": "#", "cpp": "//"}
 _SHOWN_CHECKS = 3
 _SHOWN_LAYERS = 20
 
@@ -211,9 +212,22 @@ def _write_snippet(artifact: Artifact, language: Language) -> str:
         ) from error
     if text is None:
         raise BadInputError(
-            f"{manifest.target} has no program to show", hint="its runtime's own manual says how a model is run"
+            f"{manifest.target} has no program to show in this language",
+            hint="give the other language, or see its runtime's own manual",
         )
-    return text
+    return f"{_COMMENTS[language]} {manifest.target}{_name_runtime(manifest)}\n{text}"
+
+
+def _name_runtime(manifest: Manifest) -> str:
+    """Returns the versions of the runtime that a program is for."""
+    from modelwright.core.records.codec import encode
+
+    needed = encode(manifest.requires).get("packages", {})
+    told = [
+        f"{name}{rule}" + (f" (made with {manifest.versions[name]})" if name in manifest.versions else "")
+        for name, rule in needed.items()
+    ]
+    return f": for {', '.join(told)}" if told else ""
 
 
 def _print_limit(drop: Drop | None) -> None:

@@ -70,6 +70,7 @@ def write_cpp(model_file: str, precision: Mapping[str, str], signature: Signatur
         for spec in signature.inputs
     ]
     return join_lines(
+        "// Headers and libraries lie in OpenVINO's Python package too: openvino/include and openvino/libs.",
         "#include <openvino/openvino.hpp>",
         "",
         "#include <cstring>",

@@ -92,6 +92,7 @@ def write_cpp(model_file: str, signature: Signature, settings: RunSettings, entr
             "  std::memset(inputs.back().GetTensorMutableRawData(), 0, inputs.back().GetTensorSizeInBytes());",
         ]
     return join_lines(
+        "// The C++ API of ONNX Runtime's releases, 1.23 or newer: the Python package has neither headers nor library.",
         "#include <onnxruntime_cxx_api.h>",
         "",
         "#include <array>",

@@ -80,6 +80,7 @@ def write_cpp(model_file: str, binding: Mapping[str, Any], settings: RunSettings
                 f"  interpreter->ResizeInputTensor(interpreter->inputs()[{position}], {{{list_cpp(_shape(entry))}}});"
             )
     return join_lines(
+        "// The C++ API of TensorFlow Lite 2.17 or newer; in LiteRT's sources it lies under tflite/ instead.",
         ['#include "tensorflow/lite/delegates/xnnpack/xnnpack_delegate.h"'] if by_hand else [],
         '#include "tensorflow/lite/interpreter_builder.h"',
         '#include "tensorflow/lite/kernels/register.h"',
