@@ -29,6 +29,9 @@ REPLY_BYTES = 64 * 2**20
 _LOG_TAIL_LINES = 25
 _NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}
 """What no vendor is told: onnxruntime 1.31 writes a session file for its telemetry unless this is set."""
+_ONE_BLAS_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
+"""numpy's threads spin while they wait for each other: beside other work a factorization took four times as long with
+two of them as with one. The runtimes have pools of their own."""
 _LOOK_S = 1.0
 """Between two looks at whether the child still lives: its end is seen at once, unless something it started holds its
 pipe open."""
@@ -65,8 +68,9 @@ class Child:
         self._turn = threading.Lock()
         self._closed = False
         self._stopped = ""
-        quiet = {name: value for name, value in _NO_TELEMETRY.items() if name not in os.environ}
-        variables = {**quiet, **_thread_limits(threads), **(environment or {})}
+        usual = {**_NO_TELEMETRY, **_ONE_BLAS_THREAD}
+        unset = {name: value for name, value in usual.items() if name not in os.environ}
+        variables = {**unset, **_thread_limits(threads), **(environment or {})}
         self._process: Process = (transport or LocalTransport()).start(
             Program(arguments=SERVER, environment=variables),
         )

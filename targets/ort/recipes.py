@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from modelwright.targets.contract import BuildRequest, Feeds
 from modelwright.targets.graphs.classify import GraphKind
 from modelwright.targets.graphs.index import index_graph
 from modelwright.targets.graphs.rewrite import rebuild_model, split_gemms
+from modelwright.targets.graphs.work import measure_work
 from modelwright.targets.ort import plan as ort_plan
 from modelwright.targets.ort import quantize as ort_quantization
 from modelwright.targets.ort.exact import AS_WRITTEN, write_exactly
@@ -24,7 +26,7 @@ from modelwright.targets.quantization.judge import Outputs
 from modelwright.targets.quantization.kept import LayerTimes
 from modelwright.targets.quantization.onnx_quantizer import OnnxCandidate, OnnxQuantizer
 from modelwright.targets.quantization.quantizer import share_work
-from modelwright.targets.quantization.rounded import round_model
+from modelwright.targets.quantization.rounded import SAMPLES, count_rounding, round_model
 from modelwright.targets.quantization.smoothquant import CALIBRATION_SAMPLES
 from modelwright.targets.quantization.statistics import TensorStatistics
 
@@ -89,11 +91,28 @@ class StaticQuantizer(OrtQuantizer):
         self._rounded: dict[str, Any] = {}
 
     def candidates(self) -> Sequence[Sequence[OnnxCandidate]]:
-        # The grids of rounded weights have 8 bits. What the nearest integers do is tried beside it, once.
         *groups, vendors = super().candidates()
-        if self._scheme.weight_limit < FULL_WEIGHT:
+        if self._scheme.weight_limit < FULL_WEIGHT:  # the grids of rounded weights have 8 bits
             return [*groups, vendors]
-        return [*([*(replace(each, rounded=True) for each in group), group[0]] for group in groups), vendors]
+        first, *others = groups
+        rounded = [replace(each, rounded=True) for each in first]
+        if self._smooths:
+            # What a transformer loses it loses with its activations: rounding helps few, and costs as much as all else.
+            return [first, rounded, *others, vendors]
+        return [[first[0], *rounded], *others, vendors]
+
+    def effort(self, candidate: OnnxCandidate) -> float:
+        if not candidate.rounded or (self._rounded and candidate.alpha == self._alpha):
+            return 1.0
+        return 1.0 + self._rounding_effort
+
+    @cached_property
+    def _rounding_effort(self) -> float:
+        """What rounding the weights costs beside a candidate: a pass over samples, and what the method multiplies."""
+        samples = self._request.calibration
+        assert samples is not None, "static quantization needs samples"
+        inference = sum(measure_work(self._model, next(samples.feeds(1)), self._request.scratch).values())
+        return 1.0 + count_rounding(self._model) / (max(inference, 1.0) * SAMPLES)
 
     def build(self, candidate: OnnxCandidate, kept: Collection[str]) -> Any:
         if self.smooth(candidate.alpha):

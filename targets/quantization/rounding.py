@@ -8,6 +8,8 @@ runtime's quantizer, which takes a channel's largest weight for 127, finds exact
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,61 +21,111 @@ Array = npt.NDArray[Any]
 BLOCK = 1152
 """Columns whose errors are made up for together: 128 channels of 3 x 3. What is farther apart has little in common, and
 the work grows with the square."""
-_LAZY = 64
+_LAZY = 32
 """Columns after which the error is handed on to all that come later: one product of matrices instead of many of
 vectors."""
 _DAMPING = 0.01
 """Of the inputs' mean energy, added to each: inputs that samples show never together must not trade errors freely."""
+_SMALL = 64
+"""Triangles of so many columns are inverted as any matrix is; larger ones are halved, which costs a sixth."""
 
 
-def round_weights(weights: Array, inputs: Array) -> Array:
+def describe_rounding() -> dict[str, Any]:
+    """Returns what decides which integers are taken: with other values other ones would be."""
+    return {"block": BLOCK, "damping": _DAMPING}
+
+
+def split_columns(columns: int) -> list[slice]:
+    """Returns the blocks of columns that trade errors among themselves."""
+    return [slice(start, min(start + BLOCK, columns)) for start in range(0, columns, BLOCK)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exchange:
+    """How far the columns of a block take over each other's errors. Weights that read the same inputs share it.
+
+    Attributes:
+        order: int [groups, columns]: in which columns are rounded.
+        carry: float32 [groups, columns, columns], columns in that order: what an error of the column of a row, divided
+            by that column's own entry, takes away from the later ones.
+    """
+
+    order: npt.NDArray[np.int64]
+    carry: npt.NDArray[np.float32]
+
+
+def find_exchange(energy: Array) -> Exchange:
+    """Finds how columns trade errors: the upper triangle C of inverse(energy) = transposed(C) C, as in GPTQ.
+
+    Args:
+        energy: float [groups, columns, columns]: inputs' products with each other, summed over rows.
+    """
+    diagonal = np.diagonal(energy, axis1=1, axis2=2).astype(np.float64)
+    order = np.argsort(-diagonal, axis=1, kind="stable")  # those that matter most while there is most left to adjust
+    groups = np.arange(len(energy))[:, None, None]
+    # The other way round, so that the lower triangle that there is a function for becomes an upper one.
+    last_first = order[:, ::-1]
+    turned = energy[groups, last_first[:, :, None], last_first[:, None, :]].astype(np.float64)
+    columns = np.arange(energy.shape[1])
+    turned[:, columns, columns] += _DAMPING * np.maximum(diagonal.mean(axis=1), 1e-30)[:, None]
+    carry = _invert_lower(np.linalg.cholesky(turned))[:, ::-1, ::-1]
+    return Exchange(order=order, carry=np.ascontiguousarray(carry, np.float32))
+
+
+def _invert_lower(triangle: Array) -> Array:
+    """Returns the inverse of lower triangles [groups, n, n], by halves."""
+    size = triangle.shape[-1]
+    if size <= _SMALL:
+        return np.asarray(np.tril(np.linalg.inv(triangle)))
+    half = size // 2
+    inverse = np.zeros_like(triangle)
+    first, second = _invert_lower(triangle[:, :half, :half]), _invert_lower(triangle[:, half:, half:])
+    inverse[:, :half, :half], inverse[:, half:, half:] = first, second
+    inverse[:, half:, :half] = -second @ (triangle[:, half:, :half] @ first)
+    return inverse
+
+
+def round_weights(weights: Array, exchanges: Sequence[Exchange]) -> Array:
     """Returns weights on their channels' grids: whole multiples of a 127th of the channel's largest one.
 
     Args:
         weights: float [groups, channels, columns]: every channel of a group reads the same columns.
-        inputs: float [groups, rows, columns]: what they were multiplied with, some rows of real samples.
+        exchanges: One for each block of `split_columns`.
     """
-    scales = np.maximum(np.abs(weights).max(axis=2) / FULL_WEIGHT, LEAST_SCALE)
+    scales = np.maximum(np.abs(weights).max(axis=2) / FULL_WEIGHT, LEAST_SCALE).astype(np.float32)
     # The largest weight of a channel stays: it is what says how wide the grid is.
     pinned = np.abs(weights).argmax(axis=2)
-    rounded = np.empty(weights.shape, np.float64)
-    for start in range(0, weights.shape[2], BLOCK):
-        part = slice(start, min(start + BLOCK, weights.shape[2]))
-        rows = inputs[:, :, part].astype(np.float64)
-        rounded[:, :, part] = _round_block(
-            weights[:, :, part].astype(np.float64), rows.transpose(0, 2, 1) @ rows, scales, pinned - start
-        )
-    return rounded.astype(weights.dtype)
+    rounded = np.empty_like(weights)
+    for part, exchange in zip(split_columns(weights.shape[2]), exchanges, strict=True):
+        rounded[:, :, part] = _round_block(weights[:, :, part], exchange, scales, pinned - part.start)
+    return rounded
 
 
-def _round_block(weights: Array, energy: Array, scales: Array, pinned: Array) -> Array:
+def _round_block(weights: Array, exchange: Exchange, scales: Array, pinned: Array) -> Array:
     """Rounds the columns of one block.
 
     Args:
-        weights: float64 [groups, channels, columns].
-        energy: float64 [groups, columns, columns]: inputs' products with each other, summed over rows.
-        scales: float [groups, channels].
+        weights: float [groups, channels, columns].
+        exchange: Of these columns.
+        scales: float32 [groups, channels].
         pinned: int [groups, channels]: the column that stays, or one outside of the block.
     """
-    columns = weights.shape[2]
-    diagonal = np.diagonal(energy, axis1=1, axis2=2)
-    order = np.argsort(-diagonal, axis=1, kind="stable")  # those that matter most while there is most left to adjust
-    left = np.take_along_axis(weights, order[:, None, :], 2)
-    energy = np.take_along_axis(np.take_along_axis(energy, order[:, :, None], 1), order[:, None, :], 2)
-    damping = _DAMPING * np.maximum(diagonal.mean(axis=1), 1e-30)
-    energy = energy + damping[:, None, None] * np.eye(columns)
-    carry = np.linalg.cholesky(np.linalg.inv(energy)).transpose(0, 2, 1)
-    original, rounded = left.copy(), np.empty_like(left)
+    order, carry = exchange.order, exchange.carry
+    columns = order.shape[1]
+    # Columns first: what is changed together lies together.
+    original = np.take_along_axis(weights.transpose(0, 2, 1), order[:, :, None], 1).astype(np.float32)
+    left, rounded = original.copy(), np.empty_like(original)
     for start in range(0, columns, _LAZY):
         end = min(start + _LAZY, columns)
-        errors = np.empty((*left.shape[:2], end - start))
+        errors = np.empty((len(left), end - start, left.shape[2]), np.float32)
         for column in range(start, end):
-            values = np.clip(np.rint(left[:, :, column] / scales), -FULL_WEIGHT, FULL_WEIGHT) * scales
-            stays = pinned == order[:, None, column]
-            rounded[:, :, column] = np.where(stays, original[:, :, column], values)
-            error = (left[:, :, column] - rounded[:, :, column]) / carry[:, None, column, column]
-            errors[:, :, column - start] = error
-            left[:, :, column + 1 : end] -= error[:, :, None] * carry[:, None, column, column + 1 : end]
-        left[:, :, end:] -= errors @ carry[:, start:end, end:]
+            wanted = left[:, column]
+            values = np.clip(np.rint(wanted / scales), -FULL_WEIGHT, FULL_WEIGHT) * scales
+            stays = pinned == order[:, column, None]
+            rounded[:, column] = np.where(stays, original[:, column], values)
+            error = (wanted - rounded[:, column]) / carry[:, column, column, None]
+            errors[:, column - start] = error
+            left[:, column + 1 : end] -= carry[:, column, column + 1 : end, None] * error[:, None, :]
+        left[:, end:] -= carry[:, start:end, end:].transpose(0, 2, 1) @ errors
     back = np.argsort(order, axis=1, kind="stable")
-    return np.take_along_axis(rounded, back[:, None, :], 2)
+    return np.take_along_axis(rounded, back[:, :, None], 1).transpose(0, 2, 1)

@@ -23,6 +23,7 @@ from modelwright.targets.quantization.quantizer import (
     describe_candidate,
 )
 from modelwright.targets.quantization.repair import describe_repair, put_layers_back
+from modelwright.targets.quantization.rounding import describe_rounding
 from modelwright.targets.quantization.sensitivity import describe_ranking
 from modelwright.targets.quantization.trials import Made, Trials
 
@@ -33,6 +34,7 @@ def describe_limits() -> dict[str, Any]:
         "budget": describe_budget(),
         "ranking": describe_ranking(),
         "repair": describe_repair(),
+        "rounding": describe_rounding(),
         "goal": describe_goal(),
     }
 

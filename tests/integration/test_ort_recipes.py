@@ -1,7 +1,7 @@
 """The ONNX Runtime recipes on small real models: numbers against FP32, and which kernels really run."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from modelwright.core.records.signature import Signature, TensorSpec
 from modelwright.core.samples.sample_set import SampleRef, SampleSet, open_samples
 from modelwright.targets.contract import BuildRequest, BuildResult, RunSettings, Session, Target
 from modelwright.targets.graphs import files
+from modelwright.targets.graphs.classify import GraphKind
 from modelwright.targets.graphs.files import load_model
 from modelwright.targets.graphs.run import open_session, session_options
 from modelwright.targets.ort import recipes as ort_recipes
@@ -307,6 +308,25 @@ def test_the_vendors_own_call_is_the_last_candidate(tmp_path: Path, quantizer: s
         assert 0 < float(np.abs(outputs["y"] - answer).max()) < 0.2 * float(np.abs(answer).max())
 
 
+@pytest.mark.parametrize(("make", "kind"), [(make_cnn, "cnn"), (make_attention, "transformer")])
+def test_rounded_weights_come_after_the_nearest_and_their_work_is_counted_once(
+    tmp_path: Path, make: Callable[[], Any], kind: GraphKind
+) -> None:
+    bench = Bench(tmp_path, make())
+    request = bench.request(tmp_path)
+    model, _ = prepare.prepare_model(request)
+    scheme = choose_scheme(ARM, static=True)
+    quantizer = ort_recipes.StaticQuantizer(request, model, kind, scheme)
+    tried = [candidate for group in quantizer.candidates() for candidate in group]
+    assert not tried[0].rounded
+    rounded = next(candidate for candidate in tried if candidate.rounded)
+    assert {each.rounded for each in quantizer.candidates()[0]} == ({False} if kind == "transformer" else {False, True})
+    assert quantizer.effort(tried[0]) == 1.0
+    assert quantizer.effort(rounded) > 2.0
+    quantizer.build(rounded, ())
+    assert quantizer.effort(replace(rounded, ranges="percentile-99.999")) == 1.0
+
+
 @pytest.mark.parametrize("target", [ort.OrtInt8(), ort.OrtInt8Dynamic()])
 def test_a_residual_and_its_normalization_are_two_operators(tmp_path: Path, target: Target) -> None:
     model = make_model(
@@ -556,7 +576,7 @@ def test_an_lstm_has_no_form_without_integer_kernels() -> None:
     assert write_exactly(make_model([node], {}, (1, 1, 1), (1, 1, 1))) is None
 
 
-@pytest.mark.parametrize(("machine", "tried"), [(ARM, [True] * 4 + [False]), (MACHINE, [False] * 4)])
+@pytest.mark.parametrize(("machine", "tried"), [(ARM, [False] + [True] * 4), (MACHINE, [False] * 4)])
 def test_weights_are_rounded_for_what_they_make_of_samples_where_they_have_8_bits(
     tmp_path: Path, machine: Machine, tried: list[bool]
 ) -> None:

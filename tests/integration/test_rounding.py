@@ -14,9 +14,12 @@ from modelwright.core.records.machine import Machine
 from modelwright.core.records.signature import Signature, TensorSpec
 from modelwright.core.samples.sample_set import SampleRef, open_samples
 from modelwright.targets.contract import BuildRequest
+from modelwright.targets.graphs.index import index_graph
 from modelwright.targets.graphs.run import open_session
+from modelwright.targets.quantization import rounded
 from modelwright.targets.quantization.formats import quantize_weight
-from modelwright.targets.quantization.rounded import find_rounded_model
+from modelwright.targets.quantization.readings import find_readings
+from modelwright.targets.quantization.rounded import count_rounding, find_rounded_model, round_model
 
 RNG = np.random.default_rng(0)
 CHANNELS = 6
@@ -131,6 +134,48 @@ def test_weights_that_others_read_too_stay_and_nothing_is_made_twice(tmp_path: P
     path.write_bytes(b"made before")
     assert find_rounded_model(request) == path
     assert path.read_bytes() == b"made before"
+
+
+def test_layers_that_read_the_same_are_looked_at_once_and_a_sample_without_numbers_not_at_all(tmp_path: Path) -> None:
+    weights = {name: RNG.standard_normal((8, CHANNELS, 3, 3)).astype(np.float32) for name in "wvu"}
+    nodes = [
+        helper.make_node("Mul", ["x", "large"], ["far"]),
+        helper.make_node("Mul", ["far", "small"], ["h"]),
+        helper.make_node("Conv", ["h", "w"], ["a"], pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["h", "v"], ["b"], pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["h", "u"], ["c"], strides=[2, 2]),
+        helper.make_node("Concat", ["a", "b"], ["y"], axis=1),
+    ]
+    factors = {"large": np.float32(1e20), "small": np.float32(1e-20)}
+    request = make_request(tmp_path, nodes, weights | factors)
+    model = onnx.load(request.model_path)
+    readings = find_readings(model, index_graph(model))
+    assert [[layer.weight for layer in reading.layers] for reading in readings] == [["w", "v"], ["u"]]
+    # 54 columns: a sum over 256 rows and a triangle for both readings, and three layers of 8 channels.
+    assert count_rounding(model) == 2 * (256 * 54**2 + 54**3) + 3 * 8 * 54**2 / 2
+
+    assert request.calibration is not None
+    round_model(model, request.calibration, tmp_path)
+    expected = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    images = np.load(tmp_path / "s.npz")["x"]
+    images[0, 0] = 1e30  # infinite when it is multiplied
+    np.savez(tmp_path / "odd.npz", x=images)
+    odd = open_samples(SampleRef(path=tmp_path / "odd.npz", part="calibration"), request.signature)
+    again = onnx.load(request.model_path)
+    round_model(again, odd, tmp_path)
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in again.graph.initializer}
+    for name in weights:
+        found = stored[name]
+        assert not np.array_equal(found, weights[name])
+        steps = np.abs(found - expected[name]) * 127 / np.abs(found).max(axis=(1, 2, 3), keepdims=True)
+        assert steps.mean() < 0.5, "a few rows less make a few other integers"
+
+
+def test_what_would_take_minutes_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [helper.make_node("Conv", ["x", "w"], ["y"])]
+    request = make_request(tmp_path, nodes, {"w": RNG.standard_normal((4, CHANNELS, 1, 1)).astype(np.float32)})
+    monkeypatch.setattr(rounded, "_MOST_WORK", 1e3)
+    assert find_rounded_model(request) is None
 
 
 def test_without_a_layer_there_is_no_copy(tmp_path: Path) -> None:

@@ -41,6 +41,16 @@ def test_state_stays_between_calls_of_one_child_only() -> None:
         assert second.call(f"{HERE}:recall") is None
 
 
+def test_numpys_threads_wait_for_nobody_unless_someone_asks_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "OPENBLAS_NUM_THREADS"
+    monkeypatch.delenv(name, raising=False)
+    assert run_in_child("os:getenv", {"key": name}, purpose="asking") == "1"
+    monkeypatch.setenv(name, "3")
+    assert run_in_child("os:getenv", {"key": name}, purpose="asking") == "3"
+    with Child("asking", threads=2) as child:
+        assert child.call("os:getenv", {"key": name}) == "2"
+
+
 def test_own_error_keeps_its_class_and_hint() -> None:
     with pytest.raises(BadInputError, match="the file is bad") as caught:
         run_in_child(f"{HERE}:refuse", {}, purpose="reading")

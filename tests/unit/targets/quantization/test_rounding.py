@@ -9,7 +9,7 @@ import pytest
 
 from modelwright.targets.quantization import rounding
 from modelwright.targets.quantization.formats import quantize_weight
-from modelwright.targets.quantization.rounding import round_weights
+from modelwright.targets.quantization.rounding import find_exchange, split_columns
 
 RNG = np.random.default_rng(0)
 
@@ -25,6 +25,11 @@ def make_inputs(groups: int, rows: int, columns: int) -> Any:
     mixed = RNG.standard_normal((groups, columns, columns)) / np.sqrt(columns) + np.eye(columns)
     shared = RNG.standard_normal((groups, rows, 1))
     return (RNG.standard_normal((groups, rows, columns)) @ mixed + shared).astype(np.float32)
+
+
+def round_weights(weights: Any, inputs: Any) -> Any:
+    parts = [inputs[:, :, part] for part in split_columns(weights.shape[2])]
+    return rounding.round_weights(weights, [find_exchange(part.transpose(0, 2, 1) @ part) for part in parts])
 
 
 def round_to_nearest(weights: Any) -> Any:
