@@ -75,6 +75,9 @@ def describe_found(found: Tuning, settled: Final) -> str:
     better, guess = _COMPARATIVES[found.goal], " by an estimate, no meter" if found.estimated else ""
     start = _of_role(found, "start")
     if settled.role == "start":
+        if start is None and len(found.trials) < 2:
+            alone = _defaults(settled.configuration)
+            return f"Nothing but {alone} was run: {found.stopped}. Give more of it; the same command goes on."
         if start is None:
             return f"Nothing that was tried is {better} than {_defaults(settled.configuration)}: keep them."
         tried = next((final for final in found.finals if final.role == "found"), found.finals[-1])

@@ -76,6 +76,14 @@ def test_where_nothing_is_better_the_defaults_are_kept() -> None:
     assert describe_found(make(), ROWS[0]).startswith("Nothing that was tried is faster than ort-fp32")
 
 
+def test_where_nothing_was_tried_nothing_is_said_to_be_slower() -> None:
+    found = make(trials=make().trials[:1], stopped="the budget of 1s is spent")
+    assert describe_found(found, ROWS[0]) == (
+        "Nothing but ort-fp32, 1 thread with the default settings was run: the budget of 1s is spent. Give more of it; "
+        "the same command goes on."
+    )
+
+
 @pytest.mark.parametrize(
     ("goal", "words"), [("throughput", "times the samples a second of"), ("energy", "for the energy of one with")]
 )
