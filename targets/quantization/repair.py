@@ -81,15 +81,24 @@ def _find_base(trials: Trials[CandidateT, ModelT], best: Made[CandidateT, ModelT
 def _try_rivals(
     trials: Trials[CandidateT, ModelT], first: CandidateT, kept: tuple[str, ...]
 ) -> Made[CandidateT, ModelT]:
-    """Returns the best of several candidates with the same layers in float: the first where none is better."""
+    """Returns the best of several candidates with the same layers in float: the first where none is better.
+
+    Of several that are good and not as fast as each other, the runtime takes one, as of those without layers in float.
+    """
     ranked = sorted(trials.made, key=lambda trial: trial.figures.rank, reverse=True)
     whole = (trials.quantizer.base(trial.candidate) for trial in ranked if not trial.kept)
     rivals = list(dict.fromkeys((first, *whole)))[: min(_RIVALS, count_repairs(trials.judge, len(kept)))]
-    best = trials.attempt(rivals[0], kept)
-    for candidate in rivals[1:]:
+    best: Made[CandidateT, ModelT] | None = None
+    good = []
+    for candidate in rivals:
         made = trials.attempt(candidate, kept)
-        if made.figures.rank > best.figures.rank:
+        good += [made.trial] if made.figures.level is Level.GOOD else []
+        if best is None or made.figures.rank > best.figures.rank:
             best = made
+    assert best is not None, "the first is always tried"
+    if len(good) > 1 and not trials.quantizer.equally_fast:
+        chosen = trials.quantizer.choose(good)
+        return best if chosen is best.trial else trials.make_again(chosen)
     return best
 
 

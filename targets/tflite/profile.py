@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,12 +16,23 @@ from modelwright.targets.profiling import TimedOperator, make_profile, run_infer
 from modelwright.targets.readiness import package_versions
 from modelwright.targets.tflite.litert import Event, LitertModel
 
+if TYPE_CHECKING:
+    from modelwright.targets.tflite.session import TfliteRunner
+
 _DEFAULT, _OF_FILE, _OF_DELEGATE = 1, 1 << 1, 1 << 3
 """Of `LiteRtProfilerEventType`: no operator, one that the interpreter ran, and one that a delegate did."""
 _COMPUTE = re.compile(
     r"Convolution|Deconvolution|Fully Connected|Batch Matrix Multiply|"
     r"CONV_2D|CONV_3D|TRANSPOSE_CONV|FULLY_CONNECTED|BATCH_MATMUL|LSTM|RNN"
 )
+_RUN_AS: Mapping[str, tuple[str, ...]] = {
+    "CONV_2D": ("Convolution", "Fully Connected"),
+    "DEPTHWISE_CONV_2D": ("Convolution",),
+    "TRANSPOSE_CONV": ("Deconvolution",),
+    "FULLY_CONNECTED": ("Fully Connected",),
+    "BATCH_MATMUL": ("Batch Matrix Multiply",),
+}
+"""The file's operators that multiply matrices -> XNNPACK's words for them."""
 _CONVERSION = re.compile(r"Convert|Transpose|QUANTIZE|CAST|TRANSPOSE$")
 _TYPES = re.compile(r"\((?P<layout>[^,)]*),? ?(?P<types>[^)]*)\)")
 _INTEGER = frozenset({"QS8", "QU8", "QD8", "QP8", "QDU8", "QC8"})
@@ -53,11 +64,21 @@ class FileOperator:
         index: Its place.
         type: `CONV_2D`, ...
         dtype: Of its first input; None where it has none.
+        name: Of the tensor that it gives.
     """
 
     index: int
     type: str
     dtype: Any
+    name: str = ""
+
+
+def list_operators(runner: TfliteRunner) -> list[FileOperator]:
+    """Returns a loaded file's operators in their order."""
+    return [
+        FileOperator(index=index, type=kind, dtype=dtype, name=name)
+        for index, kind, dtype, name in runner.list_operators()
+    ]
 
 
 def profile_file(
@@ -98,6 +119,7 @@ def profile_file(
 def read_runs(runs: Sequence[Sequence[Event]], operators: Sequence[FileOperator]) -> list[TimedOperator]:
     """Returns the operators of inferences that all consist of the same ones, in the same order."""
     timed = []
+    names = name_events(runs[0], operators)
     for place, event in enumerate(runs[0]):
         kind, precision = classify(event, operators)
         timed.append(
@@ -106,10 +128,26 @@ def read_runs(runs: Sequence[Sequence[Event]], operators: Sequence[FileOperator]
                 type=event.tag.partition(" (")[0],
                 kind=kind,
                 precision=precision,
+                nodes=(names[place],) if place in names else (),
                 times_us=[run[place].elapsed_us for run in runs],
             )
         )
     return timed
+
+
+def name_events(events: Sequence[Event], operators: Sequence[FileOperator]) -> dict[int, str]:
+    """Returns place of an event -> name of the file's operator with weights that it stands for.
+
+    XNNPACK tells no names, but it runs what multiplies matrices in the file's order, and as many: where that does not
+    hold, or some are of other kinds, nothing is named.
+    """
+    places = [place for place, event in enumerate(events) if _COMPUTE.search(event.tag)]
+    multiplying = [one for one in operators if one.type in _RUN_AS]
+    pairs = list(zip(places, multiplying, strict=False))
+    fits = all(events[place].tag.partition(" (")[0] in (one.type, *_RUN_AS[one.type]) for place, one in pairs)
+    if len(places) != len(multiplying) or not fits:
+        return {}
+    return {place: one.name for place, one in pairs}
 
 
 def classify(event: Event, operators: Sequence[FileOperator]) -> tuple[Kind, str | None]:

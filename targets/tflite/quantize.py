@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,17 +12,27 @@ from modelwright.core.errors import BuildFailedError
 from modelwright.core.records.machine import Machine
 from modelwright.targets.contract import BuildRequest, Feeds
 from modelwright.targets.quantization.judge import Outputs
+from modelwright.targets.quantization.kept import LayerTimes
 from modelwright.targets.quantization.quantizer import Quantizer, Trial
 from modelwright.targets.readiness import package_versions
 from modelwright.targets.tflite import client
 from modelwright.targets.tflite.answers import RUNTIME, answer
 from modelwright.targets.tflite.conversion import convert_rounded
+from modelwright.targets.tflite.layers import Layers
 from modelwright.targets.tflite.order import WORTH, choose_by_speed, find_order, find_place
+from modelwright.targets.tflite.profile import list_operators, profile_file
 from modelwright.targets.tflite.recipes import CANDIDATES, WEIGHTED_AND_TABLES, TfliteCandidate
 from modelwright.targets.tflite.samples import store_samples
+from modelwright.targets.tflite.session import TfliteRunner
 
-_DYNAMIC = frozenset({"CONV_2D", "FULLY_CONNECTED"})
-"""What XNNPACK runs in 8 bits with scales that it takes while running."""
+_Wanted = tuple[TfliteCandidate, tuple[str, ...]]
+"""A candidate, and its layers that are put back."""
+
+_AT_ONCE_BYTES = 512 * 2**20
+"""Files that rank layers are made at a time up to this size, for none of them larger than the float one; and then
+removed."""
+_LOOKED_AT = 4
+"""Samples that the noise of layers is looked at on."""
 
 
 def describe_choice(precision: str, machine: Machine) -> dict[str, Any]:
@@ -35,6 +46,7 @@ class QuantizedFile:
     """A file, how ONNX's names, layouts and batch sizes map to it, and what its operators really compute in."""
 
     path: Path
+    candidate: TfliteCandidate
     binding: Mapping[str, Any]
     facts: Mapping[str, Any]
 
@@ -66,10 +78,12 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
         self._group: Sequence[TfliteCandidate] = [
             candidate for candidate in CANDIDATES[precision] if self._rounded is not None or not candidate.rounded
         ]
-        self._made: dict[tuple[str, tuple[str, ...]], QuantizedFile | BuildFailedError] = {}
+        self._made: dict[_Wanted, QuantizedFile | BuildFailedError] = {}
+        self._count = 0
         self._ranges: str | None = None
-        self._layers: dict[str, Mapping[str, Any]] = {}
-        self._ends: dict[str, str] = {}
+        self._layers = Layers()
+        self._foreseen: list[_Wanted] = []
+        self._passing: list[_Wanted] = []
         self.versions: Mapping[str, str] = {}
         self._order, self._cpus = find_order(precision, request.machine)
         self.order: Mapping[str, Any] = {"for": self._cpus, **asdict(self._order)}
@@ -82,11 +96,9 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
         return [self._group]
 
     def build(self, candidate: TfliteCandidate, kept: Collection[str]) -> QuantizedFile:
-        key = (candidate.name, tuple(kept))
+        key = (candidate, tuple(kept))
         if key not in self._made:
-            # The converter takes longer to start than to make a file: all candidates are made at once.
-            first = candidate in self._group and not kept
-            self._make([(each, ()) for each in self._group] if first else [(candidate, tuple(kept))])
+            self._make(self._find_others(key))
         made = self._made[key]
         if isinstance(made, BuildFailedError):
             raise made
@@ -95,26 +107,31 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
     def run(self, model: QuantizedFile, feeds: Iterable[Feeds]) -> Iterator[Outputs]:
         return answer(model.path, model.binding, feeds, self._request.progress)
 
-    def costs(self, model: QuantizedFile) -> Mapping[str, float]:  # noqa: ARG002 - the FP32 file says it
-        totals = {kind: sum(layer[kind] for layer in self._layers.values()) or 1.0 for kind in ("work", "weights")}
-        shares = {}
-        for name, layer in self._layers.items():
-            # A lookup works for nothing, but its table may be half of the file.
-            kind = "weights" if layer["operator"] == "GATHER" else "work"
-            # A matrix product that takes its scales while running is as fast as one with fixed ones.
-            shares[name] = 0.0 if self._is_dynamic(name) else layer[kind] / totals[kind]
-        return shares
+    def costs(self, model: QuantizedFile) -> Mapping[str, float]:
+        return self._layers.costs(model.candidate)
 
     def estimate_noise(self, candidate: TfliteCandidate, model: QuantizedFile) -> Mapping[str, float]:  # noqa: ARG002
-        return {name: layer["noise"] for name, layer in self._layers.items()}
+        return self._layers.noise(candidate)
 
     def foresee(self, candidate: TfliteCandidate, choices: Iterable[tuple[str, ...]]) -> None:
-        self._make([(candidate, kept) for kept in choices])
+        self._foreseen = [(candidate, kept) for kept in choices]
 
     def base(self, best: TfliteCandidate) -> TfliteCandidate:
-        # Operators without weights, which other candidates quantize too, cannot be spared one by one; and weights that
-        # were rounded for what all rounding before them makes are no float weights.
-        return WEIGHTED_AND_TABLES if self._layers and self._precision == "int8" else best
+        # Operators without weights, which other candidates quantize too, cannot be spared one by one. Products that
+        # take their scales while running already are spared by float alone.
+        products = best.find_rule("FULLY_CONNECTED")
+        has_fixed_scales = products is not None and products.mode == "static"
+        return WEIGHTED_AND_TABLES if self._layers and has_fixed_scales else best
+
+    def time_layers(self, model: QuantizedFile) -> LayerTimes | None:
+        samples = self._request.tuning or self._request.calibration
+        if importlib.util.find_spec(RUNTIME) is None or samples is None:
+            return None
+        runner = TfliteRunner(model.path, model.binding)
+        inputs = runner.name_inputs(next(iter(samples.feeds(1))))
+        profile = profile_file(model.path, 1, inputs, list_operators(runner), is_float=False)
+        # Its clock counts whole microseconds: of operators that take less, it tells nothing one by one.
+        return LayerTimes.of_profile(profile) if profile.operators_us >= profile.count else None
 
     def unchecked(self) -> TfliteCandidate:
         for candidate in self._group:
@@ -159,17 +176,25 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
         rows: list[list[float]] = client.run_step(order, self._request.progress)["cpu_ms"]
         return rows
 
-    def explain_kept(self, kept: Collection[str]) -> str | None:
-        """Returns what the user has to know of the layers that got no fixed scales."""
-        if not kept:
-            return None
-        dynamic = sum(self._is_dynamic(name) for name in kept)
-        counts = {"take 8-bit scales while running": dynamic, "stay in float": len(kept) - dynamic}
-        told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-        return f"fixed scales cannot hold the inputs of some operators: {told}"
+    def explain_kept(self, candidate: TfliteCandidate, kept: Collection[str]) -> str | None:
+        """Returns what to say of the layers that were put back, where it is not that they are in float."""
+        return self._layers.explain(candidate, kept)
 
-    def _is_dynamic(self, name: str) -> bool:
-        return name in self._layers and bool(self._layers[name]["operator"] == "FULLY_CONNECTED")
+    def _find_others(self, wanted: _Wanted) -> list[_Wanted]:
+        """Returns what to make with a file: the converter takes longer to start than to make one."""
+        candidate, kept = wanted
+        if candidate in self._group and not kept:
+            return [(each, ()) for each in self._group]
+        if wanted not in self._foreseen:
+            return [wanted]
+        for passed in self._passing:
+            made = self._made.pop(passed)
+            if isinstance(made, QuantizedFile):
+                made.path.unlink()
+        first = self._foreseen.index(wanted)
+        several = max(1, _AT_ONCE_BYTES // self._fp32.stat().st_size)
+        self._passing = [each for each in self._foreseen[first : first + several] if each not in self._made]
+        return self._passing
 
     def _calibrate(self) -> None:
         request = self._request
@@ -178,43 +203,44 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
             "fp32": str(self._fp32),
             "binding": self._binding,
             "output": str(request.scratch),
+            "fixed": self._precision == "int8",
         }
-        if self._precision == "int8":
-            if request.calibration is None or request.calibration.count == 0:
-                raise BuildFailedError("tflite-int8 needs calibration samples", hint="give --samples FILE.npz")
-            order["calibration"] = store_samples(request.calibration, request.scratch / "calibration")
+        samples = request.calibration
+        if order["fixed"] and (samples is None or samples.count == 0):
+            raise BuildFailedError("tflite-int8 needs calibration samples", hint="give --samples FILE.npz")
+        limit = None if order["fixed"] else _LOOKED_AT
+        order["samples"] = store_samples(samples, request.scratch / "calibration", limit=limit)
         found = client.run_step(order, request.progress)
         self._ranges = found["ranges"]
-        self._layers = {layer["name"]: layer for layer in found["layers"]}
-        self._ends = {end["name"]: end["operator"] for end in found["ends"]}
+        self._layers = Layers(found["layers"], found["ends"])
         if self._precision != "int8" and not found["has_tables"]:
             self._group = [candidate for candidate in self._group if not candidate.needs_tables]
 
-    def _make(self, wanted: Sequence[tuple[TfliteCandidate, tuple[str, ...]]]) -> None:
+    def _make(self, wanted: Sequence[_Wanted]) -> None:
         orders: list[dict[str, Any]] = []
         for candidate, kept in wanted:
-            file = self._request.scratch / f"{self._precision}.{candidate.name}.{len(self._made) + len(orders)}.tflite"
-            ends = self._ends if candidate.spares_ends else {}
-            spared = dict.fromkeys((*kept, *ends))
-            dynamic = [name for name in spared if self._is_dynamic(name) or ends.get(name) in _DYNAMIC]
+            self._count += 1
+            spared = self._layers.spare(candidate, kept)
             orders.append(
                 {
                     "fp32": str(self._rounded if candidate.rounded else self._fp32),
-                    "file": str(file),
+                    "unrounded": str(self._fp32) if candidate.rounded else None,
+                    "file": str(self._request.scratch / f"{self._precision}.{candidate.name}.{self._count}.tflite"),
                     "rules": [asdict(rule) for rule in candidate.rules],
-                    "dynamic": dynamic,
-                    "float": [name for name in spared if name not in dynamic],
+                    "dynamic": spared.dynamic,
+                    "float": spared.in_float,
                 }
             )
         step = {"action": "quantize", "ranges": self._ranges, "orders": orders}
         result = client.run_step(step, self._request.progress)
         self.versions = result["versions"]
         for (candidate, kept), order, made in zip(wanted, orders, result["made"], strict=True):
-            self._made[candidate.name, kept] = (
+            self._made[candidate, kept] = (
                 self._explain_failure(candidate, made["failed"])
                 if "failed" in made
                 else QuantizedFile(
                     path=Path(order["file"]),
+                    candidate=candidate,
                     binding={**self._binding, "reset_variables": made["keeps_state"]},
                     facts=made,
                 )

@@ -61,6 +61,11 @@ class TfliteCandidate:
     spares_ends: bool = False
     rounded: bool = False
 
+    def find_rule(self, operator: str) -> Rule | None:
+        """Returns how it quantizes operators of a kind, by AEQ's name; None where it leaves them in float."""
+        rules = [rule for rule in self.rules if operator in rule.operators or "*" in rule.operators]
+        return rules[-1] if rules else None
+
     @property
     def needs_tables(self) -> bool:
         """Whether it quantizes lookup tables in particular."""

@@ -108,12 +108,19 @@ class TfliteRunner:
         names = {detail["index"]: str(detail["name"]) for detail in self._input_details}
         return {names[index]: value for index, value in self._convert_inputs(feeds)}
 
-    def list_operators(self) -> list[tuple[int, str, Any]]:
-        """Returns place, type, and the dtype of the first input of each operator of the file."""
-        dtypes = {detail["index"]: detail["dtype"] for detail in self.interpreter.get_tensor_details()}
+    def list_operators(self) -> list[tuple[int, str, Any, str]]:
+        """Returns place, type, dtype of the first input, and name of the first output of each operator of the file."""
+        details = self.interpreter.get_tensor_details()
+        dtypes = {detail["index"]: detail["dtype"] for detail in details}
+        names = {detail["index"]: str(detail["name"]) for detail in details}
         listed = self.interpreter._get_ops_details()  # noqa: SLF001 - the runtime has no public name for it
         return [
-            (one["index"], one["op_name"], dtypes.get(one["inputs"][0]) if len(one["inputs"]) else None)
+            (
+                one["index"],
+                one["op_name"],
+                dtypes.get(one["inputs"][0]) if len(one["inputs"]) else None,
+                names.get(one["outputs"][0], "") if len(one["outputs"]) else "",
+            )
             for one in listed
         ]
 

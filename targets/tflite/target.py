@@ -29,7 +29,7 @@ from modelwright.targets.contract import (
     TargetRecord,
 )
 from modelwright.targets.readiness import Readiness, package_versions
-from modelwright.targets.tflite.profile import FileOperator, profile_file
+from modelwright.targets.tflite.profile import list_operators, profile_file
 from modelwright.targets.tflite.settings import SETTINGS, list_arguments
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class _Tflite(Target):
                 "timed": quantizer.timed,
                 **found.model.facts,
             },
-            "notes": found.notes(quantizer.explain_kept(found.kept)),
+            "notes": found.notes(quantizer.explain_kept(found.candidate, found.kept)),
             "versions": quantizer.versions,
         }
 
@@ -279,14 +279,11 @@ class _TfliteSession(Session):
         return self._runner.bind(feeds)
 
     def profile_operators(self, feeds: Feeds) -> OperatorProfile:
-        operators = [
-            FileOperator(index=index, type=name, dtype=dtype) for index, name, dtype in self._runner.list_operators()
-        ]
         return profile_file(
             self._path,
             self._settings.threads,
             self._runner.name_inputs(feeds),
-            operators,
+            list_operators(self._runner),
             is_float="int" not in self._precision,
         )
 

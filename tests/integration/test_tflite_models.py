@@ -54,6 +54,35 @@ def same_numbers() -> None:
     RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state
 
 
+@pytest.mark.parametrize("target", ["tflite-int8", "tflite-int8-dynamic"])
+def test_a_product_whose_input_no_scale_of_8_bits_holds_stays_in_float(target: str, tmp_path: Path) -> None:
+    """An amount up to 20,000 beside flags and rates, which alone decide: one scale for both leaves nothing of these."""
+    amounts = np.exp(RNG.normal(5, 1.6, 400)).clip(1, 20000)
+    features = np.column_stack([amounts, RNG.random((400, 10))]).astype(np.float32)
+    arrays = {"w0": weights(11, 64), "w1": weights(64, 64), "w2": weights(64, 4)}
+    arrays["w0"][0] = 0.0
+    for name, size in (("b0", 64), ("b1", 64), ("b2", 4)):
+        arrays[name] = RNG.standard_normal(size).astype(np.float32) / 10
+    nodes = [
+        helper.make_node("Gemm", ["x", "w0", "b0"], ["h0"], name="reads"),
+        helper.make_node("Relu", ["h0"], ["r0"]),
+        helper.make_node("Gemm", ["r0", "w1", "b1"], ["h1"], name="mixes"),
+        helper.make_node("Relu", ["h1"], ["r1"]),
+        helper.make_node("Gemm", ["r1", "w2", "b2"], ["y"], name="answers"),
+    ]
+    path = models.save(tmp_path / "m.onnx", nodes, [("x", FLOAT, ["batch", 11])], [("y", FLOAT, ["batch", 4])], arrays)
+    samples = tmp_path / "s.npz"
+    np.savez(samples, x=features)
+    made = build_targets(path, samples=samples, out=tmp_path / "out", targets=[target], task="y=regression")
+    manifest = made.artifacts[target].manifest
+    (kept,) = manifest.recipe["search"]["float_layers"]
+    assert kept["layer"] == "h0"
+    assert manifest.recipe["operators"]["FULLY_CONNECTED"] == {"float32": 1, "float32*int8": 2}
+    assert manifest.proof is not None
+    assert manifest.proof.fidelity.task is not None
+    assert manifest.proof.fidelity.task.severity <= 1.0
+
+
 def weights(*shape: int) -> Any:
     fan_in = int(np.prod(shape[1:])) if len(shape) > 2 else shape[0]
     return (RNG.standard_normal(shape) / np.sqrt(fan_in)).astype(np.float32)

@@ -93,13 +93,17 @@ def test_files_are_a_fraction_and_answers_stay(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_matrix_that_four_bits_ruin_has_eight(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("target", "contract", "lookup"),
+    [("ort-int4-weights", "contract", "lookup"), ("tflite-int4-weights", "contract_product", "words")],
+)
+def test_a_matrix_that_four_bits_ruin_has_eight(target: str, contract: str, lookup: str, tmp_path: Path) -> None:
     """The outlier takes the range of its block: all others in it round to nothing in 4 bits, and to enough in 8."""
-    made = build(tmp_path, make_reader(tmp_path / "model.onnx", outlier=8.0), "ort-int4-weights")
-    manifest = made.artifacts["ort-int4-weights"].manifest
+    made = build(tmp_path, make_reader(tmp_path / "model.onnx", outlier=8.0), target)
+    manifest = made.artifacts[target].manifest
     kept = [entry["layer"] for entry in manifest.recipe["search"]["float_layers"]]
-    assert "contract" in kept
-    assert "lookup" not in kept
+    assert contract in kept
+    assert lookup not in kept
     assert any("in 8 bits" in note for note in manifest.notes), manifest.notes
     assert manifest.proof is not None
     assert manifest.proof.fidelity.agreement is not None

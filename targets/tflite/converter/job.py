@@ -20,6 +20,7 @@ from .ends import find_ends
 from .inspect_file import describe_file
 from .noise import measure_noise
 from .operators import UnsupportedOperatorError
+from .originals import restore_weights
 from .quantize import Ranges, collect_ranges, load_ranges, make_file, read_table_ranges, save_ranges
 from .samples import Samples
 from .trials import measure_times, run_samples
@@ -102,8 +103,8 @@ def calibrate(request: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     """Measures what quantizing needs to know of the FP32 file, and keeps it for the steps that follow.
 
     Args:
-        request: `fp32` (path), `binding`, `output` (folder) and, for static INT8, `calibration` (see
-            `Samples`); without it, only the ranges of lookup tables are known.
+        request: `fp32` (path), `binding`, `output` (folder), `samples` (see `Samples`; None where there are none) and
+            `fixed` (whether activations get fixed scales: else only the ranges of lookup tables are looked for).
         progress: Takes a line about what is going on.
 
     Returns:
@@ -113,12 +114,13 @@ def calibrate(request: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     data = Path(request["fp32"]).read_bytes()
     ranges, layers = read_table_ranges(data), []
     has_tables = bool(ranges)
-    if request.get("calibration"):
-        samples = Samples(request["calibration"])
+    if request["samples"] is not None:
+        samples = Samples(request["samples"])
         names = {entry["name"]: entry["tensor"] for entry in request["binding"]["inputs"]}
-        progress(f"calibrating on {samples.count} samples")
-        ranges = collect_ranges(data, names, samples, progress)
-        layers = measure_noise(data, names, samples, ranges)
+        if request["fixed"]:
+            progress(f"calibrating on {samples.count} samples")
+            ranges = collect_ranges(data, names, samples, progress)
+        layers = measure_noise(data, names, samples, ranges if request["fixed"] else None)
     file = Path(request["output"], "ranges.json")
     save_ranges(file, ranges)
     return {"ranges": str(file), "has_tables": has_tables, "layers": layers, "ends": find_ends(data)}
@@ -129,8 +131,8 @@ def quantize(request: Mapping[str, Any], _progress: Progress) -> dict[str, Any]:
 
     Args:
         request: `ranges` (path from `calibrate`, or None) and `orders`: for each file `fp32` (path of what it is made
-            from), `file` (path to write), `rules`, `dynamic` and `float` (names of operators, by their outputs'
-            tensors); see `make_file`.
+            from), `unrounded` (path of the float file, where that is another), `file` (path to write), `rules`,
+            `dynamic` and `float` (names of operators, by their outputs' tensors); see `make_file`.
         _progress: Not needed: each file takes a moment.
 
     Returns:
@@ -142,6 +144,8 @@ def quantize(request: Mapping[str, Any], _progress: Progress) -> dict[str, Any]:
 
 def _make(order: Mapping[str, Any], ranges: Ranges) -> dict[str, Any]:
     data = Path(order["fp32"]).read_bytes()
+    if order["unrounded"] is not None and order["float"]:
+        data = restore_weights(data, Path(order["unrounded"]).read_bytes(), order["float"])
     rules = [Rule(**{**rule, "operators": tuple(rule["operators"])}) for rule in order["rules"]]
     dynamic, left = ([f"^{re.escape(name)}(;|$)" for name in order[kind]] for kind in ("dynamic", "float"))
     try:

@@ -310,6 +310,23 @@ def test_layers_go_back_in_the_candidate_that_the_runtime_names(judge: Judge) ->
     assert names(found) == ["best", "base", "base"]
 
 
+def test_of_several_that_a_repair_makes_good_the_runtime_takes_the_one_that_is_as_fast_as_can_be(judge: Judge) -> None:
+    class Choosy(FakeQuantizer):
+        def choose(self, usable: Sequence[Trial[Way]]) -> Trial[Way]:
+            return next(trial for trial in usable if trial.candidate.name == "fast")
+
+    class Uneven(Choosy):
+        equally_fast = False
+
+    layers = {**dict.fromkeys("abcdefghi", 0.0), "j": POOR}
+    group = [Way("fast", GOOD), Way("close", GOOD / 50)]
+    found = run(Uneven([group], layers), judge)
+    assert (found.candidate.name, found.kept) == ("fast", ("j",))
+    assert run(Choosy([group], layers), judge).candidate.name == "close", "where all are as fast"
+    bad = run(Uneven([[Way("fast", POOR), Way("close", GOOD / 50)]], layers), judge)
+    assert bad.candidate.name == "close", "nothing that is not good is taken for its speed"
+
+
 def test_another_way_to_run_is_looked_at_where_a_candidate_is_not_good(judge: Judge) -> None:
     class TwoWays(FakeQuantizer):
         def other_ways(self, model: Model) -> Iterable[Model]:

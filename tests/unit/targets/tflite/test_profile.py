@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from modelwright.targets.tflite.litert import Event
-from modelwright.targets.tflite.profile import REMEDIES, FileOperator, classify, read_runs
+from modelwright.targets.tflite.profile import REMEDIES, FileOperator, classify, name_events, read_runs
 
 OF_FILE, OF_DELEGATE = 2, 8
 FILE = [
@@ -74,6 +74,27 @@ def test_operators_of_one_name_are_told_apart_by_their_place() -> None:
     found = read_runs(runs, FILE)
     assert [(one.type, list(one.times_us)) for one in found] == [("Convolution", [5, 6]), ("Convolution", [7, 8])]
     assert len({one.name for one in found}) == 2
+
+
+@pytest.mark.parametrize(
+    ("tags", "names"),
+    [
+        (["Convolution (NHWC, QC8) DWConv", "Convert (NC)", "Fully Connected (NC, QS8) GEMM"], {0: "depth", 2: "head"}),
+        (["DEPTHWISE_CONV_2D", "FULLY_CONNECTED"], {0: "depth", 1: "head"}),
+        (["Fully Connected (NC, QS8) GEMM", "Convolution (NHWC, QC8) DWConv"], {}),
+        (["Convolution (NHWC, QC8) DWConv"], {}),
+        (["Convolution (NHWC, QC8) DWConv", "Fully Connected (NC, QS8) GEMM", "Fully Connected (NC, QS8) GEMM"], {}),
+    ],
+)
+def test_operators_have_the_names_of_the_file_that_they_run_in_order(tags: list[str], names: dict[int, str]) -> None:
+    """An order that does not fit, or another number, names nothing."""
+    file = [
+        FileOperator(index=0, type="DEPTHWISE_CONV_2D", dtype=np.int8, name="depth"),
+        FileOperator(index=1, type="ADD", dtype=np.int8, name="sum"),
+        FileOperator(index=2, type="FULLY_CONNECTED", dtype=np.int8, name="head"),
+    ]
+    events = [Event(tag=tag, event_type=OF_DELEGATE, operator=0, elapsed_us=1) for tag in tags]
+    assert name_events(events, file) == names
 
 
 def test_remedies_have_the_types_that_run() -> None:

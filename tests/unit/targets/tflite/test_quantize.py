@@ -23,10 +23,19 @@ from modelwright.targets.tflite.quantize import TfliteQuantizer
 from modelwright.targets.tflite.recipes import CANDIDATES, ROUNDED, WEIGHTED_AND_TABLES, TfliteCandidate
 
 LAYERS = [
-    {"name": "table", "operator": "GATHER", "work": 10.0, "weights": 80.0, "noise": 1e-5},
-    {"name": "stem", "operator": "CONV_2D", "work": 30.0, "weights": 5.0, "noise": 1e-3},
-    {"name": "product", "operator": "FULLY_CONNECTED", "work": 60.0, "weights": 15.0, "noise": 1e-1},
-]
+    {
+        "name": "table", "operator": "GATHER", "products": 0.0, "work": 10.0, "weights": 80.0,
+        "noise": {"dynamic": 1e-7, "static": 1e-5},
+    },
+    {
+        "name": "stem", "operator": "CONV_2D", "products": 20.0, "work": 30.0, "weights": 5.0,
+        "noise": {"dynamic": 1e-4, "static": 1e-3, "weights": 1e-6, "four_bits": 1e-2},
+    },
+    {
+        "name": "product", "operator": "FULLY_CONNECTED", "products": 50.0, "work": 60.0, "weights": 15.0,
+        "noise": {"dynamic": 2e-4, "static": 1e-1, "weights": 2e-6, "four_bits": 2e-2},
+    },
+]  # fmt: skip
 ENDS = [{"name": "product", "operator": "FULLY_CONNECTED"}, {"name": "probabilities", "operator": "SOFTMAX"}]
 BINDING = {"inputs": [], "reset_variables": False}
 CONVERTED = {"file": "fp32.tflite", "binding": BINDING, "order": {"action": "convert", "onnx": "m.onnx"}}
@@ -52,7 +61,7 @@ class Converter:
         return {"binding": self.binding}
 
     def calibrate(self, order: dict[str, Any]) -> dict[str, Any]:
-        layers = LAYERS if "calibration" in order else []
+        layers = LAYERS if order["samples"] is not None else []
         return {"ranges": "ranges.json", "has_tables": self.has_tables, "layers": layers, "ends": ENDS}
 
     def quantize(self, order: dict[str, Any]) -> dict[str, Any]:
@@ -140,13 +149,78 @@ def test_layers_put_back_take_their_scales_while_running_or_stay_in_float(
     (order,) = converter.steps[-1]["orders"]
     assert (order["dynamic"], order["float"]) == (["product"], ["stem"])
     assert order["rules"][0]["mode"] == "static"
+    assert order["unrounded"] is None
     assert quantizer.costs(model) == {"table": 0.8, "stem": 0.3, "product": 0.0}
     assert quantizer.estimate_noise(WEIGHTED_AND_TABLES, model) == {"table": 1e-5, "stem": 1e-3, "product": 1e-1}
-    base = quantizer.base(CANDIDATES["int8"][0])
-    assert (base.rules, base.rounded) == (WEIGHTED_AND_TABLES.rules, False), "float layers have float weights"
-    assert "1 take 8-bit scales while running, 1 stay in float" in str(quantizer.explain_kept(("product", "stem")))
-    assert str(quantizer.explain_kept(("stem",))).endswith("some operators: 1 stay in float"), "nothing of none"
-    assert quantizer.explain_kept(()) is None
+    assert quantizer.base(CANDIDATES["int8"][0]) is WEIGHTED_AND_TABLES
+    said = quantizer.explain_kept(WEIGHTED_AND_TABLES, ("product", "stem"))
+    assert "1 in 8 bits with scales that they take while running, 1 in float" in str(said)
+    assert quantizer.explain_kept(WEIGHTED_AND_TABLES, ("stem",)) is None, "they are in float, which the search says"
+
+
+@pytest.mark.parametrize(
+    ("precision", "candidate", "spared", "costs", "noise"),
+    [
+        (
+            "int8", "weighted-and-tables, products dynamic, rounded", ([], ["product", "stem"]),
+            {"table": 0.8, "stem": 0.3, "product": 0.5}, {"table": 1e-5, "stem": 1e-3, "product": 2e-4},
+        ),
+        (
+            "int8-dynamic", "matrix-products, rounded", ([], ["product", "stem"]),
+            {"stem": 0.2, "product": 0.5}, {"stem": 1e-4, "product": 2e-4},
+        ),
+        (
+            "int8-dynamic", "fully-connected, rounded", ([], ["product", "stem"]),
+            {"stem": 0.05, "product": 0.5}, {"stem": 1e-6, "product": 2e-4},
+        ),
+        (
+            "int4-weights", "blocks of 32", (["product"], ["stem"]),
+            {"stem": 0.05, "product": 0.15}, {"stem": 1e-6, "product": 2e-2},
+        ),
+    ],
+)  # fmt: skip
+def test_layers_are_put_back_to_what_their_candidate_lacks(
+    converter: Converter,
+    request_: BuildRequest,
+    precision: str,
+    candidate: str,
+    spared: tuple[list[str], list[str]],
+    costs: dict[str, float],
+    noise: dict[str, float],
+) -> None:
+    """Products that take their scales while running go to float, those of 4 bits to 8."""
+    quantizer = make(request_, precision)
+    (chosen,) = [each for each in CANDIDATES[precision] if each.name == candidate]
+    assert quantizer.base(chosen) is chosen
+    model = quantizer.build(chosen, ("product", "stem"))
+    (order,) = converter.steps[-1]["orders"]
+    assert (order["dynamic"], order["float"]) == spared
+    original = str(request_.scratch / "fp32.tflite") if chosen.rounded else None
+    assert order["unrounded"] == original, "what stays in float has float weights"
+    assert quantizer.costs(model) == pytest.approx(costs)
+    assert quantizer.estimate_noise(chosen, model) == noise
+
+
+@pytest.mark.parametrize(("float_bytes", "made"), [(100, [5]), (200 * 2**20, [2, 2, 1]), (2**30, [1, 1, 1, 1, 1])])
+def test_files_that_rank_layers_do_not_fill_the_disk(
+    converter: Converter, request_: BuildRequest, float_bytes: int, made: list[int]
+) -> None:
+    quantizer = make(request_)
+    with (request_.scratch / "fp32.tflite").open("wb") as file:
+        file.truncate(float_bytes)  # sparse
+    chosen = quantizer.build(WEIGHTED_AND_TABLES, ())
+    choices = [("table",), ("stem",), ("product",), ("table", "stem"), ("table", "product")]
+    quantizer.foresee(WEIGHTED_AND_TABLES, choices)
+    before = len(converter.steps)
+    for kept in choices:
+        model = quantizer.build(WEIGHTED_AND_TABLES, kept)
+        assert model.path.is_file()
+        assert quantizer.build(WEIGHTED_AND_TABLES, kept) is model
+    assert [len(step["orders"]) for step in converter.steps[before:]] == made
+    assert len(list(request_.scratch.glob("int8.weighted-and-tables.*"))) == 1 + made[-1], "those before are gone"
+    assert chosen.path.is_file()
+    again = quantizer.build(WEIGHTED_AND_TABLES, choices[0])
+    assert again.path.is_file()
 
 
 def make_trials(candidates: Sequence[TfliteCandidate]) -> list[Trial[TfliteCandidate]]:
@@ -244,11 +318,11 @@ def test_a_file_that_cannot_be_made_says_why(converter: Converter, request_: Bui
     assert quantizer.unchecked() is group[2]
 
 
-def test_dynamic_range_knows_no_layers_and_tables_only_where_there_are_some(
+def test_dynamic_range_needs_no_samples_and_tables_only_where_there_are_some(
     converter: Converter, request_: BuildRequest
 ) -> None:
-    quantizer = make(request_, "int8-dynamic")
-    assert "calibration" not in converter.steps[1]
+    quantizer = make(replace(request_, calibration=None), "int8-dynamic")
+    assert (converter.steps[1]["samples"], converter.steps[1]["fixed"]) == (None, False)
     assert len(quantizer.candidates()[0]) == 6
     assert quantizer.costs(quantizer.build(quantizer.candidates()[0][0], ())) == {}
     converter.has_tables = False
