@@ -53,6 +53,25 @@ from modelwright.cli import options
     help="Deliver nothing that loses more than so many points on --eval: hundredths of accuracy or of R2, per cent "
     "that a loss of your own rises. Exit code 7.",
 )
+@click.option(
+    "--importance",
+    type=click.Choice(("magnitude", "taylor")),
+    default="magnitude",
+    show_default=True,
+    help="How prune:structured ranks channels: by their weights, or by the loss without them (Taylor).",
+)
+@click.option(
+    "--alpha", type=options.SHARE, metavar="SHARE", default=0.5, show_default=True,
+    help="distil: weight of the task's own loss; the rest is that of the teacher's answers.",
+)  # fmt: skip
+@click.option(
+    "--temperature", type=click.FloatRange(min=0, max=1000, min_open=True), metavar="T", default=4.0,
+    show_default=True, help="distil: what softens answers of classes.",
+)  # fmt: skip
+@click.option(
+    "--match", multiple=True, metavar="LAYER=LAYER",
+    help="distil: a layer of the teacher and one of the student whose features are to match; may be repeated.",
+)  # fmt: skip
 @click.option("-o", "--out", required=True, type=click.Path(file_okay=False), help="Folder to write: a new source.")
 @click.option("--overwrite", is_flag=True, help="Replace what is there, an unfinished compression too.")
 @options.trust_option
@@ -64,6 +83,7 @@ def compress(
     evaluation: str | None,
     out: str,
     budget: str | None,
+    match: tuple[str, ...],
     overwrite: bool,
     trust: bool,
     as_json: bool,
@@ -76,6 +96,9 @@ def compress(
     \b
       prune:magnitude:0.3   the smallest 30 % of weights become 0, over the first half of the epochs
       prune:2:4             of every four weights along the input channels two become 0
+      prune:structured:0.5  half of all channels, neurons and heads go, with what depends on them: smaller
+                            layers, which are faster everywhere
+      distil:f.py:student   another network learns from the answers of this one, and takes its place
 
     Zeros make nothing faster in the runtimes that this tool builds for; they count where files are compressed. The
     folder gets model.pt2, weights.safetensors and compression.json, and is a source like any other.
@@ -95,7 +118,7 @@ def compress(
     from modelwright.compression.wording import describe_result
     from modelwright.core.records.codec import decode, encode
 
-    settings = decode(Settings, {**hyper, "budget_s": parse_budget(budget)})
+    settings = decode(Settings, {**hyper, "match": list(match), "budget_s": parse_budget(budget)})
     progress = open_progress()
 
     def say(text: str) -> None:

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from msgspec.structs import replace
-
 from modelwright.compression.checkpoint import CHECKPOINT_FOLDER, Checkpoint
 from modelwright.compression.methods import parse_methods
-from modelwright.compression.settings import Settings, check_settings, locate
+from modelwright.compression.settings import Settings, check_settings
 from modelwright.core.errors import BadInputError, BuildFailedError, LimitNotMetError
 from modelwright.core.files import require_no_other
 from modelwright.core.process.child import Progress, run_in_child
@@ -104,7 +102,7 @@ def compress(
                 "function": parsed.function,
                 "source": parsed.text,
                 "methods": texts,
-                "settings": encode(replace(settings, loss=locate(settings.loss))),
+                "settings": encode(settings),
                 "train_path": str(_place_data(train, Path(scratch) / "train", say)),
                 "train_name": _shorten(train),
                 "evaluation_path": None

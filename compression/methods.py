@@ -5,20 +5,26 @@ Nothing here imports torch: a request that makes no sense is refused before anyt
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from modelwright.core.errors import UsageError, suggest
+from modelwright.core.samples.python_source import require_function
 
-Kind = Literal["prune:magnitude", "prune:2:4"]
+Kind = Literal["prune:magnitude", "prune:2:4", "prune:structured", "distil"]
 
 FORMS: dict[Kind, str] = {
     "prune:magnitude": "prune:magnitude:0.3",
     "prune:2:4": "prune:2:4",
+    "prune:structured": "prune:structured:0.5",
+    "distil": "distil:FILE.py:STUDENT",
 }
 """Kind -> how it is written."""
-_WITH_RATIO: frozenset[Kind] = frozenset({"prune:magnitude"})
+_WITH_RATIO: frozenset[Kind] = frozenset({"prune:magnitude", "prune:structured"})
+_MAKES_ZEROS: frozenset[Kind] = frozenset({"prune:magnitude", "prune:2:4"})
+_MAKES_SHAPES: frozenset[Kind] = frozenset({"prune:structured", "distil"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +35,13 @@ class Method:
         text: As the user wrote it.
         kind: What is done.
         ratio: Of weights, channels or ranks that go; 0 where the method has none.
+        student: `file.py:function` that returns the network that learns; empty where none does.
     """
 
     text: str
     kind: Kind
     ratio: float = 0.0
+    student: str = ""
 
 
 def parse_methods(texts: Sequence[str]) -> tuple[Method, ...]:
@@ -41,10 +49,18 @@ def parse_methods(texts: Sequence[str]) -> tuple[Method, ...]:
 
     Raises:
         UsageError: One is unknown, its ratio is none, or they cannot follow each other.
+        BadInputError: There is no such student.
     """
     if not texts:
         raise UsageError("no method is named", hint=f"name one: {', '.join(FORMS.values())}")
-    return tuple(map(_parse, texts))
+    methods = tuple(map(_parse, texts))
+    for earlier, later in itertools.pairwise(methods):
+        if earlier.kind in _MAKES_ZEROS and later.kind in _MAKES_SHAPES:
+            raise UsageError(
+                f"{later.text} after {earlier.text}: shapes change, and the zeros would be trained away",
+                hint=f"first {later.text}, then {earlier.text}",
+            )
+    return methods
 
 
 def _parse(text: str) -> Method:
@@ -54,6 +70,9 @@ def _parse(text: str) -> Method:
             continue
         if kind in _WITH_RATIO:
             return Method(text=text, kind=kind, ratio=_parse_ratio(text, rest.removeprefix(":"), form))
+        if kind == "distil":
+            require_function(rest.removeprefix(":"), "returns the student, an nn.Module")
+            return Method(text=text, kind=kind, student=rest.removeprefix(":"))
         if not rest:
             return Method(text=text, kind=kind)
         raise UsageError(f"{text}: {kind} takes nothing after it", hint=f"write it as {form}")

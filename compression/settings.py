@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta
 
 from modelwright.core.durations import parse_duration
 from modelwright.core.errors import UsageError
-from modelwright.core.records.codec import Amount, Count, Record
+from modelwright.core.records.codec import Amount, Count, Record, Share
 from modelwright.core.samples.python_source import is_python, require_function
 
 LOSSES = ("cross-entropy", "mse")
@@ -24,6 +26,11 @@ class Settings(Record):
         seed: Of all chance.
         budget_s: What training may take, of all methods and runs together; None for as long as it takes.
         max_drop: Points that the result may lose on the data that judges.
+        importance: How `prune:structured` ranks channels: by their weights, or by what the loss would be without them
+            (Taylor's expansion, Molchanov et al. 2019, arXiv 1906.10771).
+        alpha: Of `distil`: the weight of the task's own loss; the rest is that of the teacher's answers.
+        temperature: That softens answers of classes there.
+        match: Pairs of layers there, `TEACHER=STUDENT`, whose features are to match.
     """
 
     loss: str = "cross-entropy"
@@ -33,6 +40,10 @@ class Settings(Record):
     seed: Count = 0
     budget_s: Amount | None = None
     max_drop: Amount | None = None
+    importance: Literal["magnitude", "taylor"] = "magnitude"
+    alpha: Share = 0.5
+    temperature: Annotated[float, Meta(gt=0, le=1000)] = 4.0
+    match: tuple[str, ...] = ()
 
 
 def check_settings(settings: Settings, *, is_judged: bool) -> None:
@@ -52,6 +63,9 @@ def check_settings(settings: Settings, *, is_judged: bool) -> None:
         raise UsageError("--batch 0 trains nothing", hint="give a number of samples, such as 64")
     if settings.lr == 0:
         raise UsageError("--lr 0 trains nothing", hint="give a learning rate, such as 1e-3, or --epochs 0")
+    for pair in settings.match:
+        if not all(pair.partition("=")):
+            raise UsageError(f"--match {pair} is no pair of layers", hint="give TEACHER_LAYER=STUDENT_LAYER")
     if settings.max_drop is not None and not is_judged:
         raise UsageError(
             "--max-drop needs data that judges: what is held back of --train chooses among epochs already",
@@ -71,11 +85,3 @@ def parse_budget(text: str | None) -> float | None:
     if seconds is None or not 1 <= seconds <= _LONGEST_S:
         raise UsageError(f"--budget {text} is no span of time", hint="give 90s, 10m or 2h; 30 days at most")
     return seconds
-
-
-def locate(loss: str) -> str:
-    """Returns a loss with the whole path of its file: the process that trains may work elsewhere."""
-    if loss in LOSSES:
-        return loss
-    path, function = require_function(loss, "returns the loss of a batch")
-    return f"{Path(path).resolve()}:{function}"

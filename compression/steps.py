@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from modelwright.compression.distil import Distillation
 from modelwright.compression.magnitude import MagnitudePruning
 from modelwright.compression.methods import Kind, Method
 from modelwright.compression.step import Step, Task
+from modelwright.compression.structured import StructuredPruning
 from modelwright.compression.two_four import TwoFourPruning
 
 _STEPS: Mapping[Kind, type[Step]] = {
     "prune:magnitude": MagnitudePruning,
     "prune:2:4": TwoFourPruning,
+    "prune:structured": StructuredPruning,
+    "distil": Distillation,
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -141,9 +141,10 @@ def _keep(
 ) -> Progress:
     """Keeps a whole epoch, and its weights as the best ones where they are."""
     epochs = (*progress.epochs, epoch)
-    best = None if progress.chosen is None else epochs[progress.chosen].held
     tensors = {LAST: _dump(network, step, optimizer)}
-    if step.may_ship(epoch.number) and (best is None or _is_better(epoch.held, best)):
+    if step.may_ship(epoch.number) and is_as_good(
+        epoch.held, [each.held for each in progress.epochs if step.may_ship(each.number)]
+    ):
         progress = replace(progress, chosen=epoch.number)
         tensors[BEST] = copy_state(network.module)
     if epoch.number >= step.task.settings.epochs:
@@ -151,8 +152,17 @@ def _keep(
     return checkpoint.save(replace(progress, epochs=epochs), tensors)
 
 
-def _is_better(new: Quality, old: Quality) -> bool:
-    return (new.score, -new.loss) > (old.score, -old.loss)
+def is_as_good(new: Quality, earlier: Sequence[Quality]) -> bool:
+    """Whether an epoch is taken in the place of earlier ones: it is not worse than the best of them, beyond chance.
+
+    The learning rate falls to the end, so that later epochs are the better ones; on few held-back samples an early one
+    looks best by luck. Chance is a standard error of a share of right answers; other metrics are compared as they are.
+    """
+    if not earlier:
+        return True
+    best = max(earlier, key=lambda quality: quality.score)
+    chance = math.sqrt(best.value * (1 - best.value) / best.samples) if best.metric == "accuracy" else 0.0
+    return new.score >= best.score - chance
 
 
 def _dump(network: Network, step: Step, optimizer: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import platform
 from collections.abc import Callable, Sequence
@@ -32,7 +33,7 @@ from modelwright.exporters.trace import Trace, watch
 
 TELL = "* "
 """Begins the lines of progress that stay."""
-_PACKAGES = ("modelwright", "torch", "safetensors", "numpy")
+_PACKAGES = ("modelwright", "torch", "torch-pruning", "torchao", "safetensors", "numpy")
 
 
 def compress_in_child(
@@ -88,7 +89,7 @@ def compress_in_child(
             _require_other(data, evaluation, network)
         described = {
             "source": hash_json({"files": loaded.files, "weights": loaded.weights_sha256}),
-            "methods": [method.text for method in steps],
+            "methods": [_identify(method) for method in steps],
             "settings": _hash_settings(wanted),
             "train": encode(data.describe()),
         }
@@ -158,6 +159,11 @@ def _load(kind: str, path: Path, folder: Path, function: str | None, samples: Pa
         loaded = load_factory(path, function, ref, trace)
     plain_outputs(import_torch(), loaded)
     return loaded
+
+
+def _identify(method: Method) -> str:
+    """Returns what a method is: its text, and the code of a student."""
+    return f"{method.text} {hash_file(split_function(method.student)[0])}" if method.student else method.text
 
 
 def _hash_settings(settings: Settings) -> str:
@@ -246,5 +252,6 @@ def _all(data: Data) -> Any:
 def _list_versions() -> dict[str, str]:
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
-        versions[package] = importlib.metadata.version(package)
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
     return versions

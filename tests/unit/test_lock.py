@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCKS = {
     "requirements.lock": ("ort", "openvino", "tflite", "tune"),
-    "requirements-torch.lock": ("ort", "openvino", "tflite", "torch", "tune"),
+    "requirements-torch.lock": ("ort", "openvino", "tflite", "torch", "tune", "compress"),
 }
 RENEW = "run .venv/bin/python .ci/lock"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from modelwright.compression.methods import FORMS, parse_methods
@@ -14,7 +16,9 @@ def test_methods_are_read_in_their_order() -> None:
     assert [(method.kind, method.ratio) for method in methods] == [("prune:magnitude", 0.3), ("prune:2:4", 0.0)]
 
 
-def test_every_form_that_is_shown_is_one() -> None:
+def test_every_form_that_is_shown_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FILE.py").write_text("def STUDENT(): ...\n")
     for kind, form in FORMS.items():
         (method,) = parse_methods([form])
         assert method.kind == kind
@@ -41,6 +45,13 @@ def test_what_is_no_method_is_refused_with_one_that_is(text: str, words: str) ->
     assert any(form in caught.value.hint for form in FORMS.values())
 
 
+def test_what_changes_shapes_comes_before_what_makes_zeros() -> None:
+    with pytest.raises(UsageError, match="would be trained away") as caught:
+        parse_methods(["prune:magnitude:0.3", "prune:structured:0.5"])
+    first, then = str(caught.value.hint).removeprefix("first ").split(", then ")
+    assert [method.kind for method in parse_methods([first, then])] == ["prune:structured", "prune:magnitude"]
+
+
 def test_no_method_is_refused() -> None:
     with pytest.raises(UsageError, match="no method is named"):
         parse_methods([])
@@ -63,6 +74,7 @@ def test_what_is_no_budget_is_refused(text: str) -> None:
         (Settings(loss="hinge"), "hinge is no loss"),
         (Settings(batch=0), "--batch 0"),
         (Settings(lr=0.0), "--lr 0"),
+        (Settings(match=("layer",)), "--match layer is no pair"),
         (Settings(max_drop=1.0), "--max-drop needs data that judges"),
     ],
 )

@@ -1,0 +1,189 @@
+"""`distil:file.py:student`: another network learns from the answers of this one, and takes its place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from modelwright.compression.network import Network, flatten, make_network
+from modelwright.compression.step import Step
+from modelwright.core.errors import BadInputError
+from modelwright.core.samples.python_source import split_function
+from modelwright.core.samples.sample_set import LABELS, SampleRef
+from modelwright.exporters.torch.outputs import plain_outputs
+from modelwright.exporters.torch.source import import_torch, load_factory
+from modelwright.exporters.trace import Trace, watch
+
+_CHANNELS_OF_MAPS = 1
+_LEAST_SPREAD = 1e-6
+
+
+class Distillation(Step):
+    """Trains a student with alpha * task + (1 - alpha) * what sets it apart from the teacher.
+
+    For classes that is the Kullback-Leibler divergence of softened answers, times the square of the temperature (Hinton
+    et al. 2015, arXiv 1503.02531); else the mean squared difference. Features that are to match add their squared
+    difference, in units of what the teacher's vary by (Romero et al. 2014, arXiv 1412.6550); where their channels are
+    not as many, a linear map is trained beside the student, which is no part of it.
+    """
+
+    def prepare(self, network: Network) -> None:
+        path, function = split_function(self.method.student)
+        assert function is not None
+        trace = Trace(path.resolve().parent)
+        with watch(trace):
+            source = load_factory(path, function, SampleRef(path=self.task.train.path), trace)
+        plain_outputs(import_torch(), source)
+        student = make_network(source)
+        self._teacher = Network(
+            name=network.name,
+            module=network.module.requires_grad_(requires_grad=False),
+            examples=network.examples,
+            positional=network.positional,
+            is_program=network.is_program,
+        )
+        self._teacher.set_training(training=False)
+        self._require_alike(student, network)
+        network.module = student.module
+        network.examples = {name: network.examples[name] for name in student.examples}
+        network.positional, network.is_program, network.masks = student.positional, False, {}
+        network.output_names = student.output_names or network.output_names
+        self._kept: dict[str, Any] = {}
+        self._hooks = [
+            _keep_output(self._kept, f"{who} {number}", _find_layer(each, name))
+            for number, names in enumerate(map(_split_match, self.task.settings.match))
+            for who, each, name in (("teacher", self._teacher, names[0]), ("student", network, names[1]))
+        ]
+        self.extra = self._make_maps(network)
+        self.notes.extend(student.notes)
+
+    def loss(self, network: Network, batch: Mapping[str, Any]) -> Any:
+        torch = import_torch()
+        settings, objective = self.task.settings, self.task.objective
+        with torch.no_grad():
+            wanted = flatten(self._teacher(batch))
+        outputs = network(batch)
+        apart = self._set_apart(flatten(outputs), wanted)
+        for number in range(len(settings.match)):
+            teacher, student = self._kept[f"teacher {number}"], self._kept[f"student {number}"]
+            apart = apart + _compare_features(self._map(number, student), teacher)
+        return settings.alpha * objective.loss(outputs, batch) + (1 - settings.alpha) * apart
+
+    def finish(self, network: Network) -> None:
+        del network
+        for hook in self._hooks:
+            hook.remove()
+
+    def describe(self) -> dict[str, str]:
+        settings = self.task.settings
+        told = {"alpha": f"{settings.alpha:g}", "teacher": "Kullback-Leibler" if self._has_classes else "squares"}
+        if self._has_classes:
+            told["temperature"] = f"{settings.temperature:g}"
+        return told | ({"match": ", ".join(settings.match)} if settings.match else {})
+
+    @property
+    def _has_classes(self) -> bool:
+        return LABELS in self.task.train.answers and self.task.settings.loss != "mse"
+
+    def _set_apart(self, outputs: list[Any], wanted: list[Any]) -> Any:
+        torch = import_torch()
+        functional, heat = torch.nn.functional, self.task.settings.temperature
+        total = 0.0
+        for output, target in zip(outputs, wanted, strict=True):
+            if not target.is_floating_point():
+                continue
+            if not self._has_classes:
+                total = total + functional.mse_loss(output, target)
+                continue
+            soft = functional.log_softmax(output / heat, 1), functional.log_softmax(target / heat, 1)
+            answers = output.numel() // output.shape[1]
+            total = total + functional.kl_div(*soft, reduction="sum", log_target=True) / answers * heat**2
+        return total
+
+    def _require_alike(self, student: Network, network: Network) -> None:
+        """Refuses a student that is called in another way, or answers in other shapes."""
+        if set(student.examples) != set(network.examples):
+            raise BadInputError(
+                f"the student {student.name} takes {', '.join(student.examples)}, and the teacher "
+                f"{', '.join(network.examples)}",
+                hint="give forward of both the same names of parameters",
+            )
+        torch = import_torch()
+        student.set_training(training=False)
+        with torch.no_grad():
+            wanted = [list(tensor.shape) for tensor in flatten(self._teacher(network.examples))]
+            try:
+                found = [list(tensor.shape) for tensor in flatten(student(network.examples))]
+            except Exception as error:  # what a module raises is its own affair
+                raise BadInputError(
+                    f"the student {student.name} fails on the teacher's inputs: {type(error).__name__}: {error}",
+                    hint="it has to take the same shapes: "
+                    + ", ".join(f"{name} {list(value.shape)}" for name, value in network.examples.items()),
+                ) from error
+        if found != wanted:
+            raise BadInputError(
+                f"the student {student.name} answers {found} where the teacher answers {wanted}",
+                hint="give the student the outputs of the teacher, in their order and shapes",
+            )
+
+    def _make_maps(self, network: Network) -> Any:
+        """Returns linear maps from the student's features to the teacher's, one a pair; None without pairs."""
+        torch = import_torch()
+        if not self.task.settings.match:
+            return None
+        with torch.no_grad():
+            self._teacher(network.examples)
+            network(network.examples)
+        maps = torch.nn.ModuleList()
+        for number, text in enumerate(self.task.settings.match):
+            teacher, student = self._kept[f"teacher {number}"], self._kept[f"student {number}"]
+            axis = _find_channels(teacher)
+            rest = [
+                [size for place, size in enumerate(each.shape) if place != axis % each.dim()]
+                for each in (teacher, student)
+            ]
+            if teacher.dim() != student.dim() or rest[0] != rest[1]:
+                raise BadInputError(
+                    f"--match {text}: features {list(student.shape)} cannot match {list(teacher.shape)}",
+                    hint="choose layers whose features differ in their channels alone",
+                )
+            maps.append(torch.nn.Linear(student.shape[axis], teacher.shape[axis], bias=False))
+        return maps
+
+    def _map(self, number: int, features: Any) -> Any:
+        axis = _find_channels(features)
+        return self.extra[number](features.movedim(axis, -1)).movedim(-1, axis)
+
+
+def _find_channels(features: Any) -> int:
+    """Returns the axis of the channels: the second of maps, the last of tokens and of rows."""
+    return _CHANNELS_OF_MAPS if features.dim() > 3 else -1
+
+
+def _compare_features(student: Any, teacher: Any) -> Any:
+    return ((student - teacher) ** 2).mean() / teacher.var().clamp(min=_LEAST_SPREAD)
+
+
+def _split_match(text: str) -> tuple[str, str]:
+    teacher, _, student = text.partition("=")
+    return teacher, student
+
+
+def _find_layer(network: Network, name: str) -> Any:
+    try:
+        return network.module.get_submodule(name)
+    except AttributeError as error:
+        known = [each for each, _ in network.module.named_modules() if each]
+        raise BadInputError(
+            f"--match: {network.name} has no layer {name}",
+            hint=f"its layers: {', '.join(known[:20])}" if known else "a saved program has no layers: give its factory",
+        ) from error
+
+
+def _keep_output(kept: dict[str, Any], key: str, layer: Any) -> Any:
+    def keep(_module: Any, _args: Any, output: Any) -> None:
+        tensors = flatten(output)
+        if tensors:
+            kept[key] = tensors[0]
+
+    return layer.register_forward_hook(keep)
