@@ -11,6 +11,9 @@ from typing import Any
 
 from modelwright.targets.contract import Feeds
 
+BRANCHES_HINT = (
+    "openvino-fp32 takes the model as it is; for INT8, export it with the branches that it takes in place of the If"
+)
 _IF = "If"
 _BRANCHES = (("then", True), ("else", False))
 """In the order of the bodies of OpenVINO's operator: name, and the condition that takes it."""
@@ -21,10 +24,12 @@ class IdleBranches:
     """What is to stay in float.
 
     Attributes:
+        has_branches: Whether there is an If at all.
         branches: For people: `the else branch of NAME`.
         layers: Names of their operators, which no other operator of the model has.
     """
 
+    has_branches: bool = False
     branches: tuple[str, ...] = ()
     layers: tuple[str, ...] = ()
 
@@ -57,7 +62,20 @@ def set_idle_branches_apart(core: Any, model: Any, feeds: Iterable[Feeds]) -> Id
                 for side, (inner_branch, _) in enumerate(_BRANCHES):
                     prefix = f"{name}/{branch}/{inner.get_friendly_name()}/{inner_branch}"
                     layers += list(_rename(inner.get_function(side), prefix))
-    return IdleBranches(branches=tuple(branches), layers=tuple(layers))
+    return IdleBranches(has_branches=True, branches=tuple(branches), layers=tuple(layers))
+
+
+def iterate_operators(model: Any) -> Iterator[Any]:
+    """Yields the operators of a model, and of the branches in it."""
+    for operator in model.get_ordered_ops():
+        yield operator
+        for body in list_branches(operator):
+            yield from iterate_operators(body)
+
+
+def list_branches(operator: Any) -> list[Any]:
+    """Returns the bodies of an If; none of other operators."""
+    return [operator.get_function(index) for index in range(len(_BRANCHES))] if operator.get_type_name() == _IF else []
 
 
 def _list_ifs(model: Any) -> Iterator[Any]:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from modelwright.targets.contract import Array
+from modelwright.targets.openvino.branches import list_branches
 from modelwright.targets.openvino.session import WITHOUT_FUSION
 
 _WEIGHTS, _SMOOTHED, _NO_BIAS = "/fq_weights_", "/nncf_smooth_quant", "/nncf_null_bias"
@@ -50,6 +51,12 @@ def bypass_layers(openvino: Any, original: Any, model: Any, layers: Collection[s
         layers: Names of operators; what else reads their inputs through the same quantizer stays as it is.
     """
     changed = model.clone()
+    _bypass(openvino, original, changed, layers)
+    return changed
+
+
+def _bypass(openvino: Any, original: Any, changed: Any, layers: Collection[str]) -> None:
+    """Puts layers back to float in place: those of a graph, and of the branches in it."""
     sources = {str(node.get_friendly_name()): node for node in original.get_ops()}
     for node in changed.get_ordered_ops():
         if is_activation_quantizer(node):
@@ -58,10 +65,13 @@ def bypass_layers(openvino: Any, original: Any, model: Any, layers: Collection[s
                     target.replace_source_output(node.input_value(0))
     for node in changed.get_ordered_ops():
         source = sources.get(str(node.get_friendly_name()))
-        if source is not None and node.get_friendly_name() in layers:
+        if source is None:
+            continue
+        if node.get_friendly_name() in layers:
             _restore_weights(openvino, node, source)
             _restore_bias(openvino, node, sources)
-    return changed
+        for before, after in zip(list_branches(source), list_branches(node), strict=True):
+            _bypass(openvino, before, after, layers)
 
 
 def measure_noise(

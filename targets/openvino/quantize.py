@@ -17,7 +17,12 @@ import numpy as np
 from modelwright.core.errors import BuildFailedError
 from modelwright.core.samples.sample_set import SampleSet
 from modelwright.targets.contract import Array, BuildRequest, RunSettings
-from modelwright.targets.openvino.branches import IdleBranches, set_idle_branches_apart
+from modelwright.targets.openvino.branches import (
+    BRANCHES_HINT,
+    IdleBranches,
+    iterate_operators,
+    set_idle_branches_apart,
+)
 from modelwright.targets.openvino.bypass import (
     bypass_layers,
     find_consumers,
@@ -31,7 +36,7 @@ from modelwright.targets.openvino.candidates import (
     choose_float_precision,
 )
 from modelwright.targets.openvino.convert import convert_model
-from modelwright.targets.openvino.recipes import CONVOLUTIONAL, TRANSFORMER, NncfCandidate
+from modelwright.targets.openvino.recipes import CONVOLUTIONAL, DEFAULT, TRANSFORMER, NncfCandidate
 from modelwright.targets.openvino.session import WITHOUT_FUSION, OpenvinoSession, find_ports, fit_types, silence_vendor
 from modelwright.targets.openvino.words import find_cause
 from modelwright.targets.quantization.judge import Judge
@@ -94,7 +99,7 @@ def _explain(found: Found[NncfCandidate, RunnableModel], idle: IdleBranches) -> 
         notes.append(f"recurrent layers stay in float: {', '.join(found.candidate.float_layers)}")
     if found.model.options:
         notes.append("OpenVINO's fused kernels compute this model wrongly: they are switched off")
-    if not any(is_activation_quantizer(node) for node in found.model.model.get_ops()):
+    if not any(is_activation_quantizer(node) for node in iterate_operators(found.model.model)):
         notes.append("NNCF found nothing to quantize: this artifact runs in float")
     return notes
 
@@ -122,9 +127,19 @@ class NncfQuantizer(OpenvinoQuantizer[NncfCandidate]):
     def candidates(self) -> Sequence[Sequence[NncfCandidate]]:
         plain = TRANSFORMER if self.is_transformer else CONVOLUTIONAL
         recurrent = find_recurrent(self._model)
-        known = [[each for each in group if self._rounded is not None or not each.rounded] for group in plain]
+        known = [[each for each in map(self._fit, group) if each is not None] for group in plain]
+        known = [group for group in known if group]
         spared = [[candidate.sparing(recurrent) for candidate in group] for group in known] if recurrent else []
         return [*known, *spared]
+
+    def _fit(self, candidate: NncfCandidate) -> NncfCandidate | None:
+        """Returns what NNCF can make of a candidate for this model; None where that is another one's, or nothing."""
+        if candidate.rounded and self._rounded is None:
+            return None
+        # NNCF corrects no biases in a branch that no sample takes, and with the accurate method in none at all.
+        if candidate.corrects_biases and self.idle.branches:
+            return candidate.keeping_biases() if candidate == DEFAULT else None
+        return candidate if candidate.fast_bias_correction or not self.idle.has_branches else None
 
     def _convert_rounded(self) -> Any | None:
         """Converts the copy of the model whose weights lie on 8-bit grids; None where NNCF would make other grids."""
@@ -185,7 +200,7 @@ class NncfQuantizer(OpenvinoQuantizer[NncfCandidate]):
         except Exception as error:
             raise BuildFailedError(
                 f"NNCF cannot quantize {self._request.model_path.name} ({candidate.name}): {find_cause(error)}",
-                hint=NO_INT8_HINT,
+                hint=BRANCHES_HINT if self.idle.has_branches else NO_INT8_HINT,
                 detail=str(error),
             ) from error
 
@@ -213,13 +228,10 @@ class NncfQuantizer(OpenvinoQuantizer[NncfCandidate]):
         names = [spec.name for spec in self._request.signature.inputs]
         with contextlib.suppress(RuntimeError):  # one that cannot be reshaped counts as of size 1 where it is open
             shaped.reshape({port: feeds[name].shape for port, name in zip(ports, names, strict=True)})
-        layers = set().union(*(find_consumers(node) for node in shaped.get_ops() if is_activation_quantizer(node)))
+        nodes = list(iterate_operators(shaped))
+        layers = set().union(*(find_consumers(node) for node in nodes if is_activation_quantizer(node)))
         return share_work(
-            {
-                str(node.get_friendly_name()): _count_work(node)
-                for node in shaped.get_ordered_ops()
-                if node.get_friendly_name() in layers
-            }
+            {str(node.get_friendly_name()): _count_work(node) for node in nodes if node.get_friendly_name() in layers}
         )
 
     def estimate_noise(self, candidate: NncfCandidate, model: RunnableModel) -> Mapping[str, float]:  # noqa: ARG002

@@ -39,6 +39,12 @@ class NncfCandidate:
         name = f"{self.name.replace(', accurate bias correction', '')}, fast bias correction"
         return replace(self, name=name, fast_bias_correction=True)
 
+    def keeping_biases(self) -> NncfCandidate:
+        """Returns the same with biases as they are."""
+        if not self.corrects_biases:
+            return self
+        return replace(self, name=f"{self.name}, biases as they are", corrects_biases=False)
+
     def sparing(self, recurrent: tuple[str, ...]) -> NncfCandidate:
         """Returns the same with the recurrent layers in float."""
         return replace(self, name=f"{self.name}, recurrent layers in float", float_layers=recurrent)

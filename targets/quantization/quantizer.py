@@ -43,6 +43,10 @@ class Trial(Generic[CandidateT]):
     figures: Figures
     seconds: float
 
+    @property
+    def name(self) -> str:
+        return name_trial(self.candidate, self.kept)
+
     def to_dict(self) -> dict[str, Any]:
         return {
             **describe_candidate(self.candidate),
@@ -50,6 +54,11 @@ class Trial(Generic[CandidateT]):
             **self.figures.to_dict(),
             "seconds": round(self.seconds, 2),
         }
+
+
+def name_trial(candidate: Candidate, kept: Collection[str]) -> str:
+    """Returns the candidate's name, with how many layers are in float."""
+    return candidate.name + (f", {len(kept)} layers in float" if kept else "")
 
 
 def describe_candidate(candidate: Candidate) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from modelwright.targets.quantization.quantizer import (
 from modelwright.targets.quantization.repair import describe_repair, put_layers_back
 from modelwright.targets.quantization.rounding import describe_rounding
 from modelwright.targets.quantization.sensitivity import describe_ranking
-from modelwright.targets.quantization.trials import Made, Trials
+from modelwright.targets.quantization.trials import Made, Trials, explain_failures
 
 
 def describe_limits() -> dict[str, Any]:
@@ -84,7 +84,7 @@ class Found(Generic[CandidateT, ModelT]):
         """
         if self.figures is None:
             return ["there were no samples to choose a way of quantizing on: the usual one was taken, unchecked"]
-        notes = [kept or self.layers.explain(), explain_miss(self.figures)]
+        notes = [kept or self.layers.explain(), explain_miss(self.figures), explain_failures(self.trials)]
         return [note for note in notes if note is not None]
 
 

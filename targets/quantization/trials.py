@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic
 
 from modelwright.core.errors import BuildFailedError, ModelwrightError, ToolchainMissingError
 from modelwright.targets.quantization.goal import Figures, Level
 from modelwright.targets.quantization.judge import Judge
-from modelwright.targets.quantization.quantizer import CandidateT, ModelT, Quantizer, Trial
+from modelwright.targets.quantization.quantizer import CandidateT, ModelT, Quantizer, Trial, name_trial
 from modelwright.targets.quantization.sensitivity import Layer
 
 _FLOAT_HINT = "the float targets of this runtime need no quantization"
 _TRACE_CHARACTERS = 2000
+_SHOWN_CHARACTERS = 200
+"""Of the reason why a trial failed; the manifest has all of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,20 @@ class Made(Generic[CandidateT, ModelT]):
     @property
     def figures(self) -> Figures:
         return self.trial.figures
+
+
+def explain_failures(trials: Sequence[Trial[CandidateT]]) -> str | None:
+    """Returns a sentence for the user on the trials that gave no answers, and why; None where all did."""
+    reasons: dict[str, list[str]] = {}
+    for trial in trials:
+        fault = trial.figures.fault
+        if fault is not None:
+            names = reasons.setdefault(fault.replace(f" ({trial.candidate.name})", "")[:_SHOWN_CHARACTERS], [])
+            names.append(trial.name)
+    if not reasons:
+        return None
+    told = "; ".join(f"{reason} ({', '.join(names)})" for reason, names in reasons.items())
+    return f"{sum(map(len, reasons.values()))} of {len(trials)} ways of quantizing that were tried failed: {told}"
 
 
 class Trials(Generic[CandidateT, ModelT]):
@@ -59,7 +75,7 @@ class Trials(Generic[CandidateT, ModelT]):
     def attempt(self, candidate: CandidateT, kept: tuple[str, ...] = ()) -> Made[CandidateT, ModelT]:
         """Builds and judges a candidate with some layers in float."""
         started = self._clock()
-        name = candidate.name + (f", {len(kept)} layers in float" if kept else "")
+        name = name_trial(candidate, kept)
         self.progress(f"quantizing: {name}")
         model, figures = self._build_and_judge(candidate, kept)
         trial = Trial(candidate=candidate, kept=kept, figures=figures, seconds=self._clock() - started)

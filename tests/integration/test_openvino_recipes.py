@@ -388,7 +388,7 @@ def count_quantizers(model) -> int:
 
 @pytest.mark.parametrize("modes", ["then", "else", "both"])
 def test_a_branch_that_no_sample_takes_stays_in_float(tmp_path: Path, modes: str) -> None:
-    """NNCF refuses the whole model there: "Calibration dataset must not be empty"."""
+    """NNCF refuses the whole model there, "Calibration dataset must not be empty", and any that corrects biases."""
     pytest.importorskip("nncf")
     place = Workplace(tmp_path, make_branching(tmp_path / "m.onnx"))
     mode = {"then": np.ones(40, np.int64), "else": np.zeros(40, np.int64), "both": np.arange(40) % 2}[modes]
@@ -397,6 +397,7 @@ def test_a_branch_that_no_sample_takes_stays_in_float(tmp_path: Path, modes: str
     result = place.build(OpenvinoInt8(), samples=True)
     idle = {"then": "else", "else": "then"}.get(modes)
     expected = [] if idle is None else [f"the {idle} branch of choose"]
+    assert {trial["fault"] for trial in result.recipe["search"]["candidates"]} == {None}
     assert result.recipe["idle_branches"] == expected
     assert [note for note in result.notes if "no calibration sample takes it" in note] == [
         f"in float, because no calibration sample takes it: {name}" for name in expected
@@ -411,6 +412,30 @@ def test_a_branch_that_no_sample_takes_stays_in_float(tmp_path: Path, modes: str
     fidelity = compare_outputs([place.answer(feeds) for feeds in place.feeds()], answers)
     assert fidelity.cosine is not None
     assert fidelity.cosine > 0.99
+
+
+def test_layers_in_branches_are_put_back_as_they_were(tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    nncf = pytest.importorskip("nncf")
+    from modelwright.targets.openvino.branches import iterate_operators
+    from modelwright.targets.openvino.bypass import bypass_layers, find_consumers, is_activation_quantizer
+
+    model = openvino.convert_model(str(make_branching(tmp_path / "m.onnx")))
+    rng = np.random.default_rng(1)
+    feeds = [{"x": rng.standard_normal((1, 3, 12, 12)).astype(np.float32), "mode": np.array(i % 2)} for i in range(4)]
+    quantized = nncf.quantize(model.clone(), nncf.Dataset(feeds), subset_size=4)
+    rounding = [node for node in iterate_operators(quantized) if is_activation_quantizer(node)]
+    layers = set().union(*map(find_consumers, rounding))
+    core = openvino.Core()
+
+    def run(each) -> np.ndarray:
+        compiled = core.compile_model(each, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        return np.stack([compiled(inputs)[0] for inputs in feeds])
+
+    expected, whole = run(model), run(quantized)
+    assert np.abs(whole - expected).max(axis=(1, 2)).min() > 1e-4, "both branches are quantized"
+    np.testing.assert_allclose(run(bypass_layers(openvino, model, quantized, layers)), expected, atol=1e-6)
+    np.testing.assert_array_equal(run(quantized), whole, "a copy was changed")
 
 
 def is_if(operator) -> bool:

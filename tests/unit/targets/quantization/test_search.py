@@ -346,6 +346,20 @@ def test_a_candidate_that_fails_is_told_and_passed_over(judge: Judge, fault: str
     told = found.describe()["candidates"][0]
     assert (told["name"], told["level"]) == ("a", "broken")
     assert told["fault"]
+    assert found.notes() == [f"1 of 2 ways of quantizing that were tried failed: {told['fault']} (a)"]
+
+
+def test_trials_that_fail_alike_are_told_together(judge: Judge) -> None:
+    class Refusing(FakeQuantizer):
+        def build(self, candidate: Way, kept: Collection[str]) -> Model:
+            if candidate.error == POOR:
+                raise BuildFailedError(f"it cannot make net.onnx ({candidate.name}): no bias", hint="another")
+            return super().build(candidate, kept)
+
+    found = run(Refusing([[Way("a", POOR), Way("b", POOR), Way("c", GOOD)]]), judge)
+    assert found.notes() == [
+        "2 of 3 ways of quantizing that were tried failed: it cannot make net.onnx: no bias (a, b)"
+    ]
 
 
 @pytest.mark.parametrize(
