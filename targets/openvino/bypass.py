@@ -27,6 +27,20 @@ def is_activation_quantizer(node: Any) -> bool:
     return bool(node.get_type_name() == "FakeQuantize" and node.input_value(0).get_node().get_type_name() != "Constant")
 
 
+def find_quantized(nodes: Iterable[Any]) -> set[str]:
+    """Returns the names of the operators that compute with what was rounded, activations or weights.
+
+    A lookup table has no quantizer of an activation: what looks it up are integers.
+    """
+    names: set[str] = set()
+    for node in nodes:
+        if is_activation_quantizer(node):
+            names |= find_consumers(node)
+        elif any(_is_rounded(value) for value in node.input_values()):
+            names.add(str(node.get_friendly_name()))
+    return names
+
+
 def find_consumers(node: Any) -> set[str]:
     """Returns the names of the operators that compute with a node's output."""
     names: set[str] = set()
@@ -146,12 +160,17 @@ def _find_weight_noise(node: Any) -> float:
     """Returns the noise to signal of rounded weights: that of a step of their grid, against their own energy."""
     for value in node.input_values():
         weights = value.get_node()
-        if _WEIGHTS not in weights.get_friendly_name():
+        if not _is_rounded(value):
             continue
         integers = _find_integers(weights)
         if integers is not None:  # in steps of the grid, whose rounding has a variance of 1/12
             return float(1 / 12 / max(np.mean(np.square(integers, dtype=np.float64)), 1.0))
     return 0.0
+
+
+def _is_rounded(value: Any) -> bool:
+    """Whether a value is weights that NNCF rounded."""
+    return _WEIGHTS in value.get_node().get_friendly_name()
 
 
 def _find_integers(weights: Any) -> npt.NDArray[Any] | None:
@@ -176,7 +195,7 @@ def _restore_weights(openvino: Any, node: Any, source: Any) -> None:
     """Gives a layer its float weights, and what it multiplies without the factors that were divided out of them."""
     for position, value in enumerate(node.input_values()):
         weights = source.input_value(position).get_node()
-        if _WEIGHTS not in value.get_node().get_friendly_name() or weights.get_type_name() != "Constant":
+        if not _is_rounded(value) or weights.get_type_name() != "Constant":
             continue
         restored = openvino.opset13.constant(np.array(weights.data))
         node.input(position).replace_source_output(restored.output(0))

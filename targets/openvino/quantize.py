@@ -25,7 +25,7 @@ from modelwright.targets.openvino.branches import (
 )
 from modelwright.targets.openvino.bypass import (
     bypass_layers,
-    find_consumers,
+    find_quantized,
     is_activation_quantizer,
     measure_noise,
 )
@@ -229,7 +229,7 @@ class NncfQuantizer(OpenvinoQuantizer[NncfCandidate]):
         with contextlib.suppress(RuntimeError):  # one that cannot be reshaped counts as of size 1 where it is open
             shaped.reshape({port: feeds[name].shape for port, name in zip(ports, names, strict=True)})
         nodes = list(iterate_operators(shaped))
-        layers = set().union(*(find_consumers(node) for node in nodes if is_activation_quantizer(node)))
+        layers = find_quantized(nodes)
         return share_work(
             {str(node.get_friendly_name()): _count_work(node) for node in nodes if node.get_friendly_name() in layers}
         )

@@ -41,7 +41,7 @@ def explain_failures(trials: Sequence[Trial[CandidateT]]) -> str | None:
             names.append(trial.name)
     if not reasons:
         return None
-    told = "; ".join(f"{reason} ({', '.join(names)})" for reason, names in reasons.items())
+    told = ", and ".join(f"{reason} ({'; '.join(names)})" for reason, names in reasons.items())
     return f"{sum(map(len, reasons.values()))} of {len(trials)} ways of quantizing that were tried failed: {told}"
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import breakers
 import models
 import numpy as np
 import onnx
@@ -166,3 +167,28 @@ def test_openvino_layers_are_put_back_as_they_were(tmp_path: Path, transformer: 
     noise = measure_openvino_noise(openvino, core, model, quantized, layers, make_feeds())
     assert set(noise) == layers
     assert all(1e-7 < value < 0.1 for value in noise.values()), noise
+
+
+def test_a_table_that_one_row_ruins_is_put_back(tmp_path: Path) -> None:
+    """NNCF rounds it with one scale for all rows; what looks it up are integers, which no quantizer rounds."""
+    openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    nncf = pytest.importorskip("nncf", reason="NNCF is not installed")
+    from modelwright.targets.openvino.bypass import bypass_layers, find_quantized
+
+    breaker = breakers.huge_row(tmp_path / "m.onnx")
+    rows = breaker.draw(41, 1)["x"][1:]  # the first looks the large row up
+    feeds = [{"x": row[None]} for row in rows]
+    model = openvino.convert_model(breaker.model)
+    quantized = nncf.quantize(model.clone(), nncf.Dataset(feeds), subset_size=len(feeds))
+    assert "lookup" in find_quantized(quantized.get_ordered_ops())
+    core = openvino.Core()
+
+    def follow(layers: set[str]) -> float:
+        found, expected = (
+            np.concatenate([core.compile_model(each, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(x)[0] for x in feeds])
+            for each in (bypass_layers(openvino, model, quantized, layers), model)
+        )
+        return breakers.follow(expected, found)
+
+    assert follow(set()) < 0.0, "nothing is left of the other rows"
+    assert follow({"lookup"}) > 0.7

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +19,7 @@ from modelwright.targets.contract import BuildRequest
 from modelwright.targets.openvino import quantize as openvino_quantization
 from modelwright.targets.openvino import target as openvino
 from modelwright.targets.openvino.branches import IdleBranches
-from modelwright.targets.openvino.bypass import find_consumers
+from modelwright.targets.openvino.bypass import find_consumers, find_quantized
 from modelwright.targets.openvino.candidates import RunnableModel, choose_float_precision
 from modelwright.targets.openvino.quantize import WITHOUT_FUSION, NncfQuantizer, has_attention
 from modelwright.targets.openvino.recipes import CONVOLUTIONAL, DEFAULT, TRANSFORMER, NncfCandidate
@@ -113,6 +113,9 @@ class Node:
     def input_values(self) -> list[SimpleNamespace]:
         return [SimpleNamespace(get_node=lambda source=source: source) for source in self.sources]
 
+    def input_value(self, position: int) -> SimpleNamespace:
+        return self.input_values()[position]
+
     def outputs(self) -> list[SimpleNamespace]:
         targets = [SimpleNamespace(get_node=lambda user=user: user) for user in self.users]
         return [SimpleNamespace(get_target_inputs=lambda: targets)]
@@ -125,6 +128,15 @@ def test_consumers_are_found_through_operators_that_only_move_values() -> None:
     Node("Convolution", "conv", quantizer)
     Node("Result", "y", Node("Relu", "after", Node("MatMul", "deep", moved)))
     assert find_consumers(quantizer) == {"project", "deep", "conv"}
+
+
+def test_what_is_quantized_reads_rounded_activations_or_weights() -> None:
+    activation = Node("FakeQuantize", "mean/fq_output_0", Node("Parameter", "x"))
+    table = Node("Multiply", "lookup/fq_weights_0", Node("Convert", "integers"))
+    head = Node("MatMul", "head", activation, Node("Multiply", "head/fq_weights_1", Node("Convert", "more")))
+    lookup = Node("Gather", "lookup", table, Node("Parameter", "ids"))
+    lone = Node("MatMul", "lone", Node("Parameter", "z"), Node("Constant", "w"))
+    assert find_quantized([activation, table, head, lookup, lone]) == {"head", "lookup"}
 
 
 def test_attention_is_a_product_with_a_softmax() -> None:
@@ -151,7 +163,7 @@ class ScriptedQuantizer(NncfQuantizer):
         return SimpleNamespace()
 
     def build(self, candidate, kept):
-        return RunnableModel(model=SimpleNamespace(get_ops=list))
+        return RunnableModel(model=SimpleNamespace(get_ops=list, get_ordered_ops=list))
 
     def run(self, model, feeds):
         for inputs in feeds:
@@ -196,6 +208,16 @@ def test_the_vendors_default_comes_first_and_the_accurate_ones_last(tmp_path: Pa
         assert groups[0][0] == DEFAULT == NncfCandidate(name="NNCF's default")
         slow = [{quantizer.effort(candidate) > quantizer.effort(DEFAULT) for candidate in group} for group in groups]
         assert slow == [{False}] * (len(groups) - 1) + [{True}]
+
+
+def test_what_nncf_cannot_do_in_branches_is_not_tried(tmp_path: Path) -> None:
+    quantizer = ScriptedQuantizer(make_request(tmp_path))
+    quantizer.idle = IdleBranches(has_branches=True)
+    assert quantizer.candidates() == [list(group) for group in CONVOLUTIONAL[:-1]], "all but the accurate method"
+    quantizer.idle = IdleBranches(has_branches=True, branches=("the else branch of it",))
+    first, second = quantizer.candidates()
+    assert first[0] == replace(DEFAULT, name="NNCF's default, biases as they are", corrects_biases=False)
+    assert not any(candidate.corrects_biases for candidate in (*first, *second))
 
 
 def test_of_the_good_ones_the_closest_is_taken_not_the_first(tmp_path: Path) -> None:

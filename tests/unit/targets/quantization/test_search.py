@@ -358,7 +358,7 @@ def test_trials_that_fail_alike_are_told_together(judge: Judge) -> None:
 
     found = run(Refusing([[Way("a", POOR), Way("b", POOR), Way("c", GOOD)]]), judge)
     assert found.notes() == [
-        "2 of 3 ways of quantizing that were tried failed: it cannot make net.onnx: no bias (a, b)"
+        "2 of 3 ways of quantizing that were tried failed: it cannot make net.onnx: no bias (a; b)"
     ]
 
 
