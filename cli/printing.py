@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modelwright.core.errors import LimitNotMetError
-from modelwright.harness.formatting import clean_text
+from modelwright.harness.formatting import clean_text, join_words
 from modelwright.harness.progress import Progress
 
 if TYPE_CHECKING:
@@ -193,5 +193,5 @@ def _require_another(comparison: Comparison) -> None:
     over = [row for row in comparison.measurements if row.exit_code == LimitNotMetError.exit_code]
     left = [row for row in comparison.measured if row.target != comparison.baseline and not row.limits_missed]
     if over and not left:
-        reasons = "; ".join(row.reason or row.target for row in over)
-        raise LimitNotMetError(f"no target but {comparison.baseline} keeps to --max-drop: {reasons}", hint=over[0].hint)
+        told = f"what {join_words([row.target for row in over])} would lose is told above"
+        raise LimitNotMetError(f"no target but {comparison.baseline} keeps to --max-drop; {told}", hint=over[0].hint)

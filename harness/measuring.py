@@ -17,6 +17,7 @@ from modelwright.harness.preconditions import require_gpu_for
 from modelwright.harness.progress import Progress, Undisturbed
 from modelwright.harness.results.assemble import Context, assemble_comparison, describe_environment
 from modelwright.harness.results.limits import Limits
+from modelwright.harness.results.other_samples import set_apart
 from modelwright.harness.results.record import Comparison, Samples, Source
 from modelwright.harness.run.effort import get_effort
 from modelwright.harness.run.measure_artifacts import (
@@ -154,9 +155,9 @@ def measure(
         warnings=[
             *_warn_of_others(artifacts, host),
             *explain_settings(artifacts, asked, describe_environment(host).device),
-            *_warn_of_samples(artifacts),
         ],
     )
+    comparison = set_apart(comparison, artifacts, counted=ref is not None)
     judged, fault = finish_comparison(comparison, limits)
     if fault is not None:
         raise UnfinishedError(judged, [fault])
@@ -193,24 +194,6 @@ def _warn_of_others(artifacts: Mapping[str, Artifact], host: Profile) -> list[st
         for reason in filter(None, (machine, versions)):
             warnings.setdefault(reason, []).append(name)
     return [f"{', '.join(names)}: {reason}." for reason, names in warnings.items()]
-
-
-def _warn_of_samples(artifacts: Mapping[str, Artifact]) -> list[str]:
-    """Returns a sentence where artifacts were proved on different samples: their shares are of different things."""
-    judged: dict[str | None, list[str]] = {}
-    told: dict[str | None, str] = {}
-    for name, artifact in artifacts.items():
-        part = artifact.manifest.samples.evaluation
-        key = None if part is None else part.sha256
-        judged.setdefault(key, []).append(name)
-        told[key] = "packed inputs alone" if part is None else f"{part.count} samples of {part.path}"
-    if len(judged) < 2:
-        return []
-    parts = "; ".join(f"{', '.join(names)} on {told[key]}" for key, names in judged.items())
-    return [
-        f"Accuracy and agreement of these artifacts were proved on different samples and do not compare: {parts}. "
-        "Build them on the same ones, or give labelled ones here: --samples FILE.npz counts all right answers on them."
-    ]
 
 
 def _replace_failed(chosen: str, names: Sequence[str], failures: Sequence[Measured]) -> str:

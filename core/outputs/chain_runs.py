@@ -7,9 +7,8 @@ that does not even follow itself then would blame every candidate, and nothing i
 from __future__ import annotations
 
 import math
-import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,10 +36,9 @@ from modelwright.core.samples.sample_set import SampleSet
 Feeds = Mapping[str, npt.NDArray[Any]]
 """One inference's inputs: name -> array."""
 
-BUDGET_S = 60.0
-"""No further chain of a proof begins that would most likely end after it."""
-LIMIT_S = 300.0
-"""What the first chain may take: nothing is compared where it takes longer."""
+_LEAST_CHAINS, _SAMPLES_PER_CHAIN = 2, 10
+"""A proof runs a chain for so many samples, and two at least: some five inferences a sample, however busy
+the machine is."""
 MOST_BYTES = 256 * 2**20
 """Of FP32's answers that are kept: of large caches fewer steps are compared."""
 _MOST_OWN_SEVERITY = 0.5
@@ -58,7 +56,6 @@ def record_chains(
     *,
     most: int = MOST_CHAINS,
     judged: int = JUDGED_STEPS,
-    budget_s: float = BUDGET_S,
 ) -> tuple[Chain, list[Outputs]]:
     """Runs FP32's chains.
 
@@ -67,25 +64,23 @@ def record_chains(
         samples: The samples that judge.
         states: What is fed back.
         roles: What the outputs mean.
-        most: Chains to run, at most.
+        most: Chains to run, at most; fewer where there are few samples.
         judged: Steps of each to keep, at most.
-        budget_s: No further chain begins that would most likely end after it. Infinite where a file depends on it.
 
     Returns:
         The chains, with a reason where comparing with them would say nothing of an artifact; and the outputs of each
         one's last steps, chain after chain.
     """
     chain = Chain(states=tuple(states))
-    clock = _Clock(budget_s)
     starts: list[int] = []
     ends: list[list[Outputs]] = []
     try:
-        for start in clock.admit(spread_indices(samples.count, most)):
+        for start in spread_indices(samples.count, min(most, max(_LEAST_CHAINS, samples.count // _SAMPLES_PER_CHAIN))):
             watch = _StateWatch(states)
             last: deque[Outputs] = deque(maxlen=judged)
             for outputs in run_chain(model.run, samples, states, start):
                 last.append(outputs)
-                fault = watch.look(outputs) or clock.explain_late()
+                fault = watch.look(outputs)
                 if fault is not None:
                     return _without(chain, fault)
             fault = watch.explain_growth()
@@ -114,7 +109,6 @@ def compare_chains(
     chain: Chain,
     roles: Mapping[str, OutputRole],
     expected: Iterable[Outputs],
-    budget_s: float = BUDGET_S,
 ) -> ChainProof:
     """Runs an artifact's chains and compares their ends with FP32's.
 
@@ -124,26 +118,19 @@ def compare_chains(
         chain: As FP32 ran it.
         roles: What the outputs mean.
         expected: FP32's outputs at their ends, see `record_chains`.
-        budget_s: See there.
     """
     nothing = ChainProof(states=chain.states, steps=chain.steps, chains=0, fidelity=None, reason=chain.reason)
     if chain.reason is not None:
         return nothing
     ends = iter(expected)
     meter = FidelityMeter(roles)
-    clock = _Clock(budget_s)
-    compared = 0
-    for start in clock.admit(chain.starts):
+    for start in chain.starts:
         steps = run_chain(run, samples, chain.states, start, steps=chain.steps)
         for step, outputs in enumerate(steps):
-            late = clock.explain_late()
-            if late is not None:
-                return ChainProof(states=chain.states, steps=chain.steps, chains=0, fidelity=None, reason=late)
             if step >= chain.steps - chain.judged:
                 label = None if samples.labels is None else int(samples.labels[(start + step) % samples.count])
                 meter.add(next(ends), outputs, label)
-        compared += 1
-    return ChainProof(states=chain.states, steps=chain.steps, chains=compared, fidelity=meter.result())
+    return ChainProof(states=chain.states, steps=chain.steps, chains=len(chain.starts), fidelity=meter.result())
 
 
 def _without(chain: Chain, reason: str) -> tuple[Chain, list[Outputs]]:
@@ -184,30 +171,6 @@ def _explain_chaos(own: Fidelity) -> str | None:
         f"FP32 does not follow itself either: with its states moved by {Roundings.COUNT} float32 roundings a step, "
         f"{fault}"
     )
-
-
-class _Clock:
-    """Keeps chains within their time."""
-
-    def __init__(self, budget_s: float) -> None:
-        self._began_s, self._budget_s = time.monotonic(), budget_s
-
-    def admit(self, starts: Sequence[int]) -> Iterator[int]:
-        """Yields starts as long as there is time for one more chain; the first always."""
-        for number, start in enumerate(starts):
-            if number and self._elapsed_s * (number + 1) / number > self._budget_s:
-                return
-            yield start
-
-    def explain_late(self) -> str | None:
-        """Returns a reason to stop."""
-        if self._elapsed_s <= LIMIT_S:
-            return None
-        return f"{STEPS} steps take longer than {LIMIT_S:g} s here"
-
-    @property
-    def _elapsed_s(self) -> float:
-        return time.monotonic() - self._began_s
 
 
 class _StateWatch:

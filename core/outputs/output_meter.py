@@ -18,6 +18,8 @@ _LEAST_SAMPLES_FOR_VARIATION = 4
 _VARIES_SHARE = 0.01
 """An output varies when its standard deviation over samples is more than this share of its norm: well above the
 step of an 8-bit output, so that coarse rounding is not taken for an artifact that ignores its input."""
+_FEW = 2
+"""Values a sample whose cosine would say too little: of one its sign, of two classes which of both is larger."""
 _LAYOUT_COSINE = 0.99
 _LAYOUT_TRIES = 8
 """Samples on which permuted layouts are tried: enough to tell, and large outputs stay cheap."""
@@ -30,9 +32,10 @@ class OutputFidelity(Record):
         name: As in the signature.
         is_float: Whether the reference is floating point; cosine and errors are None otherwise.
         cosine_mean: Mean over samples of the cosine between the whole outputs. Both zero: 1; one zero, NaN, infinity or
-            another shape: 0. An output of one value a sample, whose cosine would be its sign, is compared as the
-            vector of all samples' values, less FP32's mean where they vary.
-        cosine_min: Of the worst sample; of an output of one value the same as `cosine_mean`.
+            another shape: 0. An output of one or two values a sample, whose cosine would be a sign or say no more
+            than which of both is larger, is compared as the vector of all samples' values, less FP32's means where
+            they vary.
+        cosine_min: Of the worst sample; of an output of one or two values the same as `cosine_mean`.
         max_abs_error: Largest difference of one element, in the output's own unit.
         relative_l2_error: ||y - y0|| / ||y0|| over all samples; None when the reference is zero and y is not.
         r_squared: Share of the reference's variation between samples that is followed: 1 - var(y - y0) / var(y0),
@@ -93,7 +96,7 @@ class OutputMeter:
         self._lengths = _Lengths(free_axis)
         self._filled_cosine_sum = 0.0
         self._variation: _Variation | None = _Variation() if is_float else None
-        self._lone: _LoneValues | None = _LoneValues() if is_float else None
+        self._few: _FewValues | None = _FewValues() if is_float else None
         self._layouts: dict[tuple[int, ...], list[float]] = {}
 
     def add(self, expected: Array, found: Array | None) -> None:
@@ -108,7 +111,7 @@ class OutputMeter:
                 self._mismatch = f"expected {list(expected.shape)}, got {got}"
             self._cosine_min = 0.0
             self._elements += expected.size
-            self._variation = self._lone = None
+            self._variation = self._few = None
             if found is not None and self._is_float:
                 self._try_layouts(expected, found)
         elif self._is_float:
@@ -149,8 +152,8 @@ class OutputMeter:
         self._energy += float(np.vdot(wanted, wanted))
         if self._variation is not None and not self._variation.add(wanted, difference, have):
             self._variation = None
-        if self._lone is not None and (broken_count or not self._lone.add(wanted, have)):
-            self._lone = None
+        if self._few is not None and (broken_count or not self._few.add(wanted, have)):
+            self._few = None
         if cosine < _LAYOUT_COSINE and not broken_count:
             self._try_layouts(wanted, have)
 
@@ -180,8 +183,9 @@ class OutputMeter:
         mean, least, mismatch = self._cosine_sum / self._samples, self._cosine_min, self._mismatch
         if self._lengths.may_differ:
             mean, mismatch = mean + self._filled_cosine_sum / self._samples, None
-        if self._lone is not None and self._samples >= _LEAST_SAMPLES_FOR_VARIATION:
-            mean = least = self._lone.cosine()
+        if self._few is not None and self._samples >= _LEAST_SAMPLES_FOR_VARIATION:
+            over_all = self._few.cosine()
+            mean, least = (mean, least) if over_all is None else (over_all, over_all)
         errors = self._mismatch is None and self._is_float
         variation = self._variation
         return OutputFidelity(
@@ -271,27 +275,41 @@ class _Variation:
         return self._count * float(np.vdot(self._means[0], self._means[0]))
 
 
-class _LoneValues:
-    """Sums over an output of one value a sample: of it, of its reference, their squares and their product."""
+class _FewValues:
+    """Sums over an output of one or two values a sample: of each, of its reference, their squares and their product."""
 
     def __init__(self) -> None:
-        self._sums = np.zeros(6)
+        self._count = 0
+        self._sums = np.zeros((5, 0))
 
     def add(self, expected: Array, found: Array) -> bool:
-        """Takes one sample; returns False when it has more or fewer values than one."""
-        if expected.size != 1:
+        """Takes one sample; returns False when it has more or fewer values than those before, or than one or two."""
+        if not self._count:
+            self._sums = np.zeros((5, expected.size))
+        if not 0 < expected.size <= _FEW or expected.size != self._sums.shape[1]:
             return False
-        x, y = float(expected.reshape(())), float(found.reshape(()))
-        self._sums += (1.0, x, y, x * x, y * y, x * y)
+        x, y = expected.ravel(), found.ravel()
+        self._count += 1
+        with np.errstate(over="ignore"):
+            self._sums += (x, y, x * x, y * y, x * y)
         return True
 
-    def cosine(self) -> float:
-        """Returns the cosine over samples, less FP32's mean in both where FP32 varies by a share of its norm."""
-        count, x, y, xx, yy, xy = self._sums.tolist()
-        mean = x / count
-        varying = xx - count * mean**2
+    def cosine(self) -> float | None:
+        """Returns the cosine over samples, less FP32's means in both where FP32 varies by a share of its norm.
+
+        None where squares of the values overflow.
+        """
+        if not np.isfinite(self._sums).all():
+            return None
+        x, y = self._sums[:2]
+        xx, yy, xy = (float(value) for value in self._sums[2:].sum(axis=1))
+        means = x / self._count
+        shared = self._count * float(np.dot(means, means))
+        varying = xx - shared
         if varying > _VARIES_SHARE**2 * xx:
-            xy, yy, xx = xy - mean * (x + y) + count * mean**2, yy - 2 * mean * y + count * mean**2, varying
+            xy -= float(np.dot(means, x + y)) - shared
+            yy -= 2 * float(np.dot(means, y)) - shared
+            xx = varying
         if xx <= 0.0 or yy <= 0.0:
             return 1.0 if xx == yy else 0.0
         return max(-1.0, min(1.0, xy / math.sqrt(xx * yy)))

@@ -15,12 +15,13 @@ from modelwright.core.files import hash_file, hash_json
 from modelwright.core.onnx.external_data import copy_external_files, find_external_files
 from modelwright.core.records.codec import decode, encode
 from modelwright.core.records.exported import PROGRAM_SUFFIX, combine_hashes, record_path
+from modelwright.core.records.signature import Signature, TensorSpec
 from modelwright.core.samples.archives import read_arrays
-from modelwright.core.samples.sample_set import LABELS, SampleRef
+from modelwright.core.samples.sample_set import LABELS, SampleRef, open_samples
 from modelwright.core.system_errors import explain_os_error
 from modelwright.exporters.cache import origin_path
 from modelwright.exporters.onnx.adapt import adapt_model
-from modelwright.exporters.onnx.file import read_graph
+from modelwright.exporters.onnx.file import read_graph, read_signature
 from modelwright.exporters.onnx.validate import ValidatedModel, validate_model
 from modelwright.exporters.trace import Trace, watch
 
@@ -105,6 +106,8 @@ def _pass_through(path: Path, out: Path, samples: SampleRef | None, trace: Trace
         with _naming(out, path):
             changes = adapt_model(out, fed)
     with _naming(out, path):
+        if samples is not None:  # loading the model may take minutes
+            open_samples(samples, read_signature(out, read_graph(out)))
         checked = validate_model(out, progress)
     files = _hash_files(out, names, progress)
     own = {path.name: original} | {name: files[name] for name in names}
@@ -144,6 +147,8 @@ def _convert_torch(
         plain_outputs(import_torch(), source)
         try:
             checked, captured, comparison = _export_once(source, out, samples, tolerance, progress, dynamic=True)
+        except _UnfitSamplesError as error:
+            raise BadInputError(error.message, hint=error.hint, detail=error.detail) from None
         except ModelwrightError as error:
             progress("exporting again with a fixed batch")
             checked, captured, comparison = _export_once(source, out, samples, tolerance, progress, dynamic=False)
@@ -182,12 +187,31 @@ def _export_once(
         leftover.unlink()
     progress("capturing the module with torch.export")
     captured = capture(source, dynamic=dynamic)
+    if source.program is None and dynamic and samples is not None:
+        _require_fitting(samples, captured)
     progress("converting to ONNX")
     write_onnx(source, captured, out)
     checked = validate_model(out, progress)
     progress("comparing with the source")
     comparison = compare_with_source(out, checked.signature, source, captured, samples, tolerance)
     return checked, captured, comparison
+
+
+class _UnfitSamplesError(BadInputError):
+    """Samples that no other way to export would make fit."""
+
+
+def _require_fitting(samples: SampleRef, captured: Captured) -> None:
+    """Refuses samples that the inputs of a module do not take, before minutes are spent on converting it."""
+    inputs = []
+    for name, leaf, batched in zip(captured.input_names, captured.leaves, captured.batched, strict=True):
+        rest = [int(size) for size in leaf.shape]
+        shape: tuple[int | str, ...] = ("batch", *rest[1:]) if batched else tuple(rest)
+        inputs.append(TensorSpec(name=name, dtype=str(leaf.numpy().dtype), shape=shape))
+    try:
+        open_samples(samples, Signature(inputs=tuple(inputs), outputs=()))
+    except BadInputError as error:
+        raise _UnfitSamplesError(error.message, hint=error.hint, detail=error.detail) from error
 
 
 @contextmanager

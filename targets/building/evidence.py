@@ -40,7 +40,8 @@ from modelwright.targets.contract import Array
 
 CHAINS = "chains"
 """Where FP32's outputs at the end of its chains lie, beside those on single samples."""
-EVIDENCE_TIMEOUT_S = 3600.0
+EVIDENCE_TIMEOUT_S = 6 * 3600.0
+"""For what hangs besides inferences, which have a limit each: samples and chained steps are counted."""
 ANSWERS_LIMIT_S = 1800.0
 """FP32 on one part of the samples: an artifact has as long to be proved on them."""
 _TRIED_S = 60.0

@@ -36,6 +36,7 @@ from modelwright.targets.readiness import Readiness, package_versions
 from modelwright.targets.table import get_target
 
 PROOF_TIMEOUT_S = 1800.0
+"""On the samples, as long as FP32 may take; chained steps have as long for each of them."""
 REFERENCE_SAMPLES = 16
 """Samples packed with an artifact, so that a device can prove it without the FP32 model."""
 REFERENCE_BYTES = 4 * 2**20
@@ -120,7 +121,7 @@ def prove(
                 **shared,
             },
             purpose=f"running {name} on the evaluation samples",
-            timeout_s=PROOF_TIMEOUT_S,
+            timeout_s=_find_timeout(evidence),
         )
     else:
         report("comparing the artifact's graph with FP32 in ONNX Runtime")
@@ -129,7 +130,7 @@ def prove(
             "modelwright.targets.building.prove:prove_emulation_in_child",
             {"path": emulation, **shared},
             purpose=f"evaluating the graph of {name} in ONNX Runtime",
-            timeout_s=PROOF_TIMEOUT_S,
+            timeout_s=_find_timeout(evidence),
         )
     assert isinstance(proof, dict)
     told = {"arithmetic": encode(arithmetic), **describe_conditions(evidence, host, threads)}
@@ -139,6 +140,13 @@ def prove(
     _require_following(name, proved, evidence, calibrated=target.record.needs_calibration)
     require_known(name, proved, evidence.limit)
     return proved, None
+
+
+def _find_timeout(evidence: Evidence) -> float:
+    """Returns after how many seconds a proof is stopped that does not end."""
+    chain, count = evidence.chain, int(evidence.described["evaluation"]["count"])
+    steps = 0 if chain is None else len(chain.starts) * chain.steps
+    return PROOF_TIMEOUT_S * (1.0 + steps / count)
 
 
 def _require_following(name: str, proof: Proof, evidence: Evidence, *, calibrated: bool) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 import shutil
 import tempfile
 from collections import deque
@@ -97,9 +96,7 @@ class Judge:
         ends: list[Outputs] = []
         if request.states:
             with ReferenceModel(request.model_path) as model:
-                chain, ends = record_chains(
-                    model, samples, request.states, roles, most=_CHAINS, judged=_JUDGED_STEPS, budget_s=math.inf
-                )
+                chain, ends = record_chains(model, samples, request.states, roles, most=_CHAINS, judged=_JUDGED_STEPS)
         return Judge(
             samples=samples,
             part=part,
@@ -129,9 +126,7 @@ class Judge:
         if limit is None and self.chain is not None and explain_broken(fidelity) is None:
             with contextlib.suppress(_TakesAllAtOnceError):
                 steps = _one_by_one(run)
-                chained = compare_chains(
-                    steps, self.samples, self.chain, self.roles, self.chain_ends, budget_s=math.inf
-                )
+                chained = compare_chains(steps, self.samples, self.chain, self.roles, self.chain_ends)
                 fidelity = join_chain(fidelity, chained)
         if limit is None and self.limit is not None:
             return self._hold(fidelity, self.limit)

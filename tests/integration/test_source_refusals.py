@@ -15,7 +15,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from refusing import refused
 
+from modelwright.core.errors import BadInputError
 from modelwright.core.samples.materialize import materialize_samples
+from modelwright.core.samples.sample_set import SampleRef
 from modelwright.exporters import export
 from modelwright.exporters.onnx.validate import validate_model
 from modelwright.exporters.source import parse_source
@@ -326,3 +328,13 @@ def test_a_data_file_with_a_name_of_the_export_is_saved_under_another(tmp_path: 
     exec(code, {"onnx": onnx, "model": onnx.load(source), "path": source})
     exported = export(source, out)
     assert set(exported.files) == {"result.onnx", "weights.bin"}
+
+
+def test_samples_that_do_not_fit_a_model_are_told_before_it_is_loaded(tmp_path: Path) -> None:
+    path = models.make_cnn(tmp_path / "m.onnx")
+    samples = models.make_samples(tmp_path / "s.npz", count=8, labelled=False, x=(3, 12, 10))
+    phases: list[str] = []
+    with pytest.raises(BadInputError, match=r"x has the shape \[8, 3, 12, 10\]"):
+        export(path, tmp_path / "out" / "m.onnx", samples=SampleRef(path=samples), progress=phases.append)
+    assert "reading the ONNX file" in phases
+    assert "loading in ONNX Runtime" not in phases

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from refusing import refused
 
+from modelwright.core.errors import BadInputError
 from modelwright.core.samples.sample_set import SampleRef
 from modelwright.exporters import export
 from modelwright.exporters.source import parse_source
@@ -187,3 +188,24 @@ def test_a_program_without_example_inputs_takes_samples(tmp_path: Path) -> None:
     exported = export(tmp_path / "m.pt2", out, samples=SampleRef(path=tmp_path / "s.npz"))
     assert [spec.name for spec in exported.signature.inputs] == ["x", "other"]
     assert exported.comparison is not None
+
+
+@pytest.mark.parametrize(("name", "width"), [("input", 5), ("image", 4)])
+def test_samples_that_do_not_fit_are_told_before_the_conversion_with_the_batch_open(
+    tmp_path: Path, name: str, width: int
+) -> None:
+    """They were found unfit after it, which was then done once more with the batch of the example inputs."""
+    (tmp_path / "nets.py").write_text(NETS)
+    np.savez(tmp_path / "samples.npz", **{name: np.zeros((8, width), np.float32)})
+    phases: list[str] = []
+    with pytest.raises(BadInputError) as caught:
+        export(
+            f"{tmp_path / 'nets.py'}:with_examples",
+            tmp_path / "m.onnx",
+            samples=SampleRef(path=tmp_path / "samples.npz"),
+            progress=phases.append,
+        )
+    assert "input float32 [batch, 4]" in f"{caught.value.message} {caught.value.hint}"
+    assert caught.value.detail is None
+    assert "capturing the module with torch.export" in phases
+    assert not [phase for phase in phases if "ONNX" in phase or "fixed batch" in phase]

@@ -75,8 +75,8 @@ def test_r_squared_is_the_followed_share_of_the_variation() -> None:
 
 
 def test_candidate_that_ignores_its_input_is_found_despite_a_high_cosine() -> None:
-    reference = [row(10, x) for x in (-1.0, -0.5, 0.5, 1.0)]
-    fidelity = compare_outputs(reference, [row(10, 0)] * 4)
+    reference = [row(10, x, 0) for x in (-1.0, -0.5, 0.5, 1.0)]
+    fidelity = compare_outputs(reference, [row(10, 0, 0)] * 4)
     assert fidelity.cosine is not None
     assert fidelity.cosine > 0.99
     assert "the same on all 4 samples" in (explain_broken(fidelity) or "")
@@ -172,3 +172,31 @@ def test_count_correct() -> None:
     assert count_correct({"class": np.array([3])}, 3) == 1
     with pytest.raises(BadInputError, match=r"map \[1, 2, 4\]"):
         count_correct({"map": np.zeros((1, 2, 4), np.float32)}, 0)
+
+
+def test_the_cosine_of_two_classes_says_how_far_their_values_move() -> None:
+    """Sample by sample it was 1 or -1: the share of equal answers, once more."""
+    rng = np.random.default_rng(0)
+    margin, noise = rng.standard_normal(400), 0.2 * rng.standard_normal(400)
+    reference = [{"y": np.array([[m, -m]])} for m in margin]
+    found = [{"y": np.array([[m, -m]])} for m in margin + noise]
+    wanted, have = margin - margin.mean(), margin + noise - margin.mean()
+    expected = wanted @ have / np.sqrt((wanted @ wanted) * (have @ have))
+    output = compare_outputs(reference, found).outputs[0]
+    assert output.cosine_mean == pytest.approx(expected)
+    assert output.cosine_min == output.cosine_mean
+    assert 0.97 < expected < 0.99, "which no share of flips tells"
+
+
+def test_means_of_two_columns_are_their_own() -> None:
+    rng = np.random.default_rng(1)
+    values, noise = rng.normal((50.0, -3.0), 1.0, (300, 2)), 0.1 * rng.standard_normal((300, 2))
+    output = compare_outputs([{"y": row[None]} for row in values], [{"y": row[None]} for row in values + noise])
+    wanted, have = values - values.mean(axis=0), values + noise - values.mean(axis=0)
+    expected = np.vdot(wanted, have) / np.sqrt(np.vdot(wanted, wanted) * np.vdot(have, have))
+    assert output.outputs[0].cosine_mean == pytest.approx(expected)
+
+
+def test_squares_that_overflow_leave_the_cosine_of_each_sample() -> None:
+    rows = [{"y": np.array([[1e200, 2e200 * (1 + index)]])} for index in range(8)]
+    assert compare_outputs(rows, rows).outputs[0].cosine_mean == pytest.approx(1.0)
