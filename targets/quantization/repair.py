@@ -12,19 +12,20 @@ from typing import Any
 from modelwright.targets.quantization.budget import count_repairs
 from modelwright.targets.quantization.goal import Level
 from modelwright.targets.quantization.quantizer import CandidateT, ModelT
-from modelwright.targets.quantization.sensitivity import Layer, list_worst, rank_layers
+from modelwright.targets.quantization.sensitivity import Layer, list_worst, rank_layers, sort_by_gain
 from modelwright.targets.quantization.trials import Made, Trials
 
-_FEW, _MANY = 0.2, 0.5
-"""Share of the work that may go back to float to make a candidate good, as beyond it the speed is gone too; and to save
-one that is poor, which nobody can use at any speed."""
+_FEW, _MANY, _ALL = 0.2, 0.5, 1.0
+"""Share of the work that may go back to float to make a candidate good, as beyond it the speed is gone too; to save one
+that is poor, which nobody can use at any speed; and where that does not do, or the user's limit is not kept. What a
+layer gains then goes before what it costs: the one that does the harm may be most of the work."""
 _RIVALS = 4
 """Candidates that the worst layers are put back in: which is best without them does not show before they are spared."""
 
 
 def describe_repair() -> dict[str, Any]:
     """Returns what bounds a repair: with other limits a search may choose otherwise."""
-    return {"work_for_good": _FEW, "work_for_fair": _MANY, "rivals": _RIVALS}
+    return {"work_for_good": _FEW, "work_for_fair": _MANY, "work_at_last": _ALL, "rivals": _RIVALS}
 
 
 def put_layers_back(trials: Trials[CandidateT, ModelT], best: Made[CandidateT, ModelT]) -> Made[CandidateT, ModelT]:
@@ -46,10 +47,14 @@ def put_layers_back(trials: Trials[CandidateT, ModelT], best: Made[CandidateT, M
         ):
             better = few
     if trials.judge.limit is not None and better.figures.level < Level.GOOD:
-        better = _save(trials, candidate, layers, better, 1.0, Level.GOOD)
-    if better.figures.level >= Level.FAIR:
-        return better
-    return _save(trials, candidate, layers, better, _MANY, Level.FAIR)
+        better = _save(trials, candidate, sort_by_gain(layers), better, _ALL, Level.GOOD)
+    if better.figures.level < Level.FAIR:
+        better = _save(trials, candidate, layers, better, _MANY, Level.FAIR)
+    if better.figures.level < Level.FAIR and trials.judge.limit is None:
+        # So little is left in integers then that it has to be of use.
+        last = _save(trials, candidate, sort_by_gain(layers), better, _ALL, Level.FAIR)
+        better = last if last.figures.level >= Level.FAIR else better
+    return better
 
 
 def _save(

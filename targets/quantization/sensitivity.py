@@ -96,6 +96,11 @@ def _rate(layer: Layer) -> tuple[float, float]:
     return layer.gain / share, (layer.noise or 0.0) / share
 
 
+def sort_by_gain(layers: Sequence[Layer]) -> list[Layer]:
+    """Returns the layers, the one first that gains most, whatever it costs; of those that gain alike, the noisier."""
+    return sorted(layers, key=lambda layer: (layer.gain, layer.noise or 0.0), reverse=True)
+
+
 def list_worst(layers: Sequence[Layer], share: float) -> list[tuple[str, ...]]:
     """Returns the worst layer, the two worst, and so on, as long as they are within a share of the work."""
     choices: list[tuple[str, ...]] = []

@@ -212,10 +212,24 @@ def test_a_poor_one_gets_as_many_as_make_it_fair_up_to_half_the_work(judge: Judg
 
 
 def test_a_poor_one_that_loses_half_its_error_is_worth_it(judge: Judge) -> None:
-    layers = {**dict.fromkeys("abcdefghi", POOR / 9), "j": POOR * 5}
+    layers = {**dict.fromkeys("abcdefghi", POOR), "j": POOR * 50}
     found = run(FakeQuantizer([[Way("w")]], layers), judge)
     assert found.kept == ("j", "a"), "the worst, and what a fifth of the work has room for"
     assert len(found.notes()) == 2
+
+
+def test_where_half_the_work_does_not_save_a_model_the_layer_that_harms_it_goes_whatever_it_costs(judge: Judge) -> None:
+    """As the matrix behind a spectrum, nearly all of the work: what is cheap went instead, and saved nothing."""
+    layers = {"mel": POOR * 2, "cheap": GOOD / 50, "last": GOOD / 50}
+    shares = {"mel": 0.98, "cheap": 0.01, "last": 0.01}
+    found = run(FakeQuantizer([[Way("w")]], layers, shares), judge)
+    assert found.kept == ("mel",)
+    assert found.figures is not None
+    assert found.figures.level is Level.GOOD
+    limited = replace(judge, limit=Limit(max_drop=1.0, by="kept", evaluated=40))
+    assert run(FakeQuantizer([[Way("w")]], layers, {"mel": 0.98, "cheap": 0.01, "last": 0.01}), limited).kept == (
+        "mel",
+    )
 
 
 def test_the_fewest_layers_that_suffice_are_kept(judge: Judge) -> None:
