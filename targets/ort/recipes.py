@@ -19,6 +19,7 @@ from modelwright.targets.ort import plan as ort_plan
 from modelwright.targets.ort import quantize as ort_quantization
 from modelwright.targets.ort.exact import AS_WRITTEN, write_exactly
 from modelwright.targets.ort.layer_times import time_layers
+from modelwright.targets.ort.pairs import pair_pixels
 from modelwright.targets.ort.tables import find_tables, quantize_tables
 from modelwright.targets.ort.vendor import quantize_as_vendor
 from modelwright.targets.quantization.formats import FULL_WEIGHT, Scheme, quantize_weight
@@ -66,6 +67,10 @@ class OrtQuantizer(OnnxQuantizer):
         if exact is None:
             return super().run(model, feeds)
         return self.run_session(exact, feeds, AS_WRITTEN)
+
+    def finish(self, model: Any) -> Any:
+        """Returns a chosen candidate as it is shipped: the same numbers, written for speed."""
+        return model
 
     def time_layers(self, model: Any) -> LayerTimes | None:
         samples = self._request.calibration or self._request.tuning
@@ -130,6 +135,11 @@ class StaticQuantizer(OrtQuantizer):
         ranges = {name: method(statistics[name]) for name in plan.ranged_tensors()}
         quantized = ort_quantization.quantize_static(self.smoothed, plan, ranges, self._scheme, weights)
         return quantize_tables(quantized, self.tables - set(kept))
+
+    def finish(self, model: Any) -> Any:
+        machine = self._request.machine
+        pays = machine.architecture == "x86_64" and machine.has_int8_dot_product
+        return pair_pixels(model) if pays else model
 
     def _round_weights(self) -> dict[str, Any]:
         """Returns integers and scales of the weights, rounded for what they make of the calibration samples."""

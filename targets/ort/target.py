@@ -28,7 +28,7 @@ from modelwright.targets.ort import plan as ort_plan
 from modelwright.targets.ort.channel_scales import keep_channel_scales_apart
 from modelwright.targets.ort.channels import align_input_channels
 from modelwright.targets.ort.exact import AS_WRITTEN, write_exactly
-from modelwright.targets.ort.recipes import DynamicQuantizer, StaticQuantizer, saturates_here
+from modelwright.targets.ort.recipes import DynamicQuantizer, OrtQuantizer, StaticQuantizer, saturates_here
 from modelwright.targets.ort.refusal import explain_inner, refuse_unquantizable
 from modelwright.targets.ort.residuals import keep_residuals_apart
 from modelwright.targets.ort.session import OrtSession
@@ -36,7 +36,6 @@ from modelwright.targets.ort.settings import SETTINGS
 from modelwright.targets.ort.tied import explain_tied
 from modelwright.targets.quantization.formats import FULL_WEIGHT, Scheme, choose_scheme
 from modelwright.targets.quantization.judge import Judge
-from modelwright.targets.quantization.onnx_quantizer import OnnxQuantizer
 from modelwright.targets.quantization.own_scales import (
     describe_own,
     explain_float,
@@ -196,7 +195,7 @@ class OrtInt8(_SearchedTarget):
         is_float=False,
         needs_calibration=True,
         uses_samples=True,
-        recipe_version=8,
+        recipe_version=9,
         build_packages={"onnx": "onnx", "onnxruntime": "onnxruntime"},
         run_packages={"onnxruntime": "onnxruntime"},
         build_extra="ort",
@@ -301,12 +300,12 @@ def _list_needed(machine: Machine) -> list[str]:
 
 
 def _search_and_save(
-    request: BuildRequest, quantizer: OnnxQuantizer, scheme: Scheme, recipe: Mapping[str, Any], notes: Sequence[str]
+    request: BuildRequest, quantizer: OrtQuantizer, scheme: Scheme, recipe: Mapping[str, Any], notes: Sequence[str]
 ) -> BuildResult:
     """Chooses how to quantize, saves the model, loads it once, and writes down what was done."""
     found = search(quantizer, Judge.of_request(request), request.progress)
     path = request.directory / MODEL_FILE
-    save_model(found.model, path)
+    save_model(quantizer.finish(found.model), path)
     open_file(path, RunSettings(), BuildFailedError)
     needed = _list_needed(request.machine) if scheme.weight_limit == FULL_WEIGHT else []
     exact = write_exactly(found.model) if saturates_here(request) else None

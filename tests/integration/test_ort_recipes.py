@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 
@@ -325,6 +326,46 @@ def test_rounded_weights_come_after_the_nearest_and_their_work_is_counted_once(
     assert quantizer.effort(rounded) > 2.0
     quantizer.build(rounded, ())
     assert quantizer.effort(replace(rounded, ranges="percentile-99.999")) == 1.0
+
+
+def test_narrow_convolutions_over_pairs_give_the_same_bits_and_move_nothing_about(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["c1"], "conv1", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c1"], ["r1"], "relu1"),
+        helper.make_node("Conv", ["r1", "w2", "b2"], ["c2"], "conv2", pads=[2, 2, 2, 2]),
+        helper.make_node("Add", ["c2", "r1"], ["a"], "shortcut"),
+        helper.make_node("Conv", ["a", "w3"], ["c3"], "conv3", pads=[1, 1, 1, 1], strides=[2, 2]),
+        helper.make_node("GlobalAveragePool", ["c3"], ["p"], "pool"),
+        helper.make_node("Flatten", ["p"], ["y"], "flatten"),
+    ]
+    constants = {
+        "w1": random_weights(8, 4, 3, 3),
+        "w2": random_weights(8, 8, 5, 5),
+        "b2": np.linspace(-1, 1, 8, dtype=np.float32),
+        "w3": random_weights(16, 8, 3, 3),
+    }
+    bench = Bench(tmp_path, make_model(nodes, constants, ("n", 4, 16, 16), ("n", 16)))
+    request = bench.request(tmp_path)
+    model, _ = prepare.prepare_model(request)
+    # 7-bit weights are summed exactly by every kernel.
+    quantizer = ort_recipes.StaticQuantizer(request, model, "cnn", choose_scheme(MACHINE, static=True))
+    built = quantizer.build(quantizer.candidates()[0][0], ())
+    assert quantizer.finish(built) is built, "no machine that this was measured on"
+    machine = Machine(name="dots", architecture="x86_64", instruction_sets=frozenset({"avx512_vnni"}), cores=2)
+    quantizer = ort_recipes.StaticQuantizer(replace(request, machine=machine), model, "cnn", quantizer._scheme)
+    finished = quantizer.finish(built)
+    assert sum(node.op_type == "Reshape" for node in finished.graph.node) == 4
+    expected, found = (list(quantizer.run(each, bench.tuning.feeds())) for each in (built, finished))
+    for before, after in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(before["y"], after["y"])
+    kinds = []
+    for number, each in enumerate((built, finished)):
+        options = session_options(RunSettings())
+        options.optimized_model_filepath = str(tmp_path / f"optimized{number}.onnx")
+        onnxruntime.InferenceSession(each.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        kinds.append(Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node))
+    assert kinds[1]["QLinearConv"] == kinds[0]["QLinearConv"] == 3
+    assert kinds[1]["Transpose"] == kinds[0]["Transpose"], "those around the reshapes cancel out"
 
 
 @pytest.mark.parametrize("target", [ort.OrtInt8(), ort.OrtInt8Dynamic()])
