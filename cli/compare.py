@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @click.command(
     cls=options.SectionedCommand, short_help="Build every target, measure them side by side, say which to ship."
 )
-@click.argument("source")
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @options.target_option
 @options.samples_option
 @options.evaluation_option
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 @options.setting_option
 @options.measuring_options
 def compare(
-    source: str,
+    sources: tuple[str, ...],
     targets: tuple[str, ...],
     baseline: str | None,
     out: str,
@@ -52,12 +52,14 @@ def compare(
     """Build every target of SOURCE, measure them side by side, say which to ship.
 
     SOURCE is an FP32 model: model.onnx, model.pt2 (a saved torch.export program), or file.py:factory, a function that
-    returns an nn.Module.
+    returns an nn.Module. Several with the same inputs and outputs, such as a model and its pruned or distilled
+    variants, are compared in one table: agreement is with the first one's FP32, speed-ups are over its baseline.
 
     \b
     Examples:
       modelwright compare resnet.onnx --samples images.npz --out comparison
       modelwright compare net.py:create -s train.npz --eval test.npz -o comparison
+      modelwright compare teacher.py:create student.py:create -s train.npz -t ort-int8 -o c
       modelwright compare bert.onnx -s texts.npz -t ort-int8-dynamic -t openvino-int8 -o c
       modelwright compare net.py:create -s images.npz --baseline torch-fp32 -o c
       modelwright compare net.onnx -s images.npz --threads 2 --setting spinning=false -o c
@@ -72,7 +74,7 @@ def compare(
 
     with progress_of_a_comparison(as_json=as_json, details=details) as progress:
         comparison = run(
-            source, out=out, targets=targets or None, baseline=baseline or BASELINE, progress=progress, **settings
+            sources, out=out, targets=targets or None, baseline=baseline or BASELINE, progress=progress, **settings
         )
     print_comparison(comparison, as_json=as_json, details=details, folder=out)
     require_limits(comparison)
@@ -81,5 +83,5 @@ def compare(
 
 def _exit_code(comparison: Comparison, asked: set[str]) -> int:
     """Returns 0, or what tells a script that something asked for by name is missing."""
-    missing = [row for row in comparison.measurements if row.target in asked and not row.measured]
+    missing = [row for row in comparison.measurements if row.target.rpartition("/")[2] in asked and not row.measured]
     return max((row.exit_code or 5 for row in missing), default=0)

@@ -35,7 +35,7 @@ from modelwright.core.scratch import locked_folder, made_folder, scratch_directo
 from modelwright.exporters.exporting import Export, find_or_export
 from modelwright.harness.preconditions import find_hindrance, require_one_buildable
 from modelwright.harness.progress import Progress, Undisturbed
-from modelwright.harness.results.assemble import Absent
+from modelwright.harness.results.assemble import Absent, name_row
 from modelwright.profiles import detect_host, explain_misfit, load_profile
 from modelwright.profiles.schema import Profile
 from modelwright.targets.building.build import build
@@ -210,10 +210,11 @@ def prepare(
     trust: bool,
     progress: Progress,
     review: Callable[[ExportedModel], None] = lambda _exported: None,
+    admit: Callable[[ExportedModel], None] = lambda _exported: None,
 ) -> tuple[Export, Evidence]:
     """Exports a source and prepares the samples that its artifacts are built from and judged by.
 
-    `review` takes the model before it replaces an earlier one, and may raise.
+    `review` takes the model before it replaces an earlier one, `admit` before the samples are read; each may raise.
     """
     if metric is not None and max_drop is None:
         raise UsageError(
@@ -249,6 +250,7 @@ def prepare(
             review=review,
         )
     exported = export.model
+    admit(exported)
     calibration_path = calibration_path or read(samples, exported.signature, "samples")
     evaluation_path = evaluation_path or read(evaluation, exported.signature, "evaluation")
     assert calibration_path is not None
@@ -303,6 +305,7 @@ def build_all(
     run: bool = True,
     threads: int = 1,
     choices: BuildChoices | None = None,
+    variant: str | None = None,
 ) -> Built:
     """Builds one target after the other; one that fails does not stop the others.
 
@@ -319,10 +322,12 @@ def build_all(
         run: Whether only targets that can run here are wanted.
         threads: That they are proved with.
         choices: Options and ranges of shapes; None for defaults.
+        variant: Name of the model among several, for people.
     """
     built = Built()
     for name in names:
-        task = f"build:{name}"
+        shown = name_row(variant, name)
+        task = f"build:{shown}"
         try:
             missing = find_hindrance(name, exported, host.machine(), run=run)
         except Exception as error:
@@ -330,7 +335,7 @@ def build_all(
         if missing is not None:
             built.absent.append(Absent(target=name, status="failed" if by_name else "skipped", error=missing))
             continue
-        tell.start(task, f"building {name}")
+        tell.start(task, f"building {shown}")
         try:
             artifact, reused = build(
                 name,
@@ -347,15 +352,16 @@ def build_all(
             )
         except ToolchainMissingError as error:
             built.absent.append(Absent(target=name, status="failed" if by_name else "skipped", error=error))
-            tell.finish(task, f"{name}: {error.message.removeprefix(f'{name} ')}", ok=False)
+            tell.finish(task, f"{shown}: {error.message.removeprefix(f'{name} ')}", ok=False)
         except Exception as error:  # whatever it is, the other targets are built
             fault = as_error(error, f"building {name}")
             built.absent.append(Absent(target=name, status="failed", error=fault))
-            tell.finish(task, f"{name}: {fault.message.removeprefix(f'{name} ')}", ok=False)
+            tell.finish(task, f"{shown}: {fault.message.removeprefix(f'{name} ')}", ok=False)
         else:
             built.artifacts[name], built.reused[name] = artifact, reused
             fixed = exported.signature.describe_fixed(artifact.manifest.signature)
-            tell.finish(task, summarize_build(artifact, reused=reused) + (f", {fixed}" if fixed else ""))
+            told = summarize_build(artifact, reused=reused) + (f", {fixed}" if fixed else "")
+            tell.finish(task, name_row(variant, told))
     return built
 
 

@@ -1,4 +1,4 @@
-"""From one FP32 model to a comparison: export, build every target, prove, measure together, judge, write.
+"""From FP32 models to a comparison: export, build every target, prove, measure together, judge, write.
 
 What was finished is kept whatever happens later, and found again by the next run: artifacts whose inputs have not
 changed are not built again.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -27,15 +27,26 @@ from modelwright.harness.building import build_all, explain_nothing_built, prepa
 from modelwright.harness.formatting import count_noun, describe_turns
 from modelwright.harness.preconditions import require_baseline, require_gpu_for
 from modelwright.harness.progress import Progress, Undisturbed
-from modelwright.harness.results.assemble import Context, assemble_comparison, describe_environment
+from modelwright.harness.results.assemble import Context, assemble_comparison, describe_environment, name_row
 from modelwright.harness.results.limits import Limits
 from modelwright.harness.results.paths import relate_paths
-from modelwright.harness.results.record import Comparison, Samples, Source
+from modelwright.harness.results.record import Comparison, Samples
 from modelwright.harness.run.effort import get_effort
 from modelwright.harness.run.inputs import require_memory
 from modelwright.harness.run.measure_artifacts import measure_artifacts, require_threads
 from modelwright.harness.run.runner import MeasureSettings
 from modelwright.harness.run.settle import explain_settings, read_settings
+from modelwright.harness.variants import (
+    FOLDER,
+    Prepared,
+    describe_variants,
+    explain_variants,
+    hold_all_against,
+    in_name_of,
+    join_built,
+    name_variants,
+    require_alike,
+)
 from modelwright.harness.verdict.judge import finish_comparison
 from modelwright.harness.writing import UnfinishedError, require_places, write_comparison
 from modelwright.profiles import detect_host, find_region, load_profile, require_fit
@@ -47,7 +58,7 @@ MARKER = ".modelwright.json"
 
 
 def compare(
-    source: str | Path,
+    source: str | Path | Sequence[str | Path],
     *,
     samples: str | Path,
     out: str | Path,
@@ -78,16 +89,19 @@ def compare(
     trust: bool = False,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Builds targets of one source, measures them side by side and writes the comparison.
+    """Builds targets of one source, or of several, measures them side by side and writes the comparison.
 
     Args:
-        source: `model.onnx`, `model.pt2` or `file.py:factory`.
+        source: `model.onnx`, `model.pt2` or `file.py:factory`; or several, which have the same inputs and outputs. Then
+            a row is a model and a target, `student/ort-int8`, and agreement is with the first model's FP32.
         samples: `.npz`, `file.py:function`, or `random[:COUNT]` for noise; calibrates, and judges too unless
             `evaluation` is given.
-        out: A folder: `artifacts/TARGET/`, `model/`, `results.json`, `results.csv`, `report.html`.
+        out: A folder: `artifacts/TARGET/`, `model/`, `results.json`, `results.csv`, `report.html`; of further models,
+            `variants/NAME/artifacts/TARGET/` and `variants/NAME/model/`.
         evaluation: Samples that only judge.
         targets: Names; None for all that suit the profile.
-        baseline: The target that speed-ups are over; built and measured even if not among `targets`.
+        baseline: The target, of the first model, that speed-ups are over; built and measured even if not among
+            `targets`.
         effort: `quick`, `standard` or `strict`.
         profile: The machine the numbers are for; refused when this is another one.
         threads: Of every runtime; None for 1.
@@ -121,7 +135,7 @@ def compare(
 
     Raises:
         UsageError: Unknown target or effort.
-        BadInputError: Source, samples, `out` or the baseline cannot be used.
+        BadInputError: Source, samples, `out` or the baseline cannot be used, or models have other inputs or outputs.
         ToolchainMissingError: The baseline cannot be built or run here, or a GPU is asked for and there is none.
         BuildFailedError: The export does not follow the source, or no target could be built.
         MeasurementInvalidError: The profile is of another machine, or nothing could be measured.
@@ -150,44 +164,60 @@ def compare(
     require_gpu_for(asked)
     grid_region = find_region(region or chosen.grid_region)
     folder = Path(out)
-    parse_source(source)
-    with _claimed_folder(folder, source, overwrite=overwrite):
+    sources = [source] if isinstance(source, str | Path) else list(source)
+    variants = name_variants(sources)
+    for each in sources:
+        parse_source(each)
+    with _claimed_folder(folder, sources, overwrite=overwrite):
         require_places(folder)
         with scratch_directory(folder) as scratch_name:
             scratch = Path(scratch_name)
-            export, evidence = prepare(
-                source,
-                model_path=folder / "model" / "model.onnx",
-                samples=samples,
-                evaluation=evaluation,
-                limit=evaluation_limit,
-                tasks=parse_task(task) if task else {},
-                states=chosen_states,
-                max_drop=None if limits is None else limits.asked.get("max_drop"),
-                metric=metric,
-                scratch=scratch,
-                overwrite=overwrite,
-                fresh=fresh,
-                trust=trust,
-                progress=tell,
-            )
-            exported = export.model
-            _check_batch(exported, evidence, batch)
-            require_shapes_fit(choices.shapes, exported.signature)
+            prepared: list[Prepared] = []
+            for variant, each in zip(variants, sources, strict=True):
+                place = folder if not prepared else folder / FOLDER / str(variant)
+                with in_name_of(variant):
+                    export, evidence = prepare(
+                        each,
+                        model_path=place / "model" / "model.onnx",
+                        samples=samples,
+                        evaluation=evaluation,
+                        limit=evaluation_limit,
+                        tasks=parse_task(task) if task else {},
+                        states=chosen_states,
+                        max_drop=None if limits is None else limits.asked.get("max_drop"),
+                        metric=metric,
+                        scratch=scratch / str(len(prepared)),
+                        overwrite=overwrite,
+                        fresh=fresh,
+                        trust=trust,
+                        progress=tell,
+                        admit=_require_alike_to(prepared),
+                    )
+                prepared.append(Prepared(name=variant, folder=place, export=export, evidence=evidence))
+                _check_batch(export.model, evidence, batch)
+                require_shapes_fit(choices.shapes, export.model.signature)
+            first = prepared[0]
             if baseline != BASELINE:
-                require_baseline(baseline, exported, chosen.machine(), host.machine())
-            built = build_all(
-                names,
-                exported,
-                evidence,
-                folder / "artifacts",
-                chosen,
-                host,
-                tell,
-                by_name=bool(targets),
-                threads=threads,
-                choices=choices,
-            )
+                require_baseline(baseline, first.model, chosen.machine(), host.machine())
+            parts = {}
+            for model in prepared:
+                part = build_all(
+                    names,
+                    model.model,
+                    model.evidence,
+                    model.folder / "artifacts",
+                    chosen,
+                    host,
+                    tell,
+                    by_name=bool(targets),
+                    threads=threads,
+                    choices=choices,
+                    variant=model.name,
+                )
+                if model is not first:
+                    part = hold_all_against(first, model, part, host.machine(), threads, tell)
+                parts[model.name] = part
+            built = join_built(parts)
             if not built.artifacts:
                 raise explain_nothing_built(built)
             tell.start("measure", describe_turns(len(built.artifacts)))
@@ -202,20 +232,29 @@ def compare(
                 on_round=lambda done, total: tell.advance("measure", done, total),
                 on_event=lambda text: tell.say("measure", text),
             )
+            described = describe_variants(prepared, scratch)
+        evidence = first.evidence
         comparison = assemble_comparison(
-            Context(settings=asked, profile=chosen, host=host, region=grid_region, baseline=baseline),
-            source=Source(**encode(exported.describe_source()), **export.describe()),
+            Context(
+                settings=asked,
+                profile=chosen,
+                host=host,
+                region=grid_region,
+                baseline=name_row(first.name, baseline),
+            ),
+            source=first.describe_source(),
             samples=decode(Samples, {**evidence.described, "random": evidence.random}, where="the samples"),
             artifacts=built.artifacts,
             reused=built.reused,
             measurements=measurements,
             absent=built.absent,
             warnings=[
-                *exported.notes,
+                *explain_variants(prepared),
                 *evidence.doubts,
-                *tell_others(folder / "artifacts", exported),
+                *(text for model in prepared for text in tell_others(model.folder / "artifacts", model.model)),
                 *explain_settings(built.artifacts, asked, describe_environment(host).device),
             ],
+            variants=described,
         )
         measured = len(comparison.measured)
         tell.finish("measure", f"{count_noun(measured, 'artifact')} measured", ok=measured > 0)
@@ -250,7 +289,7 @@ class _Mark(Record):
 
 
 @contextlib.contextmanager
-def _claimed_folder(folder: Path, source: str | Path, *, overwrite: bool) -> Iterator[None]:
+def _claimed_folder(folder: Path, sources: Sequence[str | Path], *, overwrite: bool) -> Iterator[None]:
     """Makes the output folder, or finds that it is a comparison of the same source, and holds it for this process.
 
     When the block fails before anything was finished, the folder is as it was before.
@@ -258,11 +297,11 @@ def _claimed_folder(folder: Path, source: str | Path, *, overwrite: bool) -> Ite
     Raises:
         BadInputError: It is a file, holds something else, a comparison of another source, or is in use.
     """
-    marker = folder / MARKER
+    marker, source = folder / MARKER, "; ".join(map(_absolute, sources))
     with made_folder(folder), locked_folder(folder):
         if marker.is_file():
             earlier = read_record(_Mark, marker, what="the mark of a comparison", hint="choose another --out")
-            if earlier.source != _absolute(source) and not overwrite:
+            if earlier.source != source and not overwrite:
                 raise BadInputError(
                     f"{folder} holds a comparison of {earlier.source}", hint="choose another --out, or add --overwrite"
                 )
@@ -271,7 +310,7 @@ def _claimed_folder(folder: Path, source: str | Path, *, overwrite: bool) -> Ite
                 f"{folder} exists and holds something else than a comparison",
                 hint="choose another --out, or add --overwrite to write into it",
             )
-        write_json(marker, encode(_Mark(source=_absolute(source))))
+        write_json(marker, encode(_Mark(source=source)))
         try:
             yield
         except BaseException:
@@ -286,6 +325,10 @@ def _absolute(source: str | Path) -> str:
     text = os.fsencode(source).decode("utf-8", "backslashreplace")
     path, separator, function = text.rpartition(":")
     return f"{Path(path).resolve()}:{function}" if separator else str(Path(text).resolve())
+
+
+def _require_alike_to(prepared: Sequence[Prepared]) -> Callable[[ExportedModel], None]:
+    return lambda model: require_alike(prepared[0], model) if prepared else None
 
 
 def _check_batch(exported: ExportedModel, evidence: Evidence, batch: int) -> None:

@@ -9,6 +9,7 @@ MISSING = "-"
 """What a cell shows when nothing was measured: never 0, never blank."""
 
 BYTES_PER_MB = 1e6
+_COUNT_UNITS = (("G", 1e-9), ("M", 1e-6), ("k", 1e-3))
 _JOULE_UNITS = (("J", 1.0), ("mJ", 1e3), ("µJ", 1e6), ("nJ", 1e9))
 
 
@@ -78,6 +79,12 @@ def energy_unit(values_j: Iterable[float | None]) -> tuple[str, float]:
         if largest * factor >= 1:
             return unit, factor
     return _JOULE_UNITS[-1]
+
+
+def count_unit(values: Iterable[float | None]) -> tuple[str, float]:
+    """Returns the unit in which a column of large counts reads best, and the factor to it; the largest decides."""
+    largest = max((value for value in values if value is not None), default=0.0)
+    return next(((unit, factor) for unit, factor in _COUNT_UNITS if largest * factor >= 1), ("", 1.0))
 
 
 def format_percent(share: float | None) -> str:

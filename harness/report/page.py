@@ -253,6 +253,7 @@ def _environment_facts(comparison: Comparison) -> list[tuple[str, object]]:
         ("system", environment.os),
         ("Python", environment.python),
         *environment.versions.items(),
+        *((f"model {variant.name}", variant.source.path) for variant in comparison.variants[1:]),
         ("model", source.path),
         ("parameters", None if source.num_parameters is None else format_count(source.num_parameters)),
         ("opset", source.opset),

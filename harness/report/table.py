@@ -52,13 +52,18 @@ def _number(metric: Metric, column: Csv) -> _Cell:
     return cell
 
 
+def _count_parameters(row: Measurement, comparison: Comparison) -> str:
+    """Returns those of the row's model: one of several, or the only one."""
+    return format_number(comparison.source.num_parameters if row.num_parameters is None else row.num_parameters)
+
+
 def _arrange_columns() -> Mapping[str, _Cell]:
     """Returns name -> cell: facts and metrics at their places, then the metrics that have none."""
     facts: dict[int, tuple[str, _Cell]] = {
         1: ("run_id", _text(lambda _row, comparison: comparison.run_id)),
         2: ("model_variant", _text(lambda row, _comparison: row.target)),
         3: ("timestamp", _text(lambda _row, comparison: comparison.timestamp)),
-        4: ("num_parameters", lambda _row, comparison: format_number(comparison.source.num_parameters)),
+        4: ("num_parameters", _count_parameters),
         16: ("device", _text(_device_name)),
         17: ("energy_source", _text(lambda row, _comparison: row.energy.source if row.energy else None)),
     }

@@ -36,6 +36,7 @@ from modelwright.harness.results.record import (
     Samples,
     Settings,
     Source,
+    Variant,
     tell_devices_apart,
 )
 from modelwright.harness.results.statistics import (
@@ -82,6 +83,7 @@ class Absent:
 
     Attributes:
         target: Its name.
+        variant: The model that it would be of, where several are compared.
         status: `skipped` when it cannot be built here, `failed` when it should have been.
         error: Why.
     """
@@ -89,6 +91,12 @@ class Absent:
     target: str
     status: Literal["skipped", "failed"]
     error: ModelwrightError
+    variant: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Of its row."""
+        return name_row(self.variant, self.target)
 
 
 def assemble_comparison(
@@ -101,13 +109,14 @@ def assemble_comparison(
     measurements: Measurements,
     absent: Sequence[Absent],
     warnings: Sequence[str] = (),
+    variants: Sequence[Variant] = (),
 ) -> Comparison:
-    """Returns the comparison, not yet judged."""
+    """Returns the comparison, not yet judged; `variants` are the models where there are several."""
     rows = [
         _describe_safely(context, name, artifacts[name], measurements, reused=reused.get(name, False))
         for name in artifacts
     ]
-    rows += [_add_figures(_describe_absent(item.target, item.target, item.status, item.error), item) for item in absent]
+    rows += [_add_figures(_describe_absent(item.name, item.target, item.status, item.error), item) for item in absent]
     effort = context.settings.effort
     return Comparison(
         schema=SCHEMA,
@@ -133,7 +142,27 @@ def assemble_comparison(
             window_s=effort.window_s,
         ),
         warnings=tuple(warnings),
-        measurements=tell_devices_apart(rows),
+        measurements=tell_devices_apart([_add_variant(row, variants) for row in rows]),
+        variants=tuple(variants),
+    )
+
+
+def name_row(variant: str | None, target: str) -> str:
+    """Returns the name of a target's row, of one of several models or of the only one."""
+    return target if variant is None else f"{variant}/{target}"
+
+
+def _add_variant(row: Measurement, variants: Sequence[Variant]) -> Measurement:
+    """Says which model a row is of."""
+    variant = next((each for each in variants if row.target.startswith(f"{each.name}/")), None)
+    if variant is None:
+        return row
+    return replace(
+        row,
+        title=f"{row.title} of {variant.name}",
+        variant=variant.name,
+        num_parameters=variant.source.num_parameters,
+        macs=variant.macs,
     )
 
 

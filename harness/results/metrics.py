@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from modelwright.harness.formatting import (
     MISSING,
+    count_unit,
     energy_unit,
     format_bytes,
     format_cosine,
@@ -34,6 +35,10 @@ _BYTES_PER_MB = 1e6
 
 def _nowhere(_comparison: Comparison) -> bool:
     return False
+
+
+def _has_variants(comparison: Comparison) -> bool:
+    return bool(comparison.variants)
 
 
 def _on_gpu(comparison: Comparison) -> bool:
@@ -112,6 +117,36 @@ METRICS: tuple[Metric, ...] = (
             unit="MB",
             per=_BYTES_PER_MB,
         ),
+    ),
+    *(
+        Metric(
+            key=key,
+            title=title,
+            better="lower",
+            null="where one model is compared",
+            column=Column(
+                head=head,
+                name=name,
+                unit="{unit}",
+                show=format_significant,
+                scale=count_unit,
+                under=under,
+                on_terminal=_has_variants,
+                on_page=_has_variants,
+            ),
+            csv=csv,
+        )
+        for key, title, head, name, under, csv in (
+            ("num_parameters", "elements of its model's weights", "{unit} par", "weights", None, ()),
+            (
+                "macs",
+                "multiplications of an inference of its model",
+                "{unit} MAC",
+                "MACs",
+                "num_parameters",
+                (Csv(name="macs"),),
+            ),
+        )
     ),
     Metric(
         key="latency_ms.mean",

@@ -42,11 +42,12 @@ def drop_paths(comparison: Comparison) -> Comparison:
 def _list_files(comparison: Comparison) -> list[str]:
     samples = comparison.samples
     parts = [part.path for part in (samples.calibration, samples.tuning, samples.evaluation) if part is not None]
-    return [comparison.source.path, *parts, *([samples.measured_on] if samples.measured_on else [])]
+    models = [variant.source.path for variant in comparison.variants]
+    return [comparison.source.path, *models, *parts, *([samples.measured_on] if samples.measured_on else [])]
 
 
 def _name_files(comparison: Comparison, name: Callable[[str], str]) -> Comparison:
-    """Names the source and the samples."""
+    """Names the sources and the samples."""
     samples = comparison.samples
     parts = {
         key: None if part is None else replace(part, path=name(part.path))
@@ -61,6 +62,10 @@ def _name_files(comparison: Comparison, name: Callable[[str], str]) -> Compariso
         comparison,
         source=replace(comparison.source, path=name(comparison.source.path)),
         samples=replace(samples, **parts, measured_on=measured_on),
+        variants=tuple(
+            replace(variant, source=replace(variant.source, path=name(variant.source.path)))
+            for variant in comparison.variants
+        ),
     )
 
 

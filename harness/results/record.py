@@ -64,6 +64,20 @@ class Source(Record, kw_only=True):
     exported: str | None = None
 
 
+class Variant(Record, kw_only=True):
+    """One of several models that are compared; a variant of the first one.
+
+    Attributes:
+        name: Of it here, from its path.
+        source: What it was given as.
+        macs: Multiplications of an inference of one sample, of convolutions, matrix products and recurrent layers.
+    """
+
+    name: str
+    source: Source
+    macs: Figure | None = None
+
+
 class SamplePart(Record, kw_only=True):
     """Samples of one purpose.
 
@@ -182,7 +196,8 @@ class Measurement(Record, kw_only=True):
     """One target of a comparison.
 
     Attributes:
-        target: Its name, unique here: `ort-int8`, or `ort-int8 #2` for a second artifact of a target.
+        target: Its name, unique here: `ort-int8`, `ort-int8 #2` for a second artifact of a target, or
+            `student/ort-int8` where several models are compared.
         title: For people; tells the device where a title ran on two.
         runtime: Such as `ort`.
         precision: As declared, such as `int8-dynamic`.
@@ -226,6 +241,9 @@ class Measurement(Record, kw_only=True):
         notes: What the target says of it.
         limits_missed: What it misses of the limits that the user set.
         unavailable: Key of this row -> why it is null.
+        variant: Name of the model that it was built from, where several are compared.
+        num_parameters: Elements of that model's weights.
+        macs: Multiplications of an inference of that model.
     """
 
     target: str
@@ -283,6 +301,9 @@ class Measurement(Record, kw_only=True):
     notes: tuple[str, ...] = ()
     limits_missed: tuple[str, ...] = ()
     unavailable: dict[str, str] = msgspec.field(default_factory=dict)
+    variant: str | None = None
+    num_parameters: Count | None = None
+    macs: Figure | None = None
 
     @property
     def measured(self) -> bool:
@@ -350,7 +371,7 @@ class Comparison(Record, kw_only=True):
         schema: Version of this format.
         run_id: Of this run.
         timestamp: ISO 8601, UTC.
-        source: The FP32 model.
+        source: The FP32 model; of several, the first, which all are held against.
         samples: That calibrated and judged.
         environment: The machine that was measured on.
         profile: Name of the profile that the numbers are for.
@@ -361,6 +382,7 @@ class Comparison(Record, kw_only=True):
         measurements: One row a target.
         limits: Name -> what the user asked of every target.
         verdict: Which target to ship.
+        variants: The models, where several are compared.
     """
 
     schema: Count
@@ -377,6 +399,7 @@ class Comparison(Record, kw_only=True):
     measurements: tuple[Measurement, ...]
     limits: dict[str, Figure] = msgspec.field(default_factory=dict)
     verdict: Verdict | None = None
+    variants: tuple[Variant, ...] = ()
 
     @property
     def measured(self) -> tuple[Measurement, ...]:

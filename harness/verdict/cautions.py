@@ -116,6 +116,7 @@ def _about_int8(findings: Findings, explained: set[frozenset[str]]) -> list[str]
 def _find_rival(row: Measurement, measured: Sequence[Measurement], findings: Findings) -> Measurement | None:
     """Returns the float that INT8 has to beat: the fastest of its runtime, else the FP32 that all are held against."""
     floats = [other for other in measured if other.is_float and other.device == row.device]
+    floats = [other for other in floats if other.variant == row.variant] or floats
     own = next((other for other in floats if other.runtime == row.runtime), None)
     return own or (findings.reference if findings.reference in floats else None)
 

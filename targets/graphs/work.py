@@ -10,8 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from modelwright.core.onnx.facts import ONNX_DOMAINS, read_attribute
+from modelwright.core.process.child import run_in_child
+from modelwright.core.records.codec import Amount, decode, encode
+from modelwright.core.records.signature import Signature
+from modelwright.core.samples.sample_set import SampleRef, open_samples
 from modelwright.targets.contract import Feeds
 from modelwright.targets.graphs.dtypes import name_layer
+from modelwright.targets.graphs.files import load_model
 from modelwright.targets.graphs.run import extra_outputs, open_session
 from modelwright.targets.readiness import require_import
 
@@ -54,6 +59,32 @@ def measure_work(model: Any, feeds: Feeds, scratch: Path) -> dict[str, float]:
         name_layer(node.name, node.output[0]): _count(node, [shapes[name] for name in needed[node.output[0]]])
         for node in nodes
     }
+
+
+def count_in_child(path: str, samples: dict[str, Any], signature: dict[str, Any], scratch: str) -> float:
+    """Child side of `count_macs`."""
+    feeds = next(open_samples(decode(SampleRef, samples), decode(Signature, signature), checked=True).feeds(1))
+    return sum(measure_work(load_model(Path(path)), feeds, Path(scratch)).values())
+
+
+def count_macs(path: Path, samples: SampleRef, signature: Signature, scratch: Path) -> float:
+    """Returns the multiplications of one inference of a model, in a child process.
+
+    Args:
+        path: The ONNX model.
+        samples: Whose first one it is run on.
+        signature: Of the model.
+        scratch: For intermediate files.
+
+    Raises:
+        BuildFailedError: The model does not run.
+    """
+    found = run_in_child(
+        "modelwright.targets.graphs.work:count_in_child",
+        {"path": str(path), "samples": encode(samples), "signature": encode(signature), "scratch": str(scratch)},
+        purpose=f"counting what {path.name} multiplies",
+    )
+    return decode(Amount, found, where="a count of multiplications")
 
 
 def _name_tensor(node: Any, where: int | str) -> str:

@@ -1,0 +1,54 @@
+"""An artifact of one model held against the FP32 answers of another one: how variants of a model are compared."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from msgspec.structs import replace
+
+from modelwright.core.process.child import Progress
+from modelwright.core.records.artifact import Artifact
+from modelwright.core.records.codec import encode
+from modelwright.core.records.exported import ExportedModel
+from modelwright.core.records.machine import Machine
+from modelwright.targets.building.evidence import Evidence
+from modelwright.targets.building.prove import prove
+from modelwright.targets.table import get_target
+
+
+def hold_against(
+    artifact: Artifact, exported: ExportedModel, evidence: Evidence, host: Machine, threads: int, report: Progress
+) -> Artifact:
+    """Returns an artifact whose proof, in memory alone, is one against other FP32 answers than its own model's.
+
+    Its files and its manifest on the disk stay as they are: there it is held against the model that it was built from.
+    That it answers otherwise than the other model is no fault of it: nothing but the user's limit refuses it.
+
+    Args:
+        artifact: To be compared.
+        exported: The model that it was built from.
+        evidence: Samples, and the other model's answers to them.
+        host: This machine.
+        threads: To run it with.
+        report: Takes a line about what is going on.
+
+    Raises:
+        BuildFailedError: It crashes on the samples.
+        LimitNotMetError: It loses more against the other model than the user allows.
+    """
+    manifest = artifact.manifest
+    proof, reason = prove(
+        get_target(manifest.target),
+        {"model_file": manifest.model_file, "recipe": dict(manifest.recipe), "requires": encode(manifest.requires)},
+        artifact.directory,
+        exported,
+        evidence,
+        manifest.machine,
+        host,
+        threads,
+        report,
+        files=manifest.files,
+        answers=None,
+        must_follow=False,
+    )
+    return dataclasses.replace(artifact, manifest=replace(manifest, proof=proof, proof_reason=reason))
