@@ -21,7 +21,7 @@ from modelwright.targets.tflite.conversion import convert_rounded
 from modelwright.targets.tflite.layers import Layers
 from modelwright.targets.tflite.order import WORTH, choose_by_speed, find_order, find_place
 from modelwright.targets.tflite.profile import list_operators, profile_file
-from modelwright.targets.tflite.recipes import CANDIDATES, WEIGHTED_AND_TABLES, TfliteCandidate
+from modelwright.targets.tflite.recipes import CANDIDATES, WEIGHTED_AND_TABLES, TfliteCandidate, list_candidates
 from modelwright.targets.tflite.samples import store_samples
 from modelwright.targets.tflite.session import TfliteRunner
 
@@ -29,8 +29,8 @@ _Wanted = tuple[TfliteCandidate, tuple[str, ...]]
 """A candidate, and its layers that are put back."""
 
 _AT_ONCE_BYTES = 512 * 2**20
-"""Files that rank layers are made at a time up to this size, for none of them larger than the float one; and then
-removed."""
+"""Files are made at a time up to this size, none of them being larger than the float one: what makes them needs memory
+for all. Those that only rank layers are removed afterwards."""
 _LOOKED_AT = 4
 """Samples that the noise of layers is looked at on."""
 
@@ -75,9 +75,7 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
         rounds = any(candidate.rounded for candidate in CANDIDATES[precision])
         self._rounded = convert_rounded(request, converted) if rounds else None
         self._binding: Mapping[str, Any] = converted["binding"]
-        self._group: Sequence[TfliteCandidate] = [
-            candidate for candidate in CANDIDATES[precision] if self._rounded is not None or not candidate.rounded
-        ]
+        self._group = list_candidates(precision, rounds=self._rounded is not None)
         self._made: dict[_Wanted, QuantizedFile | BuildFailedError] = {}
         self._count = 0
         self._ranges: str | None = None
@@ -182,19 +180,22 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
 
     def _find_others(self, wanted: _Wanted) -> list[_Wanted]:
         """Returns what to make with a file: the converter takes longer to start than to make one."""
-        candidate, kept = wanted
-        if candidate in self._group and not kept:
-            return [(each, ()) for each in self._group]
-        if wanted not in self._foreseen:
-            return [wanted]
+        known: list[_Wanted] = [(each, ()) for each in self._group]
+        is_ranked = wanted not in known and wanted in self._foreseen
+        listed = self._foreseen if is_ranked else known if wanted in known else [wanted]
+        if is_ranked:
+            self._remove_passing()
+        first = listed.index(wanted)
+        several = max(1, _AT_ONCE_BYTES // max(1, self._fp32.stat().st_size))
+        others = [each for each in listed[first : first + several] if each not in self._made]
+        self._passing = others if is_ranked else self._passing
+        return others
+
+    def _remove_passing(self) -> None:
         for passed in self._passing:
             made = self._made.pop(passed)
             if isinstance(made, QuantizedFile):
                 made.path.unlink()
-        first = self._foreseen.index(wanted)
-        several = max(1, _AT_ONCE_BYTES // self._fp32.stat().st_size)
-        self._passing = [each for each in self._foreseen[first : first + several] if each not in self._made]
-        return self._passing
 
     def _calibrate(self) -> None:
         request = self._request

@@ -163,3 +163,13 @@ CANDIDATES: dict[str, tuple[TfliteCandidate, ...]] = {
     ),
 }
 """Precision -> candidates in the order of trying: of a large model the first four, the vendor's own way among them."""
+
+
+def list_candidates(precision: str, *, rounds: bool) -> list[TfliteCandidate]:
+    """Returns the candidates of a precision; where weights cannot be rounded together, each with single ones."""
+    candidates = CANDIDATES[precision]
+    return list(candidates if rounds else dict.fromkeys(map(_round_singly, candidates)))
+
+
+def _round_singly(candidate: TfliteCandidate) -> TfliteCandidate:
+    return replace(candidate, name=candidate.name.removesuffix(ROUNDED), rounded=False)
