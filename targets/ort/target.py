@@ -28,6 +28,7 @@ from modelwright.targets.ort import plan as ort_plan
 from modelwright.targets.ort.channel_scales import keep_channel_scales_apart
 from modelwright.targets.ort.channels import align_input_channels
 from modelwright.targets.ort.exact import AS_WRITTEN, write_exactly
+from modelwright.targets.ort.gelus import fuse_gelus
 from modelwright.targets.ort.recipes import DynamicQuantizer, OrtQuantizer, StaticQuantizer, saturates_here
 from modelwright.targets.ort.refusal import explain_inner, refuse_unquantizable
 from modelwright.targets.ort.residuals import keep_residuals_apart
@@ -195,7 +196,7 @@ class OrtInt8(_SearchedTarget):
         is_float=False,
         needs_calibration=True,
         uses_samples=True,
-        recipe_version=9,
+        recipe_version=10,
         build_packages={"onnx": "onnx", "onnxruntime": "onnxruntime"},
         run_packages={"onnxruntime": "onnxruntime"},
         build_extra="ort",
@@ -219,6 +220,7 @@ class OrtInt8(_SearchedTarget):
             if request.machine.architecture == "x86_64":
                 align_input_channels(model)
         keep_residuals_apart(model)
+        fuse_gelus(model)
         if not ort_plan.find_quantizable(model, index_graph(model)):
             other = "ort-int8-dynamic" if ort_plan.find_dynamic(model, index_graph(model)) else None
             raise refuse_unquantizable(model, "ort-int8", "Conv, MatMul or Gemm", other)
@@ -247,7 +249,7 @@ class OrtInt8Dynamic(_SearchedTarget):
         is_float=False,
         needs_calibration=False,
         uses_samples=True,
-        recipe_version=6,
+        recipe_version=7,
         build_packages={"onnx": "onnx", "onnxruntime": "onnxruntime"},
         run_packages={"onnxruntime": "onnxruntime"},
         build_extra="ort",
@@ -265,6 +267,7 @@ class OrtInt8Dynamic(_SearchedTarget):
         fold_sizes(model)
         kind = classify_graph(model)
         keep_residuals_apart(model)
+        fuse_gelus(model)
         if not ort_plan.find_dynamic(model, index_graph(model)):
             other = "ort-int8" if ort_plan.find_quantizable(model, index_graph(model)) else None
             raise refuse_unquantizable(model, "ort-int8-dynamic", "MatMul, Gemm or LSTM", other)

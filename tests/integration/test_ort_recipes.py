@@ -369,6 +369,29 @@ def test_narrow_convolutions_over_pairs_give_the_same_bits_and_move_nothing_abou
 
 
 @pytest.mark.parametrize("target", [ort.OrtInt8(), ort.OrtInt8Dynamic()])
+def test_a_gelu_that_the_runtime_does_not_recognize_runs_as_one(tmp_path: Path, target: Target) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["m"], "up"),
+        helper.make_node("Div", ["m", "root"], ["s"], "scale"),
+        helper.make_node("Erf", ["s"], ["e"], "erf"),
+        helper.make_node("Add", ["e", "one"], ["t"], "sum"),
+        helper.make_node("Mul", ["half", "t"], ["h"], "halve"),
+        helper.make_node("Mul", ["m", "h"], ["g"], "gelu"),
+        helper.make_node("MatMul", ["g", "v"], ["y"], "down"),
+    ]
+    constants = {"root": np.float32(np.sqrt(2)), "one": np.float32(1), "half": np.float32(0.5)}
+    weights = {"w": random_weights(32, 64), "v": random_weights(64, 32)}
+    bench = Bench(tmp_path, make_model(nodes, constants | weights, ("n", 8, 32), ("n", 8, 32)))
+    float_types = count_operators(bench.profile(ort.OrtFp32(), bench.build(ort.OrtFp32())))
+    assert float_types["Erf"] == 1, "a runtime that fuses it needs no help"
+    result = bench.build(target)
+    seen = count_operators(bench.profile(target, result))
+    assert (seen["Gelu"], seen["Erf"]) == (1, 0)
+    with bench.load(target, result) as session:
+        assert bench.cosine(session) > 0.995
+
+
+@pytest.mark.parametrize("target", [ort.OrtInt8(), ort.OrtInt8Dynamic()])
 def test_a_residual_and_its_normalization_are_two_operators(tmp_path: Path, target: Target) -> None:
     model = make_model(
         [
