@@ -68,6 +68,7 @@ class TargetRecord:
         uses_shapes: Whether its files depend on the ranges of the input shapes; then other ranges mean a new build.
         uses_gpu: Whether its files depend on the GPU that it is for; then another GPU means a new build.
         uses_program: Whether it is built from the source's PyTorch program, which an ONNX source does not have.
+        named_only: Whether only who names it gets it: it pays for some models, which no machine tells.
         has_profiler: Whether its sessions tell what each operator took (`Session.profile_operators`).
         memory_words: How its runtime words, besides CUDA's own "out of memory", that the GPU's memory does not suffice;
             in lower case.
@@ -93,6 +94,7 @@ class TargetRecord:
     uses_shapes: bool = False
     uses_gpu: bool = False
     uses_program: bool = False
+    named_only: bool = False
     has_profiler: bool = False
     memory_words: tuple[str, ...] = ()
 
@@ -257,9 +259,10 @@ class Target(ABC):
     def suits(self, machine: Machine) -> bool:
         """Whether it is worth building for a machine that nobody named a target for; what is installed does not count.
 
-        By default wherever it can run: a target for GPUs alone suits machines that have one.
+        By default wherever it can run, unless it is to be named: a target for GPUs alone suits machines that have one.
         """
-        return "cpu" in self.record.devices or machine.gpu is not None
+        can_run = "cpu" in self.record.devices or machine.gpu is not None
+        return can_run and not self.record.named_only
 
     def check_build(self, machine: Machine) -> Readiness:
         """Says whether this host can build the target for `machine`. Cheap: loads no vendor package."""

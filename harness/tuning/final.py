@@ -16,7 +16,7 @@ from modelwright.harness.results.statistics import SpeedRatio, estimate_ratio
 from modelwright.harness.run.effort import Effort
 from modelwright.harness.run.interleave import Runner, interleave
 from modelwright.harness.tuning.race import CostOf, Open
-from modelwright.harness.tuning.record import Configuration, Final
+from modelwright.harness.tuning.record import Configuration, Final, FinalRole
 
 
 def measure_finals(
@@ -48,12 +48,12 @@ def measure_finals(
     Raises:
         ModelwrightError: One of them does not run.
     """
-    rows: dict[str, Configuration] = {"start": start}
+    rows: dict[FinalRole, Configuration] = {"start": start}
     if defaults.key != start.key:
         rows["own defaults"] = defaults
     if chosen.key != defaults.key:
         rows["found"] = chosen
-    costs: dict[str, dict[int, float]] = {role: {} for role in rows}
+    costs: dict[FinalRole, dict[int, float]] = {role: {} for role in rows}
     launches: dict[int, int] = {}
     for launch in range(effort.launches):
         with contextlib.ExitStack() as stack:
@@ -64,10 +64,10 @@ def measure_finals(
             for index, window in found[role].windows.items():
                 costs[role][index] = cost_of(window, configuration)
                 launches[index] = launch
-    own = "own defaults" if "own defaults" in rows else "start"
+    own: FinalRole = "own defaults" if "own defaults" in rows else "start"
     return tuple(
         Final(
-            role=role,  # type: ignore[arg-type]
+            role=role,
             configuration=configuration,
             cost=statistics.median(costs[role].values()),
             over_start=None if role == "start" else _compare(costs["start"], costs[role], launches),
@@ -77,7 +77,7 @@ def measure_finals(
     )
 
 
-def _turn(rows: Mapping[str, Configuration], launch: int) -> Sequence[str]:
+def _turn(rows: Mapping[FinalRole, Configuration], launch: int) -> Sequence[FinalRole]:
     """Returns the order to load in: another one first in each launch, as what is loaded later is slower."""
     roles = list(rows)
     first = launch % len(roles)

@@ -25,7 +25,7 @@ from modelwright.harness.tuning.budget import Budget
 from modelwright.harness.tuning.cost import Cost, choose_cost
 from modelwright.harness.tuning.final import measure_finals, settle_finals
 from modelwright.harness.tuning.race import Plan, Race
-from modelwright.harness.tuning.record import Configuration, Final, Trial, Tuning
+from modelwright.harness.tuning.record import Configuration, Final, FinalRole, Trial, Tuning
 from modelwright.harness.tuning.runners import Stable
 from modelwright.harness.tuning.search import Search
 from modelwright.harness.tuning.sizes import rank_sizes
@@ -252,7 +252,7 @@ class Job:
         """Returns the defaults that the ratio in the manifest is over."""
         if settled.over_start is None:
             return None
-        roles = ("own defaults", "start") if settled.over_defaults is not None else ("start",)
+        roles: tuple[FinalRole, ...] = ("own defaults", "start") if settled.over_defaults is not None else ("start",)
         by_role = {final.role: final for final in finals}
         return next(by_role[role].configuration.describe() for role in roles if role in by_role)
 

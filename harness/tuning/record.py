@@ -18,6 +18,9 @@ SCHEMA = 1
 Outcome = Literal["start", "better", "not better", "undecided", "refused", "failed"]
 """`start`: what the first ratio is over. `better`: it took the incumbent's place. `not better`: its interval leaves no
 room for a gain. `undecided`: the rounds ended before. `refused`: faster, but with other answers. `failed`: see why."""
+FinalRole = Literal["start", "own defaults", "found"]
+"""`start`: the first artifact with the defaults. `own defaults`: the chosen artifact with the defaults. `found`: what
+the search found."""
 
 
 class Configuration(Record):
@@ -77,15 +80,14 @@ class Final(Record):
     """A configuration measured anew after the search, all of them in the same rounds.
 
     Attributes:
-        role: `start`: the first artifact with the defaults. `own defaults`: the chosen artifact with the defaults.
-            `found`: what the search found.
+        role: Which of the three it is.
         configuration: How it ran.
         cost: Of an inference, in the goal's unit.
         over_start: How many times as good as the start it is.
         over_defaults: How many times as good as its artifact with the defaults it is.
     """
 
-    role: Literal["start", "own defaults", "found"]
+    role: FinalRole
     configuration: Configuration
     cost: Figure | None = None
     over_start: SpeedRatio | None = None

@@ -6,7 +6,7 @@ from modelwright.core.records.tuned import Goal
 from modelwright.harness.formatting import format_bytes, format_interval, format_significant
 from modelwright.harness.results.statistics import SpeedRatio
 from modelwright.harness.tuning.cost import SAMPLE_UNIT
-from modelwright.harness.tuning.record import Configuration, Final, Trial, Tuning
+from modelwright.harness.tuning.record import Configuration, Final, FinalRole, Trial, Tuning
 
 _COMPARATIVES: dict[Goal, str] = {
     "latency": "faster",
@@ -110,7 +110,7 @@ def _describe_smallest(found: Tuning) -> str:
     return "; ".join([smallest, *others]) + "."
 
 
-def _of_role(found: Tuning, role: str) -> Final | None:
+def _of_role(found: Tuning, role: FinalRole) -> Final | None:
     return next((final for final in found.finals if final.role == role), None)
 
 

@@ -52,7 +52,7 @@ class OpenvinoTarget(Target):
 
     def suits(self, machine: Machine) -> bool:
         """On x86; on Arm only who names it gets it. See `Target.suits`."""
-        return machine.architecture == "x86_64"
+        return super().suits(machine) and machine.architecture == "x86_64"
 
     def build(self, request: BuildRequest) -> BuildResult:
         request.progress("converting to OpenVINO IR")
@@ -272,10 +272,6 @@ class _WeightTarget(OpenvinoTarget):
     precision_hint = "f32"
     bits: ClassVar[int]
 
-    def suits(self, machine: Machine) -> bool:  # noqa: ARG002
-        """Only who names it gets it: it pays for models that wait for memory, which no machine tells."""
-        return False
-
     def key_facts(self, machine: Machine) -> Mapping[str, Any]:  # noqa: ARG002
         from modelwright.targets.quantization.search import describe_limits
 
@@ -311,6 +307,7 @@ def _make_weight_record(bits: int) -> TargetRecord:
         build_extra="openvino",
         run_extra="openvino-run",
         settings=SETTINGS,
+        named_only=True,
         has_profiler=True,
     )
 

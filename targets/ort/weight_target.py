@@ -37,16 +37,13 @@ def _make_record(bits: int) -> TargetRecord:
         build_extra="ort",
         run_extra="ort-run",
         settings=SETTINGS,
+        named_only=True,
         has_profiler=True,
     )
 
 
 class _WeightTarget(OrtTarget):
     bits: ClassVar[int]
-
-    def suits(self, machine: Machine) -> bool:  # noqa: ARG002
-        """Only who names it gets it: it pays for models that wait for memory, which no machine tells."""
-        return False
 
     def key_facts(self, machine: Machine) -> Mapping[str, Any]:  # noqa: ARG002
         return {"search": describe_limits()}

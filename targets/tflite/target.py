@@ -51,7 +51,8 @@ class _Tflite(Target):
 
         The profile of a card leaves the CPU beside it open. See `Target.suits`.
         """
-        return machine.gpu is None or machine.architecture == "aarch64" or machine.name == HOST
+        is_for_cpus = machine.gpu is None or machine.architecture == "aarch64" or machine.name == HOST
+        return is_for_cpus and super().suits(machine)
 
     def check_build(self, machine: Machine) -> Readiness:
         from modelwright.targets.tflite.environment import find_environment
@@ -254,12 +255,9 @@ class TfliteInt4Weights(_Tflite):
         build_extra="tflite",
         run_extra="tflite-run",
         settings=SETTINGS,
+        named_only=True,
         has_profiler=True,
     )
-
-    def suits(self, machine: Machine) -> bool:  # noqa: ARG002
-        """Only who names it gets it: it pays for models that wait for memory, which no machine tells."""
-        return False
 
 
 class _TfliteSession(Session):

@@ -241,3 +241,10 @@ def test_few_samples_are_said_to_resolve_little(bench: Bench) -> None:
     teller = Teller()
     bench.build("ort-fp32", out="few", evaluation=few, max_drop=0.5, progress=teller)
     assert any("20 samples resolve 5 points" in text and "give 200 or more" in text for text in teller.told)
+
+
+@pytest.mark.parametrize("points", [100.0, 1e9])
+def test_a_limit_that_nothing_could_exceed_is_no_limit(tmp_path: Path, points: float) -> None:
+    with pytest.raises(UsageError, match="limits nothing") as caught:
+        build_targets("m.onnx", samples="s.npz", out=tmp_path, targets=["ort-fp32"], max_drop=points)
+    assert "--max-drop 0.5" in (caught.value.hint or "")
