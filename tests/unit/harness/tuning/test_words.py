@@ -126,6 +126,11 @@ def test_the_smallest_is_told_beside_the_others() -> None:
     assert describe_found(found, Final(role="found", configuration=best)) == (
         "ort-int8 is the smallest, 1.00 MB; ort-fp32 4.00 MB; tflite-int8 2.00 MB."
     )
+    page = render_tuning(found)
+    assert "3 artifacts; it ended." in page
+    assert "nothing is measured for it" in page
+    assert "in the same rounds" not in page
+    assert "in the same rounds" in render_tuning(make(ROWS))
 
 
 def test_every_trial_is_a_row_and_none_a_formula() -> None:
