@@ -1,7 +1,8 @@
 """How many times as fast one target is as another, with the interval that the rounds support.
 
 All artifacts of a comparison take turns in the same rounds, so what disturbed the machine in a round disturbed both
-of a pair: their ratio within the round is far steadier than their latencies.
+of a pair: their ratio within the round is far steadier than their latencies. Of medians that holds as long as
+inferences are left alone: `verdict.cautions` tells where others had the processor.
 """
 
 from __future__ import annotations

@@ -32,6 +32,10 @@ SMALL_GAIN, MOSTLY_INTEGER = 2.0, 0.66
 """An INT8 artifact that is less than this many times as fast, at a smaller share of its time in integers, could gain
 more: integers alone are about three times as fast."""
 
+INTERRUPTED = 1.3
+"""Inferences whose mean is above their median by this factor more than others' is were interrupted more often: on a
+quiet machine both are within a tenth of each other."""
+
 _DOT_PRODUCT = frozenset({"avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8", "asimddp", "i8mm"})
 _X86_OR_ARM = frozenset({"avx2", "avx", "sse4_2", "asimd"})
 _PRECISION_NAMES = {"f32": "fp32", "float32": "fp32", "f16": "fp16", "float16": "fp16", "bfloat16": "bf16"}
@@ -249,12 +253,37 @@ def _about_machine(findings: Findings) -> list[str]:
             "what differs by more than a few percent: a process is up to half a percent faster or slower for as long "
             "as it lives. Decide close calls with --effort standard or strict."
         )
-    if comparison.environment.virtual_machine:
+    interrupted = _about_interruptions(comparison.measured)
+    cautions += interrupted
+    if comparison.environment.virtual_machine and not interrupted:
         cautions.append(
             "This is a virtual machine: its neighbours take time from it. The speed-ups were measured in turns and "
             "hold; the milliseconds, p99 most of all, may differ on another day."
         )
     return cautions
+
+
+def _about_interruptions(measured: Sequence[Measurement]) -> list[str]:
+    """Warns where others had the processor: most long inferences are interrupted then, and few short ones.
+
+    Turns do not help: the median of what is short shows nothing of it, that of what is long all.
+    """
+    timed = [
+        (row.latency_ms.mean / row.latency_ms.p50, row.latency_ms.mean, row.latency_ms.p50, row.title)
+        for row in measured
+        if not row.on_gpu and row.latency_ms is not None and row.latency_ms.mean and row.latency_ms.p50
+    ]
+    if len(timed) < 2:
+        return []
+    (more, short_mean, short_median, short), (less, long_mean, long_median, long) = max(timed), min(timed)
+    if more / less < INTERRUPTED:
+        return []
+    return [
+        f"Other processes had the processor: on average, an inference of {short} took {more:.1f} times its median, "
+        f"one of {long} {less:.1f} times. The speed-ups are of medians, which favour what is too short to be "
+        f"interrupted: by means, {short} is {long_mean / short_mean:.2f} times as fast as {long}, not "
+        f"{long_median / short_median:.2f} times. Measure again when nothing else runs."
+    ]
 
 
 def _about_energy(findings: Findings) -> list[str]:

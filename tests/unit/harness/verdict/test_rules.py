@@ -263,6 +263,23 @@ def test_cautions(path: tuple[str, ...], value: object, words: str) -> None:
     assert any(words in text for text in judge(document).warnings)
 
 
+@pytest.mark.parametrize(("mean", "told"), [(2.3, False), (3.0, True), (8.0, True)])
+def test_a_speed_up_that_interruptions_made_is_told(mean: float, told: bool) -> None:
+    """Of 10 ms nearly every inference is interrupted, and its median shows it; of 2 ms one in three."""
+    document = pair(5.0)
+    document["environment"]["virtual_machine"] = True
+    slow, fast = document["measurements"]
+    slow["latency_ms"] |= {"mean": 10.5, "p50": 10.0}
+    fast["latency_ms"] |= {"mean": mean, "p50": 2.0}
+    warnings = judge(document).warnings
+    found = [text for text in warnings if text.startswith("Other processes had the processor")]
+    assert len(found) == told
+    assert any("speed-ups were measured in turns and hold" in text for text in warnings) is not told
+    if told:
+        assert f"ONNX Runtime INT8 took {mean / 2:.1f} times its median, one of ONNX Runtime FP32 1.1 times" in found[0]
+        assert f"ONNX Runtime INT8 is {10.5 / mean:.2f} times as fast as ONNX Runtime FP32, not 5.00 times" in found[0]
+
+
 def test_energy_caution_only_for_estimates() -> None:
     assert any("estimates" in text for text in judge(pair(2.0)).warnings)
     document = pair(2.0)
