@@ -19,6 +19,8 @@ _SMALL = frozenset({2, 3, 17, 18, 19, 20, 21, 22, 23, 25, 26})
 """UINT8, INT8, the types of 8 bits and less that are floats, and UINT4, INT4, FLOAT4, UINT2, INT2."""
 _BYTE, _BIAS = 2, 6
 """UINT8 and INT32."""
+OWN_SCALES = "the model's own scales"
+"""The `method` of a recipe that quantizes nothing."""
 _PAIR = ("QuantizeLinear", "DequantizeLinear")
 _SCALES = {
     "QuantizeLinear": (1,),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from modelwright.core.onnx.quantized import OWN_SCALES
 from modelwright.harness.formatting import count_noun, format_significant, join_words
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from modelwright.core.records.operators import OperatorProfile, OperatorType
     from modelwright.harness.results.record import Measurement
     from modelwright.harness.results.statistics import SpeedRatio
@@ -45,7 +48,7 @@ def explain_operators(row: Measurement, rival: Measurement, found: SpeedRatio) -
     verb = "gains little" if found.is_faster else "does not pay"
     return [
         f"INT8 {verb} because {join_words(causes)}{_name_bound(profile, rival, found)}.",
-        *_advise(profile, islands),
+        *_advise(profile, islands, row.recipe),
     ]
 
 
@@ -118,7 +121,7 @@ def _name_bound(profile: OperatorProfile, rival: Measurement, found: SpeedRatio)
     return f"; if its integer operators took no time at all, it would be {most}"
 
 
-def _advise(profile: OperatorProfile, islands: list[OperatorType]) -> list[str]:
+def _advise(profile: OperatorProfile, islands: list[OperatorType], recipe: Mapping[str, Any]) -> list[str]:
     """Returns what is known of the operators that were named: why they are in floats, and what to change."""
     remedies = {remedy.type: remedy for remedy in profile.remedies}
     sentences = []
@@ -133,5 +136,6 @@ def _advise(profile: OperatorProfile, islands: list[OperatorType]) -> list[str]:
             named = (
                 f" ({join_words(nodes[:MAX_NAMED])}{' and others' if entry.count > MAX_NAMED else ''})" if nodes else ""
             )
-            sentences.append(f"The recipe leaves {entry.count} {entry.type} in floats{named}.")
+            who = "The model's own scales leave" if recipe.get("method") == OWN_SCALES else "The recipe leaves"
+            sentences.append(f"{who} {entry.count} {entry.type} in floats{named}.")
     return sentences

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from modelwright.core.errors import BuildFailedError
-from modelwright.core.onnx.quantized import OwnScales, find_own_scales
+from modelwright.core.onnx.quantized import OWN_SCALES, OwnScales, find_own_scales
 from modelwright.targets.contract import BuildRequest
 from modelwright.targets.graphs.files import load_model
 
@@ -32,7 +32,7 @@ def refuse_second_quantization(target: str, own: OwnScales, way_out: str) -> Bui
 def describe_own(own: OwnScales) -> dict[str, Any]:
     """Returns the recipe of an artifact for which nothing was quantized."""
     return {
-        "method": "the model's own scales",
+        "method": OWN_SCALES,
         "activations": own.activations,
         "integer_operators": list(own.operators),
     }

@@ -7,6 +7,7 @@ from typing import Any
 import documents
 import pytest
 
+from modelwright.core.onnx.quantized import OWN_SCALES
 from modelwright.core.records.codec import encode
 from modelwright.core.records.operators import OperatorProfile, Remedy
 from modelwright.targets.profiling import TimedOperator, make_profile
@@ -104,6 +105,8 @@ def test_layers_that_a_recipe_keeps_are_named_by_their_nodes() -> None:
     int8 = profile(("QLinearConv", "compute", "int8", 5, 10), ("Conv", "compute", "fp32", 2, 100))
     (text,) = warnings(0.9, int8)
     assert "The recipe leaves 2 Conv in floats (Conv_0 and Conv_1)." in text
+    (text,) = warnings(0.9, int8, recipe={"method": OWN_SCALES})
+    assert "The model's own scales leave 2 Conv in floats (Conv_0 and Conv_1)." in text, "no recipe decided anything"
 
 
 def test_what_nothing_is_known_against_is_named_all_the_same() -> None:
