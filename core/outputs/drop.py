@@ -75,7 +75,7 @@ class Drop(Record):
         return self.max_points is not None and self.points > self.max_points
 
     def describe(self) -> str:
-        """Returns for instance `accuracy 78.1 % to 77.0 %, 1.17 points lost on 512 samples`."""
+        """Returns for instance `accuracy 78.1 % to 77.0 %, 1.174 points lost on 512 samples`."""
         if self.by == "metric":
             change = f"{self.measure} {self.fp32:.4g} to {self.artifact:.4g}"
         elif self.by == "kept":
@@ -83,7 +83,9 @@ class Drop(Record):
         else:
             change = f"{self.measure} {self.fp32:.2%} to {self.artifact:.2%}"
         way = "lost" if self.points >= 0 else "won"
-        return f"{change}, {abs(self.points):.3g} points {way} on {self.count} samples"
+        # All decimals: what is over a limit by one of them must not read as if it were the limit.
+        points = f"{abs(self.points):.{_DECIMALS}f}".rstrip("0").rstrip(".")
+        return f"{change}, {points} point{'' if points == '1' else 's'} {way} on {self.count} samples"
 
 
 def count_drop(

@@ -145,7 +145,11 @@ def compare_outputs(
 def _explain_no_agreement(task: TaskFidelity) -> str:
     if task.task in ("classes", "tokens") and task.measure == "overlap":
         return "every class is decided by itself, so no sample has one answer"
-    return f"the outputs are read as {task.task}, not as classes"
+    return (
+        "the outputs do not read as classes"
+        if task.task == "other"
+        else f"the outputs read as {task.task}, not classes"
+    )
 
 
 def find_scores(outputs: Outputs) -> str | None:

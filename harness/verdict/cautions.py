@@ -107,7 +107,7 @@ def _about_int8(findings: Findings, explained: set[frozenset[str]]) -> list[str]
         name = rival.title if is_other_fp32 else short_title(rival, row)
         shown = found
         if found.is_same:
-            text = f"{row.title} is not faster than {name} here: {found.ratio:.2f} times its speed"
+            text = f"{row.title} is not faster than {name} here beyond doubt: {found.ratio:.2f} times its speed"
         elif found.ratio < HALF_SPEED:
             shown = found.inverted
             text = f"{row.title} is {shown.ratio:.1f} times slower than {name}"

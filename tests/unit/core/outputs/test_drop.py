@@ -232,6 +232,8 @@ def test_a_metric_that_scatters_over_parts_needs_room() -> None:
 
 def test_figures_in_words() -> None:
     drop = Drop(by="accuracy", measure="accuracy", fp32=0.78125, artifact=0.77, points=1.125, count=512, max_points=0.5)
-    assert drop.describe() == "accuracy 78.12% to 77.00%, 1.12 points lost on 512 samples"
+    assert drop.describe() == "accuracy 78.12% to 77.00%, 1.125 points lost on 512 samples"
     better = replace(drop, points=-0.4, artifact=0.78525)
     assert better.describe() == "accuracy 78.12% to 78.53%, 0.4 points won on 512 samples"
+    assert replace(drop, points=1.0, artifact=0.77125).describe().endswith(" 1 point lost on 512 samples")
+    assert replace(drop, points=0.0).describe().endswith(" 0 points lost on 512 samples")

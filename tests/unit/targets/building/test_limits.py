@@ -54,7 +54,7 @@ def held(proof: Proof, max_drop: float) -> Proof:
 
 def test_two_of_200_right_answers_are_a_point() -> None:
     require_within("ort-int8", held(PROOF, 1.0))
-    with pytest.raises(OverLimitError, match=r"1 points lost on 200 samples, where --max-drop allows 0\.99") as caught:
+    with pytest.raises(OverLimitError, match=r"1 point lost on 200 samples, where --max-drop allows 0\.99") as caught:
         require_within("ort-int8", held(PROOF, 0.99))
     assert caught.value.exit_code == 7
     assert caught.value.hint
