@@ -72,6 +72,11 @@ from modelwright.cli import options
     "--match", multiple=True, metavar="LAYER=LAYER",
     help="distil: a layer of the teacher and one of the student whose features are to match; may be repeated.",
 )  # fmt: skip
+@click.option(
+    "--bits", metavar="wNaN", default="w8a8", show_default=True,
+    help="qat: widths of weights and activations. Below 8 it beats quantizing afterwards; kernels still run 8.",
+)  # fmt: skip
+@click.option("--symmetric", is_flag=True, help="qat: signed activations around zero, as TensorRT asks for.")
 @click.option("-o", "--out", required=True, type=click.Path(file_okay=False), help="Folder to write: a new source.")
 @click.option("--overwrite", is_flag=True, help="Replace what is there, an unfinished compression too.")
 @options.trust_option
@@ -99,6 +104,8 @@ def compress(
       prune:structured:0.5  half of all channels, neurons and heads go, with what depends on them: smaller
                             layers, which are faster everywhere
       distil:f.py:student   another network learns from the answers of this one, and takes its place
+      low-rank:0.5          large layers become two thin ones, with half of the weights
+      qat                   training with the rounding of integers; the targets run the scales that were trained
 
     Zeros make nothing faster in the runtimes that this tool builds for; they count where files are compressed. The
     folder gets model.pt2, weights.safetensors and compression.json, and is a source like any other.

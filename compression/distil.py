@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from modelwright.compression.network import Network, flatten, make_network
+from modelwright.compression.layers import flatten
+from modelwright.compression.network import Network, make_network
 from modelwright.compression.step import Step
 from modelwright.core.errors import BadInputError
 from modelwright.core.samples.python_source import split_function

@@ -13,18 +13,20 @@ from typing import Literal
 from modelwright.core.errors import UsageError, suggest
 from modelwright.core.samples.python_source import require_function
 
-Kind = Literal["prune:magnitude", "prune:2:4", "prune:structured", "distil"]
+Kind = Literal["prune:magnitude", "prune:2:4", "prune:structured", "distil", "low-rank", "qat"]
 
 FORMS: dict[Kind, str] = {
     "prune:magnitude": "prune:magnitude:0.3",
     "prune:2:4": "prune:2:4",
     "prune:structured": "prune:structured:0.5",
     "distil": "distil:FILE.py:STUDENT",
+    "low-rank": "low-rank:0.5",
+    "qat": "qat",
 }
 """Kind -> how it is written."""
-_WITH_RATIO: frozenset[Kind] = frozenset({"prune:magnitude", "prune:structured"})
+_WITH_RATIO: frozenset[Kind] = frozenset({"prune:magnitude", "prune:structured", "low-rank"})
 _MAKES_ZEROS: frozenset[Kind] = frozenset({"prune:magnitude", "prune:2:4"})
-_MAKES_SHAPES: frozenset[Kind] = frozenset({"prune:structured", "distil"})
+_MAKES_SHAPES: frozenset[Kind] = frozenset({"prune:structured", "distil", "low-rank"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,11 @@ def parse_methods(texts: Sequence[str]) -> tuple[Method, ...]:
         raise UsageError("no method is named", hint=f"name one: {', '.join(FORMS.values())}")
     methods = tuple(map(_parse, texts))
     for earlier, later in itertools.pairwise(methods):
+        if earlier.kind == "qat":
+            raise UsageError(
+                f"{later.text} after qat: the integers that were trained would not be those that run",
+                hint=f"put qat last: {later.text} qat",
+            )
         if earlier.kind in _MAKES_ZEROS and later.kind in _MAKES_SHAPES:
             raise UsageError(
                 f"{later.text} after {earlier.text}: shapes change, and the zeros would be trained away",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from modelwright.compression.layers import iterate_layers
 from modelwright.core.errors import BadInputError
 from modelwright.core.records.compressed import Size
 from modelwright.exporters.torch.source import TorchSource, import_torch
@@ -124,21 +125,6 @@ def _name_positional(source: TorchSource) -> list[str]:
     return list(inspect.signature(source.module.forward).parameters)[: len(source.args)]
 
 
-def iterate_layers(module: Any) -> Iterator[tuple[str, Any]]:
-    """Yields (name, layer) for convolutions and linear layers."""
-    torch = import_torch()
-    for name, layer in module.named_modules():
-        if isinstance(layer, torch.nn.Linear | torch.nn.modules.conv._ConvNd):  # noqa: SLF001 - their common class
-            yield name, layer
-
-
-def flatten(outputs: Any) -> list[Any]:
-    """Returns the tensors among a module's outputs, in order."""
-    torch = import_torch()
-    leaves = torch.utils._pytree.tree_leaves(outputs)  # noqa: SLF001 - torch has no public name for it
-    return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
-
-
 def copy_state(module: Any) -> dict[str, Any]:
     """Returns a state dict whose tensors share no memory, as safetensors wants them."""
     torch = import_torch()
@@ -154,14 +140,19 @@ def measure_size(network: Network) -> Size:
     weights = list(network.list_weights().values())
     total = sum(weight.numel() for weight in weights)
     zeros = sum(int((weight == 0).sum()) for weight in weights)
-    state = network.copy_state()
     return Size(
         parameters=sum(parameter.numel() for parameter in network.module.parameters()),
         macs=count_macs(network),
-        weights_bytes=sum(value.numel() * value.element_size() for value in state.values()),
-        deflated_bytes=deflate(list(state.values())),
+        **weigh(network),
         zero_share=zeros / total if total else 0.0,
     )
+
+
+def weigh(network: Network) -> dict[str, int]:
+    """Returns the bytes of the state dict, and of the same after compression, as fields of `Size`."""
+    state = list(network.copy_state().values())
+    size = sum(value.numel() * value.element_size() for value in state)
+    return {"weights_bytes": size, "deflated_bytes": deflate(state)}
 
 
 def measure_sparsity(network: Network) -> dict[str, float]:

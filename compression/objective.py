@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from modelwright.compression.data import Data, Indices
-from modelwright.compression.network import Network, flatten
+from modelwright.compression.layers import flatten
+from modelwright.compression.network import Network
 from modelwright.compression.settings import LOSSES
 from modelwright.core.errors import BadInputError
 from modelwright.core.records.compressed import Quality

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from msgspec import Meta
@@ -12,6 +13,7 @@ from modelwright.core.records.codec import Amount, Count, Record, Share
 from modelwright.core.samples.python_source import is_python, require_function
 
 LOSSES = ("cross-entropy", "mse")
+BITS = re.compile(r"w([2-8])a([4-8])", re.ASCII)
 _LONGEST_S = 30 * 24 * 3600.0
 
 
@@ -31,6 +33,8 @@ class Settings(Record):
         alpha: Of `distil`: the weight of the task's own loss; the rest is that of the teacher's answers.
         temperature: That softens answers of classes there.
         match: Pairs of layers there, `TEACHER=STUDENT`, whose features are to match.
+        bits: Of `qat`: of weights and of activations, such as `w4a8`.
+        symmetric: Whether activations are signed there, with zero in the middle, as TensorRT asks for.
     """
 
     loss: str = "cross-entropy"
@@ -44,6 +48,8 @@ class Settings(Record):
     alpha: Share = 0.5
     temperature: Annotated[float, Meta(gt=0, le=1000)] = 4.0
     match: tuple[str, ...] = ()
+    bits: str = "w8a8"
+    symmetric: bool = False
 
 
 def check_settings(settings: Settings, *, is_judged: bool) -> None:
@@ -63,6 +69,11 @@ def check_settings(settings: Settings, *, is_judged: bool) -> None:
         raise UsageError("--batch 0 trains nothing", hint="give a number of samples, such as 64")
     if settings.lr == 0:
         raise UsageError("--lr 0 trains nothing", hint="give a learning rate, such as 1e-3, or --epochs 0")
+    if not BITS.fullmatch(settings.bits):
+        raise UsageError(
+            f"--bits {settings.bits} are no widths",
+            hint="give w8a8, w4a8 or others: weights of 2 to 8, activations of 4 to 8",
+        )
     for pair in settings.match:
         if not all(pair.partition("=")):
             raise UsageError(f"--match {pair} is no pair of layers", hint="give TEACHER_LAYER=STUDENT_LAYER")

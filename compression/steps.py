@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from modelwright.compression.distil import Distillation
+from modelwright.compression.low_rank import LowRank
 from modelwright.compression.magnitude import MagnitudePruning
 from modelwright.compression.methods import Kind, Method
+from modelwright.compression.qat import QuantizationAwareTraining
 from modelwright.compression.step import Step, Task
 from modelwright.compression.structured import StructuredPruning
 from modelwright.compression.two_four import TwoFourPruning
@@ -16,6 +18,8 @@ _STEPS: Mapping[Kind, type[Step]] = {
     "prune:2:4": TwoFourPruning,
     "prune:structured": StructuredPruning,
     "distil": Distillation,
+    "low-rank": LowRank,
+    "qat": QuantizationAwareTraining,
 }
 
 

@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from modelwright.compression.network import Network, flatten, iterate_layers
+from modelwright.compression.layers import find_last_layers, flatten, iterate_layers
+from modelwright.compression.network import Network
 from modelwright.compression.step import Step
 from modelwright.core.errors import BadInputError, ToolchainMissingError
 from modelwright.core.samples.python_source import shorten_traceback
@@ -23,7 +24,6 @@ _TAYLOR_BATCHES = 16
 _HEAD_COUNTS = ("num_heads", "n_heads", "num_attention_heads", "n_head", "heads")
 _HEAD_SIZES = ("head_dim", "head_size", "attention_head_size", "dim_head")
 _PROJECTION = re.compile(r"(to_|c_)?(q|k|v|qkv|query|key|value|attn)(_proj|_lin|_linear)?")
-_STOPPING = re.compile(r"(Convolution|Addmm|Mm|Bmm|Baddbmm|Embedding|Linear)\w*Backward\d*")
 
 
 class StructuredPruning(Step):
@@ -80,7 +80,7 @@ class StructuredPruning(Step):
 
     def _prune(self, pruning: Any, network: Network, *, spares_attention: bool) -> None:
         network.set_training(training=False)
-        ignored = _find_last_layers(network)
+        ignored = find_last_layers(network.module, flatten(network(network.examples)))
         heads: dict[Any, int] = {}
         attention = list(_find_attention(network.module))
         for module, projections in attention:
@@ -128,32 +128,6 @@ def _import_pruning() -> Any:
             hint="pip install 'modelwright[compress]'",
         ) from error
     return torch_pruning
-
-
-def _find_last_layers(network: Network) -> list[Any]:
-    """Returns the layers that give the outputs, whose channels must stay: the last ones on every way to an output."""
-    owners = {id(layer.weight): layer for _, layer in iterate_layers(network.module)}
-    waiting = [tensor.grad_fn for tensor in flatten(network(network.examples)) if tensor.grad_fn is not None]
-    seen, found = set(waiting), dict[int, Any]()
-    while waiting:
-        node = waiting.pop()
-        layers = [owners[key] for key in map(id, _list_leaves(node)) if key in owners]
-        if layers:
-            found |= {id(layer): layer for layer in layers}
-        elif not _STOPPING.fullmatch(node.name()):
-            following = [following for following, _ in node.next_functions if following is not None]
-            waiting += [each for each in following if each not in seen]
-            seen.update(following)
-    return list(found.values())
-
-
-def _list_leaves(node: Any) -> Iterator[Any]:
-    """Yields the parameters that a node of autograd takes, transposed ones too."""
-    for following, _ in node.next_functions:
-        if following is not None and following.name() in ("TBackward0", "TransposeBackward0", "PermuteBackward0"):
-            following = following.next_functions[0][0]
-        if hasattr(following, "variable"):
-            yield following.variable
 
 
 def _find_attention(module: Any) -> Iterator[tuple[Any, list[Any]]]:

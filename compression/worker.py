@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from modelwright.compression.checkpoint import BEST, LAST, Checkpoint, Progress
 from modelwright.compression.data import Data, count_shared, open_data
 from modelwright.compression.methods import Method, parse_methods
-from modelwright.compression.network import Network, copy_state, make_network, measure_size, measure_sparsity
+from modelwright.compression.network import Network, copy_state, make_network, measure_size, measure_sparsity, weigh
 from modelwright.compression.objective import check_first_batch, make_objective
 from modelwright.compression.saving import save_network
 from modelwright.compression.settings import Settings
@@ -119,6 +119,7 @@ def compress_in_child(
         progress("counting and evaluating the result")
         after, sparsity = measure_size(network), measure_sparsity(network)
         last.convert(network)
+        after = replace(after, **weigh(network))
         quality_after = objective.measure(network, *judging)
         progress("saving the result")
         files = save_network(network, Path(staging), hide_examples=loaded.examples_from_samples)

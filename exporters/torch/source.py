@@ -7,6 +7,7 @@ for plain data is read only where the user says that its maker is trusted.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import inspect
@@ -155,6 +156,7 @@ def load_program(path: Path, samples: SampleRef | None, *, trust: bool) -> Torch
             f"torch {torch.__version__} reads saved programs unsafely", hint=f"pip install 'torch>={_LEAST_TORCH}'"
         )
     try:
+        _register_operators()
         call = {PROGRAM_CALL_FILE: ""}
         program = torch.export.load(str(path), extra_files=call)
     except Exception as error:  # zip, JSON, pickle and schema errors
@@ -174,6 +176,12 @@ def load_program(path: Path, samples: SampleRef | None, *, trust: bool) -> Torch
     else:
         raise BadInputError(f"{path} was saved without example inputs, and there are no samples", hint="add --samples")
     return source
+
+
+def _register_operators() -> None:
+    """Lets torch know the operators of programs that were trained for quantization."""
+    with contextlib.suppress(ImportError):
+        import torch.ao.quantization.fx._decomposed  # noqa: F401
 
 
 def _read_output_names(path: Path, call: str | bytes) -> tuple[str, ...] | None:
