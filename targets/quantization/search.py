@@ -35,6 +35,7 @@ def describe_limits() -> dict[str, Any]:
         "ranking": describe_ranking(),
         "repair": describe_repair(),
         "rounding": describe_rounding(),
+        "rivals": "of the best one's group and of those before it",
         "goal": describe_goal(),
     }
 
