@@ -75,7 +75,8 @@ def convert_rounded(request: BuildRequest, converted: Mapping[str, Any]) -> Path
     rounded = find_rounded_model(request)
     is_same = False
     if rounded is not None:
-        order = {**converted["order"], "onnx": str(rounded), "file": path.name}
+        like = str(Path(converted["folder"], converted["file"]))
+        order = {**converted["order"], "onnx": str(rounded), "file": path.name, "like": like}
         try:
             is_same = client.run_step(order, request.progress).get("binding") == converted["binding"]
         except BuildFailedError as error:

@@ -20,6 +20,7 @@ from modelwright.core.records.signature import Signature, TensorSpec
 from modelwright.core.samples.sample_set import SampleRef, SampleSet, open_samples
 from modelwright.harness.building import build_targets
 from modelwright.targets.contract import BuildRequest, BuildResult, RunSettings, Session
+from modelwright.targets.tflite.converter.originals import adopt_names, restore_weights
 from modelwright.targets.tflite.environment import ensure_environment
 from modelwright.targets.tflite.target import TfliteFp16, TfliteFp32, TfliteInt8, TfliteInt8Dynamic
 
@@ -61,11 +62,11 @@ def test_a_product_whose_input_no_scale_of_8_bits_holds_stays_in_float(target: s
     features = np.column_stack([amounts, RNG.random((400, 10))]).astype(np.float32)
     arrays = {"w0": weights(11, 64), "w1": weights(64, 64), "w2": weights(64, 4)}
     arrays["w0"][0] = 0.0
-    for name, size in (("b0", 64), ("b1", 64), ("b2", 4)):
+    for name, size in (("b1", 64), ("b2", 4)):
         arrays[name] = RNG.standard_normal(size).astype(np.float32) / 10
     nodes = [
-        helper.make_node("Gemm", ["x", "w0", "b0"], ["h0"], name="reads"),
-        helper.make_node("Relu", ["h0"], ["r0"]),
+        helper.make_node("MatMul", ["x", "w0"], ["p0"], name="reads"),
+        helper.make_node("Relu", ["p0"], ["r0"]),
         helper.make_node("Gemm", ["r0", "w1", "b1"], ["h1"], name="mixes"),
         helper.make_node("Relu", ["h1"], ["r1"]),
         helper.make_node("Gemm", ["r1", "w2", "b2"], ["y"], name="answers"),
@@ -76,11 +77,51 @@ def test_a_product_whose_input_no_scale_of_8_bits_holds_stays_in_float(target: s
     made = build_targets(path, samples=samples, out=tmp_path / "out", targets=[target], task="y=regression")
     manifest = made.artifacts[target].manifest
     (kept,) = manifest.recipe["search"]["float_layers"]
-    assert kept["layer"] == "h0"
+    assert kept["layer"] == "p0"
     assert manifest.recipe["operators"]["FULLY_CONNECTED"] == {"float32": 1, "float32*int8": 2}
     assert manifest.proof is not None
     assert manifest.proof.fidelity.task is not None
     assert manifest.proof.fidelity.task.severity <= 1.0
+
+
+def test_a_file_takes_names_and_weights_of_another_one_of_its_graph(tmp_path: Path) -> None:
+    """A copy of a model gets other names where the model's nodes have none; layers are told by those of the model."""
+    files = []
+    for number, width in enumerate((4, 4, 5)):
+        arrays = {"w": weights(6, width), "v": weights(width, 3)}
+        nodes = [
+            helper.make_node("MatMul", ["x", "w"], [f"first{number}"]),
+            helper.make_node("Relu", [f"first{number}"], [f"active{number}"]),
+            helper.make_node("MatMul", [f"active{number}", "v"], ["y"]),
+        ]
+        path = tmp_path / f"{number}.onnx"
+        models.save(path, nodes, [("x", FLOAT, ["batch", 6])], [("y", FLOAT, ["batch", 3])], arrays)
+        np.savez(tmp_path / "s.npz", x=RNG.standard_normal((COUNT, 6)).astype(np.float32))
+        made = build_targets(path, samples=tmp_path / "s.npz", out=tmp_path / str(number), targets=["tflite-fp32"])
+        files.append(Path(made.artifacts["tflite-fp32"].directory, "model.tflite").read_bytes())
+    (names, stored), (other_names, other_stored) = map(read_weights, files[:2])
+    assert names != other_names
+    adopted = adopt_names(files[1], files[0])
+    assert read_weights(adopted)[0] == names
+    with pytest.raises(ValueError, match="becomes another graph"):
+        adopt_names(files[2], files[0])
+    restored = read_weights(restore_weights(adopted, files[0], names[:1]))[1]
+    np.testing.assert_array_equal(restored[0], stored[0])
+    np.testing.assert_array_equal(restored[1], other_stored[1])
+    assert not np.array_equal(restored[1], stored[1])
+
+
+def read_weights(data: bytes) -> tuple[list[str], list[Any]]:
+    """Returns the names of the matrix products of a file, and their weights."""
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(data))
+    graph = model.subgraphs[0]
+    products = [
+        op for op in graph.operators if flatbuffer_utils.opcode_to_name(model, op.opcodeIndex) == "FULLY_CONNECTED"
+    ]
+    names = [graph.tensors[op.outputs[0]].name.decode() for op in products]
+    return names, [np.array(model.buffers[graph.tensors[op.inputs[1]].buffer].data) for op in products]
 
 
 def weights(*shape: int) -> Any:

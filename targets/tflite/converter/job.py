@@ -20,7 +20,7 @@ from .ends import find_ends
 from .inspect_file import describe_file
 from .noise import measure_noise
 from .operators import UnsupportedOperatorError
-from .originals import restore_weights
+from .originals import adopt_names, restore_weights
 from .quantize import Ranges, collect_ranges, load_ranges, make_file, read_table_ranges, save_ranges
 from .samples import Samples
 from .trials import measure_times, run_samples
@@ -45,8 +45,9 @@ def convert(request: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
         request: `onnx` (path), `output` (folder), `file` (its name there), `shapes` (input name -> shape of one feed),
             `resizes` (whether to try for a file whose batch can be chosen at run time), `splits_batch` (whether a file
             without may be given batches, which it runs one sample at a time), `infinities` (whether minus infinity has
-            to stay infinite) and, for a file whose sizes can be chosen too, `others` (as `shapes`, with other sizes);
-            the result is then `pinned`, and why, where that is not possible.
+            to stay infinite), `like` (path of a file of the same graph, whose names are taken) and, for a file whose
+            sizes can be chosen too, `others` (as `shapes`, with other sizes); the result is then `pinned`, and why,
+            where that is not possible.
         progress: Takes a line about what is going on.
     """
     import onnx
@@ -69,6 +70,8 @@ def convert(request: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
                 return {"pinned": str(error)}
         else:
             lowered = lower(model, shapes, Path(work), resizes=resizes, infinities=infinities)
+    if request.get("like"):
+        lowered.data = adopt_names(lowered.data, Path(request["like"]).read_bytes())
     _complete_binding(lowered, splits_batch=bool(request["splits_batch"]) and counts)
     Path(output, request["file"]).write_bytes(lowered.data)
     return {
