@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,11 +176,12 @@ def _require_kept(record: CompressedModel, max_drop: float | None, folder: Path)
     lost = record.quality_before.points_lost(record.quality_after)
     if max_drop is not None and lost > max_drop + _ROUNDING:
         change = f"{record.quality_before.describe()} to {record.quality_after.describe()}"
+        enough = math.ceil(lost * 1000) / 1000  # rounded to nearest it might be too little again
         raise LimitNotMetError(
             f"{' '.join(record.methods)} loses {lost:.3g} points ({change} on {record.quality_after.samples} samples), "
             f"and --max-drop allows {max_drop:g}",
-            hint=f"train longer (--epochs), take less away, or allow more: the same command with --max-drop {lost:.3g} "
-            f"delivers what was trained, which is kept in {folder / CHECKPOINT_FOLDER}",
+            hint=f"train longer (--epochs), take less away, or allow more: the same command with --max-drop "
+            f"{enough:.12g} delivers what was trained, which is kept in {folder / CHECKPOINT_FOLDER}",
         )
 
 
