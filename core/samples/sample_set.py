@@ -33,7 +33,8 @@ SPLIT_SEED = 20260101
 """Fixes which samples calibrate and which judge, so that two runs agree."""
 CALIBRATION_LIMIT = 256
 """Samples read for calibration at most: activation ranges settle long before (NNCF's default is 300)."""
-TUNING_LIMIT = 64
+TUNING_LIMIT, MOST_TUNING = 64, 256
+"""Samples for choosing among recipes: so many before any calibrate, and of those that neither needs, up to so many."""
 _BLOCK_BYTES = 16 * 2**20
 
 
@@ -156,16 +157,18 @@ def select_part(
     """Returns the sorted indices of a part; the parts never overlap.
 
     The order is shuffled with a fixed seed first, because files are often sorted by class. With `holds_evaluation`
-    one half judges; of the rest, a quarter (at most `TUNING_LIMIT`) is for choosing among recipes.
+    one half judges; of the rest, a quarter (at most `TUNING_LIMIT`) is for choosing among recipes, and what calibration
+    does not need either, up to `MOST_TUNING`.
     """
     order = np.random.default_rng(SPLIT_SEED).permutation(count).astype(np.int64)
     judged = count // 2 + count % 2 if holds_evaluation else 0
     rest = order[judged:]
     tuned = min(len(rest) // 4, TUNING_LIMIT)
+    left = rest[tuned + CALIBRATION_LIMIT :][: MOST_TUNING - tuned]
     chosen = {
         "all": order,
         "evaluation": order[:judged] if holds_evaluation else order,
-        "tuning": rest[:tuned],
+        "tuning": np.concatenate((rest[:tuned], left)),
         "calibration": rest[tuned : tuned + CALIBRATION_LIMIT],
     }[part]
     return np.sort(chosen[:limit])

@@ -41,7 +41,9 @@ from modelwright.targets.quantization.goal import Figures
 Outputs = Mapping[str, Array]
 """One inference's outputs: ONNX name -> array."""
 
-_MOST_SAMPLES = 64
+_LEAST_SAMPLES, _MOST_SAMPLES = 64, 256
+"""So many judge however much a model works, and so many where a trial of them multiplies no more than `_TRIAL_WORK`."""
+_TRIAL_WORK = 1.6e11
 _FP32, _FOUND = "fp32", "found"
 """Folders of answers that the user's metric is asked about."""
 _CHAINS = 2
@@ -84,7 +86,8 @@ class Judge:
         samples = request.tuning if part == "tuning" else request.calibration
         if samples is None or samples.count == 0:
             return None
-        count = min(samples.count, _MOST_SAMPLES)
+        work = _count_work(request, next(samples.feeds(1)))
+        count = count_samples(samples.count, work)
         reference = request.reference if part == "tuning" else None
         if reference is None or len(reference) < count:
             with ReferenceModel(request.model_path) as model:
@@ -103,7 +106,7 @@ class Judge:
             reference=reference[:count],
             roles=roles,
             model_bytes=size,
-            work=_count_work(request, next(samples.feeds(1))),
+            work=work,
             chain=chain,
             chain_ends=ends,
             limit=request.limit,
@@ -203,6 +206,24 @@ class _MetricJudge:
 
 def _count_parts(samples: int) -> int:
     return PARTS if samples >= LEAST_PARTED else 0
+
+
+def count_samples(available: int, work: float) -> int:
+    """Returns how many samples judge candidates.
+
+    A few dozen cannot part ways of quantizing that lose a per cent from those that lose two.
+
+    Args:
+        available: How many there are.
+        work: Multiplications of one inference; 0 where they cannot be counted.
+    """
+    affordable = int(_TRIAL_WORK // work) if work else _LEAST_SAMPLES
+    return min(available, max(_LEAST_SAMPLES, min(affordable, _MOST_SAMPLES)))
+
+
+def describe_samples() -> dict[str, Any]:
+    """Returns what decides how many samples judge."""
+    return {"least": _LEAST_SAMPLES, "most": _MOST_SAMPLES, "work": _TRIAL_WORK}
 
 
 def _count_work(request: BuildRequest, feeds: Feeds) -> float:

@@ -13,7 +13,7 @@ from typing import Any, Generic
 
 from modelwright.targets.quantization.budget import MOST, count_evaluations, describe_budget
 from modelwright.targets.quantization.goal import Figures, Level, describe_goal, explain_miss
-from modelwright.targets.quantization.judge import Judge
+from modelwright.targets.quantization.judge import Judge, describe_samples
 from modelwright.targets.quantization.kept import KeptLayer, KeptLayers
 from modelwright.targets.quantization.quantizer import (
     CandidateT,
@@ -32,6 +32,7 @@ def describe_limits() -> dict[str, Any]:
     """Returns what bounds a search and what it is after: with other limits it may choose otherwise."""
     return {
         "budget": describe_budget(),
+        "samples": describe_samples(),
         "ranking": describe_ranking(),
         "repair": describe_repair(),
         "rounding": describe_rounding(),

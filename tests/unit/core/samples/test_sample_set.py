@@ -77,6 +77,14 @@ def test_parts_never_overlap_and_cover_all() -> None:
         assert set().union(*parts.values()) == set(range(count))
 
 
+def test_what_calibration_does_not_need_is_for_choosing() -> None:
+    for count, tuned in ((256, 64), (320, 64), (400, 144), (512, 256), (900, 256)):
+        tuning = select_part(count, "tuning", holds_evaluation=False)
+        calibration = select_part(count, "calibration", holds_evaluation=False)
+        assert (len(tuning), len(calibration)) == (tuned, min(count - 64, 256))
+        assert not set(tuning.tolist()) & set(calibration.tolist())
+
+
 def test_split_is_the_same_every_time_and_shuffled() -> None:
     first = select_part(100, "evaluation")
     np.testing.assert_array_equal(first, select_part(100, "evaluation"))

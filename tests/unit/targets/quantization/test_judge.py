@@ -15,7 +15,7 @@ from modelwright.core.outputs.tasks.roles import find_roles
 from modelwright.core.records.signature import Signature, TensorSpec
 from modelwright.core.samples.sample_set import SampleRef, open_samples
 from modelwright.targets.quantization.goal import Level
-from modelwright.targets.quantization.judge import Judge
+from modelwright.targets.quantization.judge import Judge, count_samples
 
 STATES = (State(output="hn", input="h"),)
 
@@ -74,3 +74,11 @@ def test_what_takes_all_inputs_at_once_is_judged_on_single_steps(judge: Judge) -
 
 def test_a_few_samples_are_not_chained(judge: Judge) -> None:
     assert judge.judge(Leak(0.95).stream, 8).level is Level.GOOD
+
+
+@pytest.mark.parametrize(
+    ("available", "work", "expected"),
+    [(256, 1e6, 256), (1000, 1e6, 256), (40, 1e6, 40), (256, 4e9, 64), (256, 1.6e9, 100), (256, 0.0, 64)],
+)
+def test_more_samples_judge_what_works_less(available: int, work: float, expected: int) -> None:
+    assert count_samples(available, work) == expected
