@@ -1,0 +1,105 @@
+"""The greenhouse example: its physics against known answers, its sizes, and what is committed beside it."""
+
+import numpy as np
+import pytest
+
+from modelwright.examples.greenhouse import climate
+from modelwright.examples.greenhouse.climate import Greenhouse, advance, saturation_pressure, saturation_vapour
+from modelwright.examples.greenhouse.data import HELD_OUT_PATH, HELD_OUT_WEEKS, simulate
+from modelwright.examples.greenhouse.weather import STEPS_PER_WEEK, find_clear_sky, make_weather
+
+CLOSED = Greenhouse(cover_loss=0, cover_emission=0, leakage=0, condensation=0, soil_exchange=0)
+CALM = np.array([[20.0, 10.0, 0.0, 0.0, 20.0, 20.0]])
+
+
+def stored_heat(state: np.ndarray, house: Greenhouse) -> float:
+    """J/m2, the latent heat of the vapour with it."""
+    air, vapour, canopy, floor = state[0]
+    sensible = house.air_capacity * air + house.canopy_capacity * canopy + house.floor_capacity * floor
+    return sensible + 2.45e6 * house.height_m * vapour / 1000
+
+
+def test_saturated_air_holds_what_tables_say() -> None:
+    assert saturation_pressure(np.array(20.0)) == pytest.approx(2339, rel=0.003)
+    assert saturation_pressure(np.array(0.0)) == pytest.approx(611, rel=0.001)
+    assert saturation_vapour(np.array(20.0)) == pytest.approx(17.3, rel=0.005)
+
+
+@pytest.mark.parametrize(
+    ("controls", "sun", "power"),
+    [
+        ((100, 0, 0, 0, 0, 0), 0, 100),
+        ((0, 0, 0, 0, 0, 80), 0, 80),
+        ((0, 0, 0, 0, 250, 0), 0, 0),  # fog takes from the air's heat what it gives as vapour
+        ((0, 0, 0, 0, 0, 0), 500, 500 * 0.7 * (0.7 + 0.3 * 0.6)),
+        ((0, 0, 0, 1, 0, 0), 500, 500 * 0.7 * 0.5 * (0.7 + 0.3 * 0.6)),
+    ],
+)
+def test_a_closed_greenhouse_keeps_its_energy(controls: tuple[float, ...], sun: float, power: float) -> None:
+    state = np.array([[21.0, 9.0, 19.0, 17.0]])
+    weather = CALM.copy()
+    weather[0, 2] = sun
+    later = advance(state, np.array([controls], dtype=float), weather, CLOSED)
+    assert stored_heat(later, CLOSED) - stored_heat(state, CLOSED) == pytest.approx(power * 300, abs=1e-3)
+
+
+def test_mist_settles_above_saturation_and_warms_the_air() -> None:
+    state = np.array([[20.0, 25.0, 20.0, 20.0]])
+    later = advance(state, np.zeros((1, 6)), CALM, CLOSED)
+    assert later[0, 1] < 21
+    assert later[0, 0] > 20.5
+
+
+def test_open_vents_bring_the_weather_in() -> None:
+    state = np.array([[25.0, 15.0, 25.0, 20.0]])
+    weather = np.array([[10.0, 5.0, 0.0, 5.0, 5.0, 12.0]])
+    closed, opened = (
+        advance(state, np.array([[0, vents, 0, 0, 0, 0]], dtype=float), weather)[0] for vents in (0.0, 1.0)
+    )
+    assert opened[0] < closed[0] - 3
+    assert opened[1] < closed[1] - 3
+
+
+def test_the_sun_stands_where_it_should() -> None:
+    midsummer, midwinter = (find_clear_sky(np.array(day), np.array(12.0)) for day in (171.0, 354.0))
+    # Sine of 61.4 and of 14.6 degrees above the horizon, at 52 degrees north, by Haurwitz' formula.
+    assert midsummer == pytest.approx(1098 * 0.878 * np.exp(-0.057 / 0.878), rel=0.01)
+    assert midwinter == pytest.approx(1098 * 0.252 * np.exp(-0.057 / 0.252), rel=0.02)
+    assert find_clear_sky(np.array(171.0), np.array(0.0)) == 0
+
+
+def test_weather_is_possible() -> None:
+    weather = make_weather(5, np.random.default_rng(0))
+    assert weather.shape == (STEPS_PER_WEEK, 5, len(climate.WEATHER))
+    temperature, vapour, sun, wind, sky, _ = np.moveaxis(weather, -1, 0)
+    assert np.all(vapour <= saturation_vapour(temperature) * 1.0001)
+    assert np.all(sky < temperature)
+    assert sun.min() == 0
+    assert wind.min() > 0
+
+
+def test_the_committed_weeks_are_those_that_the_simulation_makes() -> None:
+    kept = np.load(HELD_OUT_PATH)
+    features, following = simulate(HELD_OUT_WEEKS, 20261129, steps=40)
+    for name, values in (("features", features), ("target_next_state", following)):
+        weeks = kept[name].reshape(HELD_OUT_WEEKS, STEPS_PER_WEEK, -1)
+        np.testing.assert_allclose(weeks[:, :40], values.reshape(HELD_OUT_WEEKS, 40, -1), rtol=1e-3, atol=1e-3)
+
+
+def test_teacher_and_student_have_the_sizes_that_they_should_and_predict_held_out_weeks() -> None:
+    torch = pytest.importorskip("torch")
+    from modelwright.examples.greenhouse.model import create_student, create_teacher, create_untrained_student
+
+    kept = np.load(HELD_OUT_PATH)
+    features, following = torch.from_numpy(kept["features"]), torch.from_numpy(kept["target_next_state"])
+    change = following - features[:, :4]
+    for create, parameters, least in ((create_teacher, 108_100, 0.98), (create_student, 5_508, 0.95)):
+        model, examples = create()
+        assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+        assert model(*examples).shape == (2, 4)
+        with torch.no_grad():
+            error = model(features) - following
+        explained = 1 - error.var(0) / change.var(0)
+        assert explained.min() > least, "of the change, for each state: predicting the old state is worth 0"
+    untrained = create_untrained_student()
+    assert torch.equal(untrained.mean, create_student()[0].mean)
