@@ -1,0 +1,188 @@
+"""A plan of precisions: how many bits each layer of an ONNX model gets. `mix` writes it, `build --plan` carries it out.
+
+It may be written or edited by hand, so it carries no seal; what it says is checked against the model instead.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from modelwright.core.errors import BadInputError, suggest
+from modelwright.core.files import write_json
+from modelwright.core.records.codec import Line, Record, Sha256, encode, read_record
+
+PLAN_FILE = "plan.json"
+"""What `mix` calls it."""
+MOST_LAYERS = 20_000
+Bits = Annotated[int, Meta(ge=2, le=8, description="a whole number of bits from 2 to 8, or null for float")]
+Granularity = Literal["channel", "tensor"]
+_Name = Annotated[str, Meta(min_length=1, max_length=1000, description="a name of 1 to 1000 characters")]
+_GroupSize = Annotated[int, Meta(ge=2, le=2**20, description="a whole number of weights from 2 to 1048576")]
+
+
+class PlannedLayer(Record):
+    """How many bits one layer gets.
+
+    Attributes:
+        output: Name of the node's first output: nodes may have no name, or share one, and outputs never do.
+        node: The node's name, for people; may be empty.
+        operator: `Conv`, `MatMul`, ...
+        weight: Name of the weight; None where both operands are computed, as are those of attention's products.
+        weight_bits: Of the weight; None for float, and where there is no weight.
+        activation_bits: Of what is computed and multiplied; None for float.
+        granularity: Whether each channel of the weight has a scale of its own, or the whole tensor one.
+        group_size: How many weights in a row of a channel share a scale; None for the whole row.
+        simulated: Whether what is known of these bits comes from a simulation in float.
+    """
+
+    output: _Name
+    node: Annotated[str, Meta(max_length=1000)] = ""
+    operator: Line
+    weight: _Name | None
+    weight_bits: Bits | None
+    activation_bits: Bits | None
+    granularity: Granularity = "channel"
+    group_size: _GroupSize | None = None
+    simulated: bool = False
+
+    @property
+    def is_float(self) -> bool:
+        return self.weight_bits is None and self.activation_bits is None
+
+    def describe(self) -> str:
+        """Returns for instance `4-bit weights, 8-bit activations`."""
+        if self.is_float:
+            return "float"
+        words = [
+            f"{'float' if bits is None else f'{bits}-bit'} {of}"
+            for bits, of in ((self.weight_bits, "weights"), (self.activation_bits, "activations"))
+            if of == "activations" or self.weight is not None
+        ]
+        return ", ".join(words)
+
+
+class BitPlan(Record):
+    """What `plan.json` holds.
+
+    Attributes:
+        onnx_sha256: Of the FP32 model that it is for, as records of exports and manifests say it.
+        model: What that model is called, for people.
+        origin: What made the plan: `modelwright mix`, a hand.
+        method: How the bits were assigned, such as `sensitivity, by thirds` or `by hand`.
+        granularity: What was asked for as a whole; layers may differ.
+        rank_aware: Whether the scales were chosen to keep the order of attention's scores.
+        layers: All that are not left to the target; those that are not listed stay in float.
+    """
+
+    schema: Annotated[
+        Literal[1], Meta(extra={"hint": "it was made by another version of modelwright: run `modelwright mix` again"})
+    ] = 1
+    onnx_sha256: Sha256
+    model: Line
+    origin: Line
+    method: Line
+    granularity: Granularity = "channel"
+    rank_aware: bool = False
+    layers: Annotated[tuple[PlannedLayer, ...], Meta(min_length=1, max_length=MOST_LAYERS)]
+
+    def count_bits(self) -> Counter[str]:
+        """Returns how many layers have which bits, in words, the most frequent first."""
+        return Counter(layer.describe() for layer in self.layers)
+
+    def summarize(self) -> str:
+        """Returns a line for people: `12 layers: 8 with 8-bit weights, 8-bit activations, 4 with float`."""
+        counted = "; ".join(f"{count} with {words}" for words, count in self.count_bits().most_common())
+        return f"{len(self.layers)} layer{'s' if len(self.layers) != 1 else ''}: {counted}"
+
+
+def write_plan(path: Path, plan: BitPlan) -> None:
+    """Writes a plan, whole or not at all.
+
+    Raises:
+        BuildFailedError: The disk is full.
+        BadInputError: The folder is not writable.
+    """
+    write_json(path, encode(plan))
+
+
+def read_plan(path: Path) -> BitPlan:
+    """Reads a plan, by itself: whether it is for a model, `require_model` and `require_layers` say.
+
+    Raises:
+        BadInputError: No such file, not JSON, not a plan, a layer twice, or bits of a weight that is not there.
+    """
+    if (path / PLAN_FILE).is_file():
+        raise BadInputError(f"{path} is a folder, and a plan is a file", hint=f"give {path / PLAN_FILE}")
+    plan = read_record(BitPlan, path, what="a plan of precisions")
+    twice = [output for output, count in Counter(layer.output for layer in plan.layers).items() if count > 1]
+    if twice:
+        raise BadInputError(
+            f"{path}: layers: {_show(twice[0])} is there more than once",
+            hint="keep one entry a layer",
+        )
+    for index, layer in enumerate(plan.layers):
+        if layer.weight is None and layer.weight_bits is not None:
+            raise BadInputError(
+                f"{path}: layers[{index}].weight_bits: {_show(layer.output)} has no weight (its weight is null)",
+                hint="make weight_bits null, or name the weight",
+            )
+    return plan
+
+
+def require_model(plan: BitPlan, path: Path, onnx_sha256: str) -> None:
+    """Refuses a plan that was made for another model.
+
+    Args:
+        plan: That is to be carried out.
+        path: Its file.
+        onnx_sha256: Of the FP32 model that is to be built.
+
+    Raises:
+        BadInputError: Names both.
+    """
+    if plan.onnx_sha256 != onnx_sha256:
+        raise BadInputError(
+            f"{path} is for another model: {plan.model} ({plan.onnx_sha256[:12]}...), not the one given "
+            f"({onnx_sha256[:12]}...)",
+            hint="run `modelwright mix` on this model, or give the model that the plan is for",
+        )
+
+
+def require_layers(plan: BitPlan, operators: Mapping[str, str], weights: Collection[str]) -> None:
+    """Refuses a plan with a layer that the model does not have.
+
+    Args:
+        plan: That is to be carried out.
+        operators: First output of each node of the model -> its operator.
+        weights: Names of the model's constants.
+
+    Raises:
+        BadInputError: Names the layer, and one that it may have meant.
+    """
+    for index, layer in enumerate(plan.layers):
+        where = f"plan: layers[{index}]"
+        found = operators.get(layer.output)
+        if found is None:
+            raise BadInputError(
+                f"{where}.output: the model has no node that gives {_show(layer.output)}",
+                hint=suggest(layer.output, operators) or "run `modelwright mix` on this model again",
+            )
+        if found != layer.operator:
+            raise BadInputError(
+                f"{where}.operator: {_show(layer.output)} comes from {found}, not from {layer.operator}",
+                hint=f"write {found}, or run `modelwright mix` on this model again",
+            )
+        if layer.weight is not None and layer.weight not in weights:
+            raise BadInputError(
+                f"{where}.weight: the model has no constant {_show(layer.weight)}",
+                hint=suggest(layer.weight, weights) or "run `modelwright mix` on this model again",
+            )
+
+
+def _show(name: str) -> str:
+    return repr(name) if len(name) <= 80 else f"{name[:77]!r}..."
