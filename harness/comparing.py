@@ -6,55 +6,44 @@ changed are not built again.
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from modelwright.core.errors import BadInputError, MeasurementInvalidError
-from modelwright.core.files import write_json
-from modelwright.core.outputs.states import parse_states
-from modelwright.core.outputs.tasks.roles import parse_task
-from modelwright.core.records.codec import Record, decode, encode, read_record
+from modelwright.core.records.codec import decode
 from modelwright.core.records.exported import ExportedModel
 from modelwright.core.records.shapes import require_shapes_fit
-from modelwright.core.scratch import locked_folder, made_folder, scratch_directory
+from modelwright.core.scratch import scratch_directory
 from modelwright.exporters.source import parse_source
-from modelwright.harness.building import build_all, explain_nothing_built, prepare, tell_others
+from modelwright.harness.building import Built, build_all, explain_nothing_built, prepare, tell_others
+from modelwright.harness.claimed import claimed_folder, spell_source
 from modelwright.harness.formatting import count_noun, describe_turns
-from modelwright.harness.preconditions import require_baseline, require_gpu_for
+from modelwright.harness.preconditions import require_baseline
 from modelwright.harness.progress import Progress, Undisturbed
+from modelwright.harness.request import Request, make_request
 from modelwright.harness.results.assemble import Context, assemble_comparison, describe_environment, name_row
 from modelwright.harness.results.limits import Limits
 from modelwright.harness.results.paths import relate_paths
 from modelwright.harness.results.record import Comparison, Samples
-from modelwright.harness.run.effort import get_effort
 from modelwright.harness.run.inputs import require_memory
-from modelwright.harness.run.measure_artifacts import measure_artifacts, require_threads
-from modelwright.harness.run.runner import MeasureSettings
-from modelwright.harness.run.settle import explain_settings, read_settings
+from modelwright.harness.run.measure_artifacts import measure_artifacts
+from modelwright.harness.run.settle import explain_settings
 from modelwright.harness.variants import (
-    FOLDER,
     Prepared,
     describe_variants,
     explain_variants,
     hold_all_against,
     in_name_of,
     join_built,
-    name_variants,
+    name_subjects,
     require_alike,
 )
 from modelwright.harness.verdict.judge import finish_comparison
 from modelwright.harness.writing import UnfinishedError, require_places, write_comparison
-from modelwright.profiles import detect_host, find_region, load_profile, require_fit
-from modelwright.targets.building.choices import read_choices
 from modelwright.targets.building.evidence import EVALUATION_LIMIT, Evidence
-from modelwright.targets.table import BASELINE, get_target, suiting_targets, target_names
-
-MARKER = ".modelwright.json"
+from modelwright.targets.table import BASELINE
 
 
 def compare(
@@ -141,130 +130,102 @@ def compare(
         MeasurementInvalidError: The profile is of another machine, or nothing could be measured.
         UnfinishedError: It could not be judged, or a file not be written; has the comparison.
     """
-    tell = Undisturbed(progress)
-    threads = threads or 1
-    host = detect_host()
-    chosen = host if profile == "host" else load_profile(profile)
-    names = _choose_targets(targets or suiting_targets(chosen.machine()), baseline)
-    asked = MeasureSettings(
-        effort=get_effort(effort),
+    sources = [source] if isinstance(source, str | Path) else list(source)
+    request = make_request(
+        name_subjects(sources),
+        samples=samples,
+        evaluation=evaluation,
+        targets=targets,
+        baseline=baseline,
+        effort=effort,
+        profile=profile,
         threads=threads,
         batch=batch,
-        seed=seed,
         device=device,
         cuda_graph=cuda_graph,
         spin=spin,
         streams=streams,
-        options=read_settings(settings, names),
+        settings=settings,
+        region=region,
+        evaluation_limit=evaluation_limit,
+        task=task,
+        states=states,
+        options=options,
+        shapes=shapes,
+        limits=limits,
+        metric=metric,
+        seed=seed,
+        overwrite=overwrite,
+        fresh=fresh,
+        show_paths=show_paths,
+        trust=trust,
     )
-    choices = read_choices(options, shapes, names, batch)
-    chosen_states = parse_states(states)
-    require_fit(chosen, host)
-    require_threads(threads, host)
-    require_gpu_for(asked)
-    grid_region = find_region(region or chosen.grid_region)
-    folder = Path(out)
-    sources = [source] if isinstance(source, str | Path) else list(source)
-    variants = name_variants(sources)
     for each in sources:
         parse_source(each)
-    with _claimed_folder(folder, sources, overwrite=overwrite):
-        require_places(folder)
-        with scratch_directory(folder) as scratch_name:
-            scratch = Path(scratch_name)
-            prepared: list[Prepared] = []
-            for variant, each in zip(variants, sources, strict=True):
-                place = folder if not prepared else folder / FOLDER / str(variant)
-                with in_name_of(variant):
-                    export, evidence = prepare(
-                        each,
-                        model_path=place / "model" / "model.onnx",
-                        samples=samples,
-                        evaluation=evaluation,
-                        limit=evaluation_limit,
-                        tasks=parse_task(task) if task else {},
-                        states=chosen_states,
-                        max_drop=None if limits is None else limits.asked.get("max_drop"),
-                        metric=metric,
-                        scratch=scratch / str(len(prepared)),
-                        overwrite=overwrite,
-                        fresh=fresh,
-                        trust=trust,
-                        progress=tell,
-                        admit=_require_alike_to(prepared),
-                    )
-                prepared.append(Prepared(name=variant, folder=place, export=export, evidence=evidence))
-                _check_batch(export.model, evidence, batch)
-                require_shapes_fit(choices.shapes, export.model.signature)
-            first = prepared[0]
-            if baseline != BASELINE:
-                require_baseline(baseline, first.model, chosen.machine(), host.machine())
-            parts = {}
-            for model in prepared:
-                part = build_all(
-                    names,
-                    model.model,
-                    model.evidence,
-                    model.folder / "artifacts",
-                    chosen,
-                    host,
-                    tell,
-                    by_name=bool(targets),
-                    threads=threads,
-                    choices=choices,
-                    variant=model.name,
-                )
-                if model is not first:
-                    part = hold_all_against(first, model, part, host.machine(), threads, tell)
-                parts[model.name] = part
-            built = join_built(parts)
-            if not built.artifacts:
-                raise explain_nothing_built(built)
-            tell.start("measure", describe_turns(len(built.artifacts)))
-            measurements = measure_artifacts(
-                built.artifacts,
-                asked,
-                chosen,
-                host,
-                samples=None,  # the few packed with each artifact: mapping the whole file would count as its memory
-                prove=bool(asked.options),
-                profile_operators=True,
-                on_round=lambda done, total: tell.advance("measure", done, total),
-                on_event=lambda text: tell.say("measure", text),
-            )
-            described = describe_variants(prepared, scratch)
-        evidence = first.evidence
-        comparison = assemble_comparison(
-            Context(
-                settings=asked,
-                profile=chosen,
-                host=host,
-                region=grid_region,
-                baseline=name_row(first.name, baseline),
-            ),
-            source=first.describe_source(),
-            samples=decode(Samples, {**evidence.described, "random": evidence.random}, where="the samples"),
-            artifacts=built.artifacts,
-            reused=built.reused,
-            measurements=measurements,
-            absent=built.absent,
-            warnings=[
-                *explain_variants(prepared),
-                *evidence.doubts,
-                *(text for model in prepared for text in tell_others(model.folder / "artifacts", model.model)),
-                *explain_settings(built.artifacts, asked, describe_environment(host).device),
-            ],
-            variants=described,
+    folder, owner = Path(out), "; ".join(map(spell_source, sources))
+    with claimed_folder(folder, owner, overwrite=overwrite):
+        return carry_out(request, folder, Undisturbed(progress))
+
+
+def carry_out(request: Request, folder: Path, tell: Progress) -> Comparison:
+    """Makes a comparison in a folder that is claimed for it.
+
+    Raises:
+        As `compare`.
+    """
+    require_places(folder)
+    with scratch_directory(folder) as scratch_name:
+        scratch = Path(scratch_name)
+        prepared = _prepare_all(request, folder, scratch, tell)
+        built = _build_all(request, prepared, tell)
+        if not built.artifacts:
+            raise explain_nothing_built(built)
+        tell.start("measure", describe_turns(len(built.artifacts)))
+        measurements = measure_artifacts(
+            built.artifacts,
+            request.settings,
+            request.profile,
+            request.host,
+            samples=None,  # the few packed with each artifact: mapping the whole file would count as its memory
+            prove=bool(request.settings.options),
+            profile_operators=True,
+            on_round=lambda done, total: tell.advance("measure", done, total),
+            on_event=lambda text: tell.say("measure", text),
         )
-        measured = len(comparison.measured)
-        tell.finish("measure", f"{count_noun(measured, 'artifact')} measured", ok=measured > 0)
-        comparison, fault = finish_comparison(comparison, limits)
-        if not show_paths:
-            comparison = relate_paths(comparison, folder)
-        faults = [
-            *([] if fault is None else [fault]),
-            *write_comparison(folder, comparison, show_paths=show_paths),
-        ]
+        described = describe_variants(prepared, scratch)
+    first = prepared[0]
+    evidence = first.evidence
+    comparison = assemble_comparison(
+        Context(
+            settings=request.settings,
+            profile=request.profile,
+            host=request.host,
+            region=request.region,
+            baseline=name_row(first.name, request.baseline),
+        ),
+        source=first.describe_source(),
+        samples=decode(Samples, {**evidence.described, "random": evidence.random}, where="the samples"),
+        artifacts=built.artifacts,
+        reused=built.reused,
+        measurements=measurements,
+        absent=built.absent,
+        warnings=[
+            *explain_variants(prepared),
+            *evidence.doubts,
+            *(text for model in prepared for text in tell_others(model.folder / "artifacts", model.model)),
+            *explain_settings(built.artifacts, request.settings, describe_environment(request.host).device),
+        ],
+        variants=described,
+    )
+    measured = len(comparison.measured)
+    tell.finish("measure", f"{count_noun(measured, 'artifact')} measured", ok=measured > 0)
+    comparison, fault = finish_comparison(comparison, request.limits)
+    if not request.show_paths:
+        comparison = relate_paths(comparison, folder)
+    faults = [
+        *([] if fault is None else [fault]),
+        *write_comparison(folder, comparison, show_paths=request.show_paths),
+    ]
     if faults:
         raise UnfinishedError(comparison, faults)
     if not measured:
@@ -273,58 +234,59 @@ def compare(
     return comparison
 
 
-def _choose_targets(targets: Sequence[str], baseline: str) -> list[str]:
-    """Returns the targets in the table's order, the baseline among them; unknown names are refused at once."""
-    wanted = {*targets, baseline}
-    for name in sorted(wanted):
-        get_target(name)
-    return [name for name in target_names() if name in wanted]
-
-
-class _Mark(Record):
-    """What `MARKER` holds: of which source the comparison in its folder is."""
-
-    schema: Literal[1] = 1
-    source: str
-
-
-@contextlib.contextmanager
-def _claimed_folder(folder: Path, sources: Sequence[str | Path], *, overwrite: bool) -> Iterator[None]:
-    """Makes the output folder, or finds that it is a comparison of the same source, and holds it for this process.
-
-    When the block fails before anything was finished, the folder is as it was before.
-
-    Raises:
-        BadInputError: It is a file, holds something else, a comparison of another source, or is in use.
-    """
-    marker, source = folder / MARKER, "; ".join(map(_absolute, sources))
-    with made_folder(folder), locked_folder(folder):
-        if marker.is_file():
-            earlier = read_record(_Mark, marker, what="the mark of a comparison", hint="choose another --out")
-            if earlier.source != source and not overwrite:
-                raise BadInputError(
-                    f"{folder} holds a comparison of {earlier.source}", hint="choose another --out, or add --overwrite"
-                )
-        elif any(folder.iterdir()) and not overwrite:
-            raise BadInputError(
-                f"{folder} exists and holds something else than a comparison",
-                hint="choose another --out, or add --overwrite to write into it",
+def _prepare_all(request: Request, folder: Path, scratch: Path, tell: Progress) -> list[Prepared]:
+    """Exports every model, and has FP32 answer the samples."""
+    prepared: list[Prepared] = []
+    for subject in request.subjects:
+        place = folder / subject.place
+        with in_name_of(subject.name):
+            export, evidence = prepare(
+                subject.source,
+                model_path=place / "model" / "model.onnx",
+                samples=request.samples,
+                evaluation=request.evaluation,
+                limit=request.evaluation_limit,
+                tasks=request.tasks,
+                states=request.states,
+                max_drop=request.max_drop,
+                metric=request.metric,
+                scratch=scratch / str(len(prepared)),
+                overwrite=request.overwrite,
+                fresh=request.fresh,
+                trust=request.trust,
+                progress=tell,
+                admit=_require_alike_to(prepared),
             )
-        write_json(marker, encode(_Mark(source=source)))
-        try:
-            yield
-        except BaseException:
-            with contextlib.suppress(OSError):
-                if [path.name for path in folder.iterdir()] == [MARKER]:
-                    marker.unlink()
-            raise
+        prepared.append(Prepared(name=subject.name, folder=place, export=export, evidence=evidence))
+        _check_batch(export.model, evidence, request.settings.batch)
+        require_shapes_fit(request.choices.shapes, export.model.signature)
+    return prepared
 
 
-def _absolute(source: str | Path) -> str:
-    # Spelled as UTF-8 whatever the locale, so that the next run finds the same text.
-    text = os.fsencode(source).decode("utf-8", "backslashreplace")
-    path, separator, function = text.rpartition(":")
-    return f"{Path(path).resolve()}:{function}" if separator else str(Path(text).resolve())
+def _build_all(request: Request, prepared: Sequence[Prepared], tell: Progress) -> Built:
+    """Builds the targets of every model, and holds what comes out against the first one's answers."""
+    first, host, threads = prepared[0], request.host.machine(), request.settings.threads or 1
+    if request.baseline != BASELINE:
+        require_baseline(request.baseline, first.model, request.profile.machine(), host)
+    parts = {}
+    for model, names in zip(prepared, request.targets, strict=True):
+        part = build_all(
+            names,
+            model.model,
+            model.evidence,
+            model.folder / "artifacts",
+            request.profile,
+            request.host,
+            tell,
+            by_name=request.by_name,
+            threads=threads,
+            choices=request.choices,
+            variant=model.name,
+        )
+        if model is not first:
+            part = hold_all_against(first, model, part, host, threads, tell)
+        parts[model.name] = part
+    return join_built(parts)
 
 
 def _require_alike_to(prepared: Sequence[Prepared]) -> Callable[[ExportedModel], None]:

@@ -30,6 +30,23 @@ FOLDER = "variants"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A model that is to be compared.
+
+    Attributes:
+        source: As `compare` takes it.
+        name: Of it among several; None for the only one.
+        place: Where its model and its artifacts go, in the comparison's folder.
+        targets: Of this model; None for those of all.
+    """
+
+    source: str | Path
+    name: str | None = None
+    place: Path = Path()
+    targets: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Prepared:
     """A model that is ready to be built.
 
@@ -74,6 +91,16 @@ def name_variants(sources: Sequence[str | Path]) -> list[str | None]:
         alike = [other for other in texts if other.rpartition(":")[0] == path] if function else []
         names.append(re.sub(r"[^\w.-]", "_", function if len(alike) > 1 else Path(path).stem) or "model")
     return [name.replace(" #", "-") for name in rename_duplicates(names)]
+
+
+def name_subjects(sources: Sequence[str | Path]) -> list[Subject]:
+    """Returns sources with their names and places: the first one's is the folder itself."""
+    names = name_variants(sources)
+    places = [Path(FOLDER) / str(name) if number else Path() for number, name in enumerate(names)]
+    return [
+        Subject(source=source, name=name, place=place)
+        for source, name, place in zip(sources, names, places, strict=True)
+    ]
 
 
 @contextlib.contextmanager
