@@ -23,6 +23,8 @@ from modelwright.cli.printing import close_progress, open_progress, print_json, 
 @options.metric_option
 @options.shapes_option
 @options.build_option_option
+@options.plan_option
+@options.repair_plan_option
 @options.profile_option
 @click.option("-o", "--out", required=True, type=click.Path(), help="Folder; each artifact goes into OUT/TARGET.")
 @options.overwrite_option

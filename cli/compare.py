@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 )
 @options.shapes_option
 @options.build_option_option
+@options.plan_option
+@options.repair_plan_option
 @options.profile_option
 @click.option("-o", "--out", required=True, type=click.Path(), help="Folder for artifacts, results and report.html.")
 @options.overwrite_option

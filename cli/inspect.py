@@ -14,6 +14,7 @@ from modelwright.cli.printing import print_json, print_line
 if TYPE_CHECKING:
     from modelwright.core.outputs.drop import Drop
     from modelwright.core.records.artifact import Artifact, Manifest, Proof
+    from modelwright.core.records.plan import ExecutedPlan
     from modelwright.core.records.tuned import Tuned
     from modelwright.targets.contract import Language
 
@@ -96,6 +97,7 @@ def _print_manifest(manifest: Manifest) -> None:
     _print_arithmetic(manifest)
     _print_tuned(manifest.tuned or None)
     _print_float_layers(manifest.recipe.get("search"))
+    _print_plan(manifest.plan or None)
     for key, value in manifest.recipe.items():
         _line(f"recipe.{key}", value if isinstance(value, str) else json.dumps(value))
     for note in manifest.notes:
@@ -166,6 +168,19 @@ def _print_float_layers(search: Any) -> None:
         _line("in float", f"{entry['layer']}: {', '.join(parts) or entry['reason']}")
     if len(layers) > _SHOWN_LAYERS:
         _line("", f"and {len(layers) - _SHOWN_LAYERS} more, see --json")
+
+
+def _print_plan(plan: ExecutedPlan | None) -> None:
+    """Says what the artifact executes of the plan of precisions that it was built by."""
+    if plan is None:
+        return
+    _line("plan", f"by {plan.origin}, {plan.method}: {plan.explain()}")
+    for layer in plan.layers[:_SHOWN_LAYERS]:
+        wider = f", planned {layer.planned.describe()}: {layer.reason}" if layer.reason else ""
+        shared = ", one scale" if layer.granularity == "tensor" and layer.weight_bits is not None else ""
+        _line("planned", f"{layer.planned.node or layer.planned.output}: {layer.describe()}{shared}{wider}")
+    if len(plan.layers) > _SHOWN_LAYERS:
+        _line("", f"and {len(plan.layers) - _SHOWN_LAYERS} more, see --json")
 
 
 def _print_tuned(tuned: Tuned | None) -> None:

@@ -18,7 +18,7 @@ _LARGEST_BATCH = 2**31 - 1
 
 
 _SECTIONS = {
-    "Building": ("shapes", "options"),
+    "Building": ("shapes", "options", "plan", "repair_plan"),
     "Measuring": ("effort", "threads", "settings", "untuned", "batch", "region", "seed"),
     "On a GPU": ("device", "cuda_graph", "spin", "streams"),
     "Limits; exit code 7 when nothing meets them": (*LIMITS, "metric"),
@@ -137,6 +137,17 @@ build_option_option = click.option(
     metavar="NAME=VALUE",
     help="A build option of the targets that have it, such as workspace-mb=2048; `modelwright targets NAME` lists "
     "them. TARGET:NAME=VALUE sets it for one target.",
+)
+plan_option = click.option(
+    "--plan",
+    metavar="FILE",
+    help="A plan of precisions: how many bits each layer gets, as `modelwright mix` writes it or by hand. What the "
+    "runtime lacks is executed wider, and told. Float targets are built as ever.",
+)
+repair_plan_option = click.option(
+    "--repair-plan",
+    is_flag=True,
+    help="Put layers of the plan back to float where it loses too much; without, such a plan is refused.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines instead of text.")
 details_option = click.option(

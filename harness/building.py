@@ -70,6 +70,8 @@ def build_targets(
     states: Sequence[str] = (),
     options: Sequence[str] = (),
     shapes: Sequence[str] = (),
+    plan: str | Path | None = None,
+    repair_plan: bool = False,
     max_drop: float | None = None,
     metric: str | None = None,
     overwrite: bool = False,
@@ -92,6 +94,8 @@ def build_targets(
             one of the texts is `none`.
         options: `NAME=VALUE`, or `TARGET:NAME=VALUE` for one target.
         shapes: `INPUT=MIN:OPT:MAX` ranges of dynamic inputs, for engines.
+        plan: A file that says how many bits each layer gets, for the targets that follow one.
+        repair_plan: Whether layers of the plan may go back to float where it loses too much.
         max_drop: Points that an artifact may lose against FP32; one that loses more fails, and is not delivered.
         metric: `file.py:function` of which it may lose them; None takes right answers, or without labels FP32's.
         overwrite: Replace artifacts that were built from other inputs.
@@ -114,7 +118,7 @@ def build_targets(
     names = list(dict.fromkeys(targets or suiting_targets(chosen.machine())))
     for name in names:
         get_target(name)
-    choices = read_choices(options, shapes, names)
+    choices = read_choices(options, shapes, names, plan=plan, repair_plan=repair_plan)
     chosen_states = parse_states(states)
     require_one_buildable(names, chosen.machine())
     folder = Path(out)
@@ -138,6 +142,7 @@ def build_targets(
         )
         exported = export.model
         require_shapes_fit(choices.shapes, exported.signature)
+        choices.require_plan_fits(exported)
         built = build_all(
             names,
             exported,

@@ -69,6 +69,8 @@ def compare(
     states: Sequence[str] = (),
     options: Sequence[str] = (),
     shapes: Sequence[str] = (),
+    plan: str | Path | None = None,
+    repair_plan: bool = False,
     limits: Limits | None = None,
     metric: str | None = None,
     seed: int = 0,
@@ -108,6 +110,8 @@ def compare(
             one of the texts is `none`.
         options: `NAME=VALUE` of targets' build options, or `TARGET:NAME=VALUE` for one target.
         shapes: `INPUT=MIN:OPT:MAX` ranges of dynamic inputs, for engines.
+        plan: A file that says how many bits each layer gets, for the targets that follow one.
+        repair_plan: Whether layers of the plan may go back to float where it loses too much.
         limits: What a target must meet to be shipped; one that loses more than `max_drop` fails, and is not delivered.
         metric: `file.py:function` of which no more than that may be lost; None takes right answers, or without labels
             FP32's.
@@ -152,6 +156,8 @@ def compare(
         states=states,
         options=options,
         shapes=shapes,
+        plan=plan,
+        repair_plan=repair_plan,
         limits=limits,
         metric=metric,
         seed=seed,
@@ -260,6 +266,7 @@ def _prepare_all(request: Request, folder: Path, scratch: Path, tell: Progress) 
         prepared.append(Prepared(name=subject.name, folder=place, export=export, evidence=evidence))
         _check_batch(export.model, evidence, request.settings.batch)
         require_shapes_fit(request.choices.shapes, export.model.signature)
+        request.choices.require_plan_fits(export.model)
     return prepared
 
 

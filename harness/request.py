@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from modelwright.core.errors import UsageError
 from modelwright.core.outputs.states import StateChoice, parse_states
 from modelwright.core.outputs.tasks.roles import Role, parse_task
 from modelwright.harness.preconditions import require_gpu_for
@@ -41,7 +42,7 @@ class Request:
         region: Of the grid, for carbon.
         tasks: Output -> what it means, as the user said it.
         states: What the user said about states.
-        choices: Options of targets, and ranges of shapes.
+        choices: Options of targets, ranges of shapes, and a plan of precisions.
         limits: What a target must meet to be shipped.
         metric: The user's, of which no more than `max_drop` may be lost.
         overwrite: Replace exports of other sources.
@@ -98,6 +99,8 @@ def make_request(
     states: Sequence[str] = (),
     options: Sequence[str] = (),
     shapes: Sequence[str] = (),
+    plan: str | Path | None = None,
+    repair_plan: bool = False,
     limits: Limits | None = None,
     metric: str | None = None,
     seed: int = 0,
@@ -133,7 +136,9 @@ def make_request(
         streams=streams,
         options=read_settings(settings, names),
     )
-    choices, chosen_states = read_choices(options, shapes, names, batch), parse_states(states)
+    _require_one_model(plan, subjects)
+    choices = read_choices(options, shapes, names, batch, plan=plan, repair_plan=repair_plan)
+    chosen_states = parse_states(states)
     require_fit(chosen, host)
     require_threads(asked.threads or 1, host)
     require_gpu_for(asked)
@@ -159,6 +164,14 @@ def make_request(
         show_paths=show_paths,
         trust=trust,
     )
+
+
+def _require_one_model(plan: str | Path | None, subjects: Sequence[Subject]) -> None:
+    if plan is not None and len(subjects) > 1:
+        raise UsageError(
+            f"--plan {plan} is for one model, and {len(subjects)} are compared",
+            hint="compare one model at a time with --plan, or leave it out",
+        )
 
 
 def _choose_targets(targets: Sequence[str], more: Sequence[str]) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from modelwright.core.outputs.tasks.roles import OutputRole
 from modelwright.core.records.artifact import Arithmetic
 from modelwright.core.records.machine import Machine
 from modelwright.core.records.operators import OperatorProfile
+from modelwright.core.records.plan import ExecutedPlan, PlanChoice
 from modelwright.core.records.shapes import ShapeRange
 from modelwright.core.records.signature import Signature
 from modelwright.core.samples.sample_set import SampleSet
@@ -69,6 +70,7 @@ class TargetRecord:
         uses_gpu: Whether its files depend on the GPU that it is for; then another GPU means a new build.
         uses_program: Whether it is built from the source's PyTorch program, which an ONNX source does not have.
         named_only: Whether only who names it gets it: it pays for some models, which no machine tells.
+        follows_plan: Whether it executes a plan of precisions (`build --plan`); float targets have nothing to plan.
         has_profiler: Whether its sessions tell what each operator took (`Session.profile_operators`).
         memory_words: How its runtime words, besides CUDA's own "out of memory", that the GPU's memory does not suffice;
             in lower case.
@@ -95,6 +97,7 @@ class TargetRecord:
     uses_gpu: bool = False
     uses_program: bool = False
     named_only: bool = False
+    follows_plan: bool = False
     has_profiler: bool = False
     memory_words: tuple[str, ...] = ()
 
@@ -125,6 +128,7 @@ class BuildRequest:
         roles: Output -> what it means, by which a candidate is judged.
         states: What the next step is fed with, where a candidate can be judged over many steps.
         limit: What the artifact may lose against FP32 at most; None where the user set no limit.
+        plan: How many bits each layer gets, where the user says so; only for targets that follow one.
     """
 
     model_path: Path
@@ -143,6 +147,7 @@ class BuildRequest:
     roles: Mapping[str, OutputRole] = field(default_factory=dict)
     states: Sequence[State] = ()
     limit: Limit | None = None
+    plan: PlanChoice | None = None
     host: Machine | None = None
     fits_host: bool = False
 
@@ -161,6 +166,7 @@ class BuildResult:
         emulation: An ONNX model with the artifact's own arithmetic, in the scratch folder. Where the build host cannot
             run the artifact, ONNX Runtime evaluates this model in its place, and the proof says so.
         signature: Of the artifact, where dimensions that vary in the model are fixed in it; None for the model's own.
+        plan: What became of the plan of precisions; None where there was none.
     """
 
     model_file: str
@@ -170,6 +176,7 @@ class BuildResult:
     notes: Sequence[str] = ()
     emulation: Path | None = None
     signature: Signature | None = None
+    plan: ExecutedPlan | None = None
 
 
 class Computation(ABC):

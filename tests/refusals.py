@@ -36,6 +36,7 @@ LOADING = "tests/integration/test_loading_refusals.py::"
 PROOF_FILES = "tests/unit/targets/building/test_proof_files.py::"
 TFLITE = "tests/integration/test_tflite_refusals.py::"
 WEIGHTS = "tests/integration/test_weight_targets.py::"
+PLANS = "tests/integration/test_plan.py::"
 GPU = NotFollowed("needs an NVIDIA GPU, or a fault of one; what is said is tested on stand-ins")
 INSTALLS = NotFollowed("the hint installs or updates software of the machine, whose absence is only pretended in tests")
 VENDOR = NotFollowed(
@@ -248,6 +249,12 @@ TABLE: dict[str, dict[str, Followed | NotFollowed]] = {
         "{} cannot be built here: {}": INSTALLS,
     },
     "targets/building/choices.py": {
+        "--repair-plan repairs nothing without a plan": Followed(
+            PLANS + "test_plans_that_do_not_fit_are_refused_before_anything_is_built"
+        ),
+        "{} cannot follow a plan of precisions: it has one precision for all layers": Followed(
+            PLANS + "test_what_cannot_follow_a_plan_says_so"
+        ),
         "{} is no option": Followed(UNIT + "test_options_written_as_told_are_taken"),
         "--option {}: {} is not among the targets": Followed(UNIT + "test_options_written_as_told_are_taken"),
         "none of the targets has an option {}": Followed(UNIT + "test_options_written_as_told_are_taken"),
@@ -564,7 +571,15 @@ TABLE: dict[str, dict[str, Followed | NotFollowed]] = {
         ),
         "TFLite's quantizer fails on {}: {}": VENDOR,
     },
+    "targets/quantization/planned.py": {
+        "nothing of the plan can be executed: all {} layers of it are in float here ({})": Followed(
+            PLANS + "test_what_cannot_follow_a_plan_says_so"
+        ),
+    },
     "targets/quantization/own_scales.py": {
+        "the plan would quantize a second time: the model is quantized already: {}": Followed(
+            PLANS + "test_what_is_quantized_already_is_not_planned"
+        ),
         "{} would quantize a second time: the model is quantized already: {}": Followed(
             "tests/integration/test_quantized_sources.py::"
             "test_what_could_only_quantize_again_refuses_and_names_what_does_not"

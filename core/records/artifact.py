@@ -22,6 +22,7 @@ from modelwright.core.records.artifact_files import MANIFEST, REFERENCE, find_ch
 from modelwright.core.records.codec import Amount, Count, FileName, Line, Record, Sha256
 from modelwright.core.records.exported import SourceModel
 from modelwright.core.records.machine import Machine
+from modelwright.core.records.plan import ExecutedPlan
 from modelwright.core.records.seal import read_sealed, write_sealed
 from modelwright.core.records.signature import Signature
 from modelwright.core.records.tuned import Tuned
@@ -165,6 +166,7 @@ class Manifest(Record):
         key: Hash of all that decides the files; an artifact with the same key need not be built again.
         created: ISO 8601, UTC.
         tuned: How it is run, where `modelwright tune` said so; absent for all others.
+        plan: What became of the plan of precisions that it was built by; absent for all others.
     """
 
     schema: Annotated[
@@ -189,6 +191,7 @@ class Manifest(Record):
     key: Sha256
     created: Line
     tuned: Tuned | UnsetType = UNSET
+    plan: ExecutedPlan | UnsetType = UNSET
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,8 +21,19 @@ PLAN_FILE = "plan.json"
 MOST_LAYERS = 20_000
 Bits = Annotated[int, Meta(ge=2, le=8, description="a whole number of bits from 2 to 8, or null for float")]
 Granularity = Literal["channel", "tensor"]
+_TOLD = 4
+"""Kinds of layers that a note tells one by one."""
 _Name = Annotated[str, Meta(min_length=1, max_length=1000, description="a name of 1 to 1000 characters")]
 _GroupSize = Annotated[int, Meta(ge=2, le=2**20, description="a whole number of weights from 2 to 1048576")]
+
+
+def describe_bits(weight_bits: int | None, activation_bits: int | None, *, has_weight: bool) -> str:
+    """Returns for instance `4-bit weights, 8-bit activations`, or `float`."""
+    if weight_bits is None and activation_bits is None:
+        return "float"
+    parts = [(weight_bits, "weights"), (activation_bits, "activations")]
+    told = [f"{'float' if bits is None else f'{bits}-bit'} {of}" for bits, of in (parts if has_weight else parts[1:])]
+    return ", ".join(told)
 
 
 class PlannedLayer(Record):
@@ -56,14 +67,7 @@ class PlannedLayer(Record):
 
     def describe(self) -> str:
         """Returns for instance `4-bit weights, 8-bit activations`."""
-        if self.is_float:
-            return "float"
-        words = [
-            f"{'float' if bits is None else f'{bits}-bit'} {of}"
-            for bits, of in ((self.weight_bits, "weights"), (self.activation_bits, "activations"))
-            if of == "activations" or self.weight is not None
-        ]
-        return ", ".join(words)
+        return describe_bits(self.weight_bits, self.activation_bits, has_weight=self.weight is not None)
 
 
 class BitPlan(Record):
@@ -98,6 +102,86 @@ class BitPlan(Record):
         """Returns a line for people: `12 layers: 8 with 8-bit weights, 8-bit activations, 4 with float`."""
         counted = "; ".join(f"{count} with {words}" for words, count in self.count_bits().most_common())
         return f"{len(self.layers)} layer{'s' if len(self.layers) != 1 else ''}: {counted}"
+
+
+class PlanChoice(Record):
+    """A plan that is to be executed.
+
+    Attributes:
+        plan: How many bits each layer gets.
+        repairs: Whether layers of it may go back to float where it loses too much; without, such a plan is refused.
+    """
+
+    plan: BitPlan
+    repairs: bool = False
+
+
+class ExecutedLayer(Record):
+    """What a runtime makes of one planned layer.
+
+    Attributes:
+        planned: What was planned for it.
+        weight_bits: That its weight is stored with, and multiplied as; None for float, and where there is no weight.
+        activation_bits: That it multiplies activations as; None for float.
+        granularity: Of the weight's scales: a channel's may be the same everywhere where the whole tensor has one.
+        reason: Why it is wider than planned; None where it is not.
+    """
+
+    planned: PlannedLayer
+    weight_bits: Bits | None
+    activation_bits: Bits | None
+    granularity: Granularity
+    reason: Line | None
+
+    @property
+    def is_widened(self) -> bool:
+        return self.reason is not None
+
+    def describe(self) -> str:
+        """Returns for instance `8-bit weights, 8-bit activations`."""
+        return describe_bits(self.weight_bits, self.activation_bits, has_weight=self.planned.weight is not None)
+
+
+class ExecutedPlan(Record):
+    """What a runtime makes of a plan; a manifest has it of an artifact that was built by one.
+
+    Attributes:
+        onnx_sha256: Of the model that the plan is for.
+        origin: As in the plan.
+        method: As in the plan.
+        rank_aware: As in the plan.
+        layers: Those of the plan, in its order.
+    """
+
+    onnx_sha256: Sha256
+    origin: Line
+    method: Line
+    rank_aware: bool
+    layers: Annotated[tuple[ExecutedLayer, ...], Meta(min_length=1, max_length=MOST_LAYERS)]
+
+    @property
+    def widened(self) -> tuple[ExecutedLayer, ...]:
+        """The layers that the runtime executes wider than planned: what the plan gains there stays simulated."""
+        return tuple(layer for layer in self.layers if layer.is_widened)
+
+    def explain(self) -> str:
+        """Returns a sentence for the user on what of the plan is executed, and what stays simulated."""
+        total, wider = len(self.layers), len(self.widened)
+        if not wider:
+            return f"the plan ({self.method}) is executed as it is, all {total} layer{'s' if total > 1 else ''} of it"
+        reasons: dict[str, Counter[str]] = {}
+        for layer in self.widened:
+            words = f"with {layer.planned.describe()} as {layer.describe()}"
+            reasons.setdefault(layer.reason or "", Counter())[words] += 1
+        told = "; ".join(
+            f"{reason}: {', '.join(f'{count} {words}' for words, count in counted.most_common(_TOLD))}"
+            + (", and others" if len(counted) > _TOLD else "")
+            for reason, counted in reasons.items()
+        )
+        return (
+            f"{total - wider} of the plan's {total} layers are executed as planned, {wider} wider, whose bits stay "
+            f"simulated; {told}"
+        )
 
 
 def write_plan(path: Path, plan: BitPlan) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from modelwright.core.errors import (
@@ -47,6 +48,7 @@ from modelwright.core.records.artifact_files import MANIFEST, REFERENCE, measure
 from modelwright.core.records.codec import decode, encode
 from modelwright.core.records.exported import ExportedModel
 from modelwright.core.records.machine import Machine
+from modelwright.core.records.plan import ExecutedPlan, PlanChoice
 from modelwright.core.records.shapes import ShapeRange, require_shapes_admit, require_shapes_fit, resolve_shapes
 from modelwright.core.records.signature import Signature
 from modelwright.core.samples.sample_set import SampleRef, SampleSet, open_samples
@@ -122,9 +124,12 @@ def build(
     shapes = resolve_shapes(chosen.shapes, exported.signature, evidence.sampled_shapes, chosen.batch)
     if target.record.uses_shapes:
         require_shapes_admit(shapes, exported.signature, evidence.sampled_shapes, chosen.batch)
-    choice = _Choice(options=chosen.options_of(target_name), shapes=shapes)
+    plan = chosen.plan_for(target_name, exported)
+    choice = _Choice(options=chosen.options_of(target_name), shapes=shapes, plan=plan)
     built_for = _Machines(machine=machine, host=host, fits_host=fits_host)
-    key = make_key(target, exported, evidence, machine, choice.options, choice.shapes, fits_host=fits_host)
+    key = make_key(
+        target, exported, evidence, machine, choice.options, choice.shapes, fits_host=fits_host, plan=choice.plan
+    )
     if directory.exists():
         reusable = _find_reusable(directory, key)
         if isinstance(reusable, Artifact):
@@ -134,6 +139,7 @@ def build(
         require_own(directory)
     with (
         _nothing_left_over_the_limit(directory),
+        _offer_repair(choice.plan),
         staged_directory(directory) as staging,
         scratch_directory(directory.parent) as scratch,
     ):
@@ -182,6 +188,7 @@ def build(
                 proof_reason=reason,
                 notes=tuple(built["notes"]),
                 key=key,
+                plan=UNSET if built["plan"] is None else decode(ExecutedPlan, built["plan"]),
                 created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
             ),
         )
@@ -198,6 +205,23 @@ def _nothing_left_over_the_limit(directory: Path) -> Iterator[None]:
         yield
     except LimitNotMetError:
         shutil.rmtree(directory, ignore_errors=True)
+        raise
+
+
+@contextlib.contextmanager
+def _offer_repair(plan: PlanChoice | None) -> Iterator[None]:
+    """Tells who gave a plan that loses too much that its worst layers can go back to float: they do not by themselves.
+
+    Raises:
+        LimitNotMetError: As it was raised, with that hint before its own.
+        BuildFailedError: Likewise, where the artifact does not follow FP32.
+    """
+    try:
+        yield
+    except (BuildFailedError, LimitNotMetError) as error:
+        if plan is not None and not plan.repairs:
+            advice = "add --repair-plan to put layers of the plan that lose most back to float"
+            error.hint = f"{advice}; {error.hint}" if error.hint else advice
         raise
 
 
@@ -224,10 +248,11 @@ def check_source(target: Target, exported: ExportedModel) -> Readiness:
 
 @dataclass(frozen=True, kw_only=True)
 class _Choice:
-    """What was chosen for one target of one model: a value for every option, a range for every input."""
+    """What was chosen for one target of one model: a value for every option, a range for every input, bits a layer."""
 
     options: Mapping[str, Any]
     shapes: Mapping[str, ShapeRange]
+    plan: PlanChoice | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,6 +311,7 @@ def _build_in_staging(
             "limit": encode(evidence.limit),
             "options": dict(choice.options),
             "shapes": encode(choice.shapes),
+            "plan": None if choice.plan is None else encode(choice.plan),
             "scratch": str(Path(scratch).absolute()),
             "shared": str(evidence.shared.absolute()),
         },
@@ -316,6 +342,7 @@ def build_in_child(
     limit: dict[str, Any] | None,
     options: dict[str, Any],
     shapes: dict[str, Any],
+    plan: dict[str, Any] | None,
     scratch: str,
     shared: str,
     progress: Progress,
@@ -342,6 +369,7 @@ def build_in_child(
         progress=progress,
         options=options,
         shapes=decode(dict[str, ShapeRange], shapes),
+        plan=None if plan is None else decode(PlanChoice, plan),
         program_path=None if program_path is None else Path(program_path),
     )
     result = backend.build(request)
@@ -350,9 +378,10 @@ def build_in_child(
         "recipe": dict(result.recipe),
         "requires": dict(result.requires),
         "versions": dict(result.versions),
-        "notes": list(result.notes),
+        "notes": [*([] if result.plan is None else [result.plan.explain()]), *result.notes],
         "emulation": None if result.emulation is None else str(result.emulation),
         "signature": encode(result.signature or parsed),
+        "plan": encode(result.plan),
     }
 
 

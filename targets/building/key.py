@@ -13,6 +13,7 @@ from modelwright.core.files import hash_json
 from modelwright.core.records.codec import encode
 from modelwright.core.records.exported import ExportedModel
 from modelwright.core.records.machine import Machine
+from modelwright.core.records.plan import PlanChoice
 from modelwright.core.records.shapes import ShapeRange
 from modelwright.targets.building.evidence import Evidence
 from modelwright.targets.contract import Target
@@ -31,6 +32,7 @@ def make_key(
     shapes: Mapping[str, ShapeRange],
     *,
     fits_host: bool,
+    plan: PlanChoice | None = None,
 ) -> str:
     """Hashes all that decides an artifact's files.
 
@@ -42,6 +44,7 @@ def make_key(
         options: A value for each of the target's options.
         shapes: Input name -> its range.
         fits_host: Whether this host is such a machine, so that times taken here may decide.
+        plan: Of precisions; None where there is none for this target.
     """
     record = target.record
     gpu = machine.gpu if record.uses_gpu else None
@@ -60,6 +63,8 @@ def make_key(
             "shapes": encode(shapes) if record.uses_shapes else {},
             "packages": package_versions("modelwright", *find_distributions(record.build_packages)),
             "facts": target.key_facts(machine),
+            # Only where there is one: artifacts without keep the key that they have.
+            **({} if plan is None else {"plan": encode(plan)}),
         }
     )
 

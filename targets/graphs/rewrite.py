@@ -5,7 +5,7 @@ They are made in place, unless the docstring says otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -88,8 +88,12 @@ def raise_opset(model: Any, minimum: int, verify: Callable[[Any], None] | None =
     return converted
 
 
-def split_gemms(model: Any) -> list[str]:
+def split_gemms(model: Any, only: Collection[str] | None = None) -> list[str]:
     """Turns every Gemm with a constant weight and no scaling into MatMul and Add.
+
+    Args:
+        model: A normalized float model.
+        only: Names of those that are wanted; None for all.
 
     Returns:
         The names of the new MatMul nodes, each the Gemm's own name.
@@ -99,7 +103,8 @@ def split_gemms(model: Any) -> list[str]:
     changed: list[str] = []
     nodes: list[Any] = []
     for node in model.graph.node:
-        if node.op_type != "Gemm" or not _is_plain_gemm(node, index):
+        is_wanted = only is None or node.name in only
+        if node.op_type != "Gemm" or not is_wanted or not _is_plain_gemm(node, index):
             nodes.append(node)
             continue
         weight = node.input[1]

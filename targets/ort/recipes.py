@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from modelwright.core.onnx.facts import read_attribute
+from modelwright.core.records.plan import ExecutedPlan
 from modelwright.targets.contract import BuildRequest, Feeds
 from modelwright.targets.graphs.classify import GraphKind
 from modelwright.targets.graphs.index import index_graph
@@ -71,6 +72,10 @@ class OrtQuantizer(OnnxQuantizer):
     def finish(self, model: Any) -> Any:
         """Returns a chosen candidate as it is shipped: the same numbers, written for speed."""
         return model
+
+    def describe_plan(self, kept: Collection[str]) -> ExecutedPlan | None:  # noqa: ARG002
+        """Returns what became of the plan of precisions, with some layers put back; None where there is none."""
+        return None
 
     def time_layers(self, model: Any) -> LayerTimes | None:
         samples = self._request.calibration or self._request.tuning

@@ -29,6 +29,7 @@ from modelwright.targets.ort.channel_scales import keep_channel_scales_apart
 from modelwright.targets.ort.channels import align_input_channels
 from modelwright.targets.ort.exact import AS_WRITTEN, write_exactly
 from modelwright.targets.ort.gelus import fuse_gelus
+from modelwright.targets.ort.planned import PlannedQuantizer
 from modelwright.targets.ort.recipes import DynamicQuantizer, OrtQuantizer, StaticQuantizer, saturates_here
 from modelwright.targets.ort.refusal import explain_inner, refuse_unquantizable
 from modelwright.targets.ort.residuals import keep_residuals_apart
@@ -44,6 +45,7 @@ from modelwright.targets.quantization.own_scales import (
     read_own_scales,
     refuse_second_quantization,
 )
+from modelwright.targets.quantization.planned import PlannedModel
 from modelwright.targets.quantization.prepare import prepare_model
 from modelwright.targets.quantization.search import describe_limits, search
 from modelwright.targets.readiness import package_versions
@@ -202,6 +204,7 @@ class OrtInt8(_SearchedTarget):
         build_extra="ort",
         run_extra="ort-run",
         settings=SETTINGS,
+        follows_plan=True,
         has_profiler=True,
     )
 
@@ -227,7 +230,12 @@ class OrtInt8(_SearchedTarget):
         if find_opset(model) < _STATIC_OPSET:
             raise _old_opset(_STATIC_OPSET, model, prepared)
         scheme = choose_scheme(request.machine, static=True)
-        quantizer = StaticQuantizer(request, model, kind, scheme)
+        planned = PlannedModel.of_request(request)
+        quantizer = (
+            StaticQuantizer(request, model, kind, scheme)
+            if planned is None
+            else PlannedQuantizer(request, model, kind, scheme, planned)
+        )
         notes = [*explain_preparation(prepared), *explain_tied(model), *explain_inner(model)]
         if kind == "rnn":
             notes.append("recurrent layers stay in float: ONNX Runtime quantizes LSTM only dynamically")
@@ -322,4 +330,5 @@ def _search_and_save(
         requires={"any_instruction_set": needed, "packages": {"onnxruntime": ">=1.22"}},
         versions=package_versions("onnx", "onnxruntime", "numpy"),
         notes=[*found.notes(), *quantizer.notes(), *notes],
+        plan=quantizer.describe_plan(found.kept),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from modelwright.targets.contract import BuildRequest, Feeds
 from modelwright.targets.graphs.index import find_weight_matmuls, index_graph
 from modelwright.targets.graphs.rewrite import MICROSOFT_DOMAIN, rebuild_model, split_gemms
 from modelwright.targets.ort.tables import find_tables, quantize_tables
-from modelwright.targets.quantization.blocks import pack_nibbles, round_blocks
+from modelwright.targets.quantization.blocks import Blocks, pack_nibbles, round_blocks
 from modelwright.targets.quantization.judge import Outputs
 from modelwright.targets.quantization.onnx_quantizer import run_candidate
 from modelwright.targets.quantization.quantizer import Quantizer, share_work
@@ -20,6 +20,7 @@ from modelwright.targets.readiness import require_import
 
 _IN_INTEGERS = 4
 """`accuracy_level`: the products are summed as 8-bit integers, activations taking a scale for every block."""
+_IN_FLOATS = 1
 _SPARED_BITS, _SPARED_SIZE = 8, 32
 
 
@@ -75,7 +76,7 @@ class WeightQuantizer(Quantizer[WeightCandidate, Any]):
 
     def build(self, candidate: WeightCandidate, kept: Collection[str]) -> Any:
         model = quantize_tables(self._model, self._tables - set(kept))
-        writer = _Writer(model)
+        writer = BlockWriter(model)
         for node in model.graph.node:
             if node.name not in self._layers:
                 writer.nodes.append(node)
@@ -112,41 +113,69 @@ class WeightQuantizer(Quantizer[WeightCandidate, Any]):
         return f"{self._bits} bits lose too much in places: {' and '.join(told)}"
 
 
-class _Writer:
+class BlockWriter:
+    """Writes matrices in blocks.
+
+    Args:
+        model: The float model whose matrices they are.
+
+    Attributes:
+        nodes: The nodes of the new graph; callers add the others.
+        constants: Its new constants.
+    """
+
     def __init__(self, model: Any) -> None:
         self._onnx = require_import("onnx", "onnx")
         self._index = index_graph(model)
+        self._formats: dict[str, tuple[int, int]] = {}
         self.nodes: list[Any] = []
         self.constants: dict[str, Any] = {}
 
     def write(self, node: Any, candidate: WeightCandidate) -> None:
+        """Writes a MatMul with a matrix in blocks, each with scales of its own."""
+        self.write_rounded(
+            node,
+            lambda matrix: round_blocks(
+                matrix, bits=candidate.bits, size=candidate.size, symmetric=candidate.symmetric
+            ),
+            stem=f"{node.input[1]}_b{candidate.bits}",
+        )
+
+    def write_rounded(
+        self, node: Any, round_matrix: Callable[[Any], Blocks], *, stem: str, in_integers: bool = True
+    ) -> None:
+        """Writes a MatMul with a matrix in blocks.
+
+        Args:
+            node: The MatMul.
+            round_matrix: Gives the blocks of its matrix.
+            stem: Of the names of the constants; nodes that give the same one share them.
+            in_integers: Whether activations are rounded to 8 bits, a scale a block, and multiplied as integers.
+        """
         rows, columns = self._index.constants[node.input[1]].dims
-        stem = f"{node.input[1]}_b{candidate.bits}"
-        inputs = [node.input[0], f"{stem}_values", f"{stem}_scales"]
-        inputs += [] if candidate.symmetric else [f"{stem}_zero_points"]
-        if inputs[1] not in self.constants:
-            self._store(stem, self._index.array(node.input[1]), candidate)
+        names = [f"{stem}_{part}" for part in ("values", "scales", "zero_points")]
+        if names[0] not in self.constants:
+            self._store(names, round_matrix(self._index.array(node.input[1])))
+        bits, size = self._formats[names[0]]
         self.nodes.append(
             self._onnx.helper.make_node(
                 "MatMulNBits",
-                inputs,
+                [node.input[0], *(name for name in names if name in self.constants)],
                 list(node.output),
                 node.name,
                 domain=MICROSOFT_DOMAIN,
                 K=rows,
                 N=columns,
-                bits=candidate.bits,
-                block_size=candidate.size,
-                accuracy_level=_IN_INTEGERS,
+                bits=bits,
+                block_size=size,
+                accuracy_level=_IN_INTEGERS if in_integers else _IN_FLOATS,
             )
         )
 
-    def _store(self, stem: str, matrix: Any, candidate: WeightCandidate) -> None:
-        blocks = round_blocks(matrix, bits=candidate.bits, size=candidate.size, symmetric=candidate.symmetric)
-        packed = pack_nibbles if candidate.bits == 4 else np.asarray
-        arrays = {"values": packed(blocks.values), "scales": blocks.scales}
-        if blocks.zero_points is not None:
-            arrays["zero_points"] = packed(blocks.zero_points)
-        for part, values in arrays.items():
-            name = f"{stem}_{part}"
+    def _store(self, names: list[str], blocks: Blocks) -> None:
+        packed = pack_nibbles if blocks.bits == 4 else np.asarray
+        arrays = [packed(blocks.values), blocks.scales]
+        arrays += [] if blocks.zero_points is None else [packed(blocks.zero_points)]
+        self._formats[names[0]] = (blocks.bits, blocks.values.shape[2])
+        for name, values in zip(names, arrays, strict=False):
             self.constants[name] = self._onnx.numpy_helper.from_array(np.ascontiguousarray(values), name)

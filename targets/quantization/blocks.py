@@ -80,6 +80,35 @@ def round_blocks(matrix: Floats, *, bits: int, size: int, symmetric: bool) -> Bl
     )
 
 
+def share_scales(matrix: Floats, *, bits: int, size: int, rows: int | None) -> Blocks:
+    """Rounds a matrix with scales for more than a block, in blocks that repeat them: what has blocks only executes it.
+
+    Args:
+        matrix: float32 [rows, columns].
+        bits: 4 or 8.
+        size: Rows of a block.
+        rows: That share a scale, a multiple of `size`, or all of a column; None for one scale for the whole matrix.
+    """
+    length, columns = matrix.shape
+    if rows is None:
+        shared = round_blocks(matrix.T.reshape(-1, 1), bits=bits, size=matrix.size, symmetric=True)
+        values = shared.values.reshape(columns, length)
+        scales = np.full((columns, -(-length // size)), shared.scales[0, 0], np.float32)
+    else:
+        shared = round_blocks(matrix, bits=bits, size=rows, symmetric=True)
+        values = shared.values.reshape(columns, -1)[:, :length]
+        scales = np.repeat(shared.scales, -(-rows // size), axis=1)[:, : -(-length // size)]
+    padded = np.full((columns, scales.shape[1] * size), 2 ** (bits - 1), np.uint8)
+    padded[:, :length] = values
+    return Blocks(
+        bits=bits,
+        rows=length,
+        values=padded.reshape(columns, -1, size),
+        scales=np.ascontiguousarray(scales),
+        zero_points=None,
+    )
+
+
 def pack_nibbles(values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Packs pairs along the last axis into bytes, the first in the low half; an odd one out is followed by zero."""
     if values.shape[-1] % 2:

@@ -11,8 +11,18 @@ from modelwright.targets.graphs.files import load_model
 
 
 def read_own_scales(request: BuildRequest) -> OwnScales | None:
-    """Returns how the source quantizes its own activations; None where it computes in floats."""
-    return find_own_scales(load_model(request.model_path, weights=False))
+    """Returns how the source quantizes its own activations; None where it computes in floats.
+
+    Raises:
+        BuildFailedError: It does, and a plan says how else to.
+    """
+    own = find_own_scales(load_model(request.model_path, weights=False))
+    if own is not None and request.plan is not None:
+        raise BuildFailedError(
+            f"the plan would quantize a second time: the model is quantized already: {own.describe()}",
+            hint="leave --plan out; or give the float model that it was made from, and plan that",
+        )
+    return own
 
 
 def refuse_second_quantization(target: str, own: OwnScales, way_out: str) -> BuildFailedError:

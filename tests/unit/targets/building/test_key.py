@@ -16,6 +16,7 @@ from modelwright.core.outputs.limit import Limit, Metric
 from modelwright.core.outputs.tasks.roles import OutputRole
 from modelwright.core.records.exported import ExportedModel, ExportSource
 from modelwright.core.records.machine import Gpu, Machine
+from modelwright.core.records.plan import BitPlan, PlanChoice, PlannedLayer
 from modelwright.core.records.shapes import ShapeRange
 from modelwright.core.records.signature import Signature, TensorSpec
 from modelwright.core.samples.sample_set import SampleRef
@@ -114,6 +115,21 @@ def test_what_decides_every_target(name: str) -> None:
     assert make(name, machine=replace(MACHINE, cores=4)) != base
     assert make(name, machine=replace(MACHINE, instruction_sets=frozenset({"avx2", "amx_int8"}))) != base
     assert make(name, options={"tf32": True}) != base
+
+
+def test_another_plan_is_another_artifact() -> None:
+    layer = PlannedLayer(output="y", operator="MatMul", weight="w", weight_bits=8, activation_bits=8)
+    plan = BitPlan(onnx_sha256="b" * 64, model="net", origin="a hand", method="by hand", layers=(layer,))
+    narrower = replace(plan, layers=(replace(layer, weight_bits=4),))
+    choices = [
+        None,
+        *(PlanChoice(plan=each, repairs=repairs) for each in (plan, narrower) for repairs in (True, False)),
+    ]
+    target = get_target("ort-int8")
+    keys = {
+        key.make_key(target, EXPORTED, EVIDENCE, MACHINE, {}, SHAPES, fits_host=True, plan=choice) for choice in choices
+    }
+    assert len(keys) == len(choices)
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from modelwright.targets.quantization.blocks import pack_nibbles, round_blocks
+from modelwright.targets.quantization.blocks import pack_nibbles, round_blocks, share_scales
 
 
 @pytest.mark.parametrize("bits", [4, 8])
@@ -58,3 +58,26 @@ def test_zeros_are_zeros() -> None:
 def test_pairs_are_packed_low_half_first() -> None:
     packed = pack_nibbles(np.array([[1, 2, 3]], np.uint8))
     np.testing.assert_array_equal(packed, [[0x21, 0x03]])
+
+
+@pytest.mark.parametrize(("rows", "scales"), [(None, 1), (48, 5), (32, 10), (16, 15)])
+def test_scales_for_more_than_a_block_are_repeated(rows: int | None, scales: int) -> None:
+    matrix = np.random.default_rng(3).standard_normal((48, 5)).astype(np.float32)
+    blocks = share_scales(matrix, bits=4, size=16, rows=rows)
+    assert blocks.values.shape == (5, 3, 16)
+    assert np.unique(blocks.scales).size == scales
+    if rows == 32:
+        assert (blocks.scales[:, 0] == blocks.scales[:, 1]).all()
+    step = np.abs(np.repeat(blocks.scales, 16, axis=1)).T
+    inside = np.abs(matrix) < 7 * step
+    assert (np.abs(blocks.restore() - matrix)[inside] <= step[inside] / 2 + 1e-6).all()
+    assert inside.mean() > 0.9
+
+
+def test_a_shared_scale_gives_known_integers() -> None:
+    matrix = np.array([[-8.0, 1.0], [4.0, 2.0], [0.0, 3.0]], np.float32)
+    blocks = share_scales(matrix, bits=4, size=16, rows=None)
+    assert blocks.scales.tolist() == [[1.0], [1.0]]
+    assert blocks.values[:, 0, :4].tolist() == [[0, 12, 8, 8], [9, 10, 11, 8]]
+    assert (blocks.values[:, 0, 3:] == 8).all(), "what fills a block up is zero"
+    np.testing.assert_array_equal(blocks.restore(), matrix)

@@ -1,0 +1,193 @@
+"""Plans of precisions, executed: what each layer of an artifact really computes in, read back from its files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import models
+import numpy as np
+import onnx
+import pytest
+from bench import Bench
+from click.testing import CliRunner
+from onnx import numpy_helper
+from planned_models import LAYERS, make_attention, make_images, plan_attention
+
+from modelwright.cli.build import build as build_command
+from modelwright.cli.inspect import inspect
+from modelwright.core.errors import BadInputError, BuildFailedError, LimitNotMetError, ModelwrightError, UsageError
+from modelwright.core.files import hash_file
+from modelwright.core.records.artifact import Artifact
+from modelwright.core.records.plan import BitPlan, PlannedLayer, write_plan
+from modelwright.harness.building import build_targets
+from modelwright.harness.comparing import compare
+
+MIXED: Mapping[str, tuple[int | None, int | None]] = {
+    "p": (8, 8), "q": (8, 8), "k": (4, 8), "v": (4, None), "s": (None, 8), "o": (6, 6), "m": (4, 4), "m2": (6, None),
+    "y": (None, None),
+}  # fmt: skip
+"""Of everything one: `av` is not planned, `y` planned as float."""
+SHARED = {"q": {"granularity": "tensor"}, "m": {"granularity": "tensor"}, "k": {"group_size": 16}}
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    make_images(tmp_path / "x.npz")
+    return make_attention(tmp_path / "net.onnx")
+
+
+def build(model: Path, target: str, plan: Path, **other: Any) -> Artifact:
+    folder = model.parent
+    built = build_targets(
+        model, samples=folder / "x.npz", out=folder / "out", targets=[target], plan=plan, overwrite=True, **other
+    )
+    assert not built.absent, [absent.error.message for absent in built.absent]
+    return built.artifacts[target]
+
+
+def executed(artifact: Artifact) -> dict[str, tuple[int | None, int | None]]:
+    assert artifact.manifest.plan
+    return {layer.planned.output: (layer.weight_bits, layer.activation_bits) for layer in artifact.manifest.plan.layers}
+
+
+def read_ort(artifact: Artifact) -> dict[str, Any]:
+    """Returns node name -> its operator, its block's bits and accuracy level, or the type of its weight."""
+    graph = onnx.load(artifact.model_path).graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    makers = {name: node for node in graph.node for name in node.output}
+    found: dict[str, Any] = {}
+    for node in graph.node:
+        attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+        if node.op_type == "MatMulNBits":
+            found[node.name] = ("blocks", attributes["bits"], attributes["accuracy_level"])
+        elif node.op_type == "MatMulIntegerToFloat":
+            found[node.name] = ("integers", constants[node.input[1]].data_type)
+        elif node.op_type in ("MatMul", "Gemm", "Conv"):
+            weight = makers.get(node.input[1])
+            is_stored = weight is not None and weight.op_type == "DequantizeLinear"
+            found[node.name] = ("integers", constants[weight.input[0]].data_type) if is_stored else ("float",)
+    return found
+
+
+def test_onnx_runtime_executes_what_it_has_and_tells_the_rest(model: Path) -> None:
+    plan = plan_attention(model.parent / "plan.json", model, MIXED, **SHARED)
+    artifact = build(model, "ort-int8", plan)
+    assert executed(artifact) == {
+        "p": (8, 8), "q": (8, 8), "k": (4, 8), "v": (4, None), "s": (None, None), "o": (8, 8), "m": (4, 8),
+        "m2": (8, None), "y": (None, None),
+    }  # fmt: skip
+    int8 = onnx.TensorProto.INT8
+    assert read_ort(artifact) == {
+        "patches": ("integers", int8), "to_q": ("integers", int8), "to_k": ("blocks", 4, 4), "to_v": ("blocks", 4, 1),
+        "scores": ("float",), "context": ("float",), "project": ("integers", int8), "expand": ("blocks", 4, 4),
+        "contract": ("blocks", 8, 1), "head": ("float",),
+    }  # fmt: skip
+    widened = [layer.planned.output for layer in artifact.manifest.plan.widened] if artifact.manifest.plan else []
+    assert widened == ["s", "o", "m", "m2"]
+    assert artifact.manifest.notes[0].startswith("5 of the plan's 9 layers are executed as planned, 4 wider")
+    constants = {tensor.name: tensor for tensor in onnx.load(artifact.model_path).graph.initializer}
+    scales = {name: numpy_helper.to_array(constants[name]) for name in constants if name.endswith("scales")}
+    (shared,) = [values for name, values in scales.items() if name.startswith("wi")]
+    assert np.unique(shared).size == 1, "one scale for the tensor"
+    (grouped,) = [values for name, values in scales.items() if name.startswith("wk")]
+    assert grouped.shape == (32, 2), "a scale for 16 of 32 rows of each column"
+    assert np.unique(numpy_helper.to_array(constants["to_q_weight_dq_scale"])).size == 1
+    assert np.unique(numpy_helper.to_array(constants["project_weight_dq_scale"])).size == 32
+
+
+@pytest.mark.slow
+def test_a_plan_in_float_but_for_one_layer_leaves_all_others_in_float(model: Path) -> None:
+    plan = plan_attention(model.parent / "plan.json", model, {"m": (8, 8)})
+    found = read_ort(build(model, "ort-int8", plan))
+    assert {name for name, how in found.items() if how != ("float",)} == {"expand"}
+
+
+@pytest.mark.slow
+def test_the_key_covers_the_plan_and_inspect_shows_it(model: Path) -> None:
+    plan = plan_attention(model.parent / "plan.json", model, MIXED)
+    first = build(model, "ort-int8", plan)
+    assert build(model, "ort-int8", plan).seal == first.seal, "nothing is built again"
+    arguments = [str(model), "-t", "ort-int8", "-s", str(model.parent / "x.npz"), "-o", str(model.parent / "out")]
+    again = CliRunner().invoke(build_command, [*arguments, "--plan", str(plan)])
+    assert again.exit_code == 0
+    assert "note: 5 of the plan's 9 layers are executed as planned" in again.output
+    text = CliRunner().invoke(inspect, [str(first.directory)]).output
+    assert "plan               by a hand, by hand: 5 of the plan's 9 layers are executed as planned" in text
+    assert "o: 8-bit weights, 8-bit activations, planned 6-bit weights, 6-bit activations" in text
+    other = plan_attention(model.parent / "plan.json", model, MIXED | {"q": (4, 8)})
+    second = build(model, "ort-int8", other)
+    assert second.manifest.key != first.manifest.key
+    assert executed(second)["q"] == (4, 8)
+
+
+@pytest.mark.slow
+def test_a_plan_that_loses_too_much_is_refused_with_figures_and_repaired_where_asked(model: Path) -> None:
+    weights = {output: (4, 4) for output, (_, weight) in LAYERS.items() if weight is not None}
+    plan = plan_attention(model.parent / "plan.json", model, weights)
+    with pytest.raises(LimitNotMetError, match=r"points") as caught:
+        build(model, "ort-int8", plan, max_drop=0.5)
+    assert "--repair-plan" in str(caught.value.hint)
+    repaired = build(model, "ort-int8", plan, max_drop=12.0, repair_plan=True)
+    assert repaired.manifest.plan
+    back = [
+        layer for layer in repaired.manifest.plan.layers if layer.reason == "put back to float: the plan loses too much"
+    ]
+    assert back
+    assert all((layer.weight_bits, layer.activation_bits) == (None, None) for layer in back)
+
+
+@pytest.mark.slow
+def test_what_cannot_follow_a_plan_says_so(model: Path) -> None:
+    plan = plan_attention(model.parent / "plan.json", model, {"q": (8, 8)})
+    with pytest.raises(ModelwrightError, match=r"ort-int8-dynamic cannot follow a plan of precisions") as caught:
+        build(model, "ort-int8-dynamic", plan)
+    assert caught.value.hint == "ort-int8 follow one; without --plan it is built as ever"
+    assert not build(model, "ort-fp32", plan).manifest.plan, "float targets are built as ever"
+    nothing = plan_attention(model.parent / "nothing.json", model, {"s": (None, 8)})
+    with pytest.raises(BuildFailedError, match=r"nothing of the plan can be executed") as refused:
+        build(model, "ort-int8", nothing)
+    assert "plan 8 bits" in str(refused.value.hint)
+    something = plan_attention(model.parent / "something.json", model, {"s": (None, 8), "o": (8, 8)})
+    assert executed(build(model, "ort-int8", something)) == {"s": (None, None), "o": (8, 8)}
+
+
+def test_what_is_quantized_already_is_not_planned(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, x=(4,))
+    models.quantize_by_pairs(bench.model)
+    product = next(node for node in onnx.load(bench.model).graph.node if node.op_type in ("MatMul", "Gemm"))
+    layer = PlannedLayer(
+        output=product.output[0], operator=product.op_type, weight=None, weight_bits=None, activation_bits=8
+    )  # fmt: skip
+    plan = BitPlan(
+        onnx_sha256=hash_file(bench.model), model="net", origin="a hand", method="by hand", layers=(layer,)
+    )  # fmt: skip
+    write_plan(tmp_path / "plan.json", plan)
+    arguments = {"samples": bench.samples, "out": tmp_path / "planned", "targets": ["ort-int8"]}
+    with pytest.raises(BuildFailedError, match=r"the plan would quantize a second time") as caught:
+        build_targets(bench.model, plan=tmp_path / "plan.json", **arguments)
+    assert "leave --plan out" in str(caught.value.hint)
+    assert build_targets(bench.model, **arguments).artifacts
+
+
+def test_plans_that_do_not_fit_are_refused_before_anything_is_built(model: Path) -> None:
+    path = plan_attention(model.parent / "plan.json", model, {"q": (8, 8)})
+    samples, out = model.parent / "x.npz", model.parent / "out"
+    other = make_attention(model.parent / "other.onnx")
+    changed = onnx.load(other)
+    changed.doc_string = "another"
+    onnx.save(changed, other)
+    with pytest.raises(BadInputError, match=r"is for another model"):
+        build_targets(other, samples=samples, out=out, targets=["ort-int8"], plan=path)
+    assert not (out / "ort-int8").exists()
+    with pytest.raises(UsageError, match=r"repairs nothing"):
+        build_targets(model, samples=samples, out=out, targets=["ort-int8"], repair_plan=True)
+    with pytest.raises(UsageError, match=r"is for one model, and 2 are compared"):
+        compare([model, other], samples=samples, out=out, plan=path)
+    plan = json.loads(path.read_text())
+    plan["layers"][0]["output"] = "elsewhere"
+    path.write_text(json.dumps(plan))
+    with pytest.raises(BadInputError, match=r"no node that gives 'elsewhere'"):
+        build(model, "ort-int8", path)
