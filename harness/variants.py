@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,6 @@ from modelwright.harness.building import Built
 from modelwright.harness.progress import Progress
 from modelwright.harness.results.assemble import Absent, name_row
 from modelwright.harness.results.record import Source, Variant
-from modelwright.harness.run.measure_artifacts import rename_duplicates
 from modelwright.targets.building.against import hold_against
 from modelwright.targets.building.evidence import Evidence
 from modelwright.targets.graphs.work import count_macs
@@ -85,12 +85,20 @@ def name_variants(sources: Sequence[str | Path]) -> list[str | None]:
         raise UsageError(f"{again} is given twice", hint="give each model once")
     if len(texts) == 1:
         return [None]
-    names = []
+    names: list[str | None] = []
     for text in texts:
         path, _, function = text.rpartition(":") if ".py:" in text else (text, "", "")
         alike = [other for other in texts if other.rpartition(":")[0] == path] if function else []
-        names.append(re.sub(r"[^\w.-]", "_", function if len(alike) > 1 else Path(path).stem) or "model")
-    return [name.replace(" #", "-") for name in rename_duplicates(names)]
+        wanted = re.sub(r"[^\w.-]", "_", function if len(alike) > 1 else _name_path(Path(path))) or "model"
+        free = (f"{wanted}-{number}" if number > 1 else wanted for number in itertools.count(1))
+        names.append(next(name for name in free if name not in names))
+    return names
+
+
+def _name_path(path: Path) -> str:
+    """Returns the name of a file without its ending, or of a folder, which has none: `prune-0.5` is no kind of file."""
+    named = path if path.name.strip(".") else path.resolve()  # `..` would lead out of the folder that is named so
+    return named.name if named.is_dir() else named.stem
 
 
 def name_subjects(sources: Sequence[str | Path]) -> list[Subject]:
@@ -173,7 +181,9 @@ def hold_all_against(
             if isinstance(fault, LimitNotMetError):
                 fault.hint = f"train {other.name} further, or allow more with --max-drop"
             held.absent.append(Absent(target=target, status="failed", error=fault))
-            tell.finish(task, f"{other.name}/{target}: {fault.message}", ok=False)
+            tell.finish(task, f"{name_row(other.name, target)}: {fault.message}", ok=False)
+        else:
+            tell.finish(task, f"{name_row(other.name, target)}: held against {first.name}")
     return held
 
 

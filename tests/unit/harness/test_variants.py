@@ -12,7 +12,14 @@ from modelwright.core.errors import BadInputError, BuildFailedError, UsageError
 from modelwright.core.records.signature import Signature, TensorSpec
 from modelwright.harness.building import Built
 from modelwright.harness.results.assemble import Absent
-from modelwright.harness.variants import Prepared, in_name_of, join_built, name_variants, require_alike
+from modelwright.harness.variants import (
+    Prepared,
+    in_name_of,
+    join_built,
+    name_subjects,
+    name_variants,
+    require_alike,
+)
 
 
 @pytest.mark.parametrize(
@@ -23,10 +30,22 @@ from modelwright.harness.variants import Prepared, in_name_of, join_built, name_
         (["nets.py:teacher", "nets.py:student"], ["teacher", "student"]),
         (["a/model.onnx", "b/model.onnx"], ["model", "model-2"]),
         (["a b/net #1.onnx", "naïve.onnx"], ["net__1", "naïve"]),
+        (["a/net.onnx", "b/net.onnx", "net-2.onnx"], ["net", "net-2", "net-2-2"]),
+        (["net-2.onnx", "a/net.onnx", "b/net.onnx"], ["net-2", "net", "net-3"]),
     ],
 )
 def test_models_are_named_by_their_paths_and_each_is_unique(sources: list[Any], names: list[str | None]) -> None:
     assert name_variants(sources) == names
+
+
+def test_a_folder_is_named_by_its_whole_name_wherever_it_is_seen_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("prune-0.3", "prune-0.5"):
+        (tmp_path / name / "inner").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "prune-0.5" / "inner")
+    assert name_variants(["../../prune-0.3", ".."]) == ["prune-0.3", "prune-0.5"]
+    assert [subject.place for subject in name_subjects(["net.onnx", ".."])] == [Path(), Path("variants/prune-0.5")]
 
 
 @pytest.mark.parametrize(("sources", "words"), [([], "no model was given"), (["a.onnx", "a.onnx"], "is given twice")])
