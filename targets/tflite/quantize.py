@@ -193,7 +193,7 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
 
     def _remove_passing(self) -> None:
         for passed in self._passing:
-            made = self._made.pop(passed)
+            made = self._made.pop(passed, None)  # none where the step that was to make it failed as a whole
             if isinstance(made, QuantizedFile):
                 made.path.unlink()
 

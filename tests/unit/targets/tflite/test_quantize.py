@@ -224,6 +224,25 @@ def test_files_that_rank_layers_do_not_fill_the_disk(
     assert again.path.is_file()
 
 
+def test_a_step_that_fails_costs_the_files_that_it_was_to_make_and_no_other(
+    converter: Converter, request_: BuildRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quantizer = make(request_)
+    with (request_.scratch / "fp32.tflite").open("wb") as file:
+        file.truncate(2**30)  # sparse: one file a step
+    quantizer.build(WEIGHTED_AND_TABLES, ())
+    quantizer.foresee(WEIGHTED_AND_TABLES, [("table",), ("stem",)])
+
+    def crash(order: dict[str, Any]) -> dict[str, Any]:
+        raise BuildFailedError("the converter was killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(converter, "quantize", crash)
+        with pytest.raises(BuildFailedError, match="was killed"):
+            quantizer.build(WEIGHTED_AND_TABLES, ("table",))
+    assert quantizer.build(WEIGHTED_AND_TABLES, ("stem",)).path.is_file()
+
+
 def make_trials(candidates: Sequence[TfliteCandidate]) -> list[Trial[TfliteCandidate]]:
     figures = Figures(severity=0.5, error=0.5, kept=None, measure="", finding=None, samples=8)
     return [Trial(candidate=candidate, kept=(), figures=figures, seconds=1.0) for candidate in candidates]
