@@ -7,7 +7,6 @@ for plain data is read only where the user says that its maker is trusted.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.util
 import inspect
@@ -23,6 +22,7 @@ import numpy.typing as npt
 
 from modelwright.core.errors import BadInputError, ToolchainMissingError
 from modelwright.core.files import hash_file
+from modelwright.core.program_operators import register_quantized_operators
 from modelwright.core.records.codec import decode
 from modelwright.core.records.exported import PROGRAM_CALL_FILE, ProgramCall
 from modelwright.core.samples.archives import read_arrays
@@ -156,7 +156,7 @@ def load_program(path: Path, samples: SampleRef | None, *, trust: bool) -> Torch
             f"torch {torch.__version__} reads saved programs unsafely", hint=f"pip install 'torch>={_LEAST_TORCH}'"
         )
     try:
-        _register_operators()
+        register_quantized_operators()
         call = {PROGRAM_CALL_FILE: ""}
         program = torch.export.load(str(path), extra_files=call)
     except Exception as error:  # zip, JSON, pickle and schema errors
@@ -176,12 +176,6 @@ def load_program(path: Path, samples: SampleRef | None, *, trust: bool) -> Torch
     else:
         raise BadInputError(f"{path} was saved without example inputs, and there are no samples", hint="add --samples")
     return source
-
-
-def _register_operators() -> None:
-    """Lets torch know the operators of programs that were trained for quantization."""
-    with contextlib.suppress(ImportError):
-        import torch.ao.quantization.fx._decomposed  # noqa: F401
 
 
 def _read_output_names(path: Path, call: str | bytes) -> tuple[str, ...] | None:

@@ -6,13 +6,13 @@ processes only: torch is heavy, and a program may be hostile.
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from modelwright.core.errors import BadInputError, BuildFailedError, MeasurementInvalidError, ToolchainMissingError
+from modelwright.core.program_operators import register_quantized_operators
 from modelwright.core.records.exported import PROGRAM_CALL_FILE
 from modelwright.core.records.signature import Signature
 from modelwright.core.saved_program import find_code
@@ -58,7 +58,7 @@ def lower_program(torch: Any, path: Path, signature: Signature, dtype: Any | Non
     """
     files = {PROGRAM_CALL_FILE: ""}
     try:
-        _register_operators()
+        register_quantized_operators()
         program = torch.export.load(str(path), extra_files=files)
         call = json.loads(files[PROGRAM_CALL_FILE])
     except Exception as error:  # zip, JSON and schema errors
@@ -96,7 +96,7 @@ def load_module(torch: Any, path: Path, device: str) -> Any:
     """
     _require_plain(path)
     try:
-        _register_operators()
+        register_quantized_operators()
         program = torch.export.load(str(path))
         if device != "cpu":
             program = move_program(torch, program, device)
@@ -109,12 +109,6 @@ def load_module(torch: Any, path: Path, device: str) -> Any:
             detail=str(error)[:4000],
         ) from error
     return module.requires_grad_(requires_grad=False)
-
-
-def _register_operators() -> None:
-    """Lets torch know the operators of programs that were trained for quantization."""
-    with contextlib.suppress(ImportError):
-        import torch.ao.quantization.fx._decomposed  # noqa: F401
 
 
 def _require_plain(path: Path) -> None:
