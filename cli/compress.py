@@ -40,7 +40,14 @@ from modelwright.cli import options
     "--batch", type=click.IntRange(min=1, max=2**31 - 1), metavar="N", default=64, show_default=True,
     help="Samples a step.",
 )  # fmt: skip
-@click.option("--seed", type=click.IntRange(min=0), metavar="N", default=0, show_default=True, help="Of all chance.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0, max=2**63 - 1),
+    metavar="N",
+    default=0,
+    show_default=True,
+    help="Of all chance.",
+)
 @click.option(
     "--budget",
     metavar="TIME",
@@ -65,7 +72,7 @@ from modelwright.cli import options
     help="distil: weight of the task's own loss; the rest is that of the teacher's answers.",
 )  # fmt: skip
 @click.option(
-    "--temperature", type=click.FloatRange(min=0, max=1000, min_open=True), metavar="T", default=4.0,
+    "--temperature", type=options.TEMPERATURE, metavar="T", default=4.0,
     show_default=True, help="distil: what softens answers of classes.",
 )  # fmt: skip
 @click.option(
@@ -128,8 +135,11 @@ def compress(
     settings = decode(Settings, {**hyper, "match": list(match), "budget_s": parse_budget(budget)})
     progress = open_progress()
 
+    told = set[str]()
+
     def say(text: str) -> None:
         if text.startswith("* "):
+            told.add(text.removeprefix("* "))
             progress.finish("epoch", text.removeprefix("* "))
         else:
             progress.say("compress", text)
@@ -148,10 +158,8 @@ def compress(
         return 0
     for line in describe_result(made.record):
         print_line(line)
-    for stage in made.record.stages:
-        for note in stage.notes:
-            print_line(f"note: {note}")
-    for note in made.record.notes:
-        print_line(f"note: {note}")
+    notes = [note for stage in made.record.stages for note in stage.notes] + list(made.record.notes)
+    for line in [line for note in notes if (line := f"note: {note}") not in told]:
+        print_line(line)
     print_line(f"\n{made.folder}  model.pt2  weights.safetensors  compression.json")
     return 0

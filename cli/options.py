@@ -56,6 +56,7 @@ class _Number(click.FloatRange):
 POSITIVE = _Number(min=0, min_open=True)
 NOT_NEGATIVE = _Number(min=0)
 SHARE = _Number(min=0, max=1)
+TEMPERATURE = _Number(min=0, max=1000, min_open=True)
 
 target_option = click.option(
     "-t",

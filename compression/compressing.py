@@ -129,9 +129,19 @@ def compress(
                 raise
             if made is None:
                 assert known is not None
+                _require_kept(
+                    known,
+                    settings.max_drop,
+                    "it lies there already: choose another --out, to train longer (--epochs) or take less away",
+                )
                 return Compressed(folder=folder, record=known, reused=True)
             record = decode(CompressedModel, made)
-            _require_kept(record, settings.max_drop, folder)
+            _require_kept(
+                record,
+                settings.max_drop,
+                "train longer (--epochs), take less away, or allow more: the same command with --max-drop {enough} "
+                f"delivers what was trained, which is kept in {folder / CHECKPOINT_FOLDER}",
+            )
             _place(staging, folder, record)
         checkpoint.remove()
     return Compressed(folder=folder, record=record, reused=False)
@@ -172,16 +182,24 @@ def _shorten(spec: str) -> str:
     return path.name if function is None else f"{path.name}:{function}"
 
 
-def _require_kept(record: CompressedModel, max_drop: float | None, folder: Path) -> None:
+def _require_kept(record: CompressedModel, max_drop: float | None, hint: str) -> None:
+    """Refuses a result that loses more than allowed.
+
+    Args:
+        record: The result.
+        max_drop: In points; None without a limit.
+        hint: What to do now; `{enough}` stands for a limit that is kept.
+    """
+    if max_drop is None:
+        return
     lost = record.quality_before.points_lost(record.quality_after)
-    if max_drop is not None and lost > max_drop + _ROUNDING:
+    if lost > max_drop + _ROUNDING:
         change = f"{record.quality_before.describe()} to {record.quality_after.describe()}"
         enough = math.ceil(lost * 1000) / 1000  # rounded to nearest it might be too little again
         raise LimitNotMetError(
             f"{' '.join(record.methods)} loses {lost:.3g} points ({change} on {record.quality_after.samples} samples), "
             f"and --max-drop allows {max_drop:g}",
-            hint=f"train longer (--epochs), take less away, or allow more: the same command with --max-drop "
-            f"{enough:.12g} delivers what was trained, which is kept in {folder / CHECKPOINT_FOLDER}",
+            hint=hint.replace("{enough}", f"{enough:.12g}"),
         )
 
 

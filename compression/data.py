@@ -26,6 +26,8 @@ HELD_SHARE = 8
 HELD_LIMIT = 2048
 LEAST_SPLIT = 16
 """Fewer samples than this are not split: they choose and train."""
+LEAST_JUDGING = 8
+"""Fewer samples than this tell no loss from chance."""
 _BLOCK_BYTES = 16 * 2**20
 
 
@@ -89,9 +91,11 @@ class Data:
     def hash_rows(self) -> list[bytes]:
         """Returns a hash of the inputs of each sample."""
         digests = [hashlib.blake2b(digest_size=16) for _ in range(self.count)]
-        for _, array in sorted(self.inputs.items()):
+        for name, array in sorted(self.inputs.items()):
+            # In the network's type: the same numbers in another one are the same samples.
+            dtype = str(self.dtypes[name]).removeprefix("torch.")
             for digest, row in zip(digests, array, strict=True):
-                digest.update(np.ascontiguousarray(row).tobytes())
+                digest.update(np.ascontiguousarray(row, dtype).tobytes())
         return [digest.digest() for digest in digests]
 
 
@@ -144,6 +148,36 @@ def open_data(path: Path, name: str, examples: dict[str, Any]) -> Data:
         dtypes={key: value.dtype for key, value in examples.items()},
         count=next(iter(counts.values())),
     )
+
+
+def require_same_answers(train: Data, evaluation: Data) -> None:
+    """Refuses data that judge by other answers than those that are trained towards."""
+    missing = sorted(train.answers.keys() - evaluation.answers.keys())
+    if missing:
+        raise BadInputError(
+            f"{evaluation.name} lacks {', '.join(missing)}, which {train.name} has: nothing there says what is right",
+            hint=f"save {', '.join(missing)} in it, in the form of {train.name}",
+        )
+
+
+def require_enough(evaluation: Data) -> None:
+    """Refuses a limit that is judged by so few samples that it is kept by chance."""
+    if evaluation.count < LEAST_JUDGING:
+        raise BadInputError(
+            f"{evaluation.name} holds {evaluation.count} samples, of which each is "
+            f"{100 / evaluation.count:.3g} points: --max-drop says nothing on so few",
+            hint=f"give {LEAST_JUDGING} samples at least to --eval, and some hundreds to see a point",
+        )
+
+
+def require_classes(data: Data) -> None:
+    """Refuses labels that are all the same: a network that always gives that answer is right about everything."""
+    labels = data.answers[LABELS]
+    if labels.min() == labels.max():
+        raise BadInputError(
+            f"{data.name}: all labels are {int(labels.min())}, which any network learns without looking at its inputs",
+            hint="give samples of all classes; a sorted data set is to be shuffled before a part of it is taken",
+        )
 
 
 def count_shared(train: Data, evaluation: Data) -> int:

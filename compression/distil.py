@@ -7,6 +7,7 @@ from typing import Any
 
 from modelwright.compression.layers import flatten
 from modelwright.compression.network import Network, make_network
+from modelwright.compression.saving import require_savable
 from modelwright.compression.step import Step
 from modelwright.core.errors import BadInputError
 from modelwright.core.samples.python_source import split_function
@@ -45,7 +46,8 @@ class Distillation(Step):
         )
         self._teacher.set_training(training=False)
         self._require_alike(student, network)
-        network.module = student.module
+        require_savable(student)
+        network.name, network.module = student.name, student.module
         network.examples = {name: network.examples[name] for name in student.examples}
         network.positional, network.is_program, network.masks = student.positional, False, {}
         network.output_names = student.output_names or network.output_names

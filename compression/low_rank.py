@@ -28,16 +28,20 @@ class LowRank(Step):
         if network.is_program:
             raise BadInputError(
                 f"{network.name} is a saved program: its layers are gone, and none can become two",
-                hint="give the factory that it was made from, FILE.py:FUNCTION",
+                hint="give the factory that it was made from, FILE.py:FUNCTION; methods in a row go into one command",
             )
         spared = {id(layer) for layer in find_last_layers(network.module, flatten(network(network.examples)))} | set(
             _list_tied(network.module)
         )
-        told = []
+        told, read = list[str](), list[str]()
         for parent, name, layer in list(_iterate_places(network.module)):
             rank = find_rank(layer, self.method.ratio)
             if id(layer) not in spared and rank:
                 setattr(parent, name, split_layer(layer, rank))
+                if not _runs(network):  # what calls it reads its weight as well, as torch's encoder layers do
+                    setattr(parent, name, layer)
+                    read.append(name)
+                    continue
                 told.append(f"{name} to rank {rank} of {min(layer.weight.shape[0], layer.weight[0].numel())}")
         if not told:
             raise BadInputError(
@@ -47,9 +51,22 @@ class LowRank(Step):
             )
         more = f" and {len(told) - _NAMED} more" if len(told) > _NAMED else ""
         self.notes.append(f"cut {', '.join(told[:_NAMED])}{more}")
+        if read:
+            more = f" and {len(read) - _NAMED} more" if len(read) > _NAMED else ""
+            self.notes.append(f"{', '.join(read[:_NAMED])}{more} stay as they are: forward reads their weights itself")
 
     def describe(self) -> dict[str, str]:
         return {"ranks": f"by the share of weights, multiples of {ROUND_TO}", "method": "singular values"}
+
+
+def _runs(network: Network) -> bool:
+    network.set_training(training=False)
+    try:
+        with import_torch().no_grad():
+            network(network.examples)
+    except Exception:  # what a module raises that reads a weight where there is none any more is its own affair
+        return False
+    return True
 
 
 def find_rank(layer: Any, ratio: float) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 from modelwright.compression.network import Network
 from modelwright.compression.step import Step
 from modelwright.compression.wording import ZEROS_BRING_NOTHING
+from modelwright.core.errors import BadInputError
 from modelwright.exporters.torch.source import import_torch
 
 _RAMP_SHARE = 0.5
@@ -23,7 +24,14 @@ class MagnitudePruning(Step):
     """
 
     def prepare(self, network: Network) -> None:
-        del network
+        total = sum(weight.numel() for weight in network.list_weights().values())
+        zeros = round(self.method.ratio * total)
+        if not 0 < zeros < total:
+            raise BadInputError(
+                f"{self.method.text} of the {total} weights of {network.name} in convolutions and linear layers makes "
+                f"{zeros} zeros",
+                hint="give a ratio that takes some of them and leaves some" if total else "there is nothing to prune",
+            )
         self.notes.append(ZEROS_BRING_NOTHING)
 
     def begin_epoch(self, network: Network, epoch: int) -> None:

@@ -60,7 +60,7 @@ def parse_methods(texts: Sequence[str]) -> tuple[Method, ...]:
         if earlier.kind == "qat":
             raise UsageError(
                 f"{later.text} after qat: the integers that were trained would not be those that run",
-                hint=f"put qat last: {later.text} qat",
+                hint="name qat once" if later.kind == "qat" else f"put qat last: {later.text} qat",
             )
         if earlier.kind in _MAKES_ZEROS and later.kind in _MAKES_SHAPES:
             raise UsageError(

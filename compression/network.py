@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ from modelwright.exporters.torch.source import TorchSource, import_torch
 
 _ZLIB_LEVEL = 6
 _BLOCK_BYTES = 16 * 2**20
+_NAMED = 3
 
 
 @dataclass(kw_only=True)
@@ -108,6 +110,7 @@ def make_network(source: TorchSource) -> Network:
         )
     for tensor in [*source.module.parameters()]:
         tensor.requires_grad_(tensor.is_floating_point())
+    _fold_parametrizations(source)  # those of what needs no gradient would become tensors that are no parameters
     return Network(
         name=source.name,
         module=source.module,
@@ -117,6 +120,22 @@ def make_network(source: TorchSource) -> Network:
         is_program=source.program is not None,
         notes=source.notes,
     )
+
+
+def _fold_parametrizations(source: TorchSource) -> None:
+    """Lets weights that are computed of others, such as by weight_norm, be weights: these are what is made smaller."""
+    parametrize = import_torch().nn.utils.parametrize
+    folded = []
+    for name, module in source.module.named_modules():
+        for weight in list(module.parametrizations) if parametrize.is_parametrized(module) else []:
+            parametrize.remove_parametrizations(module, weight, leave_parametrized=True)
+            folded.append(f"{name}.{weight}".lstrip("."))
+    if folded:
+        more = f" and {len(folded) - _NAMED} more" if len(folded) > _NAMED else ""
+        source.notes.append(
+            f"{', '.join(folded[:_NAMED])}{more} of {source.name} were computed of other weights, such as by "
+            "weight_norm; their values are what is trained from here on"
+        )
 
 
 def _name_positional(source: TorchSource) -> list[str]:
@@ -174,9 +193,23 @@ def count_macs(network: Network) -> int:
 
     rows = len(next(iter(network.examples.values())))
     network.set_training(training=False)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with _spell_out(torch), FlopCounterMode(display=False) as counter, torch.no_grad():
         network(network.examples)
     return int(counter.get_total_flops() // 2 // rows)
+
+
+@contextlib.contextmanager
+def _spell_out(torch: Any) -> Iterator[None]:
+    """Lets attention and recurrent layers run product by product: as one operator they would count as none."""
+    fast, fused = torch.backends.mha.get_fastpath_enabled(), torch.backends.mkldnn.enabled
+    torch.backends.mha.set_fastpath_enabled(False)
+    torch.backends.mkldnn.set_flags(_enabled=False, _fp32_precision=None)
+    try:
+        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mkldnn.set_flags(_enabled=fused, _fp32_precision=None)
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def deflate(tensors: Sequence[Any]) -> int:

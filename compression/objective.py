@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,11 @@ class Objective:
                 for name, value in self.count(outputs, batch).items():
                     sums[name] = sums.get(name, 0) + value
         loss = total / samples
+        if not math.isfinite(loss):
+            raise BadInputError(
+                f"the loss of {network.name} is {loss} on {samples} samples of {data.name}",
+                hint="look for values that are far from all others there, or give a lower --lr where it was trained",
+            )
         value = {"accuracy": _share_right, "r2": _explain_variance}.get(self.metric, lambda _sums: loss)(sums)
         return Quality(metric=self.metric, value=value, loss=loss, samples=samples)
 
@@ -206,16 +212,17 @@ def _wrap(spec: str, function: Callable[..., Any]) -> Callable[[Any, Mapping[str
 
     def loss(outputs: Any, batch: Mapping[str, Any]) -> Any:
         try:
-            value = function(outputs, batch)
+            value = function(outputs, dict(batch))
         except Exception as error:
             raise BadInputError(
                 f"the loss {spec} failed: {type(error).__name__}: {error}",
                 hint="it is called with what the module returns, and a dict of tensors: inputs, labels, target_...",
                 detail=shorten_traceback(error),
             ) from error
-        if not isinstance(value, torch.Tensor) or value.dim():
+        if not isinstance(value, torch.Tensor) or value.dim() or not value.is_floating_point():
+            found = f"{value.dtype} {list(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
             raise BadInputError(
-                f"the loss {spec} returned {type(value).__name__}, not one number as a tensor",
+                f"the loss {spec} returned {found}, not one floating-point number as a tensor",
                 hint="return the mean over the batch, such as ((outputs - batch['target_y']) ** 2).mean()",
             )
         return value

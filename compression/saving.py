@@ -6,11 +6,46 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.compression.network import Network
-from modelwright.core.errors import BuildFailedError, ModelwrightError
+from modelwright.core.errors import BadInputError, BuildFailedError, ModelwrightError
 from modelwright.core.files import hash_file
 from modelwright.core.records.compressed import COMPRESSED_PROGRAM, COMPRESSED_WEIGHTS
-from modelwright.exporters.torch.export import capture, name_outputs, write_program
+from modelwright.exporters.torch.export import Captured, capture, name_outputs, write_program
 from modelwright.exporters.torch.source import TorchSource, import_torch
+
+
+def require_savable(network: Network) -> None:
+    """Refuses a network that could not be saved once it is trained, before anybody waits for that.
+
+    Raises:
+        BadInputError: torch cannot capture it.
+    """
+    if network.is_program:
+        return
+    try:
+        _capture(network)
+    except ModelwrightError as error:
+        raise BadInputError(
+            f"{network.name} cannot be captured as a program, and so not be saved after its training: {error.message}",
+            hint=error.hint,
+            detail=error.detail,
+        ) from error
+
+
+def _capture(network: Network) -> tuple[TorchSource, Captured, ModelwrightError | None]:
+    """Returns a network in the mode of inference, captured; and why its batch is fixed, where it is."""
+    network.set_training(training=False)
+    named = list(network.examples.items())
+    source = TorchSource(
+        name=network.name,
+        module=network.module,
+        args=tuple(value for _, value in named[: network.positional]),
+        kwargs=dict(named[network.positional :]),
+        output_names=network.output_names,
+    )
+    try:
+        return source, capture(source, dynamic=True), None
+    except ModelwrightError as error:
+        return source, capture(source, dynamic=False), error
 
 
 def save_network(network: Network, folder: Path, *, hide_examples: bool) -> dict[str, str]:
@@ -30,18 +65,10 @@ def save_network(network: Network, folder: Path, *, hide_examples: bool) -> dict
     from safetensors.torch import save
 
     torch = import_torch()
-    network.set_training(training=False)
-    values = list(network.examples.values())
-    args = tuple(values[: network.positional])
-    kwargs = dict(list(network.examples.items())[network.positional :])
-    source = TorchSource(
-        name=network.name, module=network.module, args=args, kwargs=kwargs, output_names=network.output_names
-    )
-    try:
-        captured = capture(source, dynamic=True)
-    except ModelwrightError as error:
-        captured = capture(source, dynamic=False)
-        network.notes.append(f"the batch of the program is fixed: with a dynamic one, {error.message[:300]}")
+    source, captured, refusal = _capture(network)
+    if refusal is not None:
+        network.notes.append(f"the batch of the program is fixed: with a dynamic one, {refusal.message[:300]}")
+    args, kwargs = source.args, source.kwargs
     captured.output_names = name_outputs(source, captured)
     examples: tuple[tuple[Any, ...], dict[str, Any]] = (args, kwargs)
     if hide_examples:

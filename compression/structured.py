@@ -34,7 +34,7 @@ class StructuredPruning(Step):
         if network.is_program:
             raise BadInputError(
                 f"{network.name} is a saved program: its layers are gone, and nothing can be removed from them",
-                hint="give the factory that it was made from, FILE.py:FUNCTION",
+                hint="give the factory that it was made from, FILE.py:FUNCTION; methods in a row go into one command",
             )
         before = sum(parameter.numel() for parameter in network.module.parameters())
         shapes = [list(tensor.shape) for tensor in flatten(network(network.examples))]
@@ -66,9 +66,9 @@ class StructuredPruning(Step):
         after = sum(parameter.numel() for parameter in network.module.parameters())
         if after == before:
             raise BadInputError(
-                f"nothing can be removed from {network.name} at {self.method.ratio:g}: its layers have {ROUND_TO} "
-                "channels or fewer, or give the outputs",
-                hint="use prune:magnitude, or distil a smaller network",
+                f"nothing can be removed from {network.name} at {self.method.ratio:g}: of every group of channels a "
+                f"multiple of {ROUND_TO} is left, and layers that give the outputs stay",
+                hint="try another ratio, or prune:magnitude, or distil a smaller network",
             )
         self.notes.append(f"{before - after:,} of {before:,} parameters were removed")
 
@@ -101,7 +101,7 @@ class StructuredPruning(Step):
             head_pruning_ratio=self.method.ratio,
             in_channel_groups={},
             out_channel_groups={},
-            forward_fn=lambda _module, examples: network(examples),
+            forward_fn=lambda _module, examples: flatten(network(examples)),
         )
         pruner.step()
         for module, projections in attention:

@@ -12,6 +12,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from modelwright.compression.checkpoint import BEST, LAST, Checkpoint, Progress
+from modelwright.compression.gradients import compute_loss, require_gradients
 from modelwright.compression.network import Network, copy_state
 from modelwright.compression.step import Step
 from modelwright.core.errors import BadInputError
@@ -48,7 +49,6 @@ def train(
     """
     task, settings = step.task, step.task.settings
     seed(settings.seed, len(progress.done), 0)
-    step.notes.extend(note for note in network.notes if note not in step.notes)
     optimizer = _make_optimizer(network, step)
     if LAST in progress.files:
         _load(network, step, optimizer, checkpoint.load(LAST))
@@ -64,7 +64,6 @@ def train(
         step.begin_epoch(network, number)
         loss, is_whole = _train_epoch(network, step, optimizer, number, until_s, say)
         held = task.objective.measure(network, task.train, task.held)
-        _require_finite(held.loss, number, settings.lr or step.lr)
         progress = replace(progress, seconds=progress.seconds + time.monotonic() - began_s)
         if not is_whole:
             progress = replace(progress, is_trained=True, stopped=f"the budget was spent in epoch {number}")
@@ -92,7 +91,12 @@ def list_parameters(network: Network, step: Step) -> Iterator[Any]:
 
 def _make_optimizer(network: Network, step: Step) -> Any:
     torch = import_torch()
-    return torch.optim.Adam(list_parameters(network, step), lr=step.task.settings.lr or step.lr)
+    parameters = list(list_parameters(network, step))
+    if not parameters:
+        raise BadInputError(
+            f"{network.name} has no weights to train", hint="give a network with weights: it gives its answers without"
+        )
+    return torch.optim.Adam(parameters, lr=step.task.settings.lr or step.lr)
 
 
 def _train_epoch(
@@ -110,10 +114,12 @@ def _train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = (settings.lr or step.lr) * scale
         optimizer.zero_grad(set_to_none=True)
-        loss = step.loss(network, batch)
+        loss = compute_loss(network, step, batch)
         value = float(loss.detach())
         _require_finite(value, number, settings.lr or step.lr, position)
         loss.backward()
+        if not position:
+            require_gradients(network, optimizer)
         optimizer.step()
         network.apply_masks()
         size = len(next(iter(batch.values())))
@@ -127,11 +133,10 @@ def _train_epoch(
     return total / rows, True
 
 
-def _require_finite(value: float, epoch: int, lr: float, position: int | None = None) -> None:
+def _require_finite(value: float, epoch: int, lr: float, position: int) -> None:
     if not math.isfinite(value):
-        where = f"epoch {epoch}" if position is None else f"epoch {epoch}, batch {position}"
         raise BadInputError(
-            f"the loss is {value} in {where}: training has run away",
+            f"the loss is {value} in epoch {epoch}, batch {position}: training has run away",
             hint=f"give a lower --lr than {lr:g}, or look for outliers in the training data",
         )
 

@@ -12,11 +12,18 @@ from typing import Any
 from msgspec.structs import replace
 
 from modelwright.compression.checkpoint import BEST, LAST, Checkpoint, Progress
-from modelwright.compression.data import Data, count_shared, open_data
+from modelwright.compression.data import (
+    Data,
+    count_shared,
+    open_data,
+    require_classes,
+    require_enough,
+    require_same_answers,
+)
 from modelwright.compression.methods import Method, parse_methods
 from modelwright.compression.network import Network, copy_state, make_network, measure_size, measure_sparsity, weigh
 from modelwright.compression.objective import check_first_batch, make_objective
-from modelwright.compression.saving import save_network
+from modelwright.compression.saving import require_savable, save_network
 from modelwright.compression.settings import Settings
 from modelwright.compression.step import Step, Task
 from modelwright.compression.steps import make_step
@@ -87,6 +94,8 @@ def compress_in_child(
         if evaluation_path is not None and evaluation_name is not None:
             evaluation = open_data(Path(evaluation_path), evaluation_name, network.examples)
             _require_other(data, evaluation, network)
+            if wanted.max_drop is not None:
+                require_enough(evaluation)
         described = {
             "source": hash_json({"files": loaded.files, "weights": loaded.weights_sha256}),
             "methods": [_identify(method) for method in steps],
@@ -108,9 +117,16 @@ def compress_in_child(
         chosen, held = data.split()
         objective = make_objective(wanted.loss, data.answers)
         task = Task(train=data, chosen=chosen, held=held, objective=objective, settings=wanted)
+        if evaluation is not None:
+            require_same_answers(data, evaluation)
         for each in (data, evaluation):
             if each is not None:
                 check_first_batch(network, objective, each)
+                if objective.metric == "accuracy":
+                    require_classes(each)
+        require_savable(network)
+        for note in network.notes:
+            progress(f"{TELL}note: {note}")
         judging = (data, held) if evaluation is None else (evaluation, _all(evaluation))
         progress("evaluating the source")
         before, quality_before = measure_size(network), objective.measure(network, *judging)

@@ -1,4 +1,4 @@
-"""Finds the refusals of samples, exporters and targets that have a hint, by reading the code."""
+"""Finds the refusals of compression, samples, exporters and targets that have a hint, by reading the code."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("core/samples", "exporters", "targets")
+ROOMS = ("compression", "core/samples", "exporters", "targets")
 _RAISING = frozenset({"failure", "raised"})
 """Names of parameters that hold the class of an error."""
 

@@ -113,6 +113,11 @@ def load_factory(path: Path, function: str, samples: SampleRef | None, trace: Tr
             f"{name} gives a TorchScript module, whose Python code is gone: torch.export cannot capture it",
             hint="give the nn.Module that it was scripted or traced from",
         )
+    if any(torch.nn.parameter.is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers())):
+        raise BadInputError(
+            f"{name} gives a module with lazy layers, whose weights have no shapes before it was called",
+            hint="call it in the factory, on inputs such as it will get, and load its weights after that",
+        )
     source = TorchSource(name=name, module=module, args=(), kwargs={}, files=trace.list_read())
     _make_fp32(torch, source)
     names = getattr(module, "output_names", None)
