@@ -27,7 +27,7 @@ import numpy.typing as npt
 from modelwright.core.errors import BadInputError
 from modelwright.core.files import hash_file
 from modelwright.core.outputs.limit import Metric
-from modelwright.core.outputs.reference import read_reference
+from modelwright.core.outputs.output_files import read_reference
 from modelwright.core.process.child import run_in_child
 from modelwright.core.records.codec import Number, Record, decode, encode
 from modelwright.core.samples.python_source import load_function, require_function, shorten_traceback

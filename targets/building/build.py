@@ -28,7 +28,7 @@ from modelwright.core.errors import (
     ToolchainMissingError,
 )
 from modelwright.core.outputs.limit import Limit
-from modelwright.core.outputs.reference import read_reference
+from modelwright.core.outputs.output_files import read_reference
 from modelwright.core.outputs.states import State
 from modelwright.core.outputs.tasks.roles import OutputRole
 from modelwright.core.path_names import drop_folders

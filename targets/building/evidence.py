@@ -18,7 +18,8 @@ from modelwright.core.errors import BadInputError, UsageError
 from modelwright.core.outputs.chain_runs import record_chains
 from modelwright.core.outputs.chains import STEPS, Chain
 from modelwright.core.outputs.limit import Limit, LimitedBy, Metric
-from modelwright.core.outputs.reference import ReferenceModel, read_reference, write_outputs
+from modelwright.core.outputs.output_files import read_reference, write_outputs
+from modelwright.core.outputs.reference import ReferenceModel
 from modelwright.core.outputs.states import State, StateChoice, choose_states, explain_misfit
 from modelwright.core.outputs.tasks.roles import OutputRole, Role, find_roles
 from modelwright.core.outputs.user_metric import stage_targets, try_on_fp32

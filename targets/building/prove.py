@@ -18,7 +18,8 @@ from modelwright.core.errors import BuildFailedError
 from modelwright.core.outputs.chain_runs import compare_chains, explain_step
 from modelwright.core.outputs.chains import Chain, explain_chain_broken, join_chain
 from modelwright.core.outputs.fidelity import FidelityMeter, count_correct, explain_broken
-from modelwright.core.outputs.reference import OutputsWriter, ReferenceModel, read_reference
+from modelwright.core.outputs.output_files import OutputsWriter, read_reference
+from modelwright.core.outputs.reference import ReferenceModel
 from modelwright.core.outputs.tasks.roles import OutputRole
 from modelwright.core.process.child import Progress, run_in_child
 from modelwright.core.records.artifact import Proof

@@ -27,7 +27,8 @@ from modelwright.core.outputs.drop import (
 )
 from modelwright.core.outputs.fidelity import Fidelity, compare_outputs, explain_broken
 from modelwright.core.outputs.limit import Limit
-from modelwright.core.outputs.reference import ReferenceModel, read_reference, write_outputs
+from modelwright.core.outputs.output_files import read_reference, write_outputs
+from modelwright.core.outputs.reference import ReferenceModel
 from modelwright.core.outputs.tasks.judge import add_checks
 from modelwright.core.outputs.tasks.roles import OutputRole, find_roles
 from modelwright.core.outputs.user_metric import compute as compute_metric

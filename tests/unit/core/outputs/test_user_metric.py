@@ -13,7 +13,7 @@ import pytest
 from modelwright.core.errors import BadInputError
 from modelwright.core.outputs import user_metric
 from modelwright.core.outputs.limit import Metric
-from modelwright.core.outputs.reference import write_outputs
+from modelwright.core.outputs.output_files import write_outputs
 from modelwright.core.outputs.user_metric import compute, find_metric, stage_targets, try_on_fp32
 from modelwright.core.records.signature import Signature, TensorSpec
 from modelwright.core.samples.sample_set import SampleRef, open_samples
