@@ -133,7 +133,7 @@ class ArtifactRunner:
         before_j = None if self._meter is None else self._meter.read_j()
         before = None if self._bench is None else self._bench.observe()
         result = self._child.call(
-            "modelwright.harness.run.worker:run_window",
+            "modelwright.harness.run.windows:run_window",
             {"window_s": window_s},
             timeout_s=window_s * HANG_FACTOR + HANG_GRACE_S,
         )
@@ -156,7 +156,7 @@ class ArtifactRunner:
     def run_for(self, duration_s: float) -> tuple[int, float]:
         """Runs alone for so many seconds; returns the inferences and the seconds that they took."""
         result = self._child.call(
-            "modelwright.harness.run.worker:run_energy_window",
+            "modelwright.harness.run.windows:run_energy_window",
             {"duration_s": duration_s},
             timeout_s=duration_s * 2 + HANG_GRACE_S,
         )

@@ -76,14 +76,14 @@ class Opened(Record, kw_only=True):
 
 
 class RanAlone(Record, kw_only=True):
-    """What ran in a while, and how long it took; see `worker.run_energy_window`."""
+    """What ran in a while, and how long it took; see `windows.run_energy_window`."""
 
     inferences: Count
     elapsed_s: Figure
 
 
 class Turn(Record, kw_only=True):
-    """A turn's latencies; see `worker.run_window`. Null what only a computation on an accelerator has."""
+    """A turn's latencies; see `windows.run_window`. Null what only a computation on an accelerator has."""
 
     latencies_ns: tuple[Count, ...]
     inferences: Count

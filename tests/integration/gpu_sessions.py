@@ -19,6 +19,8 @@ from modelwright.core.nvidia.cuda import CudaDevice
 from modelwright.core.nvidia.driver import LIBRARY
 from modelwright.core.records.signature import Signature
 from modelwright.harness.run import worker
+from modelwright.harness.run.loaded import loaded
+from modelwright.harness.run.windows import run_window
 from modelwright.targets.contract import (
     Array,
     BuildRequest,
@@ -139,7 +141,7 @@ def open_doubling(**params: Any) -> dict[str, Any]:
 
 def clear_computed() -> None:
     """Overwrites the outputs of all computations with zeros."""
-    session = worker._state.session
+    session = loaded.session
     assert isinstance(session, DoublingSession)
     for computation in session.computations:
         zeros = np.zeros(computation._size, np.float32)
@@ -148,7 +150,7 @@ def clear_computed() -> None:
 
 def read_computed() -> list[list[float]]:
     """Returns what lies in the outputs of all computations, which only `enqueue` writes."""
-    session = worker._state.session
+    session = loaded.session
     assert isinstance(session, DoublingSession)
     computed = []
     for computation in session.computations:
@@ -160,8 +162,8 @@ def read_computed() -> list[list[float]]:
 
 def run_window_for(window_s: float) -> dict[str, Any]:
     """Runs a window and adds how often the session ran end to end, and how long the call took."""
-    session = worker._state.session
+    session = loaded.session
     assert isinstance(session, DoublingSession)
     before, started = session.runs, time.perf_counter()
-    result = worker.run_window(window_s)
+    result = run_window(window_s)
     return {**result, "runs": session.runs - before, "wall_s": time.perf_counter() - started}

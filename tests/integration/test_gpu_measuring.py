@@ -25,7 +25,7 @@ from modelwright.core.records.artifact_files import REFERENCE, hash_files, measu
 from modelwright.core.records.exported import SourceModel
 from modelwright.core.records.machine import Machine
 from modelwright.core.records.signature import Signature, TensorSpec
-from modelwright.harness.run.worker import END_TO_END_SHARE, GPU_WARM_UP_S
+from modelwright.harness.run.windows import END_TO_END_SHARE, GPU_WARM_UP_S
 
 HERE = "gpu_sessions"
 MIB = 1 << 20
@@ -150,7 +150,7 @@ def test_a_window_has_inferences_end_to_end_and_computations_alone(
 
 def test_the_proof_still_runs_beside_the_computations(tmp_path: Path, gpu_worker: Worker) -> None:
     gpu_worker.open(make_artifact(tmp_path / "a"))
-    gpu_worker.ask("modelwright.harness.run.worker:run_window", window_s=0.01)
+    gpu_worker.ask("modelwright.harness.run.windows:run_window", window_s=0.01)
     proof = gpu_worker.ask("modelwright.harness.run.worker:prove_on_reference")
     assert proof["count"] == INPUTS
     assert proof["fidelity"]["cosine"] == pytest.approx(1.0)
@@ -158,11 +158,11 @@ def test_the_proof_still_runs_beside_the_computations(tmp_path: Path, gpu_worker
 
 def test_an_energy_window_runs_end_to_end_for_its_time(tmp_path: Path, gpu_worker: Worker) -> None:
     gpu_worker.open(make_artifact(tmp_path / "a"))
-    told = gpu_worker.ask("modelwright.harness.run.worker:run_energy_window", duration_s=0.1)
+    told = gpu_worker.ask("modelwright.harness.run.windows:run_energy_window", duration_s=0.1)
     assert set(told) == {"inferences", "elapsed_s"}
     assert told["inferences"] > 1
     assert told["elapsed_s"] >= 0.1
-    assert gpu_worker.ask("modelwright.harness.run.worker:run_energy_window", duration_s=0.0)["inferences"] == 1
+    assert gpu_worker.ask("modelwright.harness.run.windows:run_energy_window", duration_s=0.0)["inferences"] == 1
 
 
 def test_a_graph_that_is_not_used_is_not_reported(tmp_path: Path, gpu_worker: Worker) -> None:
@@ -205,7 +205,7 @@ def test_too_large_a_model_says_how_much_is_free(tmp_path: Path, gpu_worker: Wor
 def test_a_runtime_that_runs_out_of_memory_gets_the_same_words(tmp_path: Path, gpu_worker: Worker, runs: int) -> None:
     with pytest.raises(MeasurementInvalidError) as caught:
         gpu_worker.open(make_artifact(tmp_path / "a", runs_until_out_of_memory=runs))
-        gpu_worker.ask("modelwright.harness.run.worker:run_window", window_s=0.01)
+        gpu_worker.ask("modelwright.harness.run.windows:run_window", window_s=0.01)
     assert "the GPU is out of memory; 255 of 256 MiB are free" in caught.value.message
     assert caught.value.detail == "RuntimeError: CUDA error: out of memory"
 

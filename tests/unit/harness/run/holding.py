@@ -1,4 +1,4 @@
-"""Child side of test_worker.py: holds memory and looks at it."""
+"""Child side of test_memory.py: holds memory and looks at it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from modelwright.harness.run.worker import read_private_bytes
+from modelwright.harness.run.memory import read_private_bytes
 
 _held: list[np.ndarray] = []
 
