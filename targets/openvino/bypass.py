@@ -36,7 +36,7 @@ def find_quantized(nodes: Iterable[Any]) -> set[str]:
     for node in nodes:
         if is_activation_quantizer(node):
             names |= find_consumers(node)
-        elif any(_is_rounded(value) for value in node.input_values()):
+        elif any(is_rounded(value) for value in node.input_values()):
             names.add(str(node.get_friendly_name()))
     return names
 
@@ -160,7 +160,7 @@ def _find_weight_noise(node: Any) -> float:
     """Returns the noise to signal of rounded weights: that of a step of their grid, against their own energy."""
     for value in node.input_values():
         weights = value.get_node()
-        if not _is_rounded(value):
+        if not is_rounded(value):
             continue
         integers = _find_integers(weights)
         if integers is not None:  # in steps of the grid, whose rounding has a variance of 1/12
@@ -168,7 +168,7 @@ def _find_weight_noise(node: Any) -> float:
     return 0.0
 
 
-def _is_rounded(value: Any) -> bool:
+def is_rounded(value: Any) -> bool:
     """Whether a value is weights that NNCF rounded."""
     return _WEIGHTS in value.get_node().get_friendly_name()
 
@@ -195,7 +195,7 @@ def _restore_weights(openvino: Any, node: Any, source: Any) -> None:
     """Gives a layer its float weights, and what it multiplies without the factors that were divided out of them."""
     for position, value in enumerate(node.input_values()):
         weights = source.input_value(position).get_node()
-        if not _is_rounded(value) or weights.get_type_name() != "Constant":
+        if not is_rounded(value) or weights.get_type_name() != "Constant":
             continue
         restored = openvino.opset13.constant(np.array(weights.data))
         node.input(position).replace_source_output(restored.output(0))

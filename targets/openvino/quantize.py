@@ -27,6 +27,7 @@ from modelwright.targets.openvino.bypass import (
     bypass_layers,
     find_quantized,
     is_activation_quantizer,
+    is_rounded,
     measure_noise,
 )
 from modelwright.targets.openvino.candidates import (
@@ -41,16 +42,14 @@ from modelwright.targets.openvino.session import WITHOUT_FUSION, OpenvinoSession
 from modelwright.targets.openvino.words import find_cause
 from modelwright.targets.quantization.judge import Judge
 from modelwright.targets.quantization.kept import LayerTimes
-from modelwright.targets.quantization.quantizer import share_work
 from modelwright.targets.quantization.rounded import find_rounded_model
+from modelwright.targets.quantization.savings import LayerWork
 from modelwright.targets.quantization.search import Found, search
 from modelwright.targets.quantization.twins import NOISE_SAMPLES
 
 _JUDGED_SAMPLES = 64
 _ACCURATE_EFFORT = 2.3
 """How much longer accurate bias correction took than the fast one, on ResNet-50."""
-_PASSING = 10
-"""Reading and writing a value takes as long as some ten multiplications."""
 _KEPT_BYTES = 200_000_000
 """Of quantized models that are kept, so that layers can be put back in another one than the last."""
 _RECURRENT = re.compile("(LSTM|GRU|RNN|AUGRU)(Cell|Sequence)$")
@@ -157,7 +156,7 @@ class NncfQuantizer(OpenvinoQuantizer[NncfCandidate]):
         calibrating = self.calibration.count / _JUDGED_SAMPLES
         return 1.0 + calibrating * (1.0 if candidate.fast_bias_correction else _ACCURATE_EFFORT)
 
-    def base(self, best: NncfCandidate) -> NncfCandidate:
+    def base(self, best: NncfCandidate, *, as_fast: bool) -> NncfCandidate:  # noqa: ARG002 - biases take no time
         # Biases that make up for all rounding before them are wrong where some of it is gone.
         return best.with_fast_correction()
 
@@ -221,7 +220,7 @@ class NncfQuantizer(OpenvinoQuantizer[NncfCandidate]):
     def as_shipped(self, model: Any) -> Any:
         return widen_weights(self._openvino, model) if self._saturates_here else model
 
-    def costs(self, model: RunnableModel) -> Mapping[str, float]:
+    def works(self, model: RunnableModel) -> Mapping[str, LayerWork]:
         shaped = model.model.clone()
         feeds = next(self.calibration.feeds(1))
         ports = find_ports(shaped.inputs, self._request.signature.inputs)
@@ -230,9 +229,9 @@ class NncfQuantizer(OpenvinoQuantizer[NncfCandidate]):
             shaped.reshape({port: feeds[name].shape for port, name in zip(ports, names, strict=True)})
         nodes = list(iterate_operators(shaped))
         layers = find_quantized(nodes)
-        return share_work(
-            {str(node.get_friendly_name()): _count_work(node) for node in nodes if node.get_friendly_name() in layers}
-        )
+        return {
+            str(node.get_friendly_name()): _count_work(node) for node in nodes if node.get_friendly_name() in layers
+        }
 
     def estimate_noise(self, candidate: NncfCandidate, model: RunnableModel) -> Mapping[str, float]:  # noqa: ARG002
         layers = set(self.costs(model))
@@ -251,8 +250,8 @@ class NncfQuantizer(OpenvinoQuantizer[NncfCandidate]):
         return RunnableModel(model=changed, options=WITHOUT_FUSION)
 
 
-def _count_work(node: Any) -> float:
-    """Returns a layer's multiplications for one inference, and what reading and writing its results counts as."""
+def _count_work(node: Any) -> LayerWork:
+    """Returns what a layer multiplies, reads and makes in one inference."""
     *sizes, result = (_list_sizes(value) for value in (*node.input_values(), node.output(0)))
     kind = node.get_type_name()
     each = 0.0
@@ -262,7 +261,15 @@ def _count_work(node: Any) -> float:
         each = sizes[0][-2 if node.get_attributes()["transpose_a"] else -1]
     elif _RECURRENT.match(kind):
         each = sum(np.prod(size) for size in sizes[-3:]) / result[-1]
-    return float(np.prod(result) * (each + _PASSING))
+    # Of a table only what is looked up is read.
+    read = [size for size, value in zip(sizes, node.input_values(), strict=True) if is_rounded(value) and each]
+    values = float(np.prod(result))
+    return LayerWork(
+        products=values * float(each),
+        weights=float(sum(np.prod(size) for size in read)),
+        values=values,
+        passes_integers=True,
+    )
 
 
 def _list_sizes(value: Any) -> list[int]:

@@ -13,7 +13,7 @@ from modelwright.targets.openvino.candidates import OpenvinoQuantizer, RunnableM
 from modelwright.targets.openvino.session import silence_vendor
 from modelwright.targets.openvino.words import find_cause
 from modelwright.targets.quantization.judge import Judge
-from modelwright.targets.quantization.quantizer import share_work
+from modelwright.targets.quantization.savings import LayerWork
 from modelwright.targets.quantization.search import search
 
 _WITH_WEIGHTS = frozenset({"Convolution", "Gather", "GroupConvolution", "MatMul"})
@@ -134,8 +134,8 @@ class WeightQuantizer(OpenvinoQuantizer[WeightCandidate]):
                 detail=str(error),
             ) from error
 
-    def costs(self, model: RunnableModel) -> Mapping[str, float]:  # noqa: ARG002 - the float model says it
-        return share_work(self.layers)
+    def works(self, model: RunnableModel) -> Mapping[str, LayerWork]:  # noqa: ARG002 - the float model says it
+        return {name: LayerWork(products=0.0, weights=size) for name, size in self.layers.items()}
 
     def explain_kept(self, kept: Collection[str]) -> str | None:
         """Returns what the user has to know of the layers that could not have the few bits."""

@@ -27,8 +27,8 @@ from modelwright.targets.quantization.formats import FULL_WEIGHT, Scheme, quanti
 from modelwright.targets.quantization.judge import Outputs
 from modelwright.targets.quantization.kept import LayerTimes
 from modelwright.targets.quantization.onnx_quantizer import OnnxCandidate, OnnxQuantizer
-from modelwright.targets.quantization.quantizer import share_work
 from modelwright.targets.quantization.rounded import SAMPLES, count_rounding, round_model
+from modelwright.targets.quantization.savings import LayerWork
 from modelwright.targets.quantization.smoothquant import CALIBRATION_SAMPLES
 from modelwright.targets.quantization.statistics import TensorStatistics
 
@@ -40,9 +40,6 @@ RANGE_METHODS: Mapping[str, Callable[[TensorStatistics], tuple[float, float]]] =
 }
 VENDORS = "ONNX Runtime's own"
 """Stands in the place of a way to choose ranges for the vendor's plain call, which chooses everything."""
-_PASSING = 10
-"""Reading and writing a value takes as long as some ten multiplications: it is what a depthwise convolution spends its
-time on."""
 
 
 class OrtQuantizer(OnnxQuantizer):
@@ -59,9 +56,9 @@ class OrtQuantizer(OnnxQuantizer):
     def candidates(self) -> Sequence[Sequence[OnnxCandidate]]:
         return [*super().candidates(), [OnnxCandidate(alpha=None, ranges=VENDORS)]]
 
-    def share(self, work: Mapping[str, float]) -> dict[str, float]:
-        """Returns the share of the work of each layer, the tables first: what they cost in float is size, not time."""
-        return share_work({**dict.fromkeys(self.tables, 0.0), **work})
+    def add_tables(self, works: Mapping[str, LayerWork]) -> dict[str, LayerWork]:
+        """Returns what layers do, the tables first: what they cost in float is size, not time."""
+        return {**dict.fromkeys(self.tables, LayerWork(products=0.0)), **works}
 
     def run(self, model: Any, feeds: Iterable[Feeds]) -> Iterator[Outputs]:
         exact = write_exactly(model) if saturates_here(self._request) else None
@@ -162,25 +159,29 @@ class StaticQuantizer(OrtQuantizer):
                 found[f"{node.input[1]}/{axis}"] = quantize_weight(values, axis, self._scheme.weight_limit)
         return found
 
-    def costs(self, model: Any) -> Mapping[str, float]:  # noqa: ARG002 - the float model says it
+    def works(self, model: Any) -> Mapping[str, LayerWork]:  # noqa: ARG002 - the float model says it
         index = index_graph(self.smoothed)
         plan = ort_plan.plan_static(self.smoothed, (), carry=self._carry)
         statistics = self.measure(plan.ranged_tensors())
-        work = {}
+        works = {}
         for node in self.smoothed.graph.node:
             if node.name in plan.carried and plan.sources.get(node.output[0]) == node.output[0]:
-                work[node.name] = statistics[node.output[0]].size * float(_PASSING)
+                values = float(statistics[node.output[0]].size)
+                works[node.name] = LayerWork(products=0.0, values=values, passes_integers=True)
             if node.name not in plan.integer:
                 continue
             dims = list(index.constants[node.input[1]].dims)
             output = plan.absorbed[node.name].output[0] if node.name in plan.absorbed else node.output[0]
             source = plan.sources.get(node.input[0], node.input[0])
+            weights = float(np.prod(dims))
             if node.op_type == "Conv":
-                work[node.name] = statistics[output].size * (float(np.prod(dims[1:])) + _PASSING)
+                values = float(statistics[output].size)
+                products = values * float(np.prod(dims[1:]))
+                works[node.name] = LayerWork(products=products, weights=weights, values=values, passes_integers=True)
             else:
                 columns = dims[0] if read_attribute(node, "transB", 0) else dims[1]
-                work[node.name] = float(statistics[source].size * columns)
-        return self.share(work)
+                works[node.name] = LayerWork(products=float(statistics[source].size * columns), weights=weights)
+        return self.add_tables(works)
 
 
 class DynamicQuantizer(OrtQuantizer):
@@ -200,7 +201,9 @@ class DynamicQuantizer(OrtQuantizer):
         quantized = ort_quantization.quantize_dynamic(model, set(names) - set(kept), self._scheme)
         return quantize_tables(quantized, self.tables - set(kept))
 
-    def costs(self, model: Any) -> Mapping[str, float]:  # noqa: ARG002 - the float model says it
+    def works(self, model: Any) -> Mapping[str, LayerWork]:  # noqa: ARG002 - the float model says it
         layers = set(ort_plan.find_dynamic(self._model, index_graph(self._model)))
         sizes = {tensor.name: float(np.prod(tensor.dims)) for tensor in self._model.graph.initializer}
-        return self.share({n.name: sizes[n.input[1]] for n in self._model.graph.node if n.name in layers})
+        read = {node.name: sizes[node.input[1]] for node in self._model.graph.node if node.name in layers}
+        # Of how many rows they multiply nothing is known here: of one.
+        return self.add_tables({name: LayerWork(products=size, weights=size) for name, size in read.items()})

@@ -15,7 +15,8 @@ from modelwright.targets.ort.tables import find_tables, quantize_tables
 from modelwright.targets.quantization.blocks import Blocks, pack_nibbles, round_blocks
 from modelwright.targets.quantization.judge import Outputs
 from modelwright.targets.quantization.onnx_quantizer import run_candidate
-from modelwright.targets.quantization.quantizer import Quantizer, share_work
+from modelwright.targets.quantization.quantizer import Quantizer
+from modelwright.targets.quantization.savings import LayerWork
 from modelwright.targets.readiness import require_import
 
 _IN_INTEGERS = 4
@@ -91,7 +92,7 @@ class WeightQuantizer(Quantizer[WeightCandidate, Any]):
     def run(self, model: Any, feeds: Iterable[Feeds]) -> Iterator[Outputs]:
         return run_candidate(self._request, model, feeds)
 
-    def costs(self, model: Any) -> Mapping[str, float]:  # noqa: ARG002 - the float model says it
+    def works(self, model: Any) -> Mapping[str, LayerWork]:  # noqa: ARG002 - the float model says it
         index = index_graph(self._model)
         layers = {*self._layers, *self._tables}
         weights = {
@@ -99,7 +100,10 @@ class WeightQuantizer(Quantizer[WeightCandidate, Any]):
             for node in self._model.graph.node
             if node.name in layers
         }
-        return share_work({name: float(np.prod(index.constants[read].dims)) for name, read in weights.items()})
+        return {
+            name: LayerWork(products=0.0, weights=float(np.prod(index.constants[read].dims)))
+            for name, read in weights.items()
+        }
 
     def explain_kept(self, kept: Collection[str]) -> str | None:
         """Returns what the user has to know of the layers that could not have the few bits."""

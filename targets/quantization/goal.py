@@ -35,7 +35,7 @@ class Level(IntEnum):
     POOR = 1
     """Broken for the task. Layers go back to float until it is fair, whatever speed that costs up to half the work."""
     FAIR = 2
-    """Some would notice. Layers go back to float only where few of them make it good."""
+    """Some would notice. Layers go back to float where that makes it good for little of the time that it saves."""
     GOOD = 3
     """Nobody who uses the model for its task would notice. Nothing more is tried."""
 

@@ -11,6 +11,7 @@ from modelwright.targets.contract import Feeds
 from modelwright.targets.quantization.goal import Figures
 from modelwright.targets.quantization.judge import Outputs
 from modelwright.targets.quantization.kept import LayerTimes
+from modelwright.targets.quantization.savings import STARTING, LayerWork
 
 
 class Candidate(Protocol):
@@ -77,6 +78,9 @@ class Quantizer(ABC, Generic[CandidateT, ModelT]):
     """Whether the candidates of a group run at one speed: then the closest to FP32 counts. Else every good one may be
     taken, as nobody would notice what it loses, and many would notice a slower one."""
 
+    starting: ClassVar[float] = STARTING
+    """What an operator takes beside its work (`savings.py`): a layer that saves less is put back for nothing."""
+
     @abstractmethod
     def candidates(self) -> Sequence[Sequence[CandidateT]]:
         """Returns groups of candidates, the fastest first: the next is tried where none of a group was good."""
@@ -90,11 +94,15 @@ class Quantizer(ABC, Generic[CandidateT, ModelT]):
         """Runs one sample after the other."""
 
     @abstractmethod
-    def costs(self, model: ModelT) -> Mapping[str, float]:
-        """Returns the layers of a candidate that can go back to float -> the share of the work that moves with each.
+    def works(self, model: ModelT) -> Mapping[str, LayerWork]:
+        """Returns the layers of a candidate that can go back to float -> what each does that goes back with it.
 
         In the order of the graph; empty where none can.
         """
+
+    def costs(self, model: ModelT) -> Mapping[str, float]:
+        """Returns the same layers -> the share of their work that moves with each."""
+        return share_work({name: work.total for name, work in self.works(model).items()})
 
     def unchecked(self) -> CandidateT:
         """Returns what to take where no samples can judge."""
@@ -115,8 +123,13 @@ class Quantizer(ABC, Generic[CandidateT, ModelT]):
         """Returns other ways to run a model that does less than well: the runtime itself may be at fault."""
         return ()
 
-    def base(self, best: CandidateT) -> CandidateT:
-        """Returns the candidate whose layers go back to float where `best` does not do."""
+    def base(self, best: CandidateT, *, as_fast: bool) -> CandidateT:  # noqa: ARG002 - for those that differ
+        """Returns the candidate whose layers go back to float where `best` does not do.
+
+        Args:
+            best: The way to quantize.
+            as_fast: Whether it may be no slower, as `best` is usable as it is.
+        """
         return best
 
     def estimate_noise(self, candidate: CandidateT, model: ModelT) -> Mapping[str, float]:  # noqa: ARG002

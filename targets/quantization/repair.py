@@ -2,6 +2,10 @@
 
 Layers stand in the order of what they gain for their time, and how many of the first ones suffice is found by halving:
 it takes as many evaluations as the logarithm of their number.
+
+What that may cost goes with what it is for. A candidate that is fair can be used as it is: making it good may cost a
+share of the time that it saves, by an estimate (`savings.py`), the smaller the less it misses good by. One that is poor
+is saved at any price; and the user's limit goes before all speed.
 """
 
 from __future__ import annotations
@@ -10,36 +14,53 @@ from collections.abc import Sequence
 from typing import Any
 
 from modelwright.targets.quantization.budget import count_repairs
-from modelwright.targets.quantization.goal import Level
-from modelwright.targets.quantization.quantizer import CandidateT, ModelT
-from modelwright.targets.quantization.sensitivity import Layer, list_worst, rank_layers, sort_by_gain
+from modelwright.targets.quantization.goal import Figures, Level
+from modelwright.targets.quantization.quantizer import CandidateT, ModelT, Quantizer
+from modelwright.targets.quantization.savings import describe_savings, share_given_up
+from modelwright.targets.quantization.sensitivity import Layer, list_within, list_worst, rank_layers, sort_by_gain
 from modelwright.targets.quantization.trials import Made, Trials
 
+_PER_SEVERITY = 0.05
+"""Share of the time saved that may go to make a fair candidate good, which is of severity 1, for each 1 beyond it: a
+twentieth of one that is nearly poor, half a hundredth of one that misses good by a tenth."""
 _FEW, _MANY, _ALL = 0.2, 0.5, 1.0
-"""Share of the work that may go back to float to make a candidate good, as beyond it the speed is gone too; to save one
-that is poor, which nobody can use at any speed; and where that does not do, or the user's limit is not kept. What a
-layer gains then goes before what it costs: the one that does the harm may be most of the work."""
+"""Share of the work that may go back to float to make a poor candidate good, or for a limit; to save one that is poor,
+which nobody can use at any speed; and where that does not do, or the user's limit is not kept. What a layer gains then
+goes before what it costs: the one that does the harm may be most of the work."""
 _RIVALS = 4
 """Candidates that the worst layers are put back in: which is best without them does not show before they are spared."""
 
 
 def describe_repair() -> dict[str, Any]:
     """Returns what bounds a repair: with other limits a search may choose otherwise."""
-    return {"work_for_good": _FEW, "work_for_fair": _MANY, "work_at_last": _ALL, "rivals": _RIVALS}
+    return {
+        "time_for_good": _PER_SEVERITY,
+        "work_for_good": _FEW,
+        "work_for_fair": _MANY,
+        "work_at_last": _ALL,
+        "rivals": _RIVALS,
+        "savings": describe_savings(),
+    }
 
 
 def put_layers_back(trials: Trials[CandidateT, ModelT], best: Made[CandidateT, ModelT]) -> Made[CandidateT, ModelT]:
     """Returns the candidate with the fewest layers in float that make it good, or a poor one fair; else `best`."""
-    whole = _find_base(trials, best)
+    usable = best.figures.level is Level.FAIR and trials.judge.limit is None
+    whole = _find_base(trials, best, as_fast=usable)
     if whole.model is None:
         return best
     candidate = whole.trial.candidate
     layers = rank_layers(trials.quantizer, trials.judge, candidate, whole.model, trials.progress)
     trials.ranked = layers
-    choices = list_worst([layer for layer in layers if layer.gain > 0], _FEW)
+    harmful = [layer for layer in layers if layer.gain > 0]
+    if usable:
+        choices = _list_affordable(trials.quantizer, harmful, whole.model, best.figures)
+    else:
+        choices = list_worst(harmful, _FEW)
+    choices = _leave_one(choices, layers)
     better = best
     if choices:
-        most = _try_rivals(trials, candidate, choices[-1])
+        most = _try_rivals(trials, candidate, choices[-1], as_fast=usable)
         candidate = most.trial.candidate
         few = _keep_fewest(trials, most, choices, Level.GOOD)
         if few.figures.level is Level.GOOD or (
@@ -57,6 +78,16 @@ def put_layers_back(trials: Trials[CandidateT, ModelT], best: Made[CandidateT, M
     return better
 
 
+def _list_affordable(
+    quantizer: Quantizer[CandidateT, ModelT], layers: Sequence[Layer], whole: ModelT, figures: Figures
+) -> list[tuple[str, ...]]:
+    """Returns the worst layer, the two worst, and so on, as long as a fair candidate is worth bringing back so much."""
+    assert figures.severity is not None, "it is fair"
+    room = _PER_SEVERITY * (figures.severity - 1.0)
+    works = quantizer.works(whole)
+    return list_within(layers, room, lambda names: share_given_up(works, names, quantizer.starting))
+
+
 def _save(
     trials: Trials[CandidateT, ModelT],
     candidate: CandidateT,
@@ -66,17 +97,23 @@ def _save(
     level: Level,
 ) -> Made[CandidateT, ModelT]:
     """Returns a candidate with the layers of a share in float that reach a level, or lose half as much; else `best`."""
-    # One layer stays quantized: what has none is no quantized model, whatever a limit asks for.
-    choices = [kept for kept in list_worst(layers, share) if len(kept) < len(layers)]
+    choices = _leave_one(list_worst(layers, share), layers)
     if not choices:
         return best
     many = _keep_fewest(trials, trials.attempt(candidate, choices[-1]), choices, level)
     return many if many.figures.is_clearly_better(best.figures) else best
 
 
-def _find_base(trials: Trials[CandidateT, ModelT], best: Made[CandidateT, ModelT]) -> Made[CandidateT, ModelT]:
+def _leave_one(choices: Sequence[tuple[str, ...]], layers: Sequence[Layer]) -> list[tuple[str, ...]]:
+    """Returns the choices that leave a layer quantized: what has none is no quantized model, whatever is asked for."""
+    return [kept for kept in choices if len(kept) < len(layers)]
+
+
+def _find_base(
+    trials: Trials[CandidateT, ModelT], best: Made[CandidateT, ModelT], *, as_fast: bool
+) -> Made[CandidateT, ModelT]:
     """Returns the candidate whose layers are ranked, without any in float."""
-    candidate = trials.quantizer.base(best.trial.candidate)
+    candidate = trials.quantizer.base(best.trial.candidate, as_fast=as_fast)
     if candidate == best.trial.candidate:
         return best
     known = next((trial for trial in trials.made if trial.candidate == candidate), None)
@@ -84,27 +121,30 @@ def _find_base(trials: Trials[CandidateT, ModelT], best: Made[CandidateT, ModelT
 
 
 def _try_rivals(
-    trials: Trials[CandidateT, ModelT], first: CandidateT, kept: tuple[str, ...]
+    trials: Trials[CandidateT, ModelT], first: CandidateT, kept: tuple[str, ...], *, as_fast: bool
 ) -> Made[CandidateT, ModelT]:
     """Returns the best of several candidates with the same layers in float: the first where none is better.
 
-    Of several that are good and not as fast as each other, the runtime takes one, as of those without layers in float.
+    Of several that are good and not as fast as each other, the runtime takes one, as of those without layers in float;
+    of several groups, one of the fastest that does as well.
     """
     ranked = sorted(trials.made, key=lambda trial: trial.figures.rank, reverse=True)
-    whole = (trials.quantizer.base(trial.candidate) for trial in ranked if not trial.kept)
+    whole = (trials.quantizer.base(trial.candidate, as_fast=as_fast) for trial in ranked if not trial.kept)
     rivals = list(dict.fromkeys((first, *whole)))[: min(_RIVALS, count_repairs(trials.judge, len(kept)))]
     best: Made[CandidateT, ModelT] | None = None
-    good = []
+    tried, good = [], []
     for candidate in rivals:
         made = trials.attempt(candidate, kept)
+        tried.append(made.trial)
         good += [made.trial] if made.figures.level is Level.GOOD else []
         if best is None or made.figures.rank > best.figures.rank:
             best = made
     assert best is not None, "the first is always tried"
     if len(good) > 1 and not trials.quantizer.equally_fast:
         chosen = trials.quantizer.choose(good)
-        return best if chosen is best.trial else trials.make_again(chosen)
-    return best
+    else:
+        chosen = trials.prefer_faster(best.trial, tried)
+    return best if chosen is best.trial else trials.make_again(chosen)
 
 
 def _keep_fewest(

@@ -164,7 +164,7 @@ def _try_candidates(
     if best.figures.level < Level.FAIR:
         return best, ran_out
     usable = [trial for trial in rivals if _is_rival(trial.figures, best.figures, equally_fast=quantizer.equally_fast)]
-    chosen = quantizer.choose(usable)
+    chosen = trials.prefer_faster(quantizer.choose(usable), usable)
     if chosen is not best.trial:
         best = trials.keep_unless(best, lambda: trials.make_again(chosen))
     return best, ran_out

@@ -103,12 +103,24 @@ def sort_by_gain(layers: Sequence[Layer]) -> list[Layer]:
 
 def list_worst(layers: Sequence[Layer], share: float) -> list[tuple[str, ...]]:
     """Returns the worst layer, the two worst, and so on, as long as they are within a share of the work."""
+    shares = {layer.name: layer.share for layer in layers}
+    return list_within(layers, share, lambda names: sum(shares[name] for name in names))
+
+
+def list_within(
+    layers: Sequence[Layer], room: float, price: Callable[[tuple[str, ...]], float]
+) -> list[tuple[str, ...]]:
+    """Returns the first layer, the two first, and so on: those that do not fit into what there is room for, left out.
+
+    Args:
+        layers: In the order of taking them.
+        room: For all.
+        price: What several layers take of it together.
+    """
     choices: list[tuple[str, ...]] = []
     names: tuple[str, ...] = ()
-    spent = 0.0
     for layer in layers:
-        if spent + layer.share <= share:
-            spent += layer.share
+        if price((*names, layer.name)) <= room:
             names = (*names, layer.name)
             choices.append(names)
     return choices

@@ -87,6 +87,21 @@ class Trials(Generic[CandidateT, ModelT]):
         """Returns an earlier trial with its model, which is not kept for all of them: models are large."""
         return Made(trial=trial, model=self.quantizer.build(trial.candidate, trial.kept))
 
+    def prefer_faster(self, chosen: Trial[CandidateT], others: Sequence[Trial[CandidateT]]) -> Trial[CandidateT]:
+        """Returns one of an earlier group, which is faster, that is as close as the chosen one; else the chosen one."""
+        for group in self.quantizer.candidates():
+            members = [trial for trial in others if trial.candidate in group]
+            if chosen in members:
+                break
+            close = [
+                trial
+                for trial in members
+                if trial.figures.loses_nothing(chosen.figures) and not chosen.figures.is_closer(trial.figures)
+            ]
+            if close:
+                return self.quantizer.choose(close)
+        return chosen
+
     def keep_unless(
         self, best: Made[CandidateT, ModelT], improve: Callable[[], Made[CandidateT, ModelT]]
     ) -> Made[CandidateT, ModelT]:

@@ -16,7 +16,7 @@ from modelwright.targets.graphs.rewrite import drop_unread, rebuild_model
 from modelwright.targets.quantization.formats import round_weight
 from modelwright.targets.quantization.half import FLOAT_ARITHMETIC
 from modelwright.targets.quantization.onnx_quantizer import OnnxCandidate, OnnxQuantizer
-from modelwright.targets.quantization.quantizer import share_work
+from modelwright.targets.quantization.savings import LayerWork
 from modelwright.targets.quantization.statistics import TensorStatistics
 from modelwright.targets.readiness import require_import
 from modelwright.targets.tensorrt.pair_plan import PairPlan, channel_axis, find_vectors, plan_pairs
@@ -178,6 +178,8 @@ class PairQuantizer(OnnxQuantizer):
     """Builds INT8 candidates in float32 for the search; statistics are kept between those that share them."""
 
     session_entries: ClassVar[Mapping[str, str]] = FLOAT_ARITHMETIC
+    starting: ClassVar[float] = 0.0
+    """How small a layer gains nothing on a GPU is not known on the host that builds: each counts."""
 
     def __init__(self, request: BuildRequest, model: Any, kind: GraphKind, float_operators: Collection[str]) -> None:
         super().__init__(request, model, kind, list(SYMMETRIC_RANGES))
@@ -210,7 +212,7 @@ class PairQuantizer(OnnxQuantizer):
             vectors=self._vectors,
         )
 
-    def costs(self, model: Any) -> Mapping[str, float]:  # noqa: ARG002 - the float model says it
+    def works(self, model: Any) -> Mapping[str, LayerWork]:  # noqa: ARG002 - the float model says it
         index = index_graph(self.smoothed)
         plan = self.plan()
         layers, statistics = set(plan.layers), self.measure(plan.entries)
@@ -228,4 +230,4 @@ class PairQuantizer(OnnxQuantizer):
                     work[node.name] = seen * float(np.prod(dims[1:]))
                 else:
                     work[node.name] = float(seen * dims[channel_axis(node)])
-        return share_work(work)
+        return {name: LayerWork(products=products) for name, products in work.items()}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from modelwright.targets.quantization.savings import LayerWork
 from modelwright.targets.tflite.recipes import Rule, TfliteCandidate
 
 _DYNAMIC = frozenset({"CONV_2D", "FULLY_CONNECTED"})
@@ -43,23 +44,34 @@ class Layers:
     def __bool__(self) -> bool:
         return bool(self._layers)
 
-    def costs(self, candidate: TfliteCandidate) -> dict[str, float]:
-        """Returns the layers that a candidate quantizes -> the share of the work that moves with each."""
-        totals = {kind: sum(layer[kind] for layer in self._layers.values()) or 1.0 for kind in ("work", "weights")}
-        shares = {}
+    def works(self, candidate: TfliteCandidate) -> dict[str, LayerWork]:
+        """Returns the layers that a candidate quantizes -> what each does that goes back with it."""
+        works = {}
         for name, layer in self._layers.items():
             rule = _find_rule(candidate, layer["operator"])
             if rule is None:
                 continue
-            # Lookups, what is widened at loading and what waits for memory cost by their size.
-            by_size = layer["operator"] == "GATHER" or rule.mode == "weights" or rule.bits < _EIGHT_BITS
-            whole = "weights" if by_size else "work"
-            # Values are passed on in float where scales are taken while running: multiplying alone gets slower.
-            moved = "products" if rule.mode == "dynamic" and not by_size else whole
-            # A matrix product that takes its scales while running is as fast as one with fixed ones.
-            is_free = layer["operator"] == "FULLY_CONNECTED" and rule.mode == "static"
-            shares[name] = 0.0 if is_free else layer[moved] / totals[whole]
-        return shares
+            if _costs_by_size(layer, candidate):
+                works[name] = LayerWork(products=0.0, weights=layer["weights"])
+            elif layer["operator"] == "FULLY_CONNECTED" and rule.mode == "static":
+                # A matrix product that takes its scales while running is as fast as one with fixed ones.
+                works[name] = LayerWork(products=0.0)
+            elif rule.mode == "dynamic":
+                # Values are passed on in float all the same.
+                works[name] = LayerWork(products=layer["products"], weights=layer["weights"])
+            else:
+                works[name] = replace(_count_work(layer), passes_integers=True)
+        return works
+
+    def costs(self, candidate: TfliteCandidate) -> dict[str, float]:
+        """Returns the same layers -> the share of the work that moves with each, or of the size where that costs."""
+        size = sum(layer["weights"] for layer in self._layers.values()) or 1.0
+        work = sum(_count_work(layer).total for layer in self._layers.values()) or 1.0
+        by_size = {name for name, layer in self._layers.items() if _costs_by_size(layer, candidate)}
+        return {
+            name: layer.weights / size if name in by_size else layer.total / work
+            for name, layer in self.works(candidate).items()
+        }
 
     def noise(self, candidate: TfliteCandidate) -> dict[str, float]:
         """Returns layer -> noise to signal of its own rounding, as a candidate rounds."""
@@ -97,6 +109,18 @@ class Layers:
         if operator != "FULLY_CONNECTED" or rule is None:
             return False
         return rule.mode == "static" or rule.bits < _EIGHT_BITS
+
+
+def _count_work(layer: Mapping[str, Any]) -> LayerWork:
+    """Returns what a layer does in float; of a table only what is looked up is read."""
+    weights = 0.0 if layer["operator"] == "GATHER" else layer["weights"]
+    return LayerWork(products=layer["products"], weights=weights, values=layer["values"])
+
+
+def _costs_by_size(layer: Mapping[str, Any], candidate: TfliteCandidate) -> bool:
+    """Whether a layer is lookups, is widened at loading, or waits for memory."""
+    rule = _find_rule(candidate, layer["operator"])
+    return layer["operator"] == "GATHER" or (rule is not None and (rule.mode == "weights" or rule.bits < _EIGHT_BITS))
 
 
 def _find_rule(candidate: TfliteCandidate, operator: str) -> Rule | None:

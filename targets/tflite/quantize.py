@@ -14,6 +14,7 @@ from modelwright.targets.contract import BuildRequest, Feeds
 from modelwright.targets.quantization.judge import Outputs
 from modelwright.targets.quantization.kept import LayerTimes
 from modelwright.targets.quantization.quantizer import Quantizer, Trial
+from modelwright.targets.quantization.savings import LayerWork
 from modelwright.targets.readiness import package_versions
 from modelwright.targets.tflite import client
 from modelwright.targets.tflite.answers import RUNTIME, answer
@@ -105,6 +106,9 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
     def run(self, model: QuantizedFile, feeds: Iterable[Feeds]) -> Iterator[Outputs]:
         return answer(model.path, model.binding, feeds, self._request.progress)
 
+    def works(self, model: QuantizedFile) -> Mapping[str, LayerWork]:
+        return self._layers.works(model.candidate)
+
     def costs(self, model: QuantizedFile) -> Mapping[str, float]:
         return self._layers.costs(model.candidate)
 
@@ -114,12 +118,13 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
     def foresee(self, candidate: TfliteCandidate, choices: Iterable[tuple[str, ...]]) -> None:
         self._foreseen = [(candidate, kept) for kept in choices]
 
-    def base(self, best: TfliteCandidate) -> TfliteCandidate:
-        # Operators without weights, which other candidates quantize too, cannot be spared one by one. Products that
-        # take their scales while running already are spared by float alone.
+    def base(self, best: TfliteCandidate, *, as_fast: bool) -> TfliteCandidate:
+        # Operators without weights, which other candidates quantize too, cannot be spared one by one: all of them go
+        # back to float, and what they pass on is converted. Products that take their scales while running already are
+        # spared by float alone.
         products = best.find_rule("FULLY_CONNECTED")
         has_fixed_scales = products is not None and products.mode == "static"
-        return WEIGHTED_AND_TABLES if self._layers and has_fixed_scales else best
+        return WEIGHTED_AND_TABLES if self._layers and has_fixed_scales and not as_fast else best
 
     def time_layers(self, model: QuantizedFile) -> LayerTimes | None:
         samples = self._request.tuning or self._request.calibration
@@ -127,9 +132,7 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
             return None
         runner = TfliteRunner(model.path, model.binding)
         inputs = runner.name_inputs(next(iter(samples.feeds(1))))
-        profile = profile_file(model.path, 1, inputs, list_operators(runner), is_float=False)
-        # Its clock counts whole microseconds: of operators that take less, it tells nothing one by one.
-        return LayerTimes.of_profile(profile) if profile.operators_us >= profile.count else None
+        return LayerTimes.of_profile(profile_file(model.path, 1, inputs, list_operators(runner), is_float=False))
 
     def unchecked(self) -> TfliteCandidate:
         for candidate in self._group:

@@ -23,19 +23,17 @@ _BLOCK = 32
 _SOURCES = {"FULLY_CONNECTED": 0, "CONV_2D": 0, "TRANSPOSE_CONV": 2, "DEPTHWISE_CONV_2D": 0}
 """Operator -> position of the input that it multiplies; of a lookup, what it finds counts."""
 _LEAST_SIGNAL = 1e-30
-_PASSING = 10
-"""Reading and writing a value takes as long as some ten multiplications."""
 
 
 def measure_noise(
     data: bytes, tensor_names: Mapping[str, str], samples: Samples, ranges: Ranges | None
 ) -> list[dict[str, Any]]:
-    """Returns the operators with weights, in the order of the graph: name, operator, products, work, weights and noise.
+    """Returns the operators with weights, in the order of the graph: name, operator, products, values, weights, noise.
 
     The signal is the mean square of an operator's input on a few samples, for a lookup table that of the table; the
     noise is that of rounding, step^2 / 12, by what is rounded: `static`, the input to 255 steps between the calibrated
     minimum and maximum; `dynamic`, the input to steps of its own; `weights` and `four_bits`, what the operator is
-    multiplied with. Products are multiplications; work is those and what passing values on counts as.
+    multiplied with. Products are multiplications, values what it makes.
 
     Args:
         data: The FP32 file.
@@ -73,7 +71,7 @@ def measure_noise(
                     "operator": operator,
                     "weights": float(np.prod(stored.shape)),
                     "products": products,
-                    "work": products + _count_passing(operator, graph.tensors[op.outputs[0]].shape),
+                    "values": float(np.prod(graph.tensors[op.outputs[0]].shape)),
                     "noise": noise | _round_weights(operator, model.buffers[stored.buffer].data, stored.shape),
                 }
             )
@@ -139,8 +137,3 @@ def _count_products(operator: str, source: Array, weight: Array, result: Array) 
     if operator == "TRANSPOSE_CONV":  # each input goes into a kernel of outputs
         return float(np.prod(source) * np.prod(weight[:-1]))
     return float(np.prod(result) * np.prod(weight[1:3] if operator == "DEPTHWISE_CONV_2D" else weight[1:]))
-
-
-def _count_passing(operator: str, result: Array) -> float:
-    """Returns what reading and writing the values counts as, in multiplications."""
-    return float(np.prod(result)) * {"GATHER": 1, "TRANSPOSE_CONV": 0}.get(operator, _PASSING)

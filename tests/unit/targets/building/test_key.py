@@ -23,7 +23,7 @@ from modelwright.core.samples.sample_set import SampleRef
 from modelwright.targets.building import key
 from modelwright.targets.building.evidence import Evidence
 from modelwright.targets.contract import Target
-from modelwright.targets.quantization import budget, goal, repair, search, sensitivity
+from modelwright.targets.quantization import budget, goal, repair, savings, search, sensitivity
 from modelwright.targets.table import get_target, target_names
 from modelwright.targets.tensorrt.target import TensorrtFp16
 from modelwright.targets.tflite import conversion, environment, quantize
@@ -217,6 +217,8 @@ def test_versions_decide(monkeypatch: pytest.MonkeyPatch, name: str, package: st
         (budget, "MOST", 3),
         (sensitivity, "_SAMPLES", 4),
         (repair, "_FEW", 0.1),
+        (repair, "_PER_SEVERITY", 0.1),
+        (savings, "_PER_WEIGHT", 8.0),
         (repair, "_MANY", 0.9),
         (search, "describe_goal", lambda: {"good": {"severity": 0.5}}),
     ],

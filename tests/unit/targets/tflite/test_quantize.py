@@ -24,15 +24,15 @@ from modelwright.targets.tflite.recipes import CANDIDATES, ROUNDED, WEIGHTED_AND
 
 LAYERS = [
     {
-        "name": "table", "operator": "GATHER", "products": 0.0, "work": 10.0, "weights": 80.0,
+        "name": "table", "operator": "GATHER", "products": 0.0, "values": 2.0, "weights": 80.0,
         "noise": {"dynamic": 1e-7, "static": 1e-5},
     },
     {
-        "name": "stem", "operator": "CONV_2D", "products": 20.0, "work": 30.0, "weights": 5.0,
+        "name": "stem", "operator": "CONV_2D", "products": 20.0, "values": 6.0, "weights": 5.0,
         "noise": {"dynamic": 1e-4, "static": 1e-3, "weights": 1e-6, "four_bits": 1e-2},
     },
     {
-        "name": "product", "operator": "FULLY_CONNECTED", "products": 50.0, "work": 60.0, "weights": 15.0,
+        "name": "product", "operator": "FULLY_CONNECTED", "products": 50.0, "values": 5.0, "weights": 15.0,
         "noise": {"dynamic": 2e-4, "static": 1e-1, "weights": 2e-6, "four_bits": 2e-2},
     },
 ]  # fmt: skip
@@ -151,9 +151,11 @@ def test_layers_put_back_take_their_scales_while_running_or_stay_in_float(
     assert (order["dynamic"], order["float"]) == (["product"], ["stem"])
     assert order["rules"][0]["mode"] == "static"
     assert order["unrounded"] is None
-    assert quantizer.costs(model) == {"table": 0.8, "stem": 0.3, "product": 0.0}
+    assert quantizer.costs(model) == pytest.approx({"table": 0.8, "stem": 100 / 280, "product": 0.0})
     assert quantizer.estimate_noise(WEIGHTED_AND_TABLES, model) == {"table": 1e-5, "stem": 1e-3, "product": 1e-1}
-    assert quantizer.base(CANDIDATES["int8"][0]) is WEIGHTED_AND_TABLES
+    everything = CANDIDATES["int8"][0]
+    assert quantizer.base(everything, as_fast=False) is WEIGHTED_AND_TABLES
+    assert quantizer.base(everything, as_fast=True) is everything, "its sums and pools are as fast as can be"
     said = quantizer.explain_kept(WEIGHTED_AND_TABLES, ("product", "stem"))
     assert "1 in 8 bits with scales that they take while running, 1 in float" in str(said)
     assert quantizer.explain_kept(WEIGHTED_AND_TABLES, ("stem",)) is None, "they are in float, which the search says"
@@ -164,15 +166,15 @@ def test_layers_put_back_take_their_scales_while_running_or_stay_in_float(
     [
         (
             "int8", "weighted-and-tables, products dynamic, rounded", ([], ["product", "stem"]),
-            {"table": 0.8, "stem": 0.3, "product": 0.5}, {"table": 1e-5, "stem": 1e-3, "product": 2e-4},
+            {"table": 0.8, "stem": 100 / 280, "product": 110 / 280}, {"table": 1e-5, "stem": 1e-3, "product": 2e-4},
         ),
         (
             "int8-dynamic", "matrix-products, rounded", ([], ["product", "stem"]),
-            {"stem": 0.2, "product": 0.5}, {"stem": 1e-4, "product": 2e-4},
+            {"stem": 40 / 280, "product": 110 / 280}, {"stem": 1e-4, "product": 2e-4},
         ),
         (
             "int8-dynamic", "fully-connected, rounded", ([], ["product", "stem"]),
-            {"stem": 0.05, "product": 0.5}, {"stem": 1e-6, "product": 2e-4},
+            {"stem": 0.05, "product": 110 / 280}, {"stem": 1e-6, "product": 2e-4},
         ),
         (
             "int4-weights", "blocks of 32", (["product"], ["stem"]),
@@ -192,7 +194,7 @@ def test_layers_are_put_back_to_what_their_candidate_lacks(
     """Products that take their scales while running go to float, those of 4 bits to 8."""
     quantizer = make(request_, precision)
     (chosen,) = [each for each in CANDIDATES[precision] if each.name == candidate]
-    assert quantizer.base(chosen) is chosen
+    assert quantizer.base(chosen, as_fast=False) is chosen
     model = quantizer.build(chosen, ("product", "stem"))
     (order,) = converter.steps[-1]["orders"]
     assert (order["dynamic"], order["float"]) == spared
@@ -363,7 +365,7 @@ def test_weights_are_not_rounded_where_the_copy_converts_otherwise_or_there_is_n
     converter.binding = {"inputs": ["another"]}
     (plain,) = make(request_).candidates()
     assert [(candidate.name, candidate.rounded) for candidate in plain] == [(name, False) for name in names]
-    assert make(request_).base(plain[0]) is WEIGHTED_AND_TABLES
+    assert make(request_).base(plain[0], as_fast=False) is WEIGHTED_AND_TABLES
     assert [step["action"] for step in converter.steps].count("convert") == 1, "asked for once"
     (request_.scratch / "rounded.json").unlink()
     rounds.clear()
