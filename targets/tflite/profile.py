@@ -12,7 +12,7 @@ import numpy as np
 
 from modelwright.core.errors import MeasurementInvalidError
 from modelwright.core.records.operators import Kind, OperatorProfile, Remedy
-from modelwright.targets.profiling import TimedOperator, make_profile, run_inferences
+from modelwright.targets.profiling import TimedOperator, make_profile, run_inferences, typical
 from modelwright.targets.readiness import package_versions
 from modelwright.targets.tflite.litert import Event, LitertModel
 
@@ -94,7 +94,7 @@ def profile_file(
         is_float: Whether the artifact is a float one: then nothing stays out of integers that should be there.
 
     Raises:
-        MeasurementInvalidError: This runtime has no profiler, or cannot run the file so.
+        MeasurementInvalidError: This runtime has no profiler, cannot run the file so, or has a clock too coarse for it.
     """
     with LitertModel(path.read_bytes(), threads) as model:
         model.set_inputs(tensors)
@@ -105,8 +105,7 @@ def profile_file(
     walls_us = [event.elapsed_us for events in told for event in events if _is_inference(event)]
     if not runs[0] or len({len(run) for run in runs}) > 1:
         raise MeasurementInvalidError("LiteRT's profiler told of no operators, or of others in each inference")
-    if not any(event.elapsed_us for run in runs for event in run):
-        raise MeasurementInvalidError("LiteRT's profiler counts whole microseconds, and no operator here takes one")
+    require_resolution(runs)
     version = package_versions("ai-edge-litert").get("ai-edge-litert", "")
     return make_profile(
         f"profiler of ai-edge-litert {version}",
@@ -114,6 +113,25 @@ def profile_file(
         walls_us,
         {} if is_float else REMEDIES,
     )
+
+
+def require_resolution(runs: Sequence[Sequence[Event]]) -> None:
+    """Refuses times below what the profiler's clock hides, which cuts each operator off to whole microseconds.
+
+    Args:
+        runs: The operators of each inference.
+
+    Raises:
+        MeasurementInvalidError: Operators may have taken as long again as what is told of them.
+    """
+    told_us = typical([sum(event.elapsed_us for event in run) for run in runs])
+    hidden_us = len(runs[0])
+    if told_us < hidden_us:
+        raise MeasurementInvalidError(
+            f"LiteRT's profiler cuts each operator off to whole microseconds: of {hidden_us} operators it tells "
+            f"{told_us:.2g} us together and may hide up to {hidden_us} us, so what it tells of each means nothing; "
+            "the latency of the whole inference is measured without it"
+        )
 
 
 def read_runs(runs: Sequence[Sequence[Event]], operators: Sequence[FileOperator]) -> list[TimedOperator]:

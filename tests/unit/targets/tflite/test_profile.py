@@ -5,8 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from modelwright.core.errors import MeasurementInvalidError
 from modelwright.targets.tflite.litert import Event
-from modelwright.targets.tflite.profile import REMEDIES, FileOperator, classify, name_events, read_runs
+from modelwright.targets.tflite.profile import (
+    REMEDIES,
+    FileOperator,
+    classify,
+    name_events,
+    read_runs,
+    require_resolution,
+)
 
 OF_FILE, OF_DELEGATE = 2, 8
 FILE = [
@@ -74,6 +82,22 @@ def test_operators_of_one_name_are_told_apart_by_their_place() -> None:
     found = read_runs(runs, FILE)
     assert [(one.type, list(one.times_us)) for one in found] == [("Convolution", [5, 6]), ("Convolution", [7, 8])]
     assert len({one.name for one in found}) == 2
+
+
+def tell_times(*runs: list[int]) -> list[list[Event]]:
+    return [[Event(tag="ADD", event_type=OF_FILE, operator=2, elapsed_us=us) for us in times] for times in runs]
+
+
+def test_times_that_the_clock_cuts_off_are_refused() -> None:
+    """Of seven operators one took a microsecond in 13 inferences of 50: it was "100 % of the time"."""
+    quiet, seen = [0] * 7, [1, *[0] * 6]
+    with pytest.raises(MeasurementInvalidError, match=r"of 7 operators it tells 0\.26 us together .* hide up to 7 us"):
+        require_resolution(tell_times(*[quiet] * 37, *[seen] * 13))
+    with pytest.raises(MeasurementInvalidError, match="tells 0 us together"):
+        require_resolution(tell_times(quiet, quiet))
+    with pytest.raises(MeasurementInvalidError, match="tells 6 us together"):
+        require_resolution(tell_times([6, *[0] * 6]))
+    require_resolution(tell_times([7, *[0] * 6], [1] * 7))
 
 
 @pytest.mark.parametrize(
