@@ -13,6 +13,7 @@ from modelwright.core.files import read_toml
 from modelwright.core.records.codec import Record, Text, decode
 from modelwright.profiles.grid import load_regions
 from modelwright.profiles.schema import DEFAULT_GRID_REGION, Accelerator, Match, Power, PowerScope, Profile
+from modelwright.profiles.technology import HOROWITZ_45NM, Technology
 
 _Source = Annotated[
     Text, Meta(extra={"hint": 'say where the figures come from, such as source = "Intel ARK, Core i5-10400"'})
@@ -70,6 +71,7 @@ class _ProfileFile(Record):
     memory: Annotated[_Memory, Meta(extra={"hint": "add a table [memory]"})]
     accelerators: Annotated[tuple[_Accelerator, ...], Meta(extra={"hint": "write each as [[accelerators]]"})] = ()
     power: _Power | None = None
+    technology: Technology = HOROWITZ_45NM
     match: Match = Match()
 
 
@@ -112,6 +114,7 @@ def read_profile(path: Path) -> Profile:
         ),
         power=None if file.power is None else _describe_power(file.power),
         grid_region=file.grid_region,
+        technology=file.technology,
         match=file.match if file.match != Match() else None,
         sources=MappingProxyType(_list_sources(file)),
         cpu_model=file.cpu.model,

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from modelwright.core.records.codec import Count, Record, encode
 from modelwright.core.records.machine import Gpu, Machine
+from modelwright.profiles.technology import HOROWITZ_45NM, Technology
 
 PowerScope = Literal["CPU package", "GPU board", "module", "board"]
 _ARITHMETIC = ("amx", "asimd", "avx", "bf16", "f16c", "fma", "fp", "i8mm", "neon", "sme", "sse4", "sve")
@@ -99,6 +100,7 @@ class Profile(Record):
         memory_bytes: Main memory, at least; None where it could not be detected.
         power: None where no figure with a source exists.
         grid_region: Code of a region in `grid.toml`.
+        technology: What estimates of energy by bits count with; that of the machine itself nobody publishes.
         match: What makes a host this very machine; None for a class or a detected host.
         sources: From the dotted key of a table or figure to where it comes from.
         virtual_machine: None when unknown.
@@ -120,6 +122,7 @@ class Profile(Record):
     accelerators: tuple[Accelerator, ...] = ()
     power: Power | None = None
     grid_region: str = DEFAULT_GRID_REGION
+    technology: Technology = HOROWITZ_45NM
     match: Match | None = None
     sources: Mapping[str, str] = {}
     virtual_machine: bool | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from modelwright.targets.graphs.run import extra_outputs, open_session
 from modelwright.targets.readiness import require_import
 
 Shape = npt.NDArray[np.int64]
-_SHAPED: Mapping[str, tuple[int | str, ...]] = {
+WORK_SHAPES: Mapping[str, tuple[int | str, ...]] = {
     "Conv": (1, "output"),
     "ConvTranspose": (0, 1),
     "Gemm": (0, "output"),
@@ -45,8 +45,8 @@ def measure_work(model: Any, feeds: Feeds, scratch: Path) -> dict[str, float]:
         scratch: For the intermediate file of a large model.
     """
     onnx = require_import("onnx", "onnx")
-    nodes = [node for node in model.graph.node if node.op_type in _SHAPED and node.domain in ONNX_DOMAINS]
-    needed = {node.output[0]: [_name_tensor(node, where) for where in _SHAPED[node.op_type]] for node in nodes}
+    nodes = [node for node in model.graph.node if node.op_type in WORK_SHAPES and node.domain in ONNX_DOMAINS]
+    needed = {node.output[0]: [name_operand(node, where) for where in WORK_SHAPES[node.op_type]] for node in nodes}
     names = list(dict.fromkeys(name for tensors in needed.values() for name in tensors))
     if not names:
         return {}
@@ -56,7 +56,9 @@ def measure_work(model: Any, feeds: Feeds, scratch: Path) -> dict[str, float]:
         session = open_session(model, scratch)
     shapes = dict(zip(names, session.run(outputs, dict(feeds)), strict=True))
     return {
-        name_layer(node.name, node.output[0]): _count(node, [shapes[name] for name in needed[node.output[0]]])
+        name_layer(node.name, node.output[0]): count_multiplications(
+            node, [shapes[name] for name in needed[node.output[0]]]
+        )
         for node in nodes
     }
 
@@ -87,13 +89,15 @@ def count_macs(path: Path, samples: SampleRef, signature: Signature, scratch: Pa
     return decode(Amount, found, where="a count of multiplications")
 
 
-def _name_tensor(node: Any, where: int | str) -> str:
+def name_operand(node: Any, where: int | str) -> str:
+    """Returns the tensor that one of `WORK_SHAPES` stands for."""
     if isinstance(where, int):
         return str(node.input[where])
     return next(str(name) for name in node.output if name)
 
 
-def _count(node: Any, shapes: list[Shape]) -> float:
+def count_multiplications(node: Any, shapes: Sequence[Shape]) -> float:
+    """Returns how often a node multiplies, by the shapes that `WORK_SHAPES` asks for."""
     first, second = shapes[0], shapes[1]
     if node.op_type == "Conv":  # each output sums over a kernel and the channels of its group
         return float(np.prod(first[1:]) * np.prod(second))

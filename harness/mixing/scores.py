@@ -1,0 +1,41 @@
+"""What a method says of the layers: in which order they suffer, and what each number of bits costs.
+
+A method is a function of what was measured; `SCORERS` lists them. The order is what thirds go by, the costs are what an
+integer program adds up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from modelwright.harness.mixing.assign import Costs
+from modelwright.harness.mixing.sensitivity import Sensitivity
+from modelwright.harness.mixing.settings import Method
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """What a method says.
+
+    Attributes:
+        order: Layer's output -> how sensitive it is; only the order matters.
+        costs: Layer's output -> bits -> squared relative error of the answers, an estimate. Errors of layers do not
+            know each other, so their squares add up.
+    """
+
+    order: Mapping[str, float]
+    costs: Costs
+
+
+def score_by_sensitivity(found: Mapping[str, Sensitivity], widths: Sequence[int]) -> Scores:
+    """Orders layers by S at the fewest bits, and takes of S what reaches the answers."""
+    return Scores(
+        order={name: layer.errors[min(widths)] for name, layer in found.items()},
+        costs={name: {bits: layer.answer_error(bits) ** 2 for bits in widths} for name, layer in found.items()},
+    )
+
+
+SCORERS: Mapping[Method, Callable[[Mapping[str, Sensitivity], Sequence[int]], Scores]] = {
+    "sensitivity": score_by_sensitivity,
+}
