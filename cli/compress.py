@@ -7,15 +7,16 @@ import click
 from modelwright.cli import options
 
 
-@click.command(short_help="Make a smaller source: prune it, and train it again.")
+@click.command(cls=options.SectionedCommand, short_help="Make a smaller source: prune it, and train it again.")
 @click.argument("source")
 @click.argument("methods", nargs=-1, required=True, metavar="METHOD ...")
 @click.option(
     "--train",
     required=True,
     metavar="DATA",
-    help="What trains: a .npz keyed by input name with `labels` or `target_...`, or file.py:function that yields "
-    "batches of the same. An eighth is held back and chooses among epochs.",
+    help="What trains: a .npz keyed by input name with `labels` or `target_...`, class folders of pictures (with "
+    "--preprocess), or file.py:function that yields batches or returns a data set. An eighth is held back and chooses "
+    "among epochs.",
 )
 @click.option(
     "--eval",
@@ -86,6 +87,7 @@ from modelwright.cli import options
 @click.option("--symmetric", is_flag=True, help="qat: signed activations around zero, as TensorRT asks for.")
 @click.option("-o", "--out", required=True, type=click.Path(file_okay=False), help="Folder to write: a new source.")
 @click.option("--overwrite", is_flag=True, help="Replace what is there, an unfinished compression too.")
+@options.picture_options("train", "evaluation")
 @options.trust_option
 @options.json_option
 def compress(

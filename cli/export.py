@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from modelwright.cli import options
 from modelwright.cli.printing import close_progress, open_progress, print_json, print_line
+
+if TYPE_CHECKING:
+    from modelwright.core.samples.source import Named
 
 
 @click.command(short_help="Turn a source into a verified ONNX model.")
@@ -19,11 +23,14 @@ from modelwright.cli.printing import close_progress, open_progress, print_json, 
     metavar="SAMPLES",
     help="Real inputs to compare the ONNX model with its source on. Default: the factory's example inputs.",
 )
+@options.picture_options("samples")
 @options.overwrite_option
 @click.option("--fresh", is_flag=True, help="Export again although nothing that can be seen has changed.")
 @options.trust_option
 @options.json_option
-def export(source: str, out: str, samples: str | None, overwrite: bool, fresh: bool, trust: bool, as_json: bool) -> int:
+def export(
+    source: str, out: str, samples: Named | None, overwrite: bool, fresh: bool, trust: bool, as_json: bool
+) -> int:
     """Turn SOURCE into a verified ONNX model.
 
     SOURCE is model.onnx (checked and passed through), model.pt2, or file.py:factory, which is run. The result is

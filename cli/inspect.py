@@ -14,6 +14,7 @@ from modelwright.cli.printing import print_json, print_line
 if TYPE_CHECKING:
     from modelwright.core.outputs.drop import Drop
     from modelwright.core.records.artifact import Artifact, Manifest, Proof
+    from modelwright.core.records.pictures import Pictures
     from modelwright.core.records.plan import ExecutedPlan
     from modelwright.core.records.tuned import Tuned
     from modelwright.targets.contract import Language
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _COMMENTS: dict[Language, str] = {"python": "#", "cpp": "//"}
 _SHOWN_CHECKS = 3
 _SHOWN_LAYERS = 20
+_SHOWN_CLASSES = 12
 
 
 @click.command(short_help="Show what an artifact is and how it was made.")
@@ -88,6 +90,7 @@ def _print_manifest(manifest: Manifest) -> None:
     for name, part in parts.items():
         if part is not None:
             _line(name, f"{part.count} samples of {part.path}  sha256 {part.sha256[:16]}")
+    _print_pictures(manifest.samples.pictures or None)
     _line("built for", f"{manifest.machine.name} ({manifest.machine.architecture})")
     needs = encode(manifest.requires)
     _line("needs", json.dumps(needs) if needs else "nothing beyond its runtime")
@@ -102,6 +105,14 @@ def _print_manifest(manifest: Manifest) -> None:
         _line(f"recipe.{key}", value if isinstance(value, str) else json.dumps(value))
     for note in manifest.notes:
         _line("note", note)
+
+
+def _print_pictures(pictures: Pictures | None) -> None:
+    """Says what a program that serves the model has to do to pictures, and what its answers are called."""
+    if pictures is not None:
+        _line("preprocess", pictures.preprocess.describe())
+    if pictures is not None and pictures.classes is not None:
+        _line("classes", f"{pictures.describe_classes(_SHOWN_CLASSES)}, in the order of {pictures.order}")
 
 
 def _print_operators(artifact: str, *, as_json: bool) -> None:

@@ -13,9 +13,11 @@ from modelwright.cli import options
 @click.command(cls=options.SectionedCommand, short_help="Measure artifacts on this machine, side by side.")
 @click.argument("artifacts", nargs=-1, required=True)
 @click.option(
-    "-s", "--samples", metavar="SAMPLES", help="A .npz to run on and, with labels, to count right answers on. "
+    "-s", "--samples", metavar="SAMPLES", help="What to run on and, with labels, to count right answers on: as `build` "
+    "takes it; pictures are made into inputs as for the artifact, unless --preprocess says otherwise. "
     "Default: the inputs packed with each artifact.",
 )  # fmt: skip
+@options.picture_options("samples")
 @click.option("--baseline", metavar="TARGET", help="What speed-ups are over. [ort-fp32 if given, else the first]")
 @options.profile_option
 @click.option("-o", "--out", type=click.Path(), metavar="results.json", help="Write the results here.")

@@ -19,6 +19,7 @@ _LARGEST_BATCH = 2**31 - 1
 
 _SECTIONS = {
     "Building": ("shapes", "options", "plan", "repair_plan"),
+    "Pictures as samples": ("preprocess", "labels"),
     "Measuring": ("effort", "threads", "settings", "untuned", "batch", "region", "seed"),
     "On a GPU": ("device", "cuda_graph", "spin", "streams"),
     "Limits; exit code 7 when nothing meets them": (*LIMITS, "metric"),
@@ -58,6 +59,51 @@ NOT_NEGATIVE = _Number(min=0)
 SHARE = _Number(min=0, max=1)
 TEMPERATURE = _Number(min=0, max=1000, min_open=True)
 
+PICTURE_OPTIONS = ("preprocess", "labels")
+
+
+def picture_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Adds the options on pictures, and hands samples to the command together with them.
+
+    Args:
+        names: Parameters of the command that are samples.
+    """
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def wrapped(**given: Any) -> Any:
+            preprocess, labels = (given.pop(name) for name in PICTURE_OPTIONS)
+            if preprocess is not None or labels is not None:
+                from modelwright.core.samples.source import add_preprocessing
+
+                given |= zip(names, add_preprocessing([given[name] for name in names], preprocess, labels), strict=True)
+            return command(**given)
+
+        for option in reversed(
+            (
+                click.option(
+                    "--preprocess",
+                    metavar="HOW",
+                    help="What makes inputs of pictures: a preset (imagenet, inception, clip), or NAME=VALUE parted by "
+                    "commas: size, resize, crop, letterbox, pad, interpolation, alpha, channels, scale, mean, std, "
+                    "layout, dtype, input; such as imagenet,resize=232 or mean=0.5,std=0.5. What is not said is read "
+                    "from the model, and all of it is printed.",
+                ),
+                click.option(
+                    "--labels",
+                    metavar="FILE",
+                    help="Names of the model's classes in its order, one a line, each beginning with the name of its "
+                    "folder of pictures; `none` for folders that are no classes. [classes.txt in the folder, else "
+                    "the sorted names of its folders]",
+                ),
+            )
+        ):
+            wrapped = option(wrapped)
+        return wrapped
+
+    return decorate
+
+
 target_option = click.option(
     "-t",
     "--target",
@@ -71,8 +117,9 @@ samples_option = click.option(
     "--samples",
     required=True,
     metavar="SAMPLES",
-    help="Real inputs: a .npz keyed by input name (and `labels`), or file.py:function that yields dicts. One half "
-    "calibrates, the other judges. `random` or `random:64` uses noise instead.",
+    help="Real inputs: a .npz keyed by input name (and `labels`), a folder of pictures (with --preprocess), a .npy, or "
+    "file.py:function that yields dicts or returns a data set. One half calibrates, the other judges. `random` or "
+    "`random:64` uses noise instead.",
 )
 evaluation_option = click.option(
     "--eval",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from modelwright.compression.checkpoint import CHECKPOINT_FOLDER, Checkpoint
 from modelwright.compression.methods import parse_methods
@@ -23,8 +24,12 @@ from modelwright.core.records.compressed import (
     load_compressed,
     save_compressed,
 )
-from modelwright.core.samples.materialize import is_random, materialize_function, materialize_samples
+from modelwright.core.records.signature import Signature
+from modelwright.core.samples.functions import materialize_function
+from modelwright.core.samples.materialize import is_random, materialize_samples
+from modelwright.core.samples.pictures.folders import explain_pictures
 from modelwright.core.samples.python_source import is_python, split_function
+from modelwright.core.samples.source import Named, SignatureNeededError
 from modelwright.core.scratch import locked_folder, made_folder, scratch_directory
 from modelwright.exporters.source import Source, parse_source
 
@@ -52,9 +57,9 @@ def compress(
     source: str | Path,
     methods: Sequence[str],
     *,
-    train: str,
+    train: Named,
     out: str | Path,
-    evaluation: str | None = None,
+    evaluation: Named | None = None,
     settings: Settings | None = None,
     overwrite: bool = False,
     trust: bool = False,
@@ -67,8 +72,8 @@ def compress(
     Args:
         source: `file.py:factory`, `model.pt2`, or a folder that this function wrote.
         methods: Such as `prune:magnitude:0.3`, in their order.
-        train: What trains: a `.npz`, or `file.py:function` that yields batches; an eighth is held back, to choose among
-            epochs.
+        train: What trains: a `.npz`, class folders of pictures as a `SampleSource`, or `file.py:function` that yields
+            batches or returns a data set; an eighth is held back, to choose among epochs.
         out: The folder to write.
         evaluation: What judges, in the same forms.
         settings: Hyper-parameters.
@@ -96,24 +101,31 @@ def compress(
         with scratch_directory(folder) as scratch:
             staging = Path(scratch) / "result"
             staging.mkdir()
-            request = {
+            loading = {
                 "kind": parsed.kind,
                 "path": str(parsed.path),
                 "folder": str(parsed.folder),
                 "function": parsed.function,
+                "trust": trust,
+            }
+            train_path = _place_data(train, Path(scratch) / "train", loading, say)
+            evaluation_path = (
+                None if evaluation is None else _place_data(evaluation, Path(scratch) / "eval", loading, say)
+            )
+            for sentence in explain_pictures({str(train): train_path, str(evaluation): evaluation_path}):
+                say(f"* {sentence}")
+            request = {
+                **loading,
                 "source": parsed.text,
                 "methods": texts,
                 "settings": encode(settings),
-                "train_path": str(_place_data(train, Path(scratch) / "train", say)),
+                "train_path": str(train_path),
                 "train_name": _shorten(train),
-                "evaluation_path": None
-                if evaluation is None
-                else str(_place_data(evaluation, Path(scratch) / "eval", say)),
+                "evaluation_path": None if evaluation_path is None else str(evaluation_path),
                 "evaluation_name": None if evaluation is None else _shorten(evaluation),
                 "out": str(folder),
                 "staging": str(staging),
                 "known": known.key if known else None,
-                "trust": trust,
             }
             try:
                 made = run_in_child(
@@ -167,18 +179,33 @@ def _find_known(folder: Path) -> CompressedModel | None:
     return None
 
 
-def _place_data(spec: str, folder: Path, say: Progress) -> Path:
-    """Returns the sample file that a text names: what a function yields is stored first."""
+def _place_data(data: Named, folder: Path, loading: Mapping[str, Any], say: Progress) -> Path:
+    """Returns the sample file that a text names: what a function yields and pictures are stored first."""
+    spec = str(data)
     if is_random(spec):
         raise BadInputError(f"{spec}: noise has no answers to learn", hint="give a .npz, or FILE.py:FUNCTION")
-    if is_python(spec):
-        return materialize_function(spec, folder, limit=ROW_LIMIT, batched=True, progress=say)
-    return materialize_samples(spec, None, folder)
+
+    def place(signature: Signature | None) -> Path:
+        if is_python(spec):
+            return materialize_function(data, folder, signature=signature, limit=ROW_LIMIT, batched=True, progress=say)
+        return materialize_samples(data, signature, folder, most_pictures=ROW_LIMIT, progress=say)
+
+    try:
+        return place(None)
+    except SignatureNeededError:
+        described = run_in_child(
+            "modelwright.compression.loading:describe_in_child",
+            loading,
+            purpose=f"reading the inputs of {loading['path']}",
+            crash_error=BadInputError,
+            progress=say,
+        )
+        return place(decode(Signature, described))
 
 
-def _shorten(spec: str) -> str:
+def _shorten(data: Named) -> str:
     """Returns data as the user named them, without folders."""
-    path, function = split_function(spec)
+    path, function = split_function(str(data))
     return path.name if function is None else f"{path.name}:{function}"
 
 

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import UNSET
 
 from modelwright.core.errors import BadInputError
 from modelwright.core.records.compressed import DataUsed
+from modelwright.core.records.pictures import read_pictures
 from modelwright.core.samples.archives import read_arrays
 from modelwright.core.samples.sample_set import LABELS, SPLIT_SEED, TARGET, SampleRef
 from modelwright.exporters.cache import hash_samples
@@ -86,7 +88,12 @@ class Data:
 
     def describe(self) -> DataUsed:
         """Returns what the record says of it."""
-        return DataUsed(name=self.name[:200], sha256=hash_samples(SampleRef(path=self.path)), samples=self.count)
+        return DataUsed(
+            name=self.name[:200],
+            sha256=hash_samples(SampleRef(path=self.path)),
+            samples=self.count,
+            pictures=read_pictures(self.path) or UNSET,
+        )
 
     def hash_rows(self) -> list[bytes]:
         """Returns a hash of the inputs of each sample."""

@@ -20,6 +20,7 @@ from modelwright.compression.data import (
     require_enough,
     require_same_answers,
 )
+from modelwright.compression.loading import load_source
 from modelwright.compression.methods import Method, parse_methods
 from modelwright.compression.network import Network, copy_state, make_network, measure_size, measure_sparsity, weigh
 from modelwright.compression.objective import check_first_batch, make_objective
@@ -33,10 +34,7 @@ from modelwright.core.files import hash_file, hash_json
 from modelwright.core.records.codec import decode, encode
 from modelwright.core.records.compressed import CompressedModel, Stage
 from modelwright.core.samples.python_source import split_function
-from modelwright.core.samples.sample_set import SampleRef
 from modelwright.core.system_errors import explain_os_error
-from modelwright.exporters.torch.source import TorchSource, load_factory, load_program
-from modelwright.exporters.trace import Trace, watch
 
 TELL = "* "
 """Begins the lines of progress that stay."""
@@ -87,7 +85,7 @@ def compress_in_child(
     wanted, steps = decode(Settings, settings), parse_methods(methods)
     with explain_os_error(Path(out)):
         progress(f"loading {source}")
-        loaded = _load(kind, Path(path), Path(folder), function, Path(train_path), trust=trust)
+        loaded = load_source(kind, Path(path), Path(folder), function, Path(train_path), trust=trust)
         network = make_network(loaded)
         data = open_data(Path(train_path), train_name, network.examples)
         evaluation = None
@@ -161,21 +159,6 @@ def compress_in_child(
             notes=tuple(network.notes),
         )
         return encode(record)  # type: ignore[no-any-return]  # a record becomes a dict
-
-
-def _load(kind: str, path: Path, folder: Path, function: str | None, samples: Path, *, trust: bool) -> TorchSource:
-    from modelwright.exporters.torch.outputs import plain_outputs
-    from modelwright.exporters.torch.source import import_torch
-
-    ref = SampleRef(path=samples)
-    trace = Trace(folder, [samples])
-    with watch(trace):
-        if kind == "pt2":
-            return load_program(path, ref, trust=trust)
-        assert function is not None
-        loaded = load_factory(path, function, ref, trace)
-    plain_outputs(import_torch(), loaded)
-    return loaded
 
 
 def _identify(method: Method) -> str:

@@ -6,6 +6,7 @@ A target that fails does not stop the others; what is missing is kept with its r
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,11 +30,14 @@ from modelwright.core.records.artifact import Artifact, open_artifact
 from modelwright.core.records.artifact_files import MANIFEST
 from modelwright.core.records.exported import ExportedModel
 from modelwright.core.records.shapes import require_shapes_fit
-from modelwright.core.records.signature import Signature
-from modelwright.core.samples.materialize import is_random, materialize_samples
+from modelwright.core.samples.materialize import is_random
+from modelwright.core.samples.pictures.folders import explain_pictures
 from modelwright.core.samples.sample_set import SampleRef
+from modelwright.core.samples.source import Named
 from modelwright.core.scratch import locked_folder, made_folder, scratch_directory
 from modelwright.exporters.exporting import Export, find_or_export
+from modelwright.exporters.source import parse_source
+from modelwright.harness.given_samples import find_signature, read_samples
 from modelwright.harness.preconditions import find_hindrance, require_one_buildable
 from modelwright.harness.progress import Progress, Undisturbed
 from modelwright.harness.results.assemble import Absent, name_row
@@ -60,9 +64,9 @@ class Built:
 def build_targets(
     source: str | Path,
     *,
-    samples: str | Path,
+    samples: Named,
     out: str | Path,
-    evaluation: str | Path | None = None,
+    evaluation: Named | None = None,
     targets: Sequence[str] | None = None,
     profile: str = "host",
     evaluation_limit: int = EVALUATION_LIMIT,
@@ -83,7 +87,7 @@ def build_targets(
 
     Args:
         source: `model.onnx`, `model.pt2` or `file.py:factory`.
-        samples: `.npz`, `file.py:function`, or `random[:COUNT]` for noise.
+        samples: `.npz`, `file.py:function`, or `random[:COUNT]` for noise; a folder of pictures as a `SampleSource`.
         out: A folder.
         evaluation: Samples that only judge.
         targets: Names; None for all that suit the profile.
@@ -203,8 +207,8 @@ def prepare(
     source: str | Path,
     *,
     model_path: Path,
-    samples: str | Path,
-    evaluation: str | Path | None,
+    samples: Named,
+    evaluation: Named | None,
     limit: int,
     tasks: Mapping[str, Role],
     states: StateChoice,
@@ -238,16 +242,12 @@ def prepare(
     own_metric = None if metric is None else find_metric(metric)
     progress.start("export", f"exporting {source}")
     random = is_random(str(samples))
-
-    def read(spec: str | Path | None, signature: Signature | None, folder: str) -> Path | None:
-        """Returns the file of samples, if there are any; noise has to wait for the model's signature."""
-        if spec is None or (signature is None and is_random(str(spec))):
-            return None
-        return materialize_samples(
-            str(spec), signature, scratch / folder, progress=lambda text: progress.say("export", text)
-        )
-
+    say = functools.partial(progress.say, "export")
+    read = functools.partial(read_samples, scratch=scratch, limit=limit, say=say)
     calibration_path, evaluation_path = read(samples, None, "samples"), read(evaluation, None, "evaluation")
+    if calibration_path is None and not random and parse_source(source).kind != "onnx":
+        signature = find_signature(source, scratch, say, fresh=fresh, trust=trust)
+        calibration_path = read(samples, signature, "samples")
     origins = {str(calibration_path): str(samples)}
     with _in_the_users_words(origins):
         export = find_or_export(
@@ -258,7 +258,7 @@ def prepare(
             replace_own=True,
             fresh=fresh,
             trust=trust,
-            progress=lambda text: progress.say("export", text),
+            progress=say,
             review=review,
         )
     exported = export.model
@@ -268,6 +268,8 @@ def prepare(
     assert calibration_path is not None
     progress.finish("export", export.summarize())
     progress.start("samples", "reading the samples")
+    for sentence in explain_pictures({str(samples): calibration_path, str(evaluation): evaluation_path}):
+        progress.finish("pictures", sentence)
     origins = {str(calibration_path): str(samples)}
     if evaluation_path is not None:
         origins[str(evaluation_path)] = str(evaluation)

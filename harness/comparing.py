@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from modelwright.core.errors import BadInputError, MeasurementInvalidError
-from modelwright.core.records.codec import decode
+from modelwright.core.records.codec import decode, encode
 from modelwright.core.records.exported import ExportedModel
 from modelwright.core.records.shapes import require_shapes_fit
+from modelwright.core.samples.source import Named
 from modelwright.core.scratch import scratch_directory
 from modelwright.exporters.source import parse_source
 from modelwright.harness.building import Built, build_all, explain_nothing_built, prepare, tell_others
@@ -49,9 +50,9 @@ from modelwright.targets.table import BASELINE
 def compare(
     source: str | Path | Sequence[str | Path],
     *,
-    samples: str | Path,
+    samples: Named,
     out: str | Path,
-    evaluation: str | Path | None = None,
+    evaluation: Named | None = None,
     targets: Sequence[str] | None = None,
     baseline: str = BASELINE,
     effort: str = "standard",
@@ -210,7 +211,11 @@ def carry_out(request: Request, folder: Path, tell: Progress) -> Comparison:
             baseline=name_row(first.name, request.baseline),
         ),
         source=first.describe_source(),
-        samples=decode(Samples, {**evidence.described, "random": evidence.random}, where="the samples"),
+        samples=decode(
+            Samples,
+            {**evidence.described, "random": evidence.random, "pictures": encode(evidence.pictures)},
+            where="the samples",
+        ),
         artifacts=built.artifacts,
         reused=built.reused,
         measurements=measurements,

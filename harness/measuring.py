@@ -8,11 +8,12 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from modelwright.core.errors import BadInputError, UsageError
-from modelwright.core.process.child import run_in_child
 from modelwright.core.records.artifact import Artifact, open_artifact
 from modelwright.core.records.codec import decode, encode
-from modelwright.core.samples.sample_set import SampleRef
+from modelwright.core.samples.source import Named
+from modelwright.core.scratch import scratch_directory
 from modelwright.harness.formatting import count_noun, describe_turns
+from modelwright.harness.given_samples import place_samples
 from modelwright.harness.preconditions import require_gpu_for
 from modelwright.harness.progress import Progress, Undisturbed
 from modelwright.harness.results.assemble import Context, assemble_comparison, describe_environment
@@ -40,7 +41,7 @@ from modelwright.targets.table import BASELINE
 def measure(
     directories: Sequence[str | Path],
     *,
-    samples: str | Path | None = None,
+    samples: Named | None = None,
     baseline: str | None = None,
     effort: str = "standard",
     profile: str = "host",
@@ -63,8 +64,8 @@ def measure(
 
     Args:
         directories: Artifact folders.
-        samples: `.npz` file to run on, and to count right answers on where it has labels; None for the inputs
-            packed with the artifacts.
+        samples: What to run on, and to count right answers on where it has labels, as `compare` takes it; None for the
+            inputs packed with the artifacts.
         baseline: Target that speed-ups are over; None for `ort-fp32` if it is there, else the first artifact.
         effort: `quick`, `standard` or `strict`.
         profile: The machine the numbers are for; refused when this is another one.
@@ -116,22 +117,21 @@ def measure(
     require_threads(threads or 1, host)
     require_gpu_for(asked)
     grid_region = find_region(region or chosen.grid_region)
-    ref = None if samples is None else SampleRef(path=Path(samples), part="evaluation", holds_evaluation=False)
-    if ref is not None:
-        _check_samples(ref, opened[0])
-    tell.start("measure", describe_turns(len(artifacts)))
-    measurements = measure_artifacts(
-        artifacts,
-        asked,
-        chosen,
-        host,
-        samples=ref,
-        prove=True,
-        labelled=ref,
-        profile_operators=True,
-        on_round=lambda done, total: tell.advance("measure", done, total),
-        on_event=lambda text: tell.say("measure", text),
-    )
+    with scratch_directory() as scratch:
+        ref = None if samples is None else place_samples(samples, opened[0], Path(scratch), tell)
+        tell.start("measure", describe_turns(len(artifacts)))
+        measurements = measure_artifacts(
+            artifacts,
+            asked,
+            chosen,
+            host,
+            samples=ref,
+            prove=True,
+            labelled=ref,
+            profile_operators=True,
+            on_round=lambda done, total: tell.advance("measure", done, total),
+            on_event=lambda text: tell.say("measure", text),
+        )
     failures = [result for result in measurements.by_name.values() if result.failure is not None]
     if len(failures) == len(artifacts):
         first = failures[0].failure
@@ -168,7 +168,7 @@ def _read_source(artifact: Artifact) -> Source:
     return decode(Source, encode(artifact.manifest.source))
 
 
-def _read_samples(artifact: Artifact, measured_on: str | Path | None) -> Samples:
+def _read_samples(artifact: Artifact, measured_on: Named | None) -> Samples:
     found = decode(Samples, encode(artifact.manifest.samples))
     return replace(found, measured_on=None if measured_on is None else str(measured_on))
 
@@ -209,12 +209,3 @@ def _choose_baseline(names: Sequence[str], baseline: str | None) -> str:
             f"the baseline {wanted} is not among the artifacts ({', '.join(names)})", hint="give its folder too"
         )
     return wanted
-
-
-def _check_samples(ref: SampleRef, artifact: Artifact) -> None:
-    run_in_child(
-        "modelwright.harness.run.worker:check_samples_in_child",
-        {"samples": encode(ref), "signature": encode(artifact.manifest.signature)},
-        purpose=f"reading {ref.path}",
-        crash_error=BadInputError,
-    )

@@ -9,6 +9,7 @@ from pathlib import Path
 from modelwright.core.errors import UsageError
 from modelwright.core.outputs.states import StateChoice, parse_states
 from modelwright.core.outputs.tasks.roles import Role, parse_task
+from modelwright.core.samples.source import Named
 from modelwright.harness.preconditions import require_gpu_for
 from modelwright.harness.results.limits import Limits
 from modelwright.harness.run.effort import get_effort
@@ -54,8 +55,8 @@ class Request:
     subjects: tuple[Subject, ...]
     targets: tuple[tuple[str, ...], ...]
     by_name: bool
-    samples: str | Path
-    evaluation: str | Path | None
+    samples: Named
+    evaluation: Named | None
     evaluation_limit: int
     baseline: str
     settings: MeasureSettings
@@ -80,8 +81,8 @@ class Request:
 def make_request(
     subjects: Sequence[Subject],
     *,
-    samples: str | Path,
-    evaluation: str | Path | None = None,
+    samples: Named,
+    evaluation: Named | None = None,
     targets: Sequence[str] | None = None,
     baseline: str = BASELINE,
     effort: str = "standard",

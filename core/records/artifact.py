@@ -22,6 +22,7 @@ from modelwright.core.records.artifact_files import MANIFEST, REFERENCE, find_ch
 from modelwright.core.records.codec import Amount, Count, FileName, Line, Record, Sha256
 from modelwright.core.records.exported import SourceModel
 from modelwright.core.records.machine import Machine
+from modelwright.core.records.pictures import Pictures
 from modelwright.core.records.plan import ExecutedPlan
 from modelwright.core.records.seal import read_sealed, write_sealed
 from modelwright.core.records.signature import Signature
@@ -50,12 +51,17 @@ class ProvenancePart(Record):
 
 
 class SampleProvenance(Record):
-    """Which samples made and judged an artifact; None where there were none of a part."""
+    """Which samples made and judged an artifact; None where there were none of a part.
+
+    Attributes:
+        pictures: How pictures became samples, as they must where the model is served; absent where they were none.
+    """
 
     calibration: ProvenancePart | None = None
     tuning: ProvenancePart | None = None
     evaluation: ProvenancePart | None = None
     random: bool = False
+    pictures: Pictures | UnsetType = UNSET
 
 
 class GpuNeeds(Record):

@@ -9,9 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+from msgspec import UNSET, UnsetType
+
 from modelwright.core.errors import BadInputError
 from modelwright.core.files import hash_file, is_plain_file
 from modelwright.core.records.codec import Amount, Count, FileName, Line, Number, Record, Sha256, Share
+from modelwright.core.records.pictures import Pictures
 from modelwright.core.records.seal import read_sealed, write_sealed
 
 COMPRESSION_RECORD = "compression.json"
@@ -114,11 +117,13 @@ class DataUsed(Record):
         name: As the user wrote it, without folders.
         sha256: Of all values.
         samples: In it.
+        pictures: How pictures became samples; absent where they were none.
     """
 
     name: Line
     sha256: Sha256
     samples: Count
+    pictures: Pictures | UnsetType = UNSET
 
 
 class CompressedModel(Record):

@@ -78,6 +78,21 @@ def read_arrays(path: Path, *, checked: bool = False) -> dict[str, Array]:
     return arrays
 
 
+def read_array(path: Path) -> Array:
+    """Maps a `.npy` file.
+
+    Raises:
+        BadInputError: It is damaged, or holds pickled objects.
+    """
+    try:
+        return _map_npy(path)
+    except (OSError, *_DAMAGE) as error:
+        raise BadInputError(
+            f"{path} cannot be read as an array: {str(error)[:_SHOWN_CHARACTERS]}",
+            hint="save it again with numpy.save; no object arrays",
+        ) from error
+
+
 def is_compressed(path: Path) -> bool:
     """Whether a `.npz` file holds compressed arrays, which cannot be mapped; False for what is not a zip archive."""
     try:

@@ -257,14 +257,20 @@ def _hint_for_counts(expected: Mapping[str, TensorSpec], arrays: Mapping[str, Ar
 
 def _check_labels(path: Path, labels: Array, signature: Signature) -> None:
     """Refuses class numbers that no output [batch, classes] has: every answer would count as wrong."""
-    sizes = [spec.shape[-1] for spec in signature.outputs if spec.rank == 2 and spec.shape]
-    if len(sizes) != 1 or not isinstance(sizes[0], int) or sizes[0] < 2 or not labels.size:
+    classes = count_classes(signature)
+    if classes is None or not labels.size:
         return
-    if labels.min() < 0 or labels.max() >= sizes[0]:
+    if labels.min() < 0 or labels.max() >= classes:
         raise BadInputError(
-            f"{path}: labels go from {labels.min()} to {labels.max()}, the model has the classes 0 to {sizes[0] - 1}",
+            f"{path}: labels go from {labels.min()} to {labels.max()}, the model has the classes 0 to {classes - 1}",
             hint="count classes from 0, in the order of the model's output; leave samples without a class out",
         )
+
+
+def count_classes(signature: Signature) -> int | None:
+    """Returns how many classes a model's one output [batch, classes] has; None where there is no such."""
+    sizes = [spec.shape[-1] for spec in signature.outputs if spec.rank == 2 and spec.shape]
+    return sizes[0] if len(sizes) == 1 and isinstance(sizes[0], int) and sizes[0] >= 2 else None
 
 
 def _check_array(path: Path, spec: TensorSpec, array: Array) -> int:

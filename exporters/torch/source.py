@@ -127,7 +127,8 @@ def load_factory(path: Path, function: str, samples: SampleRef | None, trace: Tr
         if samples is None:
             raise BadInputError(
                 f"{name} gives no example inputs, and there are no samples to take them from",
-                hint="return (module, example_inputs) from it, or add --samples",
+                hint="return (module, example_inputs) from it, or add --samples with the names of its inputs; for "
+                "pictures say input and size: --preprocess ...,input=NAME,size=224",
             )
         examples, source.whole = _take_examples(torch, name, module, samples)
         source.examples_from_samples = True
@@ -179,7 +180,11 @@ def load_program(path: Path, samples: SampleRef | None, *, trust: bool) -> Torch
     elif samples is not None:
         source.args, source.kwargs = _take_program_examples(torch, program, path.name, samples)
     else:
-        raise BadInputError(f"{path} was saved without example inputs, and there are no samples", hint="add --samples")
+        raise BadInputError(
+            f"{path} was saved without example inputs, and there are no samples",
+            hint="add --samples with the names of its inputs; for pictures say input and size: --preprocess "
+            "...,input=NAME,size=224",
+        )
     return source
 
 

@@ -21,6 +21,7 @@ from modelwright.core.outputs.fidelity import Fidelity
 from modelwright.core.outputs.tasks.judge import TaskFidelity
 from modelwright.core.records.codec import Cosine, Count, Record, Share
 from modelwright.core.records.operators import OperatorProfile as OperatorProfile
+from modelwright.core.records.pictures import Pictures
 from modelwright.harness.formatting import clean_text
 from modelwright.harness.kinds import Figure, LogRatio
 from modelwright.harness.meters.energy import Carbon, Energy
@@ -105,6 +106,7 @@ class Samples(Record, kw_only=True):
         evaluation: That accuracy and agreement were taken on.
         random: Whether they are random numbers.
         measured_on: Samples that `measure` was given to run on.
+        pictures: How pictures became samples; null where they were none.
     """
 
     calibration: SamplePart | None = None
@@ -112,6 +114,7 @@ class Samples(Record, kw_only=True):
     evaluation: SamplePart | None = None
     random: bool = False
     measured_on: str | None = None
+    pictures: Pictures | None = None
 
 
 class Environment(Record, kw_only=True):

@@ -13,6 +13,7 @@ from modelwright.core.path_names import drop_folders
 from modelwright.core.records.machine import Machine
 from modelwright.core.records.shapes import require_shapes_fit
 from modelwright.core.records.tuned import Goal
+from modelwright.core.samples.source import Named
 from modelwright.core.scratch import locked_folder, made_folder, scratch_directory
 from modelwright.exporters.source import parse_source
 from modelwright.harness.building import Built, build_all, explain_nothing_built, prepare
@@ -34,12 +35,12 @@ from modelwright.targets.table import get_target, suiting_targets
 def tune(
     source: str | Path,
     *,
-    samples: str | Path,
+    samples: Named,
     out: str | Path,
     goal: Goal = "latency",
     budget: str = "10m",
     targets: Sequence[str] | None = None,
-    evaluation: str | Path | None = None,
+    evaluation: Named | None = None,
     evaluation_limit: int = EVALUATION_LIMIT,
     task: str | None = None,
     states: Sequence[str] = (),

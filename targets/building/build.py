@@ -231,7 +231,8 @@ def _describe_samples(evidence: Evidence) -> SampleProvenance:
         part: None if facts is None else {**facts, "path": drop_folders(facts["path"])}
         for part, facts in evidence.described.items()
     }
-    return decode(SampleProvenance, {**parts, "random": evidence.random})
+    pictures = {} if evidence.pictures is None else {"pictures": encode(evidence.pictures)}
+    return decode(SampleProvenance, {**parts, **pictures, "random": evidence.random})
 
 
 def check_source(target: Target, exported: ExportedModel) -> Readiness:
@@ -415,7 +416,12 @@ def _prove_again(
         and is_held_alike(proof, evidence.limit)
     ):
         require_within(manifest.target, proof)
-        return artifact
+        described = _describe_samples(evidence)
+        if manifest.samples.pictures == described.pictures:
+            return artifact
+        return write_manifest(
+            artifact.directory, replace(manifest, samples=described)
+        )  # the same values, made otherwise
     built = {"model_file": manifest.model_file, "recipe": dict(manifest.recipe), "requires": encode(manifest.requires)}
     samples = _describe_samples(evidence)
     try:

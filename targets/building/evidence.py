@@ -26,6 +26,7 @@ from modelwright.core.outputs.user_metric import stage_targets, try_on_fp32
 from modelwright.core.process.child import Progress, run_in_child
 from modelwright.core.records.codec import decode, encode
 from modelwright.core.records.exported import ExportedModel
+from modelwright.core.records.pictures import Pictures, read_pictures
 from modelwright.core.records.signature import Signature
 from modelwright.core.samples.sample_set import SampleRef, SampleSet, open_samples
 from modelwright.targets.building.doubts import (
@@ -66,6 +67,7 @@ class Evidence:
         chain: What FP32's states become when they are fed back; None for a model without states.
         limit: What an artifact may lose at most; None where the user set no limit.
         fp32_metric: What the user's metric says of FP32 on the evaluation samples, where it sets the limit.
+        pictures: How the pictures became samples that they were; None where they were none.
     """
 
     calibration: SampleRef | None
@@ -79,6 +81,7 @@ class Evidence:
     chain: Chain | None = None
     limit: Limit | None = None
     fp32_metric: float | None = None
+    pictures: Pictures | None = None
 
     @property
     def evaluation_answers(self) -> Path:
@@ -187,6 +190,7 @@ def prepare_evidence(
         chain=None if chain is None else decode(Chain, chain, where="the chains of FP32"),
         limit=held_to,
         fp32_metric=fp32_metric,
+        pictures=read_pictures(samples) or (None if evaluation is None else read_pictures(evaluation)),
     )
 
 

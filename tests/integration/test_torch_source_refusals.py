@@ -182,7 +182,7 @@ def test_a_program_without_example_inputs_takes_samples(tmp_path: Path) -> None:
     torch.export.save(program, tmp_path / "m.pt2")
     out = tmp_path / "out" / "m.onnx"
     hint = refused(lambda: export(tmp_path / "m.pt2", out), "was saved without example inputs, and there are no")
-    assert hint == "add --samples"
+    assert hint.startswith("add --samples")
     rows = np.random.default_rng(0).standard_normal((4, 2, 4)).astype(np.float32)
     np.savez(tmp_path / "s.npz", x=rows[:, 0], other=rows[:, 1])
     exported = export(tmp_path / "m.pt2", out, samples=SampleRef(path=tmp_path / "s.npz"))

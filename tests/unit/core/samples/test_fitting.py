@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,7 +12,6 @@ import pytest
 from modelwright.core.errors import BadInputError
 from modelwright.core.records.signature import Signature, TensorSpec
 from modelwright.core.samples.fitting import find_transpose
-from modelwright.core.samples.materialize import materialize_samples
 from modelwright.core.samples.sample_set import SampleRef, open_samples
 
 EXPRESSION = re.compile(r"save (.+?)(?: for values|$)")
@@ -76,55 +73,3 @@ def test_what_has_other_sizes_is_told_the_whole_shape(tmp_path: Path) -> None:
 def test_no_order_of_axes_is_told_where_the_samples_fit_already() -> None:
     assert find_transpose(("batch", 3, 3, 3), (5, 3, 3, 3)) is None
     assert find_transpose(("batch", 4), (5, 4)) is None
-
-
-def test_a_folder_of_images_is_told_how_to_become_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "cats and dogs"
-    (folder / "cat").mkdir(parents=True)
-    for number in range(3):
-        (folder / "cat" / f"{number}.JPG").write_bytes(b"\xff\xd8")
-    (folder / "dog.png").write_bytes(b"\x89PNG")
-    with pytest.raises(BadInputError, match=r"is a folder of images \(4 of them, such as cat/0.JPG\)") as caught:
-        materialize_samples(str(folder), None, tmp_path / "out")
-    told = re.search(r"images\.py: (def load\(\): .+?), and give images\.py:load", caught.value.hint or "")
-    assert told is not None
-    monkeypatch.setitem(sys.modules, "PIL", ModuleType("PIL"))
-    monkeypatch.setitem(sys.modules, "PIL.Image", make_pillow())
-    monkeypatch.setattr(sys.modules["PIL"], "Image", sys.modules["PIL.Image"], raising=False)
-    namespace: dict[str, Any] = {}
-    exec(told[1].replace("INPUT", "x"), namespace)
-    samples = list(namespace["load"]())
-    assert len(samples) == 4
-    assert {sample["x"].shape for sample in samples} == {(3, 224, 224)}
-    assert {sample["x"].dtype for sample in samples} == {np.dtype("float32")}
-    spec = TensorSpec(name="x", dtype="float32", shape=("batch", 3, 224, 224))
-    assert open_arrays(tmp_path / "s.npz", spec, np.stack([sample["x"] for sample in samples])).count == 4
-
-
-def make_pillow() -> Any:
-    """Pillow's three calls that the hint makes, on images of one colour."""
-
-    class Image:
-        def __init__(self, size: tuple[int, int], bands: int) -> None:
-            self.size, self.bands = size, bands
-
-        def convert(self, mode: str) -> Image:
-            assert mode == "RGB"
-            return Image(self.size, 3)
-
-        def resize(self, size: tuple[int, int]) -> Image:
-            return Image(size, self.bands)
-
-        def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
-            return np.full((self.size[1], self.size[0], self.bands), 200, dtype or np.uint8)
-
-    module: Any = ModuleType("PIL.Image")
-    module.open = lambda path: Image((50, 40), 4) if Path(path).is_file() else None
-    return module
-
-
-def test_one_image_is_no_sample_file_either(tmp_path: Path) -> None:
-    (tmp_path / "cat.jpg").write_bytes(b"\xff\xd8")
-    with pytest.raises(BadInputError, match="is an image") as caught:
-        materialize_samples(str(tmp_path / "cat.jpg"), None, tmp_path / "out")
-    assert "images.py:load" in (caught.value.hint or "")

@@ -13,7 +13,8 @@ from refusing import refused
 
 from modelwright.core.records.signature import Signature, TensorSpec
 from modelwright.core.samples.archives import read_arrays
-from modelwright.core.samples.materialize import materialize_function, materialize_samples
+from modelwright.core.samples.functions import materialize_function
+from modelwright.core.samples.materialize import materialize_samples
 from modelwright.core.samples.python_source import load_function, require_function
 from modelwright.core.samples.sample_set import SampleRef, open_samples
 
@@ -42,7 +43,8 @@ def save(folder: Path, **arrays: Any) -> Path:
 def test_a_file_that_is_not_there_is_given_as_one_of_three(tmp_path: Path) -> None:
     path = tmp_path / "samples.npz"
     hint = refused(lambda: take(path, tmp_path), "no such sample file")
-    assert hint == "give a .npz keyed by input name, file.py:function that yields dicts, or `random` for noise"
+    told = "give a .npz keyed by input name, file.py:function that yields dicts, a folder of pictures, or `random` for "
+    assert hint == told + "noise"
     assert "a .npz keyed by input name" in refused(
         lambda: open_samples(SampleRef(path=path), SIGNATURE), "no such sample file"
     )

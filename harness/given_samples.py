@@ -1,0 +1,110 @@
+"""Samples that commands are given, made into sample files: what does not name the inputs waits for the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from modelwright.core.errors import BadInputError
+from modelwright.core.process.child import run_in_child
+from modelwright.core.records.artifact import Artifact
+from modelwright.core.records.codec import encode
+from modelwright.core.records.pictures import Pictures, read_pictures
+from modelwright.core.records.signature import Signature
+from modelwright.core.samples.materialize import materialize_samples
+from modelwright.core.samples.pictures.folder import CLASSES_FILE, holds_pictures
+from modelwright.core.samples.pictures.folders import require_same_classes
+from modelwright.core.samples.python_source import is_python
+from modelwright.core.samples.sample_set import SampleRef
+from modelwright.core.samples.source import Named, SampleSource, SignatureNeededError, as_source
+from modelwright.exporters.exporting import find_or_export
+from modelwright.harness.progress import Progress
+from modelwright.targets.building.evidence import EVALUATION_LIMIT
+
+_PARTS = 2
+"""Where one folder of pictures calibrates and judges, half of them judge."""
+
+
+def read_samples(
+    spec: Named | None,
+    signature: Signature | None,
+    folder: str,
+    *,
+    scratch: Path,
+    limit: int,
+    say: Callable[[str], None],
+) -> Path | None:
+    """Returns the file of samples, if there are any; None for what has to wait for the model's signature.
+
+    Args:
+        spec: The samples; None for none.
+        signature: Of the model, where it is known already.
+        folder: Name of the folder in `scratch` that they are stored in.
+        scratch: A folder.
+        limit: Samples that judge, at most.
+        say: Takes what is going on.
+    """
+    if spec is None:
+        return None
+    most = _PARTS * max(EVALUATION_LIMIT, limit)
+    try:
+        return materialize_samples(spec, signature, scratch / folder, most_pictures=most, progress=say)
+    except SignatureNeededError:
+        if signature is not None:
+            raise
+        return None
+
+
+def find_signature(
+    source: str | Path, scratch: Path, say: Callable[[str], None], *, fresh: bool, trust: bool
+) -> Signature:
+    """Exports a PyTorch source for its signature alone: the samples that the export is compared on wait for it."""
+    found = find_or_export(source, scratch / "signature" / "model.onnx", fresh=fresh, trust=trust, progress=say)
+    return found.model.signature
+
+
+def place_samples(samples: Named, artifact: Artifact, scratch: Path, tell: Progress) -> SampleRef:
+    """Returns the sample file that `measure` is given: pictures become inputs as they did for the artifact.
+
+    Raises:
+        BadInputError: The samples cannot be used, do not fit the artifact, or have other classes.
+    """
+    signature, known = artifact.manifest.signature, artifact.manifest.samples.pictures or None
+    source = as_source(samples)
+    if known is not None:
+        source = _say_as_known(source, known, scratch)
+    path = materialize_samples(source, signature, scratch / "samples", progress=lambda text: tell.say("samples", text))
+    made = read_pictures(path)
+    if made is not None:
+        for sentence in made.tell(source.text):
+            tell.finish("pictures", sentence)
+    if made is not None and known is not None:
+        require_same_classes(known.classes, made.classes, ("the artifact's samples", source.text))
+        if made.preprocess != known.preprocess:
+            tell.finish(
+                "pictures",
+                f"the artifact was made with --preprocess {known.preprocess.describe()}: this differs",
+                ok=False,
+            )
+    ref = SampleRef(path=path, part="evaluation", holds_evaluation=False)
+    run_in_child(
+        "modelwright.harness.run.worker:check_samples_in_child",
+        {"samples": encode(ref), "signature": encode(signature)},
+        purpose=f"reading {source.text}",
+        crash_error=BadInputError,
+    )
+    return ref
+
+
+def _say_as_known(source: SampleSource, known: Pictures, scratch: Path) -> SampleSource:
+    """Returns samples with what the artifact's were made by, where the user said nothing else."""
+    folder = Path(source.text)
+    is_folder = holds_pictures(folder)
+    if source.preprocess is None and (is_folder or is_python(source.text)):
+        source = replace(source, preprocess=known.preprocess.describe())
+    if source.labels is None and is_folder and known.classes is not None:
+        order = scratch / CLASSES_FILE
+        order.write_text("\n".join(known.classes), encoding="utf-8")
+        source = replace(source, labels=str(order))
+    return source
