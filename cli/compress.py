@@ -62,6 +62,12 @@ from modelwright.cli import options
     "that a loss of your own rises. Exit code 7.",
 )
 @click.option(
+    "--augment",
+    metavar="FUNCTION",
+    help="file.py:function that changes batches while they train, such as shifted and mirrored images: it takes a dict "
+    "of tensors and returns one of the same names and shapes.",
+)
+@click.option(
     "--importance",
     type=click.Choice(("magnitude", "taylor")),
     default="magnitude",
@@ -69,12 +75,18 @@ from modelwright.cli import options
     help="How prune:structured ranks channels: by their weights, or by the loss without them (Taylor).",
 )
 @click.option(
+    "--distil-from-source",
+    is_flag=True,
+    help="Let methods other than distil learn from the answers of SOURCE too, as it was before, by a pass of it "
+    "a step.",
+)
+@click.option(
     "--alpha", type=options.SHARE, metavar="SHARE", default=0.5, show_default=True,
-    help="distil: weight of the task's own loss; the rest is that of the teacher's answers.",
+    help="Of a teacher, that of distil or SOURCE: weight of the task's own loss; the rest is that of its answers.",
 )  # fmt: skip
 @click.option(
     "--temperature", type=options.TEMPERATURE, metavar="T", default=4.0,
-    show_default=True, help="distil: what softens answers of classes.",
+    show_default=True, help="Of a teacher: what softens answers of classes.",
 )  # fmt: skip
 @click.option(
     "--match", multiple=True, metavar="LAYER=LAYER",
@@ -98,6 +110,7 @@ def compress(
     out: str,
     budget: str | None,
     match: tuple[str, ...],
+    augment: str | None,
     overwrite: bool,
     trust: bool,
     as_json: bool,
@@ -134,7 +147,9 @@ def compress(
     from modelwright.compression.wording import describe_result
     from modelwright.core.records.codec import decode, encode
 
-    settings = decode(Settings, {**hyper, "match": list(match), "budget_s": parse_budget(budget)})
+    settings = decode(
+        Settings, {**hyper, "match": list(match), "augment": augment or "", "budget_s": parse_budget(budget)}
+    )
     progress = open_progress()
 
     told = set[str]()

@@ -9,9 +9,10 @@ from modelwright.compression.layers import flatten
 from modelwright.compression.network import Network, make_network
 from modelwright.compression.saving import require_savable
 from modelwright.compression.step import Step
+from modelwright.compression.teacher import Teacher, has_classes
 from modelwright.core.errors import BadInputError
 from modelwright.core.samples.python_source import split_function
-from modelwright.core.samples.sample_set import LABELS, SampleRef
+from modelwright.core.samples.sample_set import SampleRef
 from modelwright.exporters.torch.outputs import plain_outputs
 from modelwright.exporters.torch.source import import_torch, load_factory
 from modelwright.exporters.trace import Trace, watch
@@ -23,10 +24,9 @@ _LEAST_SPREAD = 1e-6
 class Distillation(Step):
     """Trains a student with alpha * task + (1 - alpha) * what sets it apart from the teacher.
 
-    For classes that is the Kullback-Leibler divergence of softened answers, times the square of the temperature (Hinton
-    et al. 2015, arXiv 1503.02531); else the mean squared difference. Features that are to match add their squared
-    difference, in units of what the teacher's vary by (Romero et al. 2014, arXiv 1412.6550); where their channels are
-    not as many, a linear map is trained beside the student, which is no part of it.
+    Features that are to match add their squared difference, in units of what the teacher's vary by (Romero et al. 2014,
+    arXiv 1412.6550); where their channels are not as many, a linear map is trained beside the student, which is no part
+    of it.
     """
 
     def prepare(self, network: Network) -> None:
@@ -37,14 +37,8 @@ class Distillation(Step):
             source = load_factory(path, function, SampleRef(path=self.task.train.path), trace)
         plain_outputs(import_torch(), source)
         student = make_network(source)
-        self._teacher = Network(
-            name=network.name,
-            module=network.module.requires_grad_(requires_grad=False),
-            examples=network.examples,
-            positional=network.positional,
-            is_program=network.is_program,
-        )
-        self._teacher.set_training(training=False)
+        settings = self.task.settings
+        self._teacher = Teacher(network, has_classes=has_classes(self.task.train.answers, settings), settings=settings)
         self._require_alike(student, network)
         require_savable(student)
         network.name, network.module = student.name, student.module
@@ -54,23 +48,21 @@ class Distillation(Step):
         self._kept: dict[str, Any] = {}
         self._hooks = [
             _keep_output(self._kept, f"{who} {number}", _find_layer(each, name))
-            for number, names in enumerate(map(_split_match, self.task.settings.match))
-            for who, each, name in (("teacher", self._teacher, names[0]), ("student", network, names[1]))
+            for number, names in enumerate(map(_split_match, settings.match))
+            for who, each, name in (("teacher", self._teacher.network, names[0]), ("student", network, names[1]))
         ]
         self.extra = self._make_maps(network)
         self.notes.extend(student.notes)
 
     def loss(self, network: Network, batch: Mapping[str, Any]) -> Any:
-        torch = import_torch()
-        settings, objective = self.task.settings, self.task.objective
-        with torch.no_grad():
-            wanted = flatten(self._teacher(batch))
-        outputs = network(batch)
-        apart = self._set_apart(flatten(outputs), wanted)
-        for number in range(len(settings.match)):
+        if self.task.settings.alpha == 1:  # the student alone, as others are held against
+            return self.task.objective.loss(network(batch), batch)
+        wanted, outputs = self._teacher.answer(batch), network(batch)
+        apart: Any = 0.0
+        for number in range(len(self.task.settings.match)):
             teacher, student = self._kept[f"teacher {number}"], self._kept[f"student {number}"]
             apart = apart + _compare_features(self._map(number, student), teacher)
-        return settings.alpha * objective.loss(outputs, batch) + (1 - settings.alpha) * apart
+        return self._teacher.blend(outputs, wanted, batch, self.task.objective, apart)
 
     def finish(self, network: Network) -> None:
         del network
@@ -78,30 +70,8 @@ class Distillation(Step):
             hook.remove()
 
     def describe(self) -> dict[str, str]:
-        settings = self.task.settings
-        told = {"alpha": f"{settings.alpha:g}", "teacher": "Kullback-Leibler" if self._has_classes else "squares"}
-        if self._has_classes:
-            told["temperature"] = f"{settings.temperature:g}"
-        return told | ({"match": ", ".join(settings.match)} if settings.match else {})
-
-    @property
-    def _has_classes(self) -> bool:
-        return LABELS in self.task.train.answers and self.task.settings.loss != "mse"
-
-    def _set_apart(self, outputs: list[Any], wanted: list[Any]) -> Any:
-        torch = import_torch()
-        functional, heat = torch.nn.functional, self.task.settings.temperature
-        total = 0.0
-        for output, target in zip(outputs, wanted, strict=True):
-            if not target.is_floating_point():
-                continue
-            if not self._has_classes:
-                total = total + functional.mse_loss(output, target)
-                continue
-            soft = functional.log_softmax(output / heat, 1), functional.log_softmax(target / heat, 1)
-            answers = output.numel() // output.shape[1]
-            total = total + functional.kl_div(*soft, reduction="sum", log_target=True) / answers * heat**2
-        return total
+        match = self.task.settings.match
+        return self._teacher.describe() | ({"match": ", ".join(match)} if match else {})
 
     def _require_alike(self, student: Network, network: Network) -> None:
         """Refuses a student that is called in another way, or answers in other shapes."""
@@ -114,7 +84,7 @@ class Distillation(Step):
         torch = import_torch()
         student.set_training(training=False)
         with torch.no_grad():
-            wanted = [list(tensor.shape) for tensor in flatten(self._teacher(network.examples))]
+            wanted = [list(tensor.shape) for tensor in self._teacher.answer(network.examples)]
             try:
                 found = [list(tensor.shape) for tensor in flatten(student(network.examples))]
             except Exception as error:  # what a module raises is its own affair
@@ -135,7 +105,7 @@ class Distillation(Step):
         if not self.task.settings.match:
             return None
         with torch.no_grad():
-            self._teacher(network.examples)
+            self._teacher.answer(network.examples)
             network(network.examples)
         maps = torch.nn.ModuleList()
         for number, text in enumerate(self.task.settings.match):

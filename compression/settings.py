@@ -28,11 +28,13 @@ class Settings(Record):
         seed: Of all chance.
         budget_s: What training may take, of all methods and runs together; None for as long as it takes.
         max_drop: Points that the result may lose on the data that judges.
+        augment: `file.py:function`, which takes a batch that trains and returns it changed; empty for none.
         importance: How `prune:structured` ranks channels: by their weights, or by what the loss would be without them
             (Taylor's expansion, Molchanov et al. 2019, arXiv 1906.10771).
-        alpha: Of `distil`: the weight of the task's own loss; the rest is that of the teacher's answers.
+        distil_from_source: Whether other methods than `distil` learn from the answers of the source as it was, too.
+        alpha: Where a teacher's answers are learnt from: the weight of the task's own loss; the rest is theirs.
         temperature: That softens answers of classes there.
-        match: Pairs of layers there, `TEACHER=STUDENT`, whose features are to match.
+        match: Of `distil`: pairs of layers, `TEACHER=STUDENT`, whose features are to match.
         bits: Of `qat`: of weights and of activations, such as `w4a8`.
         symmetric: Whether activations are signed there, with zero in the middle, as TensorRT asks for.
     """
@@ -44,7 +46,9 @@ class Settings(Record):
     seed: Count = 0
     budget_s: Amount | None = None
     max_drop: Amount | None = None
+    augment: str = ""
     importance: Literal["magnitude", "taylor"] = "magnitude"
+    distil_from_source: bool = False
     alpha: Share = 0.5
     temperature: Annotated[float, Meta(gt=0, le=1000)] = 4.0
     match: tuple[str, ...] = ()
@@ -65,6 +69,8 @@ def check_settings(settings: Settings, *, is_judged: bool) -> None:
                 f"--loss {settings.loss} is no loss", hint=f"give {', '.join(LOSSES)}, or FILE.py:FUNCTION"
             )
         require_function(settings.loss, "returns the loss of a batch")
+    if settings.augment:
+        require_function(settings.augment, "changes a batch")
     if not settings.batch:
         raise UsageError("--batch 0 trains nothing", hint="give a number of samples, such as 64")
     if settings.lr == 0:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from modelwright.compression.augmentation import Batch
 from modelwright.compression.data import Data, Indices
 from modelwright.compression.methods import Method
 from modelwright.compression.network import Network
 from modelwright.compression.objective import Objective
 from modelwright.compression.settings import Settings
+from modelwright.compression.teacher import Teacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +25,8 @@ class Task:
         held: Numbers of those that choose among epochs.
         objective: Loss and metric.
         settings: Hyper-parameters.
+        augment: Changes a batch that trains; None leaves it alone.
+        teacher: The source as it was, where what comes of it learns from its answers too; else None.
     """
 
     train: Data
@@ -30,6 +34,8 @@ class Task:
     held: Indices
     objective: Objective
     settings: Settings
+    augment: Callable[[Batch], Batch] | None = None
+    teacher: Teacher | None = None
 
 
 class Step:
@@ -58,7 +64,10 @@ class Step:
 
     def loss(self, network: Network, batch: Mapping[str, Any]) -> Any:
         """Returns the loss that is trained with."""
-        return self.task.objective.loss(network(batch), batch)
+        outputs, teacher = network(batch), self.task.teacher
+        if teacher is None:
+            return self.task.objective.loss(outputs, batch)
+        return teacher.blend(outputs, teacher.answer(batch), batch, self.task.objective)
 
     def may_ship(self, epoch: int) -> bool:
         """Whether the network after an epoch is what was asked for; 0 is before the first."""

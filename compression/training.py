@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from msgspec.structs import replace
 
+from modelwright.compression.batch_norm import settle_batch_norms
 from modelwright.compression.checkpoint import BEST, LAST, Checkpoint, Progress
 from modelwright.compression.gradients import compute_loss, require_gradients
 from modelwright.compression.network import Network, copy_state
@@ -53,6 +54,7 @@ def train(
     if LAST in progress.files:
         _load(network, step, optimizer, checkpoint.load(LAST))
     else:
+        settle_batch_norms(network, task.train, task.chosen)
         held = task.objective.measure(network, task.train, task.held)
         tell(f"{step.method.text}: before training, held-back {held.describe()}")
         progress = _keep(network, step, optimizer, checkpoint, progress, Epoch(number=0, loss=None, held=held))
@@ -63,6 +65,7 @@ def train(
         seed(settings.seed, len(progress.done), number)
         step.begin_epoch(network, number)
         loss, is_whole = _train_epoch(network, step, optimizer, number, until_s, say)
+        settle_batch_norms(network, task.train, task.chosen)
         held = task.objective.measure(network, task.train, task.held)
         progress = replace(progress, seconds=progress.seconds + time.monotonic() - began_s)
         if not is_whole:
@@ -113,6 +116,8 @@ def _train_epoch(
         scale = _LAST_LR_SHARE + (1 - _LAST_LR_SHARE) * (1 + math.cos(math.pi * share)) / 2
         for group in optimizer.param_groups:
             group["lr"] = (settings.lr or step.lr) * scale
+        if task.augment is not None:
+            batch = task.augment(batch)
         optimizer.zero_grad(set_to_none=True)
         loss = compute_loss(network, step, batch)
         value = float(loss.detach())

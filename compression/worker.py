@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import dataclasses
 import importlib.metadata
 import platform
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from msgspec.structs import replace
 
+from modelwright.compression.augmentation import make_augment
+from modelwright.compression.batch_norm import settle_batch_norms
 from modelwright.compression.checkpoint import BEST, LAST, Checkpoint, Progress
 from modelwright.compression.data import (
     Data,
@@ -28,6 +33,7 @@ from modelwright.compression.saving import require_savable, save_network
 from modelwright.compression.settings import Settings
 from modelwright.compression.step import Step, Task
 from modelwright.compression.steps import make_step
+from modelwright.compression.teacher import Teacher, has_classes
 from modelwright.compression.training import seed, train
 from modelwright.core.errors import BadInputError
 from modelwright.core.files import hash_file, hash_json
@@ -114,9 +120,17 @@ def compress_in_child(
         state = checkpoint.open(unfinished) or Progress(key=unfinished)
         chosen, held = data.split()
         objective = make_objective(wanted.loss, data.answers)
-        task = Task(train=data, chosen=chosen, held=held, objective=objective, settings=wanted)
         if evaluation is not None:
             require_same_answers(data, evaluation)
+        task = Task(
+            train=data,
+            chosen=chosen,
+            held=held,
+            objective=objective,
+            settings=wanted,
+            augment=make_augment(wanted.augment) if wanted.augment else None,
+            teacher=_make_teacher(network, data, wanted),
+        )
         for each in (data, evaluation):
             if each is not None:
                 check_first_batch(network, objective, each)
@@ -167,10 +181,25 @@ def _identify(method: Method) -> str:
 
 
 def _hash_settings(settings: Settings) -> str:
-    """Hashes what decides a result beside how long it was trained; a loss of the user's by its code."""
-    path, function = split_function(settings.loss)
-    loss = settings.loss if function is None else f"{hash_file(path)}:{function}"
-    return hash_json(encode(replace(settings, loss=loss, epochs=0, budget_s=None, max_drop=None)))
+    """Hashes what decides a result beside how long it was trained; functions of the user's by their code."""
+    loss, augment = _hash_function(settings.loss), _hash_function(settings.augment)
+    return hash_json(encode(replace(settings, loss=loss, augment=augment, epochs=0, budget_s=None, max_drop=None)))
+
+
+def _hash_function(spec: str) -> str:
+    """Returns a `file.py:function` by its code; any other text as it is."""
+    path, function = split_function(spec)
+    return spec if function is None else f"{hash_file(path)}:{function}"
+
+
+def _make_teacher(network: Network, data: Data, settings: Settings) -> Teacher | None:
+    """Returns the source as it is now, where what comes of it is to learn from its answers."""
+    if not settings.distil_from_source:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's own parts to each other, where it is a saved program
+        kept = dataclasses.replace(network, module=copy.deepcopy(network.module))
+    return Teacher(kept, has_classes=has_classes(data.answers, settings), settings=settings)
 
 
 def _require_other(train: Data, evaluation: Data, network: Network) -> None:
@@ -211,6 +240,7 @@ def _carry_out(
         seconds = _share_budget(task.settings.budget_s, state, len(methods))
         state = train(network, step, checkpoint, state, seconds, say, lambda line: say(TELL + line))
         step.finish(network)
+        settle_batch_norms(network, task.train, task.chosen)
         state = _close_stage(network, step, checkpoint, state, is_last=number + 1 == len(methods))
     assert step is not None
     return state, step
@@ -228,7 +258,7 @@ def _close_stage(network: Network, step: Step, checkpoint: Checkpoint, state: Pr
     """Notes a method as carried out, and keeps the weights that the next one begins with."""
     stage = Stage(
         method=step.method.text,
-        parameters={"lr": f"{step.task.settings.lr or step.lr:g}", "optimizer": "Adam, cosine"} | step.describe(),
+        parameters=_describe_training(step) | step.describe(),
         epochs=state.epochs,
         chosen=len(state.epochs) - 1 if state.chosen is None else state.chosen,
         stopped=state.stopped,
@@ -241,6 +271,15 @@ def _close_stage(network: Network, step: Step, checkpoint: Checkpoint, state: Pr
     files = {what: name for what, name in state.files.items() if what not in (BEST, LAST)}
     fresh = Progress(key=state.key, done=closed.done, files=files)
     return checkpoint.save(fresh, {f"start-{len(closed.done)}": copy_state(network.module)})
+
+
+def _describe_training(step: Step) -> dict[str, str]:
+    settings, teacher = step.task.settings, step.task.teacher
+    told = {"lr": f"{settings.lr or step.lr:g}", "optimizer": "Adam, cosine"}
+    if settings.augment:
+        path, function = split_function(settings.augment)
+        told["augment"] = f"{path.name}:{function}"
+    return told | ({} if teacher is None else teacher.describe())
 
 
 def _all(data: Data) -> Any:

@@ -42,6 +42,7 @@ PROOF_FILES = "tests/unit/targets/building/test_proof_files.py::"
 TFLITE = "tests/integration/test_tflite_refusals.py::"
 COMPRESSION = "tests/integration/test_compression_refusals.py::"
 COMPRESS = "tests/integration/test_compress.py::"
+HEALING = "tests/integration/test_healing.py::"
 DISTILLATION = "tests/integration/test_distillation.py::"
 METHODS = "tests/unit/compression/test_methods.py::"
 WEIGHTS = "tests/integration/test_weight_targets.py::"
@@ -54,6 +55,10 @@ VENDOR = NotFollowed(
 HUGE = NotFollowed("only a model over 2 GiB leads here")
 
 TABLE: dict[str, dict[str, Followed | NotFollowed]] = {
+    "compression/augmentation.py": {
+        "--augment {} failed: {}: {}": Followed(HEALING + "test_what_makes_no_batch_is_refused"),
+        "--augment {} returned {}, and {} went in": Followed(HEALING + "test_what_makes_no_batch_is_refused"),
+    },
     "compression/checkpoint.py": {
         "{} cannot be read: {}": Followed(COMPRESS + "test_a_damaged_checkpoint_is_named"),
         "{} holds an unfinished compression of another source, or with other methods, data or settings": Followed(

@@ -160,7 +160,7 @@ def test_the_last_epoch_is_taken_that_is_not_worse_beyond_chance(new: float, ear
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", ["prune:magnitude:0.3: epoch 2 of 4", "prune:2:4: epoch 1 of 4"])
+@pytest.mark.parametrize("words", ["prune:magnitude:0.3: epoch 2 of 4: loss", "prune:2:4: epoch 1 of 4: loss"])
 def test_a_run_that_was_interrupted_goes_on_to_the_same_weights(place: Path, words: str) -> None:
     methods = ("prune:magnitude:0.3", "prune:2:4")
     whole = run(place, *methods, epochs=4)
@@ -179,7 +179,7 @@ def test_a_run_that_was_interrupted_goes_on_to_the_same_weights(place: Path, wor
 @pytest.mark.slow
 def test_an_interrupted_run_delivers_its_best_with_fewer_epochs(place: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        run(place, "prune:2:4", epochs=50, progress=Stopper("epoch 3 of 50"))
+        run(place, "prune:2:4", epochs=50, progress=Stopper("epoch 3 of 50: loss"))
     made = run(place, "prune:2:4", epochs=2)
     assert len(made.record.stages[0].epochs) in (4, 5)  # one more may have been kept before the end
 
