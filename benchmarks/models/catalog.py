@@ -12,10 +12,13 @@ import numpy.typing as npt
 import torch
 from contest.environments import find_or_make
 from models import minilm, shapes
-from models.cifar import create_resnet8, create_resnet20, standardize
+from models.cifar import create_resnet8
 from models.images import make_images
 from networks import create_resnet50
 from torch import Tensor, nn
+
+from modelwright.examples.mixed_precision.data import standardize
+from modelwright.examples.mixed_precision.model import resnet20
 
 Array = npt.NDArray[Any]
 CALIBRATION_COUNT = 512
@@ -101,7 +104,7 @@ def _shape(create: Callable[[], nn.Module], side: int = 224) -> Model:
 
 MODELS: Mapping[str, Model] = {
     "resnet8": _cifar(create_resnet8),
-    "resnet20": _cifar(create_resnet20),
+    "resnet20": _cifar(resnet20),
     "minilm-2": _minilm(2),
     "minilm-6": _minilm(6),
     "resnet50": _shape(lambda: create_resnet50()[0]),
