@@ -56,11 +56,11 @@ class Data:
     def batches(self, indices: Indices, size: int) -> Iterator[dict[str, Any]]:
         """Yields batches of the samples with these numbers, in this order: name -> tensor.
 
-        A last batch of one sample is left out where there are others: statistics of a batch need two.
+        A last batch of one sample is left out where there are larger ones: statistics of a batch need two.
         """
         for start in range(0, len(indices), size):
             chosen = indices[start : start + size]
-            if len(chosen) > 1 or not start:
+            if len(chosen) > 1 or not start or size == 1:
                 yield self.take(chosen)
 
     def take(self, indices: Indices) -> dict[str, Any]:

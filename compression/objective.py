@@ -11,7 +11,6 @@ from typing import Any, Literal
 from modelwright.compression.data import Data, Indices
 from modelwright.compression.layers import flatten
 from modelwright.compression.network import Network
-from modelwright.compression.settings import LOSSES
 from modelwright.core.errors import BadInputError
 from modelwright.core.records.compressed import Quality
 from modelwright.core.samples.python_source import load_function, shorten_traceback, split_function
@@ -75,11 +74,6 @@ def make_objective(loss: str, answers: Mapping[str, Any]) -> Objective:
                 f"the training data have no `labels`, which cross-entropy needs (there are: {', '.join(answers)})",
                 hint="add `labels` with class numbers, or train with --loss mse",
             )
-        if answers[LABELS].dtype.kind not in "iu":
-            raise BadInputError(
-                f"labels are {answers[LABELS].dtype}, and classes are whole numbers from 0",
-                hint="save labels.astype('int64'), or name them target_... and train with --loss mse",
-            )
         return Objective(metric="accuracy", loss=_cross_entropy, count=_count_right)
     if loss == "mse":
         names = [name for name in answers if name.startswith(TARGET)]
@@ -102,11 +96,16 @@ def check_first_batch(network: Network, objective: Objective, data: Data) -> Non
     """Runs a network on two samples: what does not fit is found before anything is trained.
 
     Raises:
-        BadInputError: The network fails on them, or the loss does.
+        BadInputError: The network fails on them, the loss does, or labels are no classes.
     """
     torch = import_torch()
     import numpy as np
 
+    if objective.metric == "accuracy" and data.answers[LABELS].dtype.kind not in "iu":
+        raise BadInputError(
+            f"{data.name}: labels are {data.answers[LABELS].dtype}, and classes are whole numbers from 0",
+            hint="save labels.astype('int64'), or name them target_... and train with --loss mse",
+        )
     batch = data.take(np.arange(min(2, data.count), dtype=np.int64))
     network.set_training(training=False)
     shapes = ", ".join(f"{name} {list(batch[name].shape)}" for name in network.examples)
@@ -227,5 +226,4 @@ def _wrap(spec: str, function: Callable[..., Any]) -> Callable[[Any, Mapping[str
             )
         return value
 
-    assert spec not in LOSSES
     return loss

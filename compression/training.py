@@ -50,6 +50,8 @@ def train(
     """
     task, settings = step.task, step.task.settings
     seed(settings.seed, len(progress.done), 0)
+    if progress.stopped is not None and (seconds is None or progress.seconds < seconds):
+        progress = replace(progress, is_trained=False, stopped=None)  # there is a larger budget now
     optimizer = _make_optimizer(network, step)
     if LAST in progress.files:
         _load(network, step, optimizer, checkpoint.load(LAST))

@@ -221,6 +221,9 @@ def _carry_out(
     methods: Sequence[Method], network: Network, task: Task, checkpoint: Checkpoint, state: Progress, say: Any
 ) -> tuple[Progress, Step]:
     """Carries out all methods, from where an earlier run ended; returns the last of them."""
+    if state.is_trained and state.stopped is None and len(state.epochs) <= task.settings.epochs:
+        say(f"{TELL}beginning anew: what is kept was trained with --epochs {len(state.epochs) - 1}")
+        state = Progress(key=state.key)
     resumed, step = len(state.done), None
     if state.epochs:
         say(f"{TELL}going on after epoch {len(state.epochs) - 1} of {methods[resumed].text}")

@@ -164,7 +164,7 @@ TABLE: dict[str, dict[str, Followed | NotFollowed]] = {
         ),
     },
     "compression/objective.py": {
-        "labels are {}, and classes are whole numbers from 0": Followed(
+        "{}: labels are {}, and classes are whole numbers from 0": Followed(
             COMPRESSION + "test_what_is_compressed_as_the_hint_says_is_taken"
         ),
         "labels go from {} to {}, and the network has the classes 0 to {}": Followed(

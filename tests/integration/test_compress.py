@@ -15,6 +15,7 @@ from refusing import refused
 torch = pytest.importorskip("torch")
 
 from modelwright.compression import compressing  # noqa: E402
+from modelwright.compression.data import open_data  # noqa: E402
 from modelwright.compression.magnitude import find_masks  # noqa: E402
 from modelwright.compression.training import is_as_good  # noqa: E402
 from modelwright.compression.two_four import find_two_four_mask  # noqa: E402
@@ -204,6 +205,40 @@ def test_a_limit_that_is_missed_delivers_nothing_and_a_higher_one_what_was_train
     told = Stopper("epoch 1 of 1: loss")
     made = run(place, "prune:magnitude:0.95", function=source, epochs=1, max_drop=allowed, progress=told)
     assert made.record.after.zero_share == pytest.approx(0.95, abs=0.001)
+
+
+def test_a_limit_that_is_missed_is_kept_by_training_for_longer(place: Path) -> None:
+    run(place, "prune:2:4", out="good", epochs=8)
+    source, told = str(place / "good"), list[str]()
+    longer = run(place, "prune:magnitude:0.8", function=source, epochs=20, lr=1e-2, out="fresh", max_drop=3.0)
+    with pytest.raises(LimitNotMetError):
+        run(place, "prune:magnitude:0.8", function=source, epochs=1, lr=1e-2, out="again", max_drop=3.0)
+    again = run(
+        place, "prune:magnitude:0.8", function=source, epochs=20, lr=1e-2, out="again", max_drop=3.0,
+        progress=told.append,
+    )  # fmt: skip
+    assert "* beginning anew: what is kept was trained with --epochs 1" in told
+    assert again.record.stages[0].epochs == longer.record.stages[0].epochs, "as if it had never been trained for less"
+
+
+def test_a_larger_budget_goes_on_where_a_smaller_one_ended(place: Path) -> None:
+    run(place, "prune:2:4", out="good", epochs=8)
+    settings = {"function": str(place / "good"), "lr": 1e-5, "epochs": 30, "max_drop": 0.0}
+    with pytest.raises(LimitNotMetError):
+        run(place, "prune:magnitude:0.95", budget_s=1e-3, **settings)
+    told: list[str] = []
+    made = run(place, "prune:magnitude:0.95", **{**settings, "max_drop": 1000.0}, progress=told.append)
+    assert "* going on after epoch 1 of prune:magnitude:0.95" in told
+    (stage,) = made.record.stages
+    assert (len(stage.epochs), stage.stopped) == (31, None)
+
+
+def test_every_sample_trains_in_batches_of_one(place: Path) -> None:
+    data = open_data(place / "train.npz", "train.npz", {"x": torch.zeros(2, 6)})
+    numbers = np.arange(5)
+    assert [len(batch["labels"]) for batch in data.batches(numbers, 1)] == [1] * 5
+    assert [len(batch["labels"]) for batch in data.batches(numbers, 2)] == [2, 2], "statistics need two"
+    assert [len(batch["labels"]) for batch in data.batches(numbers[:1], 2)] == [1]
 
 
 # What is refused: one clear error, and nothing is left.

@@ -236,6 +236,11 @@ CASES: dict[str, tuple[Act, str, Act]] = {
         "test.npz lacks labels, which train.npz has",
         with_data("test.npz", lambda data: data),
     ),
+    "labels that are no whole numbers, and judge": (
+        with_data("test.npz", lambda data: data | {"labels": data["labels"].astype("f4")}),
+        "test.npz: labels are float32, and classes are whole numbers",
+        with_data("test.npz", lambda data: data),
+    ),
     "samples that trained, in another type": (
         with_data("test.npz", lambda _: {k: v.astype("f8") if k == "x" else v for k, v in make_samples(64, 1).items()}),
         "all 64 samples of test.npz are in train.npz too",
@@ -308,7 +313,7 @@ CASES: dict[str, tuple[Act, str, Act]] = {
     ),
     "labels that are no whole numbers": (
         with_data("train.npz", lambda data: data | {"labels": data["labels"].astype("f4")}),
-        "labels are float32, and classes are whole numbers from 0",
+        ": labels are float32, and classes are whole numbers from 0",
         with_data("train.npz", lambda data: data | {"labels": data["labels"].astype("int64")}),
     ),
     "numbers without targets": (
