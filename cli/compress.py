@@ -145,6 +145,7 @@ def compress(
     from modelwright.compression import compress as run
     from modelwright.compression.settings import parse_budget
     from modelwright.compression.wording import describe_result
+    from modelwright.core.process.child import LASTING
     from modelwright.core.records.codec import decode, encode
 
     settings = decode(
@@ -155,9 +156,9 @@ def compress(
     told = set[str]()
 
     def say(text: str) -> None:
-        if text.startswith("* "):
-            told.add(text.removeprefix("* "))
-            progress.finish("epoch", text.removeprefix("* "))
+        if text.startswith(LASTING):
+            told.add(text.removeprefix(LASTING))
+            progress.finish("epoch", text.removeprefix(LASTING))
         else:
             progress.say("compress", text)
 

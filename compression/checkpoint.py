@@ -90,13 +90,13 @@ class Checkpoint:
             The state with all of its files.
         """
         from msgspec.structs import replace
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         self.folder.mkdir(parents=True, exist_ok=True)
         taken, files = {path.name for path in self.folder.iterdir()}, dict(progress.files)
         for what, state in tensors.items():
             name = next(name for number in range(10**6) if (name := f"{what}-{number}.safetensors") not in taken)
-            save_file(dict(state), str(self.folder / name))
+            (self.folder / name).write_bytes(save(dict(state)))  # so that a full disk is an OSError
             files[what] = name
         self.progress = replace(progress, files=files)
         write_sealed(self.folder / _RECORD, self.progress)

@@ -65,6 +65,7 @@ def train(
         began_s = time.monotonic()
         until_s = math.inf if seconds is None else began_s + seconds - progress.seconds
         seed(settings.seed, len(progress.done), number)
+        say(f"{step.method.text}: epoch {number} of {settings.epochs}")
         step.begin_epoch(network, number)
         loss, is_whole = _train_epoch(network, step, optimizer, number, until_s, say)
         settle_batch_norms(network, task.train, task.chosen)

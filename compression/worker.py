@@ -37,13 +37,12 @@ from modelwright.compression.teacher import Teacher, has_classes
 from modelwright.compression.training import seed, train
 from modelwright.core.errors import BadInputError
 from modelwright.core.files import hash_file, hash_json
+from modelwright.core.process.child import LASTING
 from modelwright.core.records.codec import decode, encode
 from modelwright.core.records.compressed import CompressedModel, Stage
 from modelwright.core.samples.python_source import split_function
 from modelwright.core.system_errors import explain_os_error
 
-TELL = "* "
-"""Begins the lines of progress that stay."""
 _PACKAGES = ("modelwright", "torch", "torch-pruning", "torchao", "safetensors", "numpy")
 
 
@@ -83,7 +82,7 @@ def compress_in_child(
         staging: Where the result is written.
         known: Key of the result that lies in `out` already.
         trust: Whether code in a saved program may run.
-        progress: Takes what is going on; lines that begin with `TELL` stay.
+        progress: Takes what is going on; lines that begin with `LASTING` stay.
 
     Returns:
         `CompressedModel`, encoded; None where the result is the known one.
@@ -138,11 +137,11 @@ def compress_in_child(
                     require_classes(each)
         require_savable(network)
         for note in network.notes:
-            progress(f"{TELL}note: {note}")
+            progress(f"{LASTING}note: {note}")
         judging = (data, held) if evaluation is None else (evaluation, _all(evaluation))
         progress("evaluating the source")
         before, quality_before = measure_size(network), objective.measure(network, *judging)
-        progress(f"{TELL}{source}: {quality_before.describe()} on {quality_before.samples} samples that judge")
+        progress(f"{LASTING}{source}: {quality_before.describe()} on {quality_before.samples} samples that judge")
         state, last = _carry_out(steps, network, task, checkpoint, state, progress)
         progress("counting and evaluating the result")
         after, sparsity = measure_size(network), measure_sparsity(network)
@@ -226,7 +225,7 @@ def _carry_out(
         state = Progress(key=state.key)
     resumed, step = len(state.done), None
     if state.epochs:
-        say(f"{TELL}going on after epoch {len(state.epochs) - 1} of {methods[resumed].text}")
+        say(f"{LASTING}going on after epoch {len(state.epochs) - 1} of {methods[resumed].text}")
     for number, method in enumerate(methods):
         if number and f"start-{number}" in state.files:
             network.module.load_state_dict(checkpoint.load(f"start-{number}"))
@@ -239,9 +238,9 @@ def _carry_out(
             step.finish(network)
             continue
         for note in step.notes:
-            say(f"{TELL}note: {note}")
+            say(f"{LASTING}note: {note}")
         seconds = _share_budget(task.settings.budget_s, state, len(methods))
-        state = train(network, step, checkpoint, state, seconds, say, lambda line: say(TELL + line))
+        state = train(network, step, checkpoint, state, seconds, say, lambda line: say(LASTING + line))
         step.finish(network)
         settle_batch_norms(network, task.train, task.chosen)
         state = _close_stage(network, step, checkpoint, state, is_last=number + 1 == len(methods))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -80,7 +81,8 @@ def name_variants(sources: Sequence[str | Path]) -> list[str | None]:
     if not sources:
         raise UsageError("no model was given", hint="give SOURCE: model.onnx, model.pt2 or file.py:factory")
     texts = [str(source) for source in sources]
-    again = next((text for number, text in enumerate(texts) if text in texts[:number]), None)
+    places = list(map(_locate, texts))
+    again = next((texts[number] for number, place in enumerate(places) if place in places[:number]), None)
     if again is not None:
         raise UsageError(f"{again} is given twice", hint="give each model once")
     if len(texts) == 1:
@@ -93,6 +95,12 @@ def name_variants(sources: Sequence[str | Path]) -> list[str | None]:
         free = (f"{wanted}-{number}" if number > 1 else wanted for number in itertools.count(1))
         names.append(next(name for name in free if name not in names))
     return names
+
+
+def _locate(text: str) -> str:
+    """Returns where a source lies, so that `net.onnx` and `./net.onnx` are the same."""
+    path, colon, function = text.rpartition(":") if ".py:" in text else (text, "", "")
+    return f"{os.path.realpath(path)}{colon}{function}"
 
 
 def _name_path(path: Path) -> str:

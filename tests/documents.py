@@ -87,6 +87,18 @@ def make_row(
     return row | more
 
 
+def make_fidelity(samples: int, outputs: list[dict[str, Any]], agreement: float | None) -> dict[str, Any]:
+    """How a row follows FP32, without what its task makes of it."""
+    return {
+        "samples": samples,
+        "outputs": outputs,
+        "worst_output": outputs[0]["name"],
+        "cosine": outputs[0]["cosine_mean"],
+        "agreement": agreement,
+        "agreement_reason": None,
+    }
+
+
 def make_unmeasured(target: str, title: str, status: str, reason: str, hint: str | None = None) -> dict[str, Any]:
     runtime, _, precision = target.partition("-")
     return {

@@ -19,6 +19,8 @@ from typing import Any, Self
 from modelwright.core.errors import BuildFailedError, ModelwrightError
 from modelwright.core.process.transport import LocalTransport, Process, Program, Transport
 
+LASTING = "* "
+"""Begins lines of progress that tell what is over, and are worth keeping: nothing crashes during them."""
 Progress = Callable[[str], None]
 
 SERVER = ("-m", "modelwright.core.process.serve")
@@ -162,7 +164,8 @@ class Child:
                 raise self._fail("answered with something that is no message of ours") from error
             if phase is None:
                 return message
-            self._phase = phase
+            if not phase.startswith(LASTING):
+                self._phase = phase
             if progress is not None:
                 progress(phase)
 

@@ -6,6 +6,7 @@ counting samples.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from modelwright.harness.results.record import Axis, Comparison, Measurement
@@ -15,6 +16,7 @@ COSINE_RESOLUTION = 0.0005
 SHARE_RESOLUTION = 0.001
 """A difference in accuracy or agreement that is a tie when the number of samples is not known."""
 
+_Z95 = 1.96
 EPSILON = 1e-9
 """Of the comparison of shares: what rounding in floating point may cost."""
 
@@ -91,6 +93,23 @@ def loses_nothing(row: Measurement, reference: Measurement | None, comparison: C
 
 _NOTHING = 0.1
 """Severity of a loss that is a tenth of what nobody would notice."""
+
+
+def is_other_model(row: Measurement, comparison: Comparison) -> bool:
+    """Whether a row is of another model than the one that all are held against."""
+    return bool(comparison.variants) and row.variant != comparison.variants[0].name
+
+
+def find_doubt(row: Measurement, comparison: Comparison) -> float | None:
+    """Returns what chance makes of the accuracy of another model against the first one's: half of a 95 % interval.
+
+    Right answers differ only where answers do, so their difference on n samples has at most the variance of the share
+    of answers that differ, over n (McNemar 1947). None where nothing says how many do, or it is no other model.
+    """
+    count = comparison.evaluation_count
+    if not count or row.agreement is None or row.accuracy is None or not is_other_model(row, comparison):
+        return None
+    return _Z95 * math.sqrt((1 - row.agreement) / count)
 
 
 def is_worse(value: float | None, other: float | None, resolution: float) -> bool:

@@ -13,7 +13,9 @@ from modelwright.harness.results.record import Axis, Comparison, Measurement
 from modelwright.harness.results.speed import Speeds
 from modelwright.harness.verdict.findings import (
     EPSILON,
+    find_doubt,
     fp32_accuracy,
+    is_other_model,
     is_worse,
     quality_of,
     quality_resolution,
@@ -28,6 +30,10 @@ RELAXED_AGREEMENT = 0.98
 
 MIN_AGREEMENT_WITH_ACCURACY = 0.90
 """With labels, the accuracy decides; but equal accuracy with other answers to a tenth of the samples is luck."""
+
+MAX_DOUBT = 0.05
+"""Of the accuracy of another model than the first: what chance may make of its difference, at most. A choice of ours:
+above it, what is lost may be more than anybody would give for speed."""
 
 RELAXED_SEVERITY = 1.5
 """Half of the way from what nobody would notice to what is broken: taken only together with `RELAXED_AGREEMENT`."""
@@ -48,12 +54,17 @@ def sort_rows(rows: Iterable[Measurement]) -> list[Measurement]:
 
 
 def find_reference(comparison: Comparison) -> Measurement | None:
-    """Returns the FP32 row to judge against: the baseline if it is FP32, else another FP32, its runtime first."""
+    """Returns the FP32 row to judge against: the baseline if it is FP32, else another FP32, its runtime first.
+
+    Of several models only the first one's is: all are held against it.
+    """
     baseline = comparison.find(comparison.baseline)
     if baseline is not None and baseline.measured and baseline.precision == "fp32":
         return baseline
-    runtime = baseline.runtime if baseline is not None else comparison.baseline.partition("-")[0]
-    fp32 = [row for row in sort_rows(comparison.measured) if row.precision == "fp32"]
+    named = comparison.baseline.rpartition("/")[2]
+    runtime = baseline.runtime if baseline is not None else named.partition("-")[0]
+    rows = [row for row in comparison.measured if not is_other_model(row, comparison)]
+    fp32 = [row for row in sort_rows(rows) if row.precision == "fp32"]
     return next((row for row in fp32 if row.runtime == runtime), fp32[0] if fp32 else None)
 
 
@@ -116,14 +127,14 @@ def _may_ship(
         return True
     one_sample = quality_resolution("agreement", comparison.evaluation_count)
     if "max_drop" in comparison.limits and row.drop is not None:
-        return _keeps_users_limit(row)
+        return _keeps_users_limit(row, comparison)
     if axis == "accuracy":
         best = fp32_accuracy(row, reference)
         if best is None:
             best = max((other.accuracy for other in comparison.measured if other.accuracy is not None), default=None)
         # One sample is no loss, even where it is more than a point because there are few of them.
         loses = is_worse(row.accuracy, best, max(MAX_ACCURACY_LOSS, one_sample))
-        return row.accuracy is not None and not loses and _is_sound(row)
+        return row.accuracy is not None and not loses and _is_sound(row, comparison)
     if row.task is not None:
         if not relaxed:
             return row.task.severity <= 1.0
@@ -135,13 +146,20 @@ def _may_ship(
     return row.cosine is not None and row.cosine >= MIN_COSINE
 
 
-def _keeps_users_limit(row: Measurement) -> bool:
+def _keeps_users_limit(row: Measurement, comparison: Comparison) -> bool:
     """Whether a row that misses no limit may ship: users who say what may be lost are held to no other loss."""
-    return _is_sound(row) if row.drop is not None and row.drop.by == "accuracy" else not _is_broken(row)
+    return _is_sound(row, comparison) if row.drop is not None and row.drop.by == "accuracy" else not _is_broken(row)
 
 
-def _is_sound(row: Measurement) -> bool:
-    """Whether equal accuracy is no luck: most answers are FP32's, and nothing is broken."""
+def _is_sound(row: Measurement, comparison: Comparison) -> bool:
+    """Whether equal accuracy is no luck: most answers are FP32's, and nothing is broken.
+
+    Another model, such as a student, gives answers of its own: there it is no luck where labels are so many that chance
+    decides little. Of its other outputs no labels speak.
+    """
+    doubt = find_doubt(row, comparison)
+    if doubt is not None and doubt <= MAX_DOUBT and row.fidelity is not None and len(row.fidelity.outputs) == 1:
+        return True
     differs = row.agreement is not None and row.agreement < MIN_AGREEMENT_WITH_ACCURACY - EPSILON
     return not differs and not _is_broken(row)
 

@@ -13,6 +13,7 @@ from modelwright.harness.formatting import (
     join_words,
     ratio_decimals,
 )
+from modelwright.harness.verdict.findings import find_doubt
 
 if TYPE_CHECKING:
     from modelwright.core.outputs.tasks.judge import TaskFidelity
@@ -94,6 +95,9 @@ def describe_loss(row: Measurement, findings: Findings) -> str:
         points = f"{format_significant((best - row.accuracy) * 100, 2)} points of accuracy"
         lost = f" ({round((best - row.accuracy) * count)} of {count} samples)" if count else ""
         return f"loses {points}{lost}"
+    doubt = find_doubt(row, findings.comparison)
+    if findings.axis == "accuracy" and doubt is not None:
+        return f"gives other answers{of_count} so often that its accuracy may be {doubt * 100:.1f} points off by chance"
     if row.agreement is not None and row.agreement < 1.0 and (row.task is None or _is_about_answers(row.task)):
         return f"gives FP32's answer only in {format_percent(row.agreement)}{of_count}"
     if row.task is not None and row.task.worst is not None:
@@ -145,7 +149,7 @@ def _quality_phrase(row: Measurement, findings: Findings) -> str:
         parts.append(f"agreement with FP32 {format_percent(row.agreement)}{samples}")
     best = findings.fp32_accuracy(row)
     if row.accuracy is not None and findings.axis == "accuracy":
-        parts.append(_accuracy_phrase(row.accuracy, best, count))
+        parts.append(_accuracy_phrase(row.accuracy, best, count) + _doubt_phrase(row, findings))
     if row.drop is not None and row.drop.by == "metric":
         parts.append(f"{row.drop.measure} {row.drop.artifact:.4g} (FP32 {row.drop.fp32:.4g})")
     if not parts and row.task is not None and row.task.kept is not None:
@@ -153,6 +157,12 @@ def _quality_phrase(row: Measurement, findings: Findings) -> str:
     if not parts and row.cosine is not None:
         parts.append(f"cosine with FP32 {format_cosine(row.cosine)}")
     return ", ".join(parts)
+
+
+def _doubt_phrase(row: Measurement, findings: Findings) -> str:
+    """Returns what chance may make of another model's accuracy; empty of what is only another form of the first."""
+    doubt = find_doubt(row, findings.comparison)
+    return "" if not doubt else f" (on as many others the difference may be {doubt * 100:.1f} points another)"
 
 
 def _accuracy_phrase(accuracy: float, best: float | None, count: int | None) -> str:

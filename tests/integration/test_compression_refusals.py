@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -501,3 +503,23 @@ def test_a_network_of_one_batch_is_not_trained_for_quantization(place: Path) -> 
     )
     assert hint
     assert run(place, "qat", epochs=0).record.stages
+
+
+def test_a_full_disk_is_told_as_one_and_what_was_kept_before_goes_on(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, written = Path.write_bytes, list[str]()
+
+    def fill(path: Path, data: bytes) -> int:
+        if path.suffix == ".safetensors":
+            written.append(path.name)
+            if len(written) > 3:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return write(path, data)
+
+    with monkeypatch.context() as full:
+        full.setattr(Path, "write_bytes", fill)
+        refused(lambda: run(place, "prune:2:4", epochs=3), "no space left on the disk")
+    told = Stopper("never")
+    run(place, "prune:2:4", epochs=3, progress=told)
+    assert any("going on after epoch" in line for line in told.told)

@@ -48,7 +48,14 @@ def test_a_folder_is_named_by_its_whole_name_wherever_it_is_seen_from(
     assert [subject.place for subject in name_subjects(["net.onnx", ".."])] == [Path(), Path("variants/prune-0.5")]
 
 
-@pytest.mark.parametrize(("sources", "words"), [([], "no model was given"), (["a.onnx", "a.onnx"], "is given twice")])
+@pytest.mark.parametrize(
+    ("sources", "words"),
+    [
+        ([], "no model was given"),
+        (["a.onnx", "./a.onnx"], r"\./a.onnx is given twice"),
+        (["n.py:f", "./n.py:f"], "is given twice"),
+    ],
+)
 def test_no_model_and_one_that_is_given_twice_are_refused(sources: list[str], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         name_variants(sources)

@@ -30,6 +30,12 @@ def recall() -> Any:
     return _kept.get("value")
 
 
+def abort_after_telling(progress: Callable[[str], None]) -> None:
+    progress("training")
+    progress("* epoch 1 is over")
+    os.abort()
+
+
 def abort(progress: Callable[[str], None]) -> None:
     print("vendor: assertion failed in kernel.cc", flush=True)
     progress("loading the model")

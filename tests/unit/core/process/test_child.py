@@ -69,6 +69,13 @@ def test_crash_names_the_signal_the_phase_and_the_vendors_last_words() -> None:
     assert "assertion failed in kernel.cc" in (caught.value.detail or "")
 
 
+def test_nothing_crashes_during_what_is_over() -> None:
+    told: list[str] = []
+    with pytest.raises(BuildFailedError, match=r"crashed during training: "):
+        run_in_child(f"{HERE}:abort_after_telling", {}, purpose="building y", progress=told.append)
+    assert told == ["training", "* epoch 1 is over"]
+
+
 def test_hang_is_ended_after_the_timeout() -> None:
     started = time.monotonic()
     with pytest.raises(BuildFailedError, match=r"did not answer within 0\.3 s"):

@@ -306,3 +306,88 @@ def test_slow_int8_is_explained(sets: list[str], executed: str, words: str) -> N
     document = pair(0.7, precision_executed={"precision": executed})
     document["environment"]["instruction_sets"] = sets
     assert any("slower than FP32" in text and words in text for text in judge(document).warnings)
+
+
+# Several models: another one has answers of its own.
+
+
+FOLLOWED = {
+    "name": "y",
+    "is_float": True,
+    "cosine_mean": 0.9,
+    "cosine_min": 0.5,
+    "max_abs_error": 1.0,
+    "relative_l2_error": 0.4,
+    "r_squared": 0.8,
+    "equal_share": None,
+    "nonfinite": 0,
+    "reference_nonfinite": 0,
+    "shape_fault": None,
+    "layout": None,
+    "is_constant": False,
+}
+
+
+def of_two(count: int, *, agreement: float, accuracy: float, **changes: Any) -> dict[str, Any]:
+    """A teacher, and a student of three times its speed."""
+    outputs = [FOLLOWED] * changes.pop("outputs", 1)
+    fidelity = documents.make_fidelity(count, outputs, agreement)
+    rows = [
+        make_row("teacher/ort-fp32", "FP32 of teacher", latency_ms=9, accuracy=0.85, agreement=1.0),
+        make_row(
+            "student/ort-fp32", "FP32 of student", latency_ms=3, ratio=3.0, accuracy=accuracy, agreement=agreement,
+            fidelity=fidelity,
+        ),
+    ]  # fmt: skip
+    names = ["teacher", "student"]
+    for row, name in zip(rows, names, strict=True):
+        row |= {"variant": name, "precision": "fp32", "runtime": "ort", "is_float": True}
+    source = make_document([])["source"]
+    return make_document(
+        rows, count=count, labels=True, baseline="teacher/ort-fp32",
+        variants=[{"name": name, "source": source, "macs": 1000.0} for name in names], **changes,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("count", "accuracy", "agreement", "ship"),
+    [
+        (1000, 0.85, 0.87, "student"),  # 1.96 * sqrt(0.13 / 1000) = 2.2 points
+        (1000, 0.845, 0.87, "student"),
+        (1000, 0.835, 0.87, "teacher"),  # a point and a half is lost
+        (100, 0.85, 0.87, "teacher"),  # 7.1 points: chance decides
+        (100, 0.85, 0.95, "student"),  # most answers are the teacher's
+        (100, 1.0, 0.87, "teacher"),
+    ],
+)
+def test_another_model_ships_by_labels_that_are_enough(
+    count: int, accuracy: float, agreement: float, ship: str
+) -> None:
+    verdict = judge(of_two(count, accuracy=accuracy, agreement=agreement))
+    assert verdict.ship == f"{ship}/ort-fp32"
+
+
+def test_what_chance_may_make_of_another_model_is_said() -> None:
+    shipped = judge(of_two(1000, accuracy=0.847, agreement=0.87)).sentence
+    assert "3 of 1000 samples fewer than FP32 (on as many others the difference may be 2.2 points another)" in shipped
+    refused = judge(of_two(100, accuracy=0.85, agreement=0.87)).sentence
+    assert (
+        "FP32 of student is faster (3.00 times) but gives other answers on 100 samples so often that its accuracy "
+        in (refused)
+    )
+    assert "7.1 points off by chance" in refused
+
+
+def test_labels_of_one_output_say_nothing_of_the_others() -> None:
+    assert judge(of_two(1000, accuracy=0.85, agreement=0.87, outputs=2)).ship == "teacher/ort-fp32"
+
+
+def test_only_the_first_models_fp32_is_what_others_are_held_against() -> None:
+    """The fastest FP32 that was measured was taken, and shipped whatever it answers, where the baseline has none."""
+    document = of_two(1000, accuracy=0.2, agreement=0.2)
+    document["measurements"][0] |= {"precision": "int8", "is_float": False}
+    assert judge(document).ship == "teacher/ort-fp32"
+    document = of_two(1000, accuracy=0.2, agreement=0.2)
+    lost = documents.make_unmeasured("teacher/ort-fp32", "A", "failed", "crash") | {"variant": "teacher"}
+    document["measurements"] = [lost, document["measurements"][1] | {"accuracy_fp32": 0.85}]
+    assert judge(document).ship is None
