@@ -286,7 +286,12 @@ class Target(ABC):
             return Readiness.no(f"{machine.name} is another machine ({machine.architecture})")
         return check_packages(self.record.run_packages, self.record.run_extra)
 
-    def compare_arithmetic(self, machine: Machine, host: Machine) -> Arithmetic | None:
+    def compare_arithmetic(
+        self,
+        machine: Machine,
+        host: Machine,
+        recipe: Mapping[str, Any],  # noqa: ARG002 - for those that differ by it
+    ) -> Arithmetic | None:
         """Says how what a host computes of an artifact stands to what the machine computes that it is for.
 
         Float arithmetic is alike everywhere, up to the order of sums. Of 8-bit kernels a runtime says what it knows;
@@ -295,6 +300,7 @@ class Target(ABC):
         Args:
             machine: The machine it is for.
             host: That evaluates candidates and proves it.
+            recipe: How the artifact was made.
 
         Returns:
             None where the two are alike for certain: the host could be that machine.

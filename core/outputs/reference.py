@@ -35,7 +35,9 @@ _OPERATOR_PATTERNS = (
 )
 _CHANGING = ["WeightBiasQuantization"]
 """Of the basic level, what is not exact: a float bias between QuantizeLinear and DequantizeLinear is rounded to the
-product of their scales, which cost 4 % of the outputs at weights of 3 and activations of 4 bits."""
+product of their scales, which cost 4 % of the outputs at weights of 3 and activations of 4 bits. Artifacts keep it:
+without an integer bias ONNX Runtime computes a convolution in floats, which took 3.3 times as long, and with it 0.04 %
+of outputs were another step at 8 bits. Their proof says what it costs."""
 
 
 class ReferenceModel:

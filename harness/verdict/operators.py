@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from modelwright.core.onnx.quantized import OWN_SCALES
 from modelwright.harness.formatting import count_noun, format_significant, join_words
+from modelwright.targets.table import get_target, target_names
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from modelwright.core.records.operators import OperatorProfile, OperatorType
     from modelwright.harness.results.record import Measurement
     from modelwright.harness.results.statistics import SpeedRatio
@@ -48,7 +47,7 @@ def explain_operators(row: Measurement, rival: Measurement, found: SpeedRatio) -
     verb = "gains little" if found.is_faster else "does not pay"
     return [
         f"INT8 {verb} because {join_words(causes)}{_name_bound(profile, rival, found)}.",
-        *_advise(profile, islands, row.recipe),
+        *_advise(profile, islands, row),
     ]
 
 
@@ -121,7 +120,7 @@ def _name_bound(profile: OperatorProfile, rival: Measurement, found: SpeedRatio)
     return f"; if its integer operators took no time at all, it would be {most}"
 
 
-def _advise(profile: OperatorProfile, islands: list[OperatorType], recipe: Mapping[str, Any]) -> list[str]:
+def _advise(profile: OperatorProfile, islands: list[OperatorType], row: Measurement) -> list[str]:
     """Returns what is known of the operators that were named: why they are in floats, and what to change."""
     remedies = {remedy.type: remedy for remedy in profile.remedies}
     sentences = []
@@ -136,6 +135,19 @@ def _advise(profile: OperatorProfile, islands: list[OperatorType], recipe: Mappi
             named = (
                 f" ({join_words(nodes[:MAX_NAMED])}{' and others' if entry.count > MAX_NAMED else ''})" if nodes else ""
             )
-            who = "The model's own scales leave" if recipe.get("method") == OWN_SCALES else "The recipe leaves"
-            sentences.append(f"{who} {entry.count} {entry.type} in floats{named}.")
+            sentences.append(f"{_name_decider(row)} {entry.count} {entry.type} in floats{named}.")
     return sentences
+
+
+def _name_decider(row: Measurement) -> str:
+    """Says what leaves operators in floats: a setting that changes what runs comes before how the model was made."""
+    chosen = {} if row.settings is None else row.settings.options
+    target = row.target.rpartition("/")[2].partition(" ")[0]
+    changing = [
+        f"{option.name}={chosen[option.name]}"
+        for option in (get_target(target).record.settings if target in target_names() else ())
+        if option.changes_answers and option.name in chosen
+    ]
+    if changing:
+        return f"With {join_words(changing)} the runtime leaves"
+    return "The model's own scales leave" if row.recipe.get("method") == OWN_SCALES else "The recipe leaves"

@@ -108,7 +108,7 @@ def prove(
         "threads": threads,
         "kept": str(kept) if evidence.fp32_metric is not None else None,
     }
-    arithmetic = target.compare_arithmetic(machine, host)
+    arithmetic = target.compare_arithmetic(machine, host, built["recipe"])
     if readiness.ok and (arithmetic is None or arithmetic.alike or emulation is None):
         report("comparing with FP32")
         proof = run_in_child(

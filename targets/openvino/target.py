@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from modelwright.core.errors import BadInputError
+from modelwright.core.onnx.quantized import OWN_SCALES
 from modelwright.core.records.artifact import Arithmetic
 from modelwright.core.records.machine import X86_DOT_PRODUCTS, Machine
 from modelwright.core.records.signature import Signature
@@ -229,11 +230,14 @@ class OpenvinoInt8(OpenvinoTarget):
         # A quantized model's last line: below it, something is broken rather than rounded.
     )
 
-    def compare_arithmetic(self, machine: Machine, host: Machine) -> Arithmetic | None:
-        """On x86, where sums could saturate the weights are halved, and 8-bit ones ask for dot products."""
-        if machine.architecture == host.architecture == "x86_64":
+    def compare_arithmetic(self, machine: Machine, host: Machine, recipe: Mapping[str, Any]) -> Arithmetic | None:
+        """On x86, where sums could saturate the weights are halved, and 8-bit ones ask for dot products.
+
+        A source's own weights are as they are: their sums may saturate.
+        """
+        if machine.architecture == host.architecture == "x86_64" and recipe.get("method") != OWN_SCALES:
             return None
-        return super().compare_arithmetic(machine, host)
+        return super().compare_arithmetic(machine, host, recipe)
 
     def key_facts(self, machine: Machine) -> Mapping[str, Any]:  # noqa: ARG002
         from modelwright.targets.quantization.search import describe_limits

@@ -9,18 +9,14 @@ from typing import Any
 from modelwright.core.errors import BuildFailedError
 from modelwright.targets.contract import Feeds, RunSettings
 from modelwright.targets.graphs.files import save_model
-from modelwright.targets.graphs.index import GraphIndex, index_graph
 from modelwright.targets.graphs.run import open_file
+from modelwright.targets.ort.layer_names import name_layers
 from modelwright.targets.ort.profile import describe_profiler, time_operators
 from modelwright.targets.ort.session import prepare_options
 from modelwright.targets.profiling import typical
 from modelwright.targets.quantization.kept import LayerTimes
 
 _FILE = "timed.onnx"
-_FUSED = frozenset(
-    {"Relu", "Clip", "Sigmoid", "Tanh", "LeakyRelu", "HardSigmoid", "QuantizeLinear", "DequantizeLinear"}
-)
-"""What may have become one with the layer before it."""
 
 
 def time_layers(model: Any, feeds: Feeds, scratch: Path) -> LayerTimes:
@@ -36,19 +32,9 @@ def time_layers(model: Any, feeds: Feeds, scratch: Path) -> LayerTimes:
     save_model(model, path)
     session = open_file(path, settings, BuildFailedError, prepare_options(settings, scratch))
     operators, _ = time_operators(session, lambda: session.run(None, dict(feeds)))
-    nodes = {str(node.name) for node in model.graph.node}
-    index = index_graph(model)
     times: dict[str, float] = defaultdict(float)
-    for operator in operators:
+    for operator in name_layers(operators, model):
         for name in operator.nodes:
-            times[name if name in nodes else _find_maker(index, name)] += typical(operator.times_us)
+            times[name] += typical(operator.times_us)
     total_us = sum(typical(operator.times_us) for operator in operators)
     return LayerTimes(source=describe_profiler(), times_us=times, total_us=total_us)
-
-
-def _find_maker(index: GraphIndex, tensor: str) -> str:
-    """Returns the layer that makes a tensor: layouts of ONNX Runtime's own name a convolution by what leaves it."""
-    maker = index.producers.get(tensor)
-    while maker is not None and maker.op_type in _FUSED and maker.input[0] in index.producers:
-        maker = index.producers[maker.input[0]]
-    return tensor if maker is None else str(maker.name)

@@ -7,30 +7,38 @@ import re
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from modelwright.core.records.operators import OperatorProfile
+from modelwright.targets.graphs.files import load_model
 from modelwright.targets.ort.kernels import REMEDIES, classify
+from modelwright.targets.ort.layer_names import name_layers
 from modelwright.targets.profiling import WARM_UPS, TimedOperator, make_profile, run_inferences
 from modelwright.targets.readiness import require_import
 
 _KERNEL = "_kernel_time"
 _ADDED = re.compile(r"(_nchwc|_token_\d+|_quant|/(MatMul|Transpose)?\w*Fusion\w*|/DuplicateQDQ)+$")
 """What ONNX Runtime's optimizers write behind the name of a node whose place another one takes."""
+_FUSED = "fused "
+"""What they write before the name of one that took an activation in."""
 _OF_TENSOR = re.compile(r"_output_\d+$")
 """Layouts of its own name a node by the tensor that it makes, which exporters name so by the node that made it."""
 
 
-def profile_session(session: Any, call: Callable[[], object], *, is_float: bool) -> OperatorProfile:
+def profile_session(session: Any, call: Callable[[], object], path: Path, *, is_float: bool) -> OperatorProfile:
     """Runs a few inferences in a session that was opened with profiling on, and ends its profile.
 
     Args:
         session: The vendor's.
         call: Runs one inference.
+        path: The model's file, whose layers the operators are named by where onnx is installed.
         is_float: Whether the artifact is a float one: then nothing stays out of integers that should be there.
     """
     operators, walls_us = time_operators(session, call)
+    if find_spec("onnx") is not None:
+        operators = name_layers(operators, load_model(path, weights=False))
     return make_profile(describe_profiler(), operators, walls_us, {} if is_float else REMEDIES)
 
 
@@ -86,7 +94,7 @@ def read_events(events: Sequence[Mapping[str, Any]]) -> list[TimedOperator]:
 
 def find_nodes(name: str) -> tuple[str, ...]:
     """Returns the node of the model that a node after optimization stands for, by its name."""
-    stem = _ADDED.sub("", name)
+    stem = _ADDED.sub("", name.removeprefix(_FUSED))
     if name.endswith("_nchwc"):
         stem = _OF_TENSOR.sub("", stem)
     return (stem,) if stem else ()

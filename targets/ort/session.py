@@ -67,7 +67,7 @@ class OrtSession(Session):
         return self
 
     def profile_operators(self, feeds: Feeds) -> OperatorProfile:
-        return profile_session(self._session, self.bind(feeds), is_float=self._is_float)
+        return profile_session(self._session, self.bind(feeds), self._path, is_float=self._is_float)
 
     def describe_execution(self) -> dict[str, Any]:
         """Returns how it runs; which operators, and in which precision, only a profile tells."""

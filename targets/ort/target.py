@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from modelwright.core.errors import BuildFailedError
 from modelwright.core.onnx.facts import find_opset
-from modelwright.core.onnx.quantized import OwnScales
+from modelwright.core.onnx.quantized import OWN_SCALES, OwnScales
 from modelwright.core.records.artifact import Arithmetic
 from modelwright.core.records.machine import X86_DOT_PRODUCTS, Machine
 from modelwright.core.records.signature import Signature
@@ -148,10 +148,16 @@ class _SearchedTarget(OrtTarget):
     def key_facts(self, machine: Machine) -> Mapping[str, Any]:  # noqa: ARG002
         return {"search": describe_limits()}
 
-    def compare_arithmetic(self, machine: Machine, host: Machine) -> Arithmetic | None:
-        """Its sums are written to be exact on the machine; so they are here, unless this host saturates them."""
-        if super().compare_arithmetic(machine, host) is None:
+    def compare_arithmetic(self, machine: Machine, host: Machine, recipe: Mapping[str, Any]) -> Arithmetic | None:
+        """Its sums are written to be exact on the machine; so they are here, unless this host saturates them.
+
+        A source's own weights are as they are: the machine may saturate their sums.
+        """
+        if super().compare_arithmetic(machine, host, recipe) is None:
             return None
+        if recipe.get("method") == OWN_SCALES and not machine.sums_exactly:
+            why = "that machine saturates sums of 8-bit products, which the model's own weights may reach"
+            return Arithmetic(alike=False, why=f"{why}, and this host does not")
         if choose_scheme(machine, static=True).weight_limit < FULL_WEIGHT:
             return Arithmetic(alike=True, why="7-bit weights are summed exactly on every CPU")
         if host.sums_exactly:

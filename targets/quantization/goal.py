@@ -13,6 +13,7 @@ from typing import Any
 
 from modelwright.core.outputs.drop import DROP
 from modelwright.core.outputs.fidelity import Fidelity, explain_broken
+from modelwright.core.outputs.output_meter import OutputFidelity
 from modelwright.core.outputs.tasks.judge import TaskFidelity
 
 _CLEARLY = 0.5
@@ -23,6 +24,8 @@ hair is as good."""
 _CLOSER = 0.8
 """Share of the distance below which a candidate is closer beyond chance: on some tens of samples noise is measured to
 some percent, while the number of answers that it turns is not."""
+_LEAST_VARIATION = 0.01
+"""Of an output's size: what varies by less is told from its constant part by its size, as the noise of rounding is."""
 _BROKEN_ERROR = 1000.0
 """What the error of a broken candidate counts as: more than any that gives numbers."""
 
@@ -161,8 +164,21 @@ class Figures:
 
 
 def _measure_distance(fidelity: Fidelity) -> float | None:
-    followed = [output.r_squared for output in fidelity.outputs if output.is_float and output.r_squared is not None]
-    return math.sqrt(max(1.0 - min(followed), 0.0)) if followed else None
+    distances = [_measure_noise(output) for output in fidelity.outputs if output.is_float]
+    return max((each for each in distances if each is not None), default=None)
+
+
+def _measure_noise(output: OutputFidelity) -> float | None:
+    """Returns an output's noise as a share of its signal: of what it varies by, or of a hundredth of its size.
+
+    What varies by less than that over the samples, such as a bias alone, would drown in the noise of any rounding, and
+    say nothing of which candidate is the closer one.
+    """
+    if output.r_squared is None:
+        return None
+    noise = math.sqrt(max(1.0 - output.r_squared, 0.0))
+    error = output.relative_l2_error
+    return noise if error is None else min(noise, error / _LEAST_VARIATION)
 
 
 def _mean_severity(task: TaskFidelity | None) -> float:

@@ -13,6 +13,7 @@ from modelwright.core.records.operators import OperatorProfile
 _NAMED = 8
 """Layers named in a note."""
 _REASON = "sensitivity analysis"
+_US_PER_MS = 1000.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,7 @@ class KeptLayer:
 
     def describe(self) -> str:
         """Returns for instance `conv4 (+9.1 us)`; the name alone where nothing was measured."""
-        return self.name if self.cost_us is None else f"{self.name} ({self.cost_us:+.2g} us)"
+        return self.name if self.cost_us is None else f"{self.name} ({_tell_time(self.cost_us)})"
 
     def to_dict(self) -> dict[str, Any]:
         """Returns an entry of the manifest's `float_layers`; null is what is not known."""
@@ -129,10 +130,16 @@ class KeptLayers:
 
     def _explain_cost(self) -> str:
         if self.cost_us is not None:
-            return f"; an inference takes {self.cost_us:+.3g} us for it, by the {self.timed_by} on the build host"
+            return f"; an inference takes {_tell_time(self.cost_us)} for it, by the {self.timed_by} on the build host"
         shares = [layer.work_share for layer in self.layers if layer.work_share is not None]
         return f"; {sum(shares):.1%} of the work, an estimate of the time that float costs" if shares else ""
 
 
 def _round(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else float(f"{value:.4g}")
+
+
+def _tell_time(us: float) -> str:
+    """Returns a difference for people: `+9.1 us`, `-14.4 ms`; three digits, never as a power of ten."""
+    value, unit = (us / 1000, "ms") if abs(us) >= _US_PER_MS else (us, "us")
+    return f"{round(float(f'{value:.3g}'), 2) + 0.0:+,g} {unit}"

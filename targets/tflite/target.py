@@ -62,9 +62,9 @@ class _Tflite(Target):
             return Readiness.yes("its converter is installed on first use (a minute, 210 MB, package index)")
         return readiness
 
-    def compare_arithmetic(self, machine: Machine, host: Machine) -> Arithmetic | None:
+    def compare_arithmetic(self, machine: Machine, host: Machine, recipe: Mapping[str, Any]) -> Arithmetic | None:
         """Its integer kernels give the same bits everywhere: the scales of what they sum are part of the file."""
-        if super().compare_arithmetic(machine, host) is None:
+        if super().compare_arithmetic(machine, host, recipe) is None:
             return None
         return Arithmetic(alike=True, why="TFLite's 8-bit kernels give the same numbers on x86-64 and Arm")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from modelwright.core.onnx.quantized import OWN_SCALES
 from modelwright.core.records.machine import Machine
 from modelwright.targets.table import get_target, target_names
 
@@ -28,10 +29,10 @@ def test_which_cpus_sum_8_bit_products_exactly(machine: Machine, exactly: bool) 
 @pytest.mark.parametrize("name", target_names())
 def test_float_arithmetic_and_that_of_such_a_machine_need_no_word(name: str) -> None:
     target = get_target(name)
-    assert target.compare_arithmetic(AMX, VNNI) is None
-    assert target.compare_arithmetic(PI_4, PI_5) is None
+    assert target.compare_arithmetic(AMX, VNNI, {}) is None
+    assert target.compare_arithmetic(PI_4, PI_5, {}) is None
     if target.record.is_float:
-        assert target.compare_arithmetic(PI_4, AVX2) is None
+        assert target.compare_arithmetic(PI_4, AVX2, {}) is None
 
 
 @pytest.mark.parametrize(
@@ -50,10 +51,21 @@ def test_float_arithmetic_and_that_of_such_a_machine_need_no_word(name: str) -> 
 def test_integer_arithmetic_of_another_machine(
     name: str, machine: Machine, host: Machine, alike: bool, word: str
 ) -> None:
-    said = get_target(name).compare_arithmetic(machine, host)
+    said = get_target(name).compare_arithmetic(machine, host, {})
     assert said is not None
     assert (said.alike, word in said.why) == (alike, True)
 
 
 def test_openvino_halves_weights_where_sums_could_saturate() -> None:
-    assert get_target("openvino-int8").compare_arithmetic(AVX2, VNNI) is None
+    assert get_target("openvino-int8").compare_arithmetic(AVX2, VNNI, {}) is None
+
+
+@pytest.mark.parametrize("name", ["ort-int8", "ort-int8-dynamic", "openvino-int8"])
+def test_a_sources_own_weights_are_not_halved(name: str) -> None:
+    """Of 8 bits, they saturate the sums of a CPU without dot products, which a host with them does not."""
+    target, own = get_target(name), {"method": OWN_SCALES}
+    said = target.compare_arithmetic(AVX2, VNNI, own)
+    assert said is not None
+    assert not said.alike
+    assert target.compare_arithmetic(AMX, VNNI, own) is None
+    assert target.compare_arithmetic(AVX2, AVX2, own) is None

@@ -107,6 +107,10 @@ def test_layers_that_a_recipe_keeps_are_named_by_their_nodes() -> None:
     assert "The recipe leaves 2 Conv in floats (Conv_0 and Conv_1)." in text
     (text,) = warnings(0.9, int8, recipe={"method": OWN_SCALES})
     assert "The model's own scales leave 2 Conv in floats (Conv_0 and Conv_1)." in text, "no recipe decided anything"
+    (text,) = warnings(0.9, int8, settings={"threads": 1, "options": {"graph-level": "disabled", "spinning": False}})
+    assert "With graph-level=disabled the runtime leaves 2 Conv in floats (Conv_0 and Conv_1)." in text
+    (text,) = warnings(0.9, int8, settings={"threads": 1, "options": {"spinning": False}})
+    assert "The recipe leaves 2 Conv" in text, "how threads wait changes nothing of what runs"
 
 
 def test_what_nothing_is_known_against_is_named_all_the_same() -> None:

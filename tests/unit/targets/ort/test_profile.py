@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from onnx import helper
 
 from modelwright.targets.ort.kernels import classify
+from modelwright.targets.ort.layer_names import name_layers
 from modelwright.targets.ort.profile import find_nodes, read_events
-from modelwright.targets.profiling import WARM_UPS
+from modelwright.targets.profiling import WARM_UPS, TimedOperator
 
 
 def make_run(ts: int, *nodes: tuple[str, str, int, int], inputs: str = "float", tid: int = 1) -> list[dict[str, Any]]:
@@ -83,7 +85,34 @@ def test_what_an_operator_is(operator: str, types: list[str], answer: tuple[str,
         ("/blocks.0/Conv_output_0_nchwc", "/blocks.0/Conv"),
         ("dense_3/MatMulAddFusion", "dense_3"),
         ("head_output_0", "head_output_0"),
+        ("fused /head/Gemm", "/head/Gemm"),
     ],
 )
 def test_the_node_of_the_model_is_found_by_its_name(name: str, node: str) -> None:
     assert find_nodes(name) == (node,)
+
+
+def test_a_fused_operator_is_the_layer_that_it_computes_and_not_its_activation() -> None:
+    """Names are those of ONNX Runtime 1.31's profile of this model: `/act1/Relu_output_0_nchwc` was the Relu."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["/conv1/Conv_output_0"], name="/conv1/Conv"),
+        helper.make_node("Relu", ["/conv1/Conv_output_0"], ["/act1/Relu_output_0"], name="/act1/Relu"),
+        helper.make_node("Conv", ["/act1/Relu_output_0", "w"], ["b"], name="/conv2/Conv"),
+        helper.make_node("Clip", ["b", "lo", "hi"], ["c"], name="/act2/Clip"),
+        helper.make_node("Tanh", ["c"], ["d"], name="/act3/Tanh"),
+        helper.make_node("Relu", ["x"], ["e"], name="/first/Relu"),
+    ]
+    model = helper.make_model(helper.make_graph(nodes, "g", [], []))
+
+    def find(name: str, operator: str) -> tuple[str, ...]:
+        timed = TimedOperator(
+            name=name, type=operator, kind="compute", precision="fp32", nodes=find_nodes(name), times_us=[1.0]
+        )
+        return name_layers([timed], model)[0].nodes
+
+    assert find("/act1/Relu_output_0_nchwc", "Conv") == ("/conv1/Conv",)
+    assert find("c_nchwc", "Conv") == ("/conv2/Conv",)
+    assert find("/act3/Tanh", "Tanh") == ("/act3/Tanh",), "it ran by itself"
+    assert find("/first/Relu", "FusedRelu") == ("/first/Relu",), "nothing is before it"
+    assert find("fused /conv1/Conv", "FusedConv") == ("/conv1/Conv",)
+    assert find("new", "MatMul") == ("new",)

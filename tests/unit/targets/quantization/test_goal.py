@@ -143,6 +143,31 @@ def test_the_distance_is_the_noise_of_the_output_that_follows_worst() -> None:
     assert not near.is_closer(near)
 
 
+def test_an_output_that_hardly_varies_does_not_drown_the_others() -> None:
+    """A constant of 10 that varies by a millionth was a thousand times its signal off by a rounding to 0.1 %."""
+    rng = np.random.default_rng(0)
+    rows = [
+        {
+            "y": rng.standard_normal((1, 4)).astype(np.float32),
+            "z": (10 + 1e-5 * rng.standard_normal((1, 4))).astype(np.float32),
+        }
+        for _ in range(40)
+    ]
+    roles = {name: OutputRole(name=name, role="regression", why="a test", axis=1) for name in ("y", "z")}
+
+    def judge(noise: float) -> Figures:
+        found = [
+            {"y": row["y"] + np.float32(noise) * rng.standard_normal((1, 4)), "z": row["z"] + np.float32(0.01)}
+            for row in rows
+        ]
+        drifting = [{**each, "z": each["z"] + np.float32(1e-3) * rng.standard_normal((1, 4))} for each in found]
+        return Figures.from_fidelity(compare_outputs(rows, drifting, roles))
+
+    near, far = judge(0.2), judge(0.3)
+    assert near.distance == pytest.approx(0.2, rel=0.2)
+    assert near.is_closer(far), "by the output that varies"
+
+
 def test_answers_of_few_samples_do_not_outweigh_all_values() -> None:
     lucky = make_figures(0.3, distance=0.027)
     unlucky = make_figures(1.2, distance=0.018)
