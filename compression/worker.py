@@ -221,7 +221,7 @@ def _carry_out(
 ) -> tuple[Progress, Step]:
     """Carries out all methods, from where an earlier run ended; returns the last of them."""
     if state.is_trained and state.stopped is None and len(state.epochs) <= task.settings.epochs:
-        say(f"{TELL}beginning anew: what is kept was trained with --epochs {len(state.epochs) - 1}")
+        say(f"{LASTING}beginning anew: what is kept was trained with --epochs {len(state.epochs) - 1}")
         state = Progress(key=state.key)
     resumed, step = len(state.done), None
     if state.epochs:
