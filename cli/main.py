@@ -27,13 +27,14 @@ _COMMANDS = {
     "compare": "Build every target of a model, measure them side by side, say which to ship.",
     "tune": "Search which artifact and which settings run best on this machine.",
     "compress": "Make a smaller source: prune it, and train it again.",
+    "study": "Compress, build, measure and plot variants of a model, as a file says.",
     "mix": "Choose bits for each layer, by what it loses and the energy that it takes.",
     "inspect": "Show what an artifact is and how it was made.",
     "verify": "Check an artifact's hashes and whether this machine can run it.",
     "schema": "Print the JSON Schema of a file that other programs read.",
 }
 
-_WITH_RUNTIMES = ("demo", "export", "build", "measure", "compare", "tune", "compress", "mix")
+_WITH_RUNTIMES = ("demo", "export", "build", "measure", "compare", "tune", "compress", "study", "mix")
 _SIGPIPE = 13
 """What shells call the reader's leaving, also where `signal` lacks the name."""
 

@@ -59,8 +59,8 @@ class Checkpoint:
         self.folder = folder / CHECKPOINT_FOLDER
         self.progress: Progress | None = None
 
-    def open(self, key: str) -> Progress | None:
-        """Reads what an earlier run left.
+    def open(self, key: str, *, renew: bool = False) -> Progress | None:
+        """Reads what an earlier run left; with `renew`, what another compression left goes.
 
         Raises:
             BadInputError: It was another compression, or is damaged.
@@ -70,6 +70,9 @@ class Checkpoint:
             return None
         hint = "give another --out, or add --overwrite to begin anew"
         progress, _ = read_sealed(Progress, path, what="the checkpoint of a compression", hint=hint)
+        if progress.key != key and renew:
+            self.remove()
+            return None
         if progress.key != key:
             raise BadInputError(
                 f"{self.folder.parent} holds an unfinished compression of another source, or with other methods, data "

@@ -62,6 +62,7 @@ def compress(
     evaluation: Named | None = None,
     settings: Settings | None = None,
     overwrite: bool = False,
+    renew: bool = False,
     trust: bool = False,
     progress: Progress | None = None,
 ) -> Compressed:
@@ -78,6 +79,7 @@ def compress(
         evaluation: What judges, in the same forms.
         settings: Hyper-parameters.
         overwrite: Replace another result, or another unfinished compression, of this folder.
+        renew: Replace them where they are another's, and go on with them where they are this one's.
         trust: Run code that a saved program holds.
         progress: Takes lines about what is going on; those that begin with `* ` are worth keeping.
 
@@ -126,6 +128,7 @@ def compress(
                 "out": str(folder),
                 "staging": str(staging),
                 "known": known.key if known else None,
+                "renew": renew,
             }
             try:
                 made = run_in_child(

@@ -61,6 +61,7 @@ def compress_in_child(
     out: str,
     staging: str,
     known: str | None,
+    renew: bool,
     trust: bool,
     progress: Callable[[str], None],
 ) -> dict[str, Any] | None:
@@ -81,6 +82,7 @@ def compress_in_child(
         out: The folder of the result, with the checkpoint in it.
         staging: Where the result is written.
         known: Key of the result that lies in `out` already.
+        renew: Whether another one, or another unfinished one, gives way.
         trust: Whether code in a saved program may run.
         progress: Takes what is going on; lines that begin with `LASTING` stay.
 
@@ -110,13 +112,13 @@ def compress_in_child(
         key = hash_json({**described, "epochs": wanted.epochs, "evaluation": encode(judged)})
         if key == known:
             return None
-        if known is not None:
+        if known is not None and not renew:
             raise BadInputError(
                 f"{out} holds the result of another source, or of other methods, data or settings",
                 hint="choose another --out, or add --overwrite",
             )
         checkpoint = Checkpoint(Path(out))
-        state = checkpoint.open(unfinished) or Progress(key=unfinished)
+        state = checkpoint.open(unfinished, renew=renew) or Progress(key=unfinished)
         chosen, held = data.split()
         objective = make_objective(wanted.loss, data.answers)
         if evaluation is not None:
@@ -175,8 +177,11 @@ def compress_in_child(
 
 
 def _identify(method: Method) -> str:
-    """Returns what a method is: its text, and the code of a student."""
-    return f"{method.text} {hash_file(split_function(method.student)[0])}" if method.student else method.text
+    """Returns what a method is: its text, and of a student the code, wherever it lies."""
+    if not method.student:
+        return method.text
+    path, function = split_function(method.student)
+    return f"{method.kind}:{path.name}:{function} {hash_file(path)}"
 
 
 def _hash_settings(settings: Settings) -> str:

@@ -11,15 +11,17 @@ if TYPE_CHECKING:
     from modelwright.harness.results.file import read_results
     from modelwright.harness.results.limits import Limits
     from modelwright.harness.results.record import Comparison
+    from modelwright.harness.study.running import run_study
     from modelwright.harness.tuning.tuning import tune
 
-__all__ = ["Comparison", "Limits", "compare", "measure", "profile_operators", "read_results", "tune"]
+__all__ = ["Comparison", "Limits", "compare", "measure", "profile_operators", "read_results", "run_study", "tune"]
 
 _HOMES = {
     "compare": "comparing",
     "measure": "measuring",
     "profile_operators": "profiling",
     "read_results": "results.file",
+    "run_study": "study.running",
     "tune": "tuning.tuning",
     "Comparison": "results.record",
     "Limits": "results.limits",

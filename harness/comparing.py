@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from msgspec.structs import replace
 
 from modelwright.core.errors import BadInputError, MeasurementInvalidError
 from modelwright.core.records.codec import decode, encode
@@ -20,16 +21,19 @@ from modelwright.core.scratch import scratch_directory
 from modelwright.exporters.source import parse_source
 from modelwright.harness.building import Built, build_all, explain_nothing_built, prepare, tell_others
 from modelwright.harness.claimed import claimed_folder, spell_source
+from modelwright.harness.earlier import EarlierRun, hash_measured
 from modelwright.harness.formatting import count_noun, describe_turns
 from modelwright.harness.preconditions import require_baseline
 from modelwright.harness.progress import Progress, Undisturbed
 from modelwright.harness.request import Request, make_request
 from modelwright.harness.results.assemble import Context, assemble_comparison, describe_environment, name_row
+from modelwright.harness.results.fleet import count_fleet
+from modelwright.harness.results.fleet_record import Usage
 from modelwright.harness.results.limits import Limits
 from modelwright.harness.results.paths import relate_paths
 from modelwright.harness.results.record import Comparison, Samples
 from modelwright.harness.run.inputs import require_memory
-from modelwright.harness.run.measure_artifacts import measure_artifacts
+from modelwright.harness.run.measure_artifacts import Measurements, measure_artifacts
 from modelwright.harness.run.settle import explain_settings
 from modelwright.harness.variants import (
     Prepared,
@@ -174,8 +178,22 @@ def compare(
         return carry_out(request, folder, Undisturbed(progress))
 
 
-def carry_out(request: Request, folder: Path, tell: Progress) -> Comparison:
+def carry_out(
+    request: Request,
+    folder: Path,
+    tell: Progress,
+    *,
+    earlier: EarlierRun | None = None,
+    usage: Usage | None = None,
+) -> Comparison:
     """Makes a comparison in a folder that is claimed for it.
+
+    Args:
+        request: What it is to be of.
+        folder: To write into.
+        tell: Told what is going on.
+        earlier: Whose figures are taken where they still hold; None measures in any case.
+        usage: Of a fleet, whose energy, carbon and costs are counted.
 
     Raises:
         As `compare`.
@@ -187,18 +205,9 @@ def carry_out(request: Request, folder: Path, tell: Progress) -> Comparison:
         built = _build_all(request, prepared, tell)
         if not built.artifacts:
             raise explain_nothing_built(built)
-        tell.start("measure", describe_turns(len(built.artifacts)))
-        measurements = measure_artifacts(
-            built.artifacts,
-            request.settings,
-            request.profile,
-            request.host,
-            samples=None,  # the few packed with each artifact: mapping the whole file would count as its memory
-            prove=bool(request.settings.options),
-            profile_operators=True,
-            on_round=lambda done, total: tell.advance("measure", done, total),
-            on_event=lambda text: tell.say("measure", text),
-        )
+        key = None if earlier is None else hash_measured(request, built.artifacts)
+        known = None if earlier is None or key is None else earlier.find(key)
+        measurements = _measure(request, built, tell) if known is None else known
         described = describe_variants(prepared, scratch)
     first = prepared[0]
     evidence = first.evidence
@@ -229,8 +238,13 @@ def carry_out(request: Request, folder: Path, tell: Progress) -> Comparison:
         variants=described,
     )
     measured = len(comparison.measured)
-    tell.finish("measure", f"{count_noun(measured, 'artifact')} measured", ok=measured > 0)
+    told = f"{count_noun(measured, 'artifact')} measured"
+    if known is not None:
+        told += f" at {known.timestamp[:19].replace('T', ' ')} UTC, and nothing that decides it has changed"
+    tell.finish("measure", told, ok=measured > 0)
     comparison, fault = finish_comparison(comparison, request.limits)
+    if usage is not None:
+        comparison = replace(comparison, fleet=count_fleet(comparison, usage, request.region))
     if not request.show_paths:
         comparison = relate_paths(comparison, folder)
     faults = [
@@ -242,7 +256,24 @@ def carry_out(request: Request, folder: Path, tell: Progress) -> Comparison:
     if not measured:
         reasons = "; ".join(f"{row.target}: {row.reason}" for row in comparison.measurements)
         raise MeasurementInvalidError(f"nothing could be measured: {reasons}", hint=f"see {folder / 'results.json'}")
+    if earlier is not None and key is not None:
+        earlier.keep(key)
     return comparison
+
+
+def _measure(request: Request, built: Built, tell: Progress) -> Measurements:
+    tell.start("measure", describe_turns(len(built.artifacts)))
+    return measure_artifacts(
+        built.artifacts,
+        request.settings,
+        request.profile,
+        request.host,
+        samples=None,  # the few packed with each artifact: mapping the whole file would count as its memory
+        prove=bool(request.settings.options),
+        profile_operators=True,
+        on_round=lambda done, total: tell.advance("measure", done, total),
+        on_event=lambda text: tell.say("measure", text),
+    )
 
 
 def _prepare_all(request: Request, folder: Path, scratch: Path, tell: Progress) -> list[Prepared]:

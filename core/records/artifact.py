@@ -17,6 +17,7 @@ from modelwright.core.errors import BadInputError
 from modelwright.core.outputs.chains import ChainProof
 from modelwright.core.outputs.drop import Drop
 from modelwright.core.outputs.fidelity import Fidelity
+from modelwright.core.outputs.target_fit import TargetFit
 from modelwright.core.outputs.tasks.roles import OutputRole
 from modelwright.core.records.artifact_files import MANIFEST, REFERENCE, find_changes
 from modelwright.core.records.codec import Amount, Count, FileName, Line, Record, Sha256
@@ -132,6 +133,7 @@ class Proof(Record):
         chain: How it follows FP32 when each is fed with its own state; None for a model without states. Its findings
             are among those of `fidelity`.
         drop: What it loses, held against what the user allows; None where they set no limit.
+        fits: How its answers come up to the samples' targets, of every output that there are some for.
     """
 
     fidelity: Fidelity
@@ -147,6 +149,7 @@ class Proof(Record):
     roles: Mapping[str, OutputRole] | None = None
     chain: ChainProof | None = None
     drop: Drop | None = None
+    fits: tuple[TargetFit, ...] = ()
 
 
 class Manifest(Record):

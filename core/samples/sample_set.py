@@ -1,6 +1,6 @@
 """Real inputs, for calibration and for evaluation: opened as memory maps, checked, split, hashed, streamed.
 
-A sample file is a `.npz` keyed by input name (and `labels`, and `target_...` for a metric of the user's), or a folder
+A sample file is a `.npz` keyed by input name (and `labels`, and `target_...`: what answers should be), or a folder
 of `.npy` files with the same names, which is what a sample function's output is stored as. Axis 0 of every array counts
 the samples. An input of the shape [batch, ...] takes sample i as `x[i:i+1]`; an array of one dimension more than the
 input takes it as `x[i]`.
@@ -99,6 +99,15 @@ class SampleSet:
         """Returns what the answers are held against, a row a sample: by name, and the labels where there are any."""
         labels = {} if self.labels is None else {LABELS: self.labels}
         return {**labels, **{name: np.asarray(array[self._indices]) for name, array in self._targets.items()}}
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """The arrays that answers are held against, without the labels."""
+        return tuple(self._targets)
+
+    def target(self, name: str, position: int) -> Array:
+        """Returns the row of a `target_...` array for one sample."""
+        return np.asarray(self._targets[name][self._indices[position]])
 
     def _feeds_of(self, index: int) -> dict[str, Array]:
         feeds = {}

@@ -83,3 +83,14 @@ def simulate(weeks: int, seed: int, steps: int = STEPS_PER_WEEK) -> tuple[Floats
         features[:steps].swapaxes(0, 1).reshape(-1, 16).astype(np.float32),
         following[:steps].swapaxes(0, 1).reshape(-1, 4).astype(np.float32),
     )
+
+
+def calibration_samples() -> Iterator[dict[str, Floats]]:
+    """Yields steps of the validation weeks, in a random but fixed order: they choose ranges, never weights.
+
+    Yields:
+        `features` [1, 16] and `target_next_state` [4], float32, see `simulate`.
+    """
+    features, following = simulate_validation()
+    for row in np.random.default_rng(_SEEDS["validation"]).permutation(len(features)):
+        yield {"features": features[row : row + 1], "target_next_state": following[row]}

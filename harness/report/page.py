@@ -23,12 +23,14 @@ from modelwright.harness.formatting import (
 )
 from modelwright.harness.report.columns import ShownColumn, choose_page_columns
 from modelwright.harness.report.figures import draw_bar_figures, draw_scatter_figure
+from modelwright.harness.report.fits import fit_cells, fit_columns
+from modelwright.harness.report.fleet import fleet_cells, fleet_heads, fleet_notes, fleet_title
 from modelwright.harness.report.operators import list_legend, show_operators
 from modelwright.harness.report.terminal import detail_lines, gpu_lines, missing_lines
 from modelwright.harness.results.metrics import BY_KEY, METRICS, list_estimated
 from modelwright.harness.results.paths import drop_paths
 from modelwright.harness.results.places import Metric, Tile
-from modelwright.harness.results.record import Accelerator, Comparison, Measurement, SamplePart
+from modelwright.harness.results.record import Accelerator, Comparison, Fleet, Measurement, SamplePart
 from modelwright.harness.verdict.judge import verdict_of
 
 if TYPE_CHECKING:
@@ -73,6 +75,9 @@ def render_html(comparison: Comparison, *, show_paths: bool = False) -> str:
         notes=_table_notes(comparison, measured),
         scatter=draw_scatter_figure(comparison, measured, verdict),
         figures=draw_bar_figures(comparison, measured, verdict),
+        fit_columns=fit_columns(measured),
+        fits=[(row, fit_cells(row, fit_columns(measured))) for row in measured],
+        fleet=None if comparison.fleet is None else _show_fleet(comparison.fleet, comparison),
         unmeasured=[row for row in rows if not row.measured],
         measuring=_known(_measuring_facts(comparison)),
         environment=_known(_environment_facts(comparison)),
@@ -159,6 +164,40 @@ def _table_notes(comparison: Comparison, measured: Sequence[Measurement]) -> lis
     """Returns what stands under the table: how to read its figures, and why some are missing."""
     estimated = ["~ estimated, not measured"] if list_estimated(measured) else []
     return [*estimated, *gpu_lines(comparison), *missing_lines(list(measured))]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ShownFleet:
+    """What fleets take, as the page shows it.
+
+    Attributes:
+        heads: Name and unit of each figure.
+        sizes: Title of a fleet, and its rows: title, name, figures.
+        notes: How to read it.
+    """
+
+    heads: list[tuple[str, str]]
+    sizes: list[tuple[str, list[tuple[str, str, list[str]]]]]
+    notes: list[str]
+
+
+def _show_fleet(fleet: Fleet, comparison: Comparison) -> _ShownFleet:
+    titles = {row.target: row.title for row in comparison.measured}
+    return _ShownFleet(
+        heads=fleet_heads(fleet),
+        sizes=[
+            (
+                fleet_title(fleet, devices),
+                [
+                    (titles.get(row.target, row.target), row.target, fleet_cells(fleet, row))
+                    for row in fleet.rows
+                    if row.devices == devices
+                ],
+            )
+            for devices in fleet.usage.devices
+        ],
+        notes=fleet_notes(fleet),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

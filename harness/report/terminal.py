@@ -18,6 +18,8 @@ from rich.text import Text
 from modelwright.core.records.tuned import describe_settings
 from modelwright.harness.formatting import MISSING, clean_text
 from modelwright.harness.report.columns import ShownColumn, choose_terminal_columns
+from modelwright.harness.report.fits import describe_fits, fit_cells, fit_columns
+from modelwright.harness.report.fleet import print_fleet
 from modelwright.harness.report.gpu_lines import computation_lines
 from modelwright.harness.report.operators import print_operators
 from modelwright.harness.results.metrics import explain_field, list_details, list_estimated
@@ -47,9 +49,11 @@ def render_comparison(comparison: Comparison, console: Console, verbose: bool = 
         if measured:
             _print_table(measured, comparison, verdict, console)
         _print_legend(comparison, measured, verdict, console)
+        _print_fits(measured, console)
         _print_unmeasured([row for row in rows if not row.measured], console)
         if verbose:
             _print_details(measured, comparison.baseline, console)
+        print_fleet(comparison, console)
         _say(console, Text(clean_text(verdict.sentence), style="bold green" if verdict.ship else "bold"), above=True)
         warnings = dict.fromkeys(map(clean_text, [*comparison.warnings, *verdict.warnings]))
         for index, warning in enumerate(warnings):
@@ -181,6 +185,22 @@ def missing_lines(measured: list[Measurement]) -> list[str]:
     return lines
 
 
+def _print_fits(rows: list[Measurement], console: Console) -> None:
+    """Prints error and R squared of each output that the samples have targets for."""
+    columns = fit_columns(rows)
+    if not columns:
+        return
+    _say(console, Text("against the samples' targets: root mean square of the error, R squared under it"), above=True)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
+    table.add_column("", overflow="fold")
+    for name in columns:
+        table.add_column(clean_text(name), justify="right", overflow="fold")
+    for row in rows:
+        cells = [Text(error).append(f"\n{share}", style="dim") for error, share in fit_cells(row, columns)]
+        table.add_row(Text(clean_text(row.target)), *cells)
+    console.print(table)
+
+
 def _print_unmeasured(rows: list[Measurement], console: Console) -> None:
     """Prints why rows are missing; targets that miss for the same reason together."""
     reasons: dict[tuple[str, str, str | None], list[str]] = {}
@@ -220,6 +240,8 @@ def detail_lines(row: Measurement, baseline: str) -> list[tuple[str, str]]:
         lines.append(("runs with", describe_settings(ran.threads or 1, ran.requests, ran.options)))
     if row.chain is not None:
         lines.append(("fed with its own state", row.chain.describe()))
+    if row.fits:
+        lines.append(("against the samples' targets", describe_fits(row.fits)))
     if row.emulated:
         lines.append(("quality", "of the graph that it was built from, evaluated by ONNX Runtime"))
     return [*lines, *computation_lines(row, baseline), *(("note", note) for note in row.notes)]

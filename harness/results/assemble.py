@@ -11,21 +11,21 @@ import statistics
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from msgspec.structs import replace
 
 from modelwright.core.errors import MeasurementInvalidError, ModelwrightError
 from modelwright.core.faults import as_error
 from modelwright.core.files import render_json
-from modelwright.core.outputs.drop import Drop, count_drop
-from modelwright.core.outputs.fidelity import Fidelity
-from modelwright.core.records.artifact import Artifact, Manifest, Proof
+from modelwright.core.records.artifact import Artifact
 from modelwright.core.records.codec import encode
 from modelwright.harness.meters.energy import Energy, estimate_carbon
 from modelwright.harness.meters.host_energy import describe_measured
 from modelwright.harness.meters.power_model import estimate_energy
 from modelwright.harness.results.device_figures import describe_computation
+from modelwright.harness.results.kept import renew_row
+from modelwright.harness.results.quality import describe_proof, describe_quality, doubt_arithmetic, quality_fields
 from modelwright.harness.results.record import (
     SCHEMA,
     Comparison,
@@ -45,7 +45,6 @@ from modelwright.harness.results.statistics import (
     estimate_ratio,
     round_log_ratios,
     summarize_latencies,
-    wilson_interval,
 )
 from modelwright.harness.run.interleave import Window
 from modelwright.harness.run.measure_artifacts import Measured, Measurements
@@ -106,12 +105,25 @@ def assemble_comparison(
     samples: Samples,
     artifacts: Mapping[str, Artifact],
     reused: Mapping[str, bool],
-    measurements: Measurements,
+    measurements: Measurements | Comparison,
     absent: Sequence[Absent],
     warnings: Sequence[str] = (),
     variants: Sequence[Variant] = (),
 ) -> Comparison:
-    """Returns the comparison, not yet judged; `variants` are the models where there are several."""
+    """Returns the comparison, not yet judged.
+
+    Args:
+        context: What all rows share.
+        source: The model; of several, the first.
+        samples: That calibrated and judged.
+        artifacts: By the names of their rows.
+        reused: Which of them were there from an earlier run.
+        measurements: Of this run; or an earlier comparison of the same artifacts, whose figures are taken.
+        absent: What could not be built.
+        warnings: What was noticed on the way.
+        variants: The models, where there are several.
+    """
+    kept = measurements if isinstance(measurements, Comparison) else None
     rows = [
         _describe_safely(context, name, artifacts[name], measurements, reused=reused.get(name, False))
         for name in artifacts
@@ -120,8 +132,8 @@ def assemble_comparison(
     effort = context.settings.effort
     return Comparison(
         schema=SCHEMA,
-        run_id=uuid.uuid4().hex[:12],
-        timestamp=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        run_id=kept.run_id if kept else uuid.uuid4().hex[:12],
+        timestamp=kept.timestamp if kept else dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         source=source,
         samples=samples,
         environment=describe_environment(context.host),
@@ -212,10 +224,10 @@ def _add_figures(row: Measurement, absent: Absent) -> Measurement:
     if not isinstance(absent.error, OverLimitError):
         return row
     proof = absent.error.proof
-    quality = _describe_proof(proof)
+    quality = describe_proof(proof)
     return replace(
         row,
-        **_quality_fields(quality),
+        **quality_fields(quality),
         chain=proof.chain,
         device=proof.device,
         unavailable=dict(quality.reasons),
@@ -223,11 +235,16 @@ def _add_figures(row: Measurement, absent: Absent) -> Measurement:
 
 
 def _describe_safely(
-    context: Context, name: str, artifact: Artifact, measurements: Measurements, *, reused: bool
+    context: Context, name: str, artifact: Artifact, measurements: Measurements | Comparison, *, reused: bool
 ) -> Measurement:
     """Returns the row of an artifact; one with the reason where its figures cannot be derived or written."""
     try:
-        row = _describe_row(context, name, artifact, measurements, reused=reused)
+        if isinstance(measurements, Comparison):
+            known = measurements.find(name)
+            assert known is not None
+            row = renew_row(known, artifact, context.region, reused=reused)
+        else:
+            row = _describe_row(context, name, artifact, measurements, reused=reused)
         render_json(encode(row))
     except Exception as error:
         return _describe_absent(name, artifact.manifest.target, "failed", as_error(error, f"describing {name}"))
@@ -255,7 +272,7 @@ def _describe_row(
         unavailable["energy"] = str(energy.reason)
     else:
         energy = replace(energy, total_j=energy.per_inference_j * count)
-    quality = _describe_quality(artifact, measured)
+    quality = describe_quality(artifact, measured)
     unavailable |= quality.reasons
     if measured.no_operators is not None:
         unavailable["operators"] = measured.no_operators
@@ -288,7 +305,7 @@ def _describe_row(
         ),
         peak_memory_bytes=finished.peak_memory_bytes if finished else None,
         memory=_describe_memory(opened.runtime_bytes, finished.steady_memory_bytes if finished else None),
-        **_quality_fields(quality),
+        **quality_fields(quality),
         chain=None if manifest.proof is None else manifest.proof.chain,
         energy=energy,
         carbon=estimate_carbon(energy, context.region),
@@ -309,7 +326,7 @@ def _describe_row(
         operators=measured.operators,
         settings=opened.settings,
         recipe=dict(manifest.recipe),
-        notes=(*manifest.notes, *_doubt_arithmetic(manifest)),
+        notes=(*manifest.notes, *doubt_arithmetic(manifest)),
         unavailable=unavailable,
     )
 
@@ -368,117 +385,3 @@ def _describe_energy(context: Context, measured: Measured, measurements: Measure
     if measured.on_gpu is not None and estimate.per_inference_j is None:
         return measured.on_gpu.energy  # why the card could not be metered says more
     return estimate
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Quality:
-    """Accuracy and fidelity of an artifact, and why some of it is missing."""
-
-    accuracy: float | None = None
-    accuracy_ci95: tuple[float, float] | None = None
-    accuracy_fp32: float | None = None
-    evaluated: int | None = None
-    fidelity: Fidelity | None = None
-    drop: Drop | None = None
-    emulated: bool = False
-    reasons: Mapping[str, str]
-
-
-def _doubt_arithmetic(manifest: Manifest) -> list[str]:
-    """Returns what to know of a proof whose host multiplies otherwise than the machine that the artifact is for."""
-    arithmetic = None if manifest.proof is None else manifest.proof.arithmetic
-    if arithmetic is None or arithmetic.alike:
-        return []
-    return [f"its quality is unproved for {manifest.machine.name}: {arithmetic.why}"]
-
-
-def _quality_fields(quality: _Quality) -> dict[str, Any]:
-    """Returns what a row says of the quality."""
-    fidelity = quality.fidelity
-    return {
-        "accuracy": quality.accuracy,
-        "accuracy_ci95": quality.accuracy_ci95,
-        "accuracy_fp32": quality.accuracy_fp32,
-        "evaluated": quality.evaluated,
-        "agreement": fidelity.agreement if fidelity else None,
-        "kept": fidelity.task.kept if fidelity and fidelity.task else None,
-        "cosine": fidelity.cosine if fidelity else None,
-        "fidelity": fidelity,
-        "drop": quality.drop,
-        "emulated": quality.emulated,
-    }
-
-
-def _describe_quality(artifact: Artifact, measured: Measured) -> _Quality:
-    """Returns what was found of the quality: in this run where it was asked for, else by the proof in the manifest."""
-    manifest = artifact.manifest
-    proof = manifest.proof
-    packed = counted = None
-    if measured.proof is not None:
-        packed, counted = measured.proof.packed, measured.proof.counted
-    if counted is not None or proof is None:
-        # On samples given for this run, or on the few packed ones where nothing was proved before.
-        fidelity = packed.fidelity if packed else None
-        if proof is not None:
-            fidelity = proof.fidelity
-        if counted is not None or fidelity is not None:
-            return _count_quality(
-                fidelity=fidelity,
-                correct=counted.correct if counted else None,
-                count=counted.count if counted else packed.count if packed else 0,
-                drop=_find_drop(proof),
-            )
-    if proof is None:
-        reason = manifest.proof_reason or "the artifact was not compared with FP32"
-        return _Quality(reasons=dict.fromkeys(("accuracy", "agreement", "kept", "cosine"), reason))
-    return _describe_proof(proof)
-
-
-def _describe_proof(proof: Proof) -> _Quality:
-    return _count_quality(
-        fidelity=proof.fidelity,
-        correct=proof.correct,
-        count=proof.count,
-        correct_fp32=proof.correct_fp32,
-        emulated=bool(proof.emulated),
-        drop=_find_drop(proof),
-    )
-
-
-def _find_drop(proof: Proof | None) -> Drop | None:
-    """Returns what a proof says is lost; proofs that were held against no limit say it by their figures."""
-    if proof is None or proof.drop is not None:
-        return None if proof is None else proof.drop
-    return count_drop(proof.fidelity, proof.correct, proof.correct_fp32, proof.count)
-
-
-def _count_quality(
-    *,
-    fidelity: Fidelity | None,
-    correct: int | None,
-    count: int,
-    correct_fp32: int | None = None,
-    emulated: bool = False,
-    drop: Drop | None = None,
-) -> _Quality:
-    reasons = {}
-    right = max(correct or 0, correct_fp32 or 0)
-    if correct is None:
-        reasons["accuracy"] = "the samples have no labels"
-    elif right > count or count == 0:
-        reasons["accuracy"] = f"the proof counts {right} right answers of {count} samples"
-        correct = None
-    if fidelity is None or fidelity.agreement is None:
-        reasons["agreement"] = (fidelity and fidelity.agreement_reason) or "no output reads as class scores"
-    if fidelity is None or fidelity.task is None or fidelity.task.kept is None:
-        reasons["kept"] = "FP32 gives no answers on these samples, or nobody said what its outputs mean"
-    return _Quality(
-        accuracy=None if correct is None else correct / count,
-        accuracy_ci95=None if correct is None else wilson_interval(correct, count),
-        accuracy_fp32=None if correct is None or correct_fp32 is None else correct_fp32 / count,
-        evaluated=count,
-        fidelity=fidelity,
-        emulated=emulated,
-        drop=drop,
-        reasons=reasons,
-    )

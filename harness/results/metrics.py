@@ -77,10 +77,7 @@ def _count_total(metric: Metric, row: Measurement, _comparison: Comparison) -> f
 def _count_reduction(metric: Metric, row: Measurement, comparison: Comparison) -> float | None:
     """Returns how much less than the baseline it takes, in percent; negative when it takes more."""
     baseline = comparison.find(comparison.baseline)
-    if baseline is None or baseline.energy is None or row.energy is None:
-        return None
-    if (row.energy.source, row.energy.scope) != (baseline.energy.source, baseline.energy.scope):
-        # An estimate against a measurement, or a GPU board against a CPU, would be a difference of methods.
+    if baseline is None or not row.energy_compares_with(baseline):
         return None
     value, base = metric.read(row), metric.read(baseline)
     return None if value is None or not base else (1 - value / base) * 100

@@ -40,7 +40,14 @@ def _without_quality(row: Measurement, own: str, base: str) -> Measurement:
     """Returns a row without what is compared between rows; what it loses against FP32, by itself, is kept."""
     reason = f"proved on {own}, the baseline on {base}"
     lost = dict.fromkeys(key for key in _QUALITY if getattr(row, key) is not None)
-    rest = {"accuracy_ci95": None, "accuracy_fp32": None, "evaluated": None, "fidelity": None, "chain": None}
+    rest = {
+        "accuracy_ci95": None,
+        "accuracy_fp32": None,
+        "evaluated": None,
+        "fidelity": None,
+        "chain": None,
+        "fits": (),
+    }
     return replace(row, **lost, **rest, unavailable={**row.unavailable, **dict.fromkeys(lost, reason)})
 
 

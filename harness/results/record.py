@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from modelwright.core.outputs.chains import ChainProof
 from modelwright.core.outputs.drop import Drop
 from modelwright.core.outputs.fidelity import Fidelity
+from modelwright.core.outputs.target_fit import TargetFit as TargetFit
 from modelwright.core.outputs.tasks.judge import TaskFidelity
 from modelwright.core.records.codec import Cosine, Count, Record, Share
 from modelwright.core.records.operators import OperatorProfile as OperatorProfile
@@ -27,6 +28,7 @@ from modelwright.harness.kinds import Figure, LogRatio
 from modelwright.harness.meters.energy import Carbon, Energy
 from modelwright.harness.meters.gpu_watch import CardObservations as CardObservations
 from modelwright.harness.meters.gpu_watch import OtherProcess as OtherProcess
+from modelwright.harness.results.fleet_record import Fleet as Fleet
 from modelwright.harness.results.statistics import Latency, SpeedRatio
 from modelwright.harness.run.told import Executed as Executed
 from modelwright.harness.run.told import RanWith as RanWith
@@ -223,6 +225,7 @@ class Measurement(Record, kw_only=True):
         chain: How it follows FP32 when each is fed with its own state for many steps; null for a model without states.
             Its findings are among those of `fidelity`.
         drop: What it loses against FP32; of a target that failed because it loses too much, too.
+        fits: How its answers come up to the samples' `target_...` arrays, of every output that there are some for.
         emulated: Whether the quality is that of the graph it was built from, evaluated by ONNX Runtime.
         energy: Of an inference.
         carbon: That the energy stands for.
@@ -281,6 +284,7 @@ class Measurement(Record, kw_only=True):
     fidelity: Fidelity | None = None
     chain: ChainProof | None = None
     drop: Drop | None = None
+    fits: tuple[TargetFit, ...] = ()
     emulated: bool = False
     energy: Energy | None = None
     carbon: Carbon | None = None
@@ -335,6 +339,12 @@ class Measurement(Record, kw_only=True):
     def energy_estimated(self) -> bool:
         return self.energy is not None and self.energy.is_estimated
 
+    def energy_compares_with(self, other: Measurement) -> bool:
+        """Whether two energies were taken alike: an estimate less a measurement is a difference of methods."""
+        if self.energy is None or other.energy is None:
+            return False
+        return (self.energy.source, self.energy.scope) == (other.energy.source, other.energy.scope)
+
     @property
     def on_gpu(self) -> bool:
         return self.device != "cpu"
@@ -386,6 +396,7 @@ class Comparison(Record, kw_only=True):
         limits: Name -> what the user asked of every target.
         verdict: Which target to ship.
         variants: The models, where several are compared.
+        fleet: What many devices take in a year; null where nobody asked for it.
     """
 
     schema: Count
@@ -403,6 +414,7 @@ class Comparison(Record, kw_only=True):
     limits: dict[str, Figure] = msgspec.field(default_factory=dict)
     verdict: Verdict | None = None
     variants: tuple[Variant, ...] = ()
+    fleet: Fleet | None = None
 
     @property
     def measured(self) -> tuple[Measurement, ...]:

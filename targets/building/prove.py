@@ -20,6 +20,7 @@ from modelwright.core.outputs.chains import Chain, explain_chain_broken, join_ch
 from modelwright.core.outputs.fidelity import FidelityMeter, count_correct, explain_broken
 from modelwright.core.outputs.output_files import OutputsWriter, read_reference
 from modelwright.core.outputs.reference import ReferenceModel
+from modelwright.core.outputs.target_fit import FitMeter
 from modelwright.core.outputs.tasks.roles import OutputRole
 from modelwright.core.process.child import Progress, run_in_child
 from modelwright.core.records.artifact import Proof
@@ -264,7 +265,7 @@ def _compare(
     samples = open_samples(decode(SampleRef, evaluation), signature, checked=True)
     expected = read_reference(Path(reference))
     meanings = decode(dict[str, OutputRole], roles)
-    meter = FidelityMeter(meanings)
+    meter, fits = FidelityMeter(meanings), FitMeter(samples, expected[0])
     packed = _Pack()
     correct = {"artifact": 0, "fp32": 0}
     with OutputsWriter(tuple(expected[0]), Path(kept)) if kept else nullcontext() as writer:
@@ -272,6 +273,7 @@ def _compare(
             outputs = run(feeds)
             label = None if samples.labels is None else int(samples.labels[index])
             meter.add(expected[index], outputs, label)
+            fits.add(index, outputs, expected[index])
             packed.add(feeds, expected[index], outputs)
             if writer is not None:
                 writer.append({name: outputs[name] for name in expected[index] if name in outputs})
@@ -294,6 +296,7 @@ def _compare(
         "count": samples.count,
         "correct": correct["artifact"] if labelled else None,
         "correct_fp32": correct["fp32"] if labelled else None,
+        "fits": encode(fits.result()),
     }
 
 
