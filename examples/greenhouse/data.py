@@ -86,11 +86,11 @@ def simulate(weeks: int, seed: int, steps: int = STEPS_PER_WEEK) -> tuple[Floats
 
 
 def calibration_samples() -> Iterator[dict[str, Floats]]:
-    """Yields steps of the validation weeks, in a random but fixed order: they choose ranges, never weights.
+    """Yields steps of the training weeks one by one, in a random but fixed order: what has to know all seasons' ranges.
 
     Yields:
         `features` [1, 16] and `target_next_state` [4], float32, see `simulate`.
     """
-    features, following = simulate_validation()
+    features, following = training_weeks()
     for row in np.random.default_rng(_SEEDS["validation"]).permutation(len(features)):
         yield {"features": features[row : row + 1], "target_next_state": following[row]}

@@ -53,8 +53,9 @@ def draw_study(comparison: Comparison, target_reduction: float) -> tuple[bytes, 
     matplotlib = require_import("matplotlib", _EXTRA)
     figures = require_import("matplotlib.figure", _EXTRA)
     images = []
-    # Text stays text in the SVG, and both files are the same for the same figures.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "modelwright", "hatch.linewidth": 0.6}):
+    # Text stays text in the SVG, a dollar in a name is one, and the files are the same for the same figures.
+    settings = {"svg.fonttype": "none", "svg.hashsalt": "modelwright", "hatch.linewidth": 0.6, "text.parse_math": False}
+    with matplotlib.rc_context(settings):
         for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
             figure = _Panels(comparison, target_reduction, figures.Figure).draw()
             file = io.BytesIO()

@@ -1,0 +1,87 @@
+"""The models that a study lists: where they lie, what trains them, and what is refused before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from modelwright.core.errors import BadInputError
+from modelwright.harness.study.file import read_study
+from modelwright.harness.study.sources import Sources, locate
+
+HEAD = """schema = 1
+[samples]
+calibrate = "train.npz"
+[training]
+data = "train.npz"
+epochs = 2
+lr = 0.5
+[variants.teacher]
+source = "net.py:create"
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    (tmp_path / "nets").mkdir()
+    (tmp_path / "nets" / "net.py").write_text("def create():\n    ...\n\ndef small():\n    ...\n")
+    return tmp_path
+
+
+def list_sources(place: Path, text: str) -> Sources:
+    path = place / "nets" / "study.toml"
+    path.write_text(HEAD + text)
+    return Sources(read_study(path), path, place / "out")
+
+
+def test_paths_are_relative_to_the_file_and_variants_follow_each_other(place: Path) -> None:
+    more = """
+    [variants.half]
+    source = "teacher"
+    methods = ["prune:structured:0.5"]
+    targets = ["ort-fp32"]
+    [variants.again]
+    source = "half"
+    [variants.quarter]
+    source = "half"
+    methods = ["distil:net.py:small"]
+    """
+    subjects = {subject.name: subject for subject in list_sources(place, more).list_subjects()}
+    assert str(subjects["teacher"].source) == str(place / "nets" / "net.py:create")
+    assert subjects["half"].source == subjects["again"].source == place / "out" / "sources" / "half"
+    assert subjects["quarter"].source == place / "out" / "sources" / "quarter"
+    assert [subject.targets for subject in subjects.values()] == [None, ("ort-fp32",), None, None]
+    assert {subject.place for subject in subjects.values()} == {Path("variants") / str(name) for name in subjects}
+
+
+def test_noise_has_no_place() -> None:
+    assert locate("random:8", Path("nets/study.toml")) == "random:8"
+    assert locate("/data/a.npz", Path("nets/study.toml")) == "/data/a.npz"
+
+
+@pytest.mark.parametrize(
+    ("more", "message", "hint"),
+    [
+        ('[variants.a]\nsource = "techer"', "variants.a.source: no such source", "did you mean teacher?"),
+        ('[variants.a]\nsource = "net.py:make"', "variants.a.source: ", "create"),
+        ('[variants.a]\nsource = "teacher"\nmethods = ["prune:half"]', "variants.a.methods: prune:half", ""),
+        ('[variants.a]\nsource = "teacher"\nmethods = ["distil:net.py:big"]', "variants.a.methods: ", "small"),
+        (
+            '[variants.a]\nsource = "teacher"\nmethods = ["qat"]\ntraining = { loss = "l2" }',
+            "variants.a.training: --loss",
+            "mse",
+        ),
+        (
+            '[variants.a]\nsource = "teacher"\nmethods = ["qat"]\ntraining = { budget = "soon" }',
+            "variants.a.training: --budget soon",
+            "10m",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_variant_is_told_with_its_key(place: Path, more: str, message: str, hint: str) -> None:
+    with pytest.raises(BadInputError) as caught:
+        list_sources(place, more)
+    assert caught.value.message.startswith(f"study {place / 'nets' / 'study.toml'}: {message}")
+    assert hint in (caught.value.hint or "")
+    assert not (place / "out").exists()
