@@ -39,6 +39,8 @@ class SamplesTable(Record):
         calibrate: What calibrates and chooses among ways to quantize; judges too where `judge` is left out.
         judge: What judges, and nothing else.
         judge_limit: Judge on at most so many.
+        preprocess: How pictures become inputs, in all data of the study, as `--preprocess` takes it.
+        labels: File with the names of the classes of folders of pictures.
         task: What the outputs mean; found in FP32's answers where it is left out.
         states: `OUTPUT=INPUT` pairs.
     """
@@ -46,6 +48,8 @@ class SamplesTable(Record):
     calibrate: Text
     judge: Text | None = None
     judge_limit: Positive = EVALUATION_LIMIT
+    preprocess: Text | None = None
+    labels: Text | None = None
     task: Text | None = None
     states: tuple[str, ...] = ()
 

@@ -12,6 +12,7 @@ from modelwright.core.errors import BadInputError, ModelwrightError, UsageError
 from modelwright.core.faults import as_error
 from modelwright.core.files import require_writable, write_bytes, write_text
 from modelwright.core.records.codec import encode
+from modelwright.core.samples.source import add_preprocessing
 from modelwright.harness.claimed import claimed_folder, spell_source
 from modelwright.harness.comparing import carry_out
 from modelwright.harness.earlier import EarlierRun
@@ -93,10 +94,16 @@ def _make_request(
     metric = limits.pop("metric")
     is_file = measure.profile.endswith(".toml")
     try:
+        calibrate, judge = add_preprocessing(
+            [None if text is None else locate(text, path) for text in (samples.calibrate, samples.judge)],
+            samples.preprocess,
+            None if samples.labels is None else locate(samples.labels, path),
+        )
+        assert calibrate is not None
         return make_request(
             sources.list_subjects(),
-            samples=locate(samples.calibrate, path),
-            evaluation=None if samples.judge is None else locate(samples.judge, path),
+            samples=calibrate,
+            evaluation=judge,
             evaluation_limit=samples.judge_limit,
             task=samples.task,
             states=samples.states,

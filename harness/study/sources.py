@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from modelwright.compression import Settings, compress
@@ -13,8 +13,10 @@ from modelwright.compression.settings import LOSSES, check_settings, parse_budge
 from modelwright.core.errors import BadInputError, ModelwrightError
 from modelwright.core.records.codec import decode, encode
 from modelwright.core.records.compressed import CompressedModel
-from modelwright.core.samples.materialize import is_random, materialize_function
+from modelwright.core.samples.functions import materialize_function
+from modelwright.core.samples.materialize import is_random
 from modelwright.core.samples.python_source import is_python, split_function
+from modelwright.core.samples.source import SampleSource, SignatureNeededError, add_preprocessing
 from modelwright.core.scratch import scratch_directory
 from modelwright.exporters.source import parse_source
 from modelwright.harness.progress import Progress
@@ -68,12 +70,8 @@ class Sources:
         variant, training = self._study.variants[name], self._training(name)
         task = f"compress:{name}"
         tell.start(task, f"making {name}: {' '.join(variant.methods)}")
-        data = {key: getattr(training, key) for key in _DATA}
-        for key, spec in data.items():
-            if spec is not None and is_python(spec):
-                # Once for all variants: a simulation may take longer than the training.
-                stored[spec] = stored.get(spec) or str(self._store(spec, scratch, tell, task))
-                data[key] = stored[spec]
+        train, judge = self._place_data(training, scratch, stored, lambda text: tell.say(task, text))
+        assert train is not None
 
         def say(text: str) -> None:
             if text.startswith("* "):
@@ -84,8 +82,8 @@ class Sources:
         made = compress(
             self._find_origin(name),
             self._methods(name),
-            train=str(data["data"]),
-            evaluation=data["judge"],
+            train=train,
+            evaluation=judge,
             out=self._folder / SOURCES / name,
             settings=_read_settings(training),
             renew=True,
@@ -96,16 +94,26 @@ class Sources:
         tell.finish(task, f"{name}: {'unchanged' if made.reused else quality}")
         return made.record
 
-    def _store(self, spec: str, scratch: Path, tell: Progress, task: str) -> Path:
-        """Stores what a function yields, under a name that is the same in every run: it is part of what is cached."""
-        path, function = split_function(spec)
-        return materialize_function(
-            spec,
-            scratch / f"{path.stem}.{function}",
-            limit=ROW_LIMIT,
-            batched=True,
-            progress=lambda text: tell.say(task, text),
-        )
+    def _place_data(
+        self, training: TrainingTable, scratch: Path, stored: dict[str, str], say: Callable[[str], None]
+    ) -> list[SampleSource | None]:
+        """Returns what trains and what judges; what functions yield is stored once for all variants.
+
+        A simulation may take longer than the training. Pictures are left: how they are read, the model decides.
+        """
+        texts, samples = [training.data, training.judge], self._study.samples
+        if samples.preprocess is not None:
+            with_pictures = any(text and (is_python(text) or Path(text).is_dir()) for text in texts)
+            labels = None if samples.labels is None else locate(samples.labels, self._path)
+            return add_preprocessing(texts, *((samples.preprocess, labels) if with_pictures else (None, None)))
+        for spec in texts:
+            if spec is not None and spec not in stored and is_python(spec):
+                path, function = split_function(spec)
+                # The name is the same in every run: it is part of what is cached.
+                folder = scratch / f"{path.stem}.{function}"
+                with contextlib.suppress(SignatureNeededError):
+                    stored[spec] = str(materialize_function(spec, folder, limit=ROW_LIMIT, batched=True, progress=say))
+        return add_preprocessing([text and stored.get(text, text) for text in texts], None, None)
 
     def _check(self, name: str) -> None:
         """Checks all of a variant that can be known without running anything."""
