@@ -7,10 +7,14 @@ PYTEST := $(BIN)/pytest -n 2 --dist loadscope
 DEMO_EFFORT ?= standard
 DEMO_OUT ?= demo
 
-.PHONY: environment demo test test-slow test-adversary test-unit lint types wheel-check benchmark clean
+.PHONY: environment demo study test test-slow test-adversary test-unit lint types wheel-check benchmark clean
 
 demo: environment  ## The embedded example, end to end: export, build, prove, measure, compare
 	$(BIN)/modelwright demo --out $(DEMO_OUT) --effort $(DEMO_EFFORT)
+
+STUDY_OUT ?= study
+study: environment  ## Variants of the greenhouse example's model: compress, build, measure, plot; minutes, then resumed
+	$(BIN)/modelwright study examples/greenhouse/study.toml --out $(STUDY_OUT)
 
 test: environment  ## All tests but the slow ones
 	$(PYTEST) -m 'not slow'

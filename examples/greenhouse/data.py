@@ -22,6 +22,8 @@ _SEEDS = {"training": 20261127, "validation": 20261128, "held out": 20261129}
 _WARM_UP = 288
 """Steps before the first one that counts: the first state is a guess."""
 _BATCH = 512
+_EXTREMES, _CALIBRATING = 16, 1024
+"""Steps at either end of each thing that is watched, and of all that calibrate."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -86,11 +88,19 @@ def simulate(weeks: int, seed: int, steps: int = STEPS_PER_WEEK) -> tuple[Floats
 
 
 def calibration_samples() -> Iterator[dict[str, Floats]]:
-    """Yields steps of the training weeks one by one, in a random but fixed order: what has to know all seasons' ranges.
+    """Yields training steps one by one: the extremes of every input and of every change, and others at random.
+
+    Integers have the range that calibration has seen, and what lies beyond it is cut off: a storm or a vent that opens
+    on a hot day is one step in thousands, and costs more than all others together.
 
     Yields:
         `features` [1, 16] and `target_next_state` [4], float32, see `simulate`.
     """
     features, following = training_weeks()
-    for row in np.random.default_rng(_SEEDS["validation"]).permutation(len(features)):
+    watched = np.concatenate((features, following - features[:, : following.shape[1]]), axis=1)
+    ranked = np.argsort(watched, axis=0)
+    extremes = np.unique(np.concatenate((ranked[:_EXTREMES], ranked[-_EXTREMES:])))
+    generator = np.random.default_rng(_SEEDS["training"])
+    others = generator.choice(len(features), _CALIBRATING - len(extremes), replace=False)
+    for row in generator.permutation(np.concatenate((extremes, others))):
         yield {"features": features[row : row + 1], "target_next_state": following[row]}

@@ -5,8 +5,17 @@ import pytest
 
 from modelwright.examples.greenhouse import climate
 from modelwright.examples.greenhouse.climate import Greenhouse, advance, saturation_pressure, saturation_vapour
-from modelwright.examples.greenhouse.data import HELD_OUT_PATH, HELD_OUT_WEEKS, simulate
+from modelwright.examples.greenhouse.data import (
+    HELD_OUT_PATH,
+    HELD_OUT_WEEKS,
+    calibration_samples,
+    simulate,
+    training_weeks,
+)
+from modelwright.examples.greenhouse.quality import explained_change, typical_change
 from modelwright.examples.greenhouse.weather import STEPS_PER_WEEK, find_clear_sky, make_weather
+from modelwright.harness.study.file import read_study
+from modelwright.profiles import find_region
 
 CLOSED = Greenhouse(cover_loss=0, cover_emission=0, leakage=0, condensation=0, soil_exchange=0)
 CALM = np.array([[20.0, 10.0, 0.0, 0.0, 20.0, 20.0]])
@@ -103,3 +112,42 @@ def test_teacher_and_student_have_the_sizes_that_they_should_and_predict_held_ou
         assert explained.min() > least, "of the change, for each state: predicting the old state is worth 0"
     untrained = create_untrained_student()
     assert torch.equal(untrained.mean, create_student()[0].mean)
+
+
+@pytest.mark.slow
+def test_what_calibrates_holds_the_extremes_of_every_input_and_no_step_that_judges() -> None:
+    features = np.concatenate([sample["features"] for sample in calibration_samples()])
+    whole, _ = training_weeks()
+    assert len(features) <= 1024, "no more are read of a function"
+    np.testing.assert_array_equal(features.min(axis=0), whole.min(axis=0))
+    np.testing.assert_array_equal(features.max(axis=0), whole.max(axis=0))
+    with np.load(HELD_OUT_PATH) as held_out:
+        judging = {row.tobytes() for row in held_out["features"]}
+    assert not judging & {row.tobytes() for row in features}
+
+
+def test_the_explained_change_has_known_answers() -> None:
+    with np.load(HELD_OUT_PATH) as held_out:
+        features, following = held_out["features"], held_out["target_next_state"]
+    targets = {"target_next_state": following}
+
+    def judge(answers: np.ndarray) -> float:
+        return explained_change({"next_state": [row[None] for row in answers]}, targets)
+
+    assert judge(following) == 1.0
+    assert judge(features[:, :4]) == pytest.approx(0.0, abs=0.2), "the old state; these weeks change as others do"
+    assert judge(following + typical_change()) == pytest.approx(0.0, abs=1e-4)
+    assert judge(following + typical_change() / 10) == pytest.approx(0.99, abs=1e-4)
+
+
+def test_the_study_is_of_the_seven_variants() -> None:
+    study = read_study(HELD_OUT_PATH.with_name("study.toml"))
+    rows = {f"{name}/{target}" for name, variant in study.variants.items() for target in variant.targets or ()}
+    assert rows >= {
+        *(f"teacher/{target}" for target in ("torch-fp32", "ort-fp32", "ort-int8-dynamic", "ort-int8")),
+        *(f"{name}/ort-fp32" for name in ("pruned-30", "pruned-50", "structured-50", "student")),
+        *(f"{name}/ort-int8" for name in ("pruned-30", "student")),
+    }
+    assert study.fleet is not None
+    assert (study.fleet.inferences_per_week, study.fleet.devices) == (2016, (1000, 10_000))
+    assert find_region(str(study.region)).g_per_kwh == 420
