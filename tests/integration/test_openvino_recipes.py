@@ -2,118 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import os
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import models
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from openvino_bench import Workplace, make_outlier_cnn
 
 from modelwright.core.errors import BadInputError, BuildFailedError
 from modelwright.core.outputs.fidelity import compare_outputs
-from modelwright.core.outputs.tasks.roles import OutputRole, Role
-from modelwright.core.records.machine import Machine
 from modelwright.core.records.signature import Signature, TensorSpec
-from modelwright.core.samples.sample_set import SampleRef, open_samples
-from modelwright.profiles import detect_host
-from modelwright.targets.contract import BuildRequest, BuildResult, RunSettings, Target
 from modelwright.targets.openvino.session import FIXED_SHAPES
 from modelwright.targets.openvino.target import OpenvinoBf16, OpenvinoFp32, OpenvinoInt8
 
-if importlib.util.find_spec("openvino") is None:  # not importorskip: an import would end the last test's point
-    pytest.skip("OpenVINO is not installed", allow_module_level=True)
-
-PLAIN = Machine(name="plain", architecture="x86_64", instruction_sets=frozenset({"avx2"}), cores=2)
-VNNI = Machine(name="vnni", architecture="x86_64", instruction_sets=frozenset({"avx512_vnni"}), cores=2)
-DTYPES = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(int64)": "int64", "tensor(bool)": "bool"}
-
-
-@dataclass
-class Workplace:
-    """A model, FP32's own answers, and samples in their parts."""
-
-    folder: Path
-    model: Path
-    machine: Machine = VNNI
-
-    def __post_init__(self) -> None:
-        self.fp32 = onnxruntime.InferenceSession(self.model, providers=["CPUExecutionProvider"])
-        specs = [
-            tuple(TensorSpec(name=port.name, dtype=DTYPES[port.type], shape=tuple(port.shape)) for port in ports)
-            for ports in (self.fp32.get_inputs(), self.fp32.get_outputs())
-        ]
-        self.signature = Signature(inputs=specs[0], outputs=specs[1])
-        self.samples = self.folder / "samples.npz"
-
-    def answer(self, feeds) -> dict[str, np.ndarray]:
-        return dict(zip([port.name for port in self.signature.outputs], self.fp32.run(None, dict(feeds)), strict=True))
-
-    def feeds(self, part="evaluation"):
-        return list(open_samples(SampleRef(path=self.samples, part=part), self.signature).feeds())
-
-    def build(self, target: Target, *, samples: bool = False, role: Role | None = None) -> BuildResult:
-        """Builds; `role` is the meaning of all outputs, where the samples are not to say it."""
-
-        def open_part(part):
-            return open_samples(SampleRef(path=self.samples, part=part), self.signature) if samples else None
-
-        self.lines: list[str] = []
-        return target.build(
-            BuildRequest(
-                model_path=self.model,
-                signature=self.signature,
-                directory=self.folder,
-                machine=self.machine,
-                calibration=open_part("calibration"),
-                tuning=open_part("tuning"),
-                roles={
-                    port.name: OutputRole(name=port.name, role=role, why="a test", axis=1)
-                    for port in self.signature.outputs
-                    if role is not None
-                },
-                reference=[self.answer(feeds) for feeds in self.feeds("tuning")] if samples else None,
-                scratch=self.folder,
-                shared=self.folder,
-                progress=self.lines.append,
-            )
-        )
-
-    def load(self, target: Target, result: BuildResult):
-        return target.load(self.folder, result.model_file, result.recipe, self.signature, RunSettings(threads=1))
-
-
-def make_outlier_cnn(path: Path) -> Path:
-    """Six convolutions; one channel between the fourth and the fifth is 600 times as large as the others.
-
-    The function is the one of a tame network, as the fifth divides that channel by 600 again; but 8 bits for all
-    channels of the fifth's input leave nothing of the others.
-    """
-    rng = np.random.default_rng(0)
-    constants, nodes, last = {}, [], "x"
-    for index, channels in enumerate([1, 8, 8, 8, 8, 8]):
-        weight = rng.standard_normal((8, channels, 3, 3)) / np.sqrt(channels * 9)
-        if index == 3:
-            weight[0] *= 600
-        if index == 4:
-            weight[:, 0] /= 600
-        constants[f"w{index}"] = weight.astype(np.float32)
-        nodes.append(helper.make_node("Conv", [last, f"w{index}"], [f"c{index}"], name=f"conv{index}", pads=[1] * 4))
-        nodes.append(helper.make_node("Relu", [f"c{index}"], [f"r{index}"], name=f"relu{index}"))
-        last = f"r{index}"
-    constants["head"] = rng.standard_normal((8, 10)).astype(np.float32)
-    nodes.append(helper.make_node("GlobalAveragePool", [last], ["pooled"], name="pool"))
-    nodes.append(helper.make_node("Flatten", ["pooled"], ["flat"], name="flatten"))
-    nodes.append(helper.make_node("MatMul", ["flat", "head"], ["y"], name="head"))
-    inputs = [("x", TensorProto.FLOAT, ["batch", 1, 16, 16])]
-    return models.save(path, nodes, inputs, [("y", TensorProto.FLOAT, ["batch", 10])], constants)
+pytest.importorskip("openvino")
 
 
 def make_attention(path: Path) -> Path:
@@ -341,105 +247,20 @@ def test_nothing_is_printed_and_nothing_is_reported(tmp_path: Path) -> None:
     work = Workplace(tmp_path, models.make_cnn(tmp_path / "cnn.onnx"))
     models.make_samples(work.samples, count=32, labelled=False, x=(3, 12, 12))
     code = (
-        "import sys; from pathlib import Path; sys.path[:0] = sys.argv[2:]\n"
-        "from test_openvino_recipes import OpenvinoInt8, Workplace\n"
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[2])\n"
+        "from openvino_bench import Workplace\n"
+        "from modelwright.targets.openvino.target import OpenvinoInt8\n"
         "folder = Path(sys.argv[1])\n"
         "Workplace(folder, folder / 'cnn.onnx').build(OpenvinoInt8(), samples=True)\n"
         "assert sys.modules['openvino_telemetry'] is None\n"
     )
-    here = Path(__file__).parent
     ran = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path), str(here), str(here.parent)],
+        [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parents[1])],
         capture_output=True,
         text=True,
         check=False,
     )
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
-
-
-def make_branching(path: Path) -> Path:
-    """Scores of an image by one of two networks, which `mode` chooses; both call their tensors alike."""
-    rng = np.random.default_rng(7)
-
-    def branch(scale: float) -> onnx.GraphProto:
-        weight = (rng.standard_normal((8, 3, 3, 3)) * scale).astype(np.float32)
-        nodes = [
-            helper.make_node("Conv", ["x", "w"], ["c"], name="conv", pads=[1] * 4),
-            helper.make_node("Relu", ["c"], ["r"], name="relu"),
-            helper.make_node("GlobalAveragePool", ["r"], ["p"], name="pool"),
-        ]
-        result = helper.make_tensor_value_info("p", TensorProto.FLOAT, None)
-        return helper.make_graph(nodes, "branch", [], [result], [numpy_helper.from_array(weight, "w")])
-
-    nodes = [
-        helper.make_node("Equal", ["mode", "one"], ["is_one"], name="ask"),
-        helper.make_node("If", ["is_one"], ["pooled"], "choose", then_branch=branch(0.3), else_branch=branch(0.1)),
-        helper.make_node("Flatten", ["pooled"], ["flat"], name="flatten"),
-        helper.make_node("MatMul", ["flat", "head"], ["y"], name="head"),
-    ]
-    inputs = [("x", TensorProto.FLOAT, ["batch", 3, 12, 12]), ("mode", TensorProto.INT64, [])]
-    constants = {"one": np.array(1), "head": rng.standard_normal((8, 5)).astype(np.float32)}
-    return models.save(path, nodes, inputs, [("y", TensorProto.FLOAT, ["batch", 5])], constants)
-
-
-def count_quantizers(model) -> int:
-    return sum(operator.get_type_name() == "FakeQuantize" for operator in model.get_ops())
-
-
-@pytest.mark.parametrize("modes", ["then", "else", "both"])
-def test_a_branch_that_no_sample_takes_stays_in_float(tmp_path: Path, modes: str) -> None:
-    """NNCF refuses the whole model there, "Calibration dataset must not be empty", and any that corrects biases."""
-    pytest.importorskip("nncf")
-    place = Workplace(tmp_path, make_branching(tmp_path / "m.onnx"))
-    mode = {"then": np.ones(40, np.int64), "else": np.zeros(40, np.int64), "both": np.arange(40) % 2}[modes]
-    images = np.cumsum(np.random.default_rng(1).standard_normal((40, 3, 12, 12)) * 0.3, -1)
-    np.savez(place.samples, x=images.astype(np.float32), mode=mode)
-    result = place.build(OpenvinoInt8(), samples=True)
-    idle = {"then": "else", "else": "then"}.get(modes)
-    expected = [] if idle is None else [f"the {idle} branch of choose"]
-    assert {trial["fault"] for trial in result.recipe["search"]["candidates"]} == {None}
-    assert result.recipe["idle_branches"] == expected
-    assert [note for note in result.notes if "no calibration sample takes it" in note] == [
-        f"in float, because no calibration sample takes it: {name}" for name in expected
-    ]
-    import openvino
-
-    (choice,) = [op for op in openvino.Core().read_model(tmp_path / result.model_file).get_ops() if is_if(op)]
-    quantized = {"then": count_quantizers(choice.get_function(0)), "else": count_quantizers(choice.get_function(1))}
-    assert {name for name, count in quantized.items() if count} == {"then", "else"} - {idle}
-    with place.load(OpenvinoInt8(), result) as session:
-        answers = [session.run(feeds) for feeds in place.feeds()]
-    fidelity = compare_outputs([place.answer(feeds) for feeds in place.feeds()], answers)
-    assert fidelity.cosine is not None
-    assert fidelity.cosine > 0.99
-
-
-def test_layers_in_branches_are_put_back_as_they_were(tmp_path: Path) -> None:
-    openvino = pytest.importorskip("openvino")
-    nncf = pytest.importorskip("nncf")
-    from modelwright.targets.openvino.branches import iterate_operators
-    from modelwright.targets.openvino.bypass import bypass_layers, find_consumers, is_activation_quantizer
-
-    model = openvino.convert_model(str(make_branching(tmp_path / "m.onnx")))
-    rng = np.random.default_rng(1)
-    feeds = [{"x": rng.standard_normal((1, 3, 12, 12)).astype(np.float32), "mode": np.array(i % 2)} for i in range(4)]
-    quantized = nncf.quantize(model.clone(), nncf.Dataset(feeds), subset_size=4)
-    rounding = [node for node in iterate_operators(quantized) if is_activation_quantizer(node)]
-    layers = set().union(*map(find_consumers, rounding))
-    core = openvino.Core()
-
-    def run(each) -> np.ndarray:
-        compiled = core.compile_model(each, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        return np.stack([compiled(inputs)[0] for inputs in feeds])
-
-    expected, whole = run(model), run(quantized)
-    assert np.abs(whole - expected).max(axis=(1, 2)).min() > 1e-4, "both branches are quantized"
-    np.testing.assert_allclose(run(bypass_layers(openvino, model, quantized, layers)), expected, atol=1e-6)
-    np.testing.assert_array_equal(run(quantized), whole, "a copy was changed")
-
-
-def is_if(operator) -> bool:
-    return operator.get_type_name() == "If"
 
 
 def make_spectrum(path: Path) -> Path:
@@ -505,54 +326,3 @@ def test_float64_runs_in_float32(tmp_path: Path) -> None:
         fidelity = compare_outputs([place.answer(feeds) for feeds in place.feeds()], answers)
         assert fidelity.cosine is not None
         assert fidelity.cosine > 0.98
-
-
-SATURATING = """
-import json
-import numpy as np
-import openvino
-from openvino import opset13 as op
-from modelwright.targets.openvino.quantize import widen_weights
-
-answers = []
-for limit in (127, 63):
-    x = op.parameter([1, 64], np.float32, name="x")
-    stored = op.constant(np.full((64, 16), limit, np.int8))
-    weight = op.multiply(op.convert(stored, np.float32), op.constant(np.float32(1)))
-    rounded = op.fake_quantize(x, *(op.constant(np.float32(end)) for end in (0, 255, 0, 255)), 256)
-    model = openvino.Model([op.matmul(rounded, weight, False, False)], [x], "m")
-    for each in (model, widen_weights(openvino, model)):
-        compiled = openvino.compile_model(each, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        answers.append(float(compiled({"x": np.full((1, 64), 255, np.float32)})[0][0, 0]))
-print(json.dumps(answers))
-"""
-
-
-@pytest.mark.parametrize(("limit", "sums_127"), [("AVX2", 32 * 32767), ("DEFAULT", 64 * 255 * 127)])
-def test_without_dot_products_8_bit_weights_saturate_and_neither_halved_nor_widened_ones_do(
-    limit: str, sums_127: float
-) -> None:
-    """oneDNN runs the kernels of an older CPU where its variable says so: 64 products of 255 and the largest weight."""
-    ran = subprocess.run(
-        [sys.executable, "-c", SATURATING],
-        env=os.environ | {"ONEDNN_MAX_CPU_ISA": limit},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    if limit == "DEFAULT" and not detect_host().machine().sums_exactly:
-        pytest.skip("this CPU has no 8-bit dot product")
-    assert json.loads(ran.stdout) == [sums_127, 64 * 255 * 127, 64 * 255 * 63, 64 * 255 * 63]
-
-
-@pytest.mark.parametrize(
-    ("machine", "needed"),
-    [(VNNI, ["amx_int8", "avx512_vnni", "avx_vnni", "avx_vnni_int8"]), (PLAIN, None)],
-)
-def test_8_bit_weights_ask_for_dot_products(tmp_path: Path, machine: Machine, needed: list[str] | None) -> None:
-    place = Workplace(tmp_path, make_outlier_cnn(tmp_path / "m.onnx"), machine)
-    rng = np.random.default_rng(0)
-    np.savez(place.samples, x=rng.standard_normal((40, 1, 16, 16)).astype(np.float32))
-    result = place.build(OpenvinoInt8(), samples=True, role="embedding")
-    assert result.requires.get("any_instruction_set") == needed
-    assert result.recipe["overflow_fix"] == ("disable" if needed else "enable")
