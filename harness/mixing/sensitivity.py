@@ -38,7 +38,7 @@ class Sensitivity:
         errors: Bits -> S, over all elements that the layer makes on the calibration samples.
         norm: ||y_full||_2 over the same.
         gain: Relative error of the network's answers for each unit of S at the fewest bits; 0 for a layer whose error
-            does not reach them.
+            does not reach them. Of a network without answers in floats, the layer's own relative error.
     """
 
     errors: Mapping[int, float]
@@ -68,6 +68,8 @@ def measure_sensitivity(
     errors, norms = _measure_errors(rounding, widths, feeds, scratch)
     gains = _measure_gains(rounding, min(widths), feeds[:GAIN_SAMPLES], outputs, scratch)
     lowest = min(widths)
+    if gains is None:  # then a layer's own error has to do, as a share of what it makes
+        gains = {name: found[lowest] / norms[name] if norms[name] > 0.0 else 0.0 for name, found in errors.items()}
     return {
         name: Sensitivity(
             errors=found,
@@ -117,8 +119,11 @@ def _measure_errors(
 
 def _measure_gains(
     rounding: Rounding, bits: int, feeds: Sequence[Feeds], outputs: Sequence[str], scratch: Path
-) -> dict[str, float]:
-    """Returns the relative error of the answers with the error of one layer after the other added."""
+) -> dict[str, float] | None:
+    """Returns the relative error of the answers with the error of one layer after the other added.
+
+    None where no answer is a float other than zero, as of a network that gives class numbers.
+    """
     onnx = require_import("onnx", "onnx")
     make = onnx.helper.make_node
     network, rounded = rounding.network, RoundedNodes(rounding)
@@ -161,6 +166,8 @@ def _measure_gains(
     for norm, error in map_samples(compare_one, feeds):
         norms += norm
         errors += error
+    if not norms.any():
+        return None
     shares = errors / np.where(norms > 0.0, norms, 1.0)
     return dict(zip(names, np.sqrt(np.nan_to_num(shares).sum(axis=1)).tolist(), strict=True))
 
@@ -172,10 +179,14 @@ def _switch_on(switches: npt.NDArray[np.float32], number: int) -> npt.NDArray[np
 
 
 def _compare(exact: Sequence[npt.NDArray[Any]], found: Sequence[npt.NDArray[Any]]) -> Iterator[float]:
-    """Yields the squared error of each output: of those that are floats and kept their shape."""
+    """Yields the squared error of each output of floats; one whose shape changes, as detections do, is lost whole."""
     for wanted, have in zip(exact, found, strict=True):
-        comparable = wanted.dtype.name in _FLOATS and wanted.shape == have.shape
-        yield _sum_squares(have.astype(np.float64) - wanted) if comparable else 0.0
+        if wanted.dtype.name not in _FLOATS:
+            yield 0.0
+        elif wanted.shape == have.shape:
+            yield _sum_squares(have.astype(np.float64) - wanted)
+        else:
+            yield _sum_squares(wanted)
 
 
 def _sum_squares(values: npt.NDArray[Any]) -> float:

@@ -19,6 +19,7 @@ from modelwright.core.samples.sample_set import SampleRef, SampleSet, open_sampl
 from modelwright.harness.mixing.calibration import Rounding, calibrate
 from modelwright.harness.mixing.judge import Judge
 from modelwright.harness.mixing.network import Layer, open_network
+from modelwright.harness.mixing.planning import MOST_PLANNED_BITS
 from modelwright.harness.mixing.record import Judged, MixedLayer, Mixture, Row
 from modelwright.harness.mixing.rows import Choice, Chooser, describe_energy, list_choices
 from modelwright.harness.mixing.scores import SCORERS
@@ -121,6 +122,7 @@ class _Mix:
             ),
             work=works,
             rows=tuple(rows),
+            notes=_list_notes(plan),
         )
 
     def _open(self, ref: SampleRef) -> SampleSet:
@@ -224,6 +226,14 @@ class _Mix:
     def _count_samples(self) -> dict[str, int]:
         tuning = 0 if self._request.tuning is None else self._open(self._request.tuning).count
         return {"calibration": self._samples.count, "tuning": tuning, "evaluation": self._judge.count}
+
+
+def _list_notes(plan: Row) -> tuple[str, ...]:
+    """Returns what to know of the plan."""
+    wide = sorted({bits for bits in plan.bits.values() if bits is not None and bits > MOST_PLANNED_BITS})
+    if not wide:
+        return ()
+    return (f"plan.json leaves layers of {' and '.join(map(str, wide))} bits in float: no integer kernel has them",)
 
 
 def _list_plain(chooser: Chooser) -> list[Choice]:

@@ -33,13 +33,13 @@ SECOND = np.array([[0.5, -1.0], [2.0, 7.0], [-3.5, 0.0]], np.float32)
 
 def save(
     path: Path, nodes: Sequence[Any], constants: dict[str, np.ndarray], *, opset: int = 17, size: int | str = 2,
-    outputs: Sequence[str] = ("y",),
+    kind: int = TensorProto.FLOAT,
 ) -> Path:  # fmt: skip
     graph = helper.make_graph(
         list(nodes),
         "net",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", size])],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        [helper.make_tensor_value_info("y", kind, None)],
         [numpy_helper.from_array(np.asarray(values), name) for name, values in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
@@ -224,6 +224,23 @@ def test_a_transposed_convolution_has_its_channels_group_by_group(tmp_path: Path
     assert np.array_equal(rows[0], weight[:2, 0, 0, 0])
     assert np.array_equal(rows[3], weight[2:, 0, 0, 0])
     assert float(np.abs(rounding.weight(layer, 4)[:2] - weight[:2]).max()) < 0.5  # not on the grid of the other group
+
+
+def test_a_network_that_gives_class_numbers_is_judged_by_its_layers(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w1"], ["h"], "first"),
+        helper.make_node("MatMul", ["h", "w2"], ["s"], "second"),
+        helper.make_node("ArgMax", ["s"], ["y"], axis=1, keepdims=0),
+    ]
+    feeds = make_feeds()
+    _, rounding = open_here(
+        save(tmp_path / "net.onnx", nodes, {"w1": FIRST, "w2": SECOND}, kind=TensorProto.INT64), feeds, tmp_path
+    )
+    found = measure_sensitivity(rounding, BITS, feeds, ["y"], tmp_path)
+    for layer in found.values():
+        for bits in BITS:
+            assert layer.answer_error(bits) == pytest.approx(layer.errors[bits] / layer.norm)
+            assert layer.errors[bits] > 0
 
 
 # The whole of it.
