@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 from modelwright.harness.formatting import energy_unit
 from modelwright.harness.mixing.record import Kind, Mixture, Row
@@ -43,11 +44,10 @@ def draw_pareto(mixture: Mixture, kind: str) -> bytes:
         axes.axhline(100 * fp32.quality.value, color="black", linewidth=0.8, linestyle=":")
         axes.annotate(
             f"FP32, {fp32.energy_j * factor:.3g} {unit}",
-            (0.99, 100 * fp32.quality.value),
+            (0.01, 100 * fp32.quality.value),
             xycoords=("axes fraction", "data"),
             textcoords="offset points",
             xytext=(0, 3),
-            ha="right",
         )
         front = find_front(rows)
         axes.plot(
@@ -60,7 +60,8 @@ def draw_pareto(mixture: Mixture, kind: str) -> bytes:
         )
         axes.set_xlabel(f"energy of an inference, estimated for {mixture.technology.node} [{unit}]")
         axes.set_ylabel(f"{fp32.quality.measure} [%], simulated, {fp32.quality.samples} samples")
-        axes.grid(color="0.9")
+        axes.grid(axis="y", color="0.92")
+        _draw_widths(axes, rows, factor)
         _draw_legend(axes, rows)
         file = io.BytesIO()
         metadata = {"Date": None} if kind == "svg" else {}
@@ -77,12 +78,12 @@ def find_front(rows: Sequence[Row]) -> list[Row]:
     return front
 
 
-def _draw_row(axes: object, row: Row, factor: float) -> None:
+def _draw_row(axes: Any, row: Row, factor: float) -> None:
     ink = _INK[row.granularity]
     value = 100 * row.quality.value
     interval = row.quality.ci95
     bars = None if interval is None else [[max(0.0, value - 100 * interval[0])], [max(0.0, 100 * interval[1] - value)]]
-    axes.errorbar(  # type: ignore[attr-defined]
+    axes.errorbar(
         [row.energy_j * factor],
         [value],
         yerr=bars,
@@ -93,12 +94,22 @@ def _draw_row(axes: object, row: Row, factor: float) -> None:
         elinewidth=0.7,
         capsize=2,
     )
-    if row.kind == "fixed" or row.chosen:
-        label = "the plan" if row.chosen else row.name
-        axes.annotate(label, (row.energy_j * factor, value), textcoords="offset points", xytext=(6, -10))  # type: ignore[attr-defined]
+    if row.chosen:
+        axes.annotate("the plan", (row.energy_j * factor, value), textcoords="offset points", xytext=(7, -11))
 
 
-def _draw_legend(axes: object, rows: Sequence[Row]) -> None:
+def _draw_widths(axes: Any, rows: Sequence[Row], factor: float) -> None:
+    """Says above the plot where the same bits everywhere lie, which is one place whatever the scales are."""
+    places = {row.name: row.energy_j * factor for row in rows if row.kind == "fixed"}
+    for name, energy in places.items():
+        axes.axvline(energy, color="0.85", linewidth=0.8, zorder=0)
+        axes.annotate(
+            name, (energy, 1.0), xycoords=("data", "axes fraction"), textcoords="offset points", xytext=(0, 3),
+            ha="center",
+        )  # fmt: skip
+
+
+def _draw_legend(axes: Any, rows: Sequence[Row]) -> None:
     lines = require_import("matplotlib.lines", "mix")
     handles = [
         lines.Line2D([], [], linestyle="", marker=_MARKS[kind], color="black", label=_WORDS[kind])
@@ -113,4 +124,4 @@ def _draw_legend(axes: object, rows: Sequence[Row]) -> None:
             )
         )  # fmt: skip
     handles.append(lines.Line2D([], [], color="grey", linewidth=0.8, label="Pareto front"))
-    axes.legend(handles=handles, loc="lower right", fontsize=8, framealpha=0.9)  # type: ignore[attr-defined]
+    axes.legend(handles=handles, loc="lower right", fontsize=8, framealpha=0.9)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-from modelwright.harness.formatting import MISSING, energy_unit, format_significant
+from modelwright.harness.formatting import MISSING, energy_unit, format_significant, join_words
 from modelwright.harness.mixing.record import Difference, Mixture, Row
+from modelwright.targets.table import get_target, target_names
 
 _HEADS = ("", "est. {unit}", "of FP32", "{measure} %", "95 %", "over {fewest}", "runs")
 
@@ -73,8 +74,14 @@ def list_sentences(mixture: Mixture) -> list[str]:
         f"Energies are estimates of one inference's arithmetic and memory traffic, with what operations take in "
         f"{mixture.technology.node} ({mixture.technology.source.partition(':')[0]}); E(b) is that of b bits "
         "everywhere, E(a,b) halfway between two.",
-        "All rows but FP32 are simulated in floats; `int8` marks bits that integer kernels of runtimes have too.",
+        "All rows but FP32 are simulated in floats; `int8` marks bits that integer kernels of runtimes have too. "
+        f"`build --plan` executes the plan with {join_words(_list_executing())}: what they lack runs wider.",
     ]
+
+
+def _list_executing() -> list[str]:
+    """Returns the targets that follow a plan of precisions."""
+    return [name for name in target_names() if get_target(name).record.follows_plan]
 
 
 def _describe_difference(difference: Difference) -> str:
