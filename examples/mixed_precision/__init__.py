@@ -1,5 +1,6 @@
 """Two networks for mixed precision, to be trained on CIFAR-10: a ResNet-20 and a small vision transformer.
 
 ``model.py:resnet20`` is a source that every exporter accepts; ``data.py`` makes samples of a copy of CIFAR-10,
-``augment.py:shift_and_mirror`` changes batches that train, ``train.py`` makes the weights again.
+``augment.py:shift_and_mirror`` changes batches that train, ``train.py`` makes the weights again; ``shapes.py`` has two
+larger networks with random weights.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,13 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("torchao")
 
 from modelwright.compression import compressing  # noqa: E402
+from modelwright.core.onnx.quantized import OWN_SCALES  # noqa: E402
+from modelwright.core.records.artifact import Artifact  # noqa: E402
 from modelwright.core.saved_program import find_code  # noqa: E402
 from modelwright.exporters import export  # noqa: E402
 from modelwright.harness.building import build_targets  # noqa: E402
+from modelwright.targets.contract import RunSettings  # noqa: E402
+from modelwright.targets.table import get_target  # noqa: E402
 
 NET = """
 import numpy
@@ -148,3 +153,44 @@ def test_a_trained_network_is_built_and_follows(place: Path) -> None:
         str(made.folder), targets=("ort-fp32", "openvino-fp32"), samples=str(place / "test.npz"), out=place / "built"
     )
     assert set(built.artifacts) == {"ort-fp32", "openvino-fp32"}
+
+
+@pytest.mark.slow
+def test_int8_of_each_runtime_runs_the_scales_that_were_trained(place: Path) -> None:
+    made = run(place, "qat", epochs=2)
+    program = torch.export.load(made.folder / "model.pt2")
+    rounding = torch.ops.quantized_decomposed.quantize_per_tensor.default
+    scales = sorted(node.args[1] for node in program.graph.nodes if node.target is rounding)
+    targets = ("ort-int8", "openvino-int8", "tflite-int8")
+    built = build_targets(str(made.folder), targets=targets, samples=str(place / "test.npz"), out=place / "built")
+    assert set(built.artifacts) == {"ort-int8", "openvino-int8"}
+    with np.load(place / "test.npz") as arrays:
+        feeds, labels = {"image": arrays["image"]}, arrays["labels"]
+    for name, artifact in built.artifacts.items():
+        recipe = artifact.manifest.recipe
+        assert (recipe["method"], recipe["activations"]) == (OWN_SCALES, len(scales))
+        answers, precisions = run_profiled(artifact, feeds)
+        assert "int8" in precisions, name
+        accuracy = float((answers.argmax(1) == labels).mean())
+        assert accuracy == pytest.approx(made.record.quality_after.value, abs=0.006), name  # 3 of 512 at an edge
+    model = onnx.load(built.artifacts["ort-int8"].directory / built.artifacts["ort-int8"].manifest.model_file)
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    kept = sorted(float(constants[node.input[1]]) for node in model.graph.node if node.op_type == "QuantizeLinear")
+    assert kept == pytest.approx(scales, rel=1e-6)
+    (absent,) = built.absent
+    assert (absent.target, absent.status) == ("tflite-int8", "failed")
+    assert "would quantize a second time" in absent.error.message
+    assert "ort-*" in (absent.error.hint or "")
+
+
+def run_profiled(artifact: Artifact, feeds: dict[str, Any]) -> tuple[np.ndarray, set[str]]:
+    """Returns the answers of an artifact, and the precisions of the operators that do its products."""
+    manifest = artifact.manifest
+    with get_target(manifest.target).load(
+        artifact.directory, manifest.model_file, manifest.recipe, manifest.signature,
+        RunSettings(threads=1, profiled=True),
+    ) as session:  # fmt: skip
+        (answers,) = session.run(feeds).values()
+        profile = session.profile_operators(feeds)
+    assert profile is not None
+    return answers, {each.precision for each in profile.operators if re.search("Conv|Gemm|MatMul|FullyC", each.type)}
