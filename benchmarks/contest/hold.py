@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from contest.peers import PEERS, Peer, find_version, run_peer
 from contest.quality import Quality, judge
 from contest.results import ModelResult, Row
 from models.catalog import Prepared
+from revision import find_revision
 
 from modelwright.cli.printing import close_progress, open_progress
 from modelwright.core.records.artifact import Artifact
@@ -110,7 +110,7 @@ def hold_contest(prepared: Prepared, plan: Plan) -> ModelResult:
         samples=prepared.sample_count,
         held_out=len(answers[BASELINE][0]),
         effort=f"{plan.effort.launches} launches of {plan.effort.rounds} rounds, windows of {plan.effort.window_s} s",
-        revision=_find_revision(),
+        revision=find_revision(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions={**package_versions(*RUNTIME_PACKAGES), **{peer.maker: find_version(peer) for peer in plan.peers}},
         rows=tuple(rows),
@@ -177,13 +177,6 @@ def _median_ms(windows: Mapping[int, Window] | None) -> float | None:
         return None
     latency, _ = summarize_latencies([window.latencies_ms for window in windows.values()])
     return latency.typical
-
-
-def _find_revision() -> str:
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
 
 
 def _tell(text: str) -> None:
