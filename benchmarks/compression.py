@@ -166,7 +166,8 @@ def run(work: Path, name: str, method: str, settings: Settings) -> CompressedMod
 
 def describe(settings: Settings) -> str:
     """Returns how something was trained, for people."""
-    return f"{settings.epochs} epochs with a rate of {settings.lr:g}, batches of {settings.batch} shifted and mirrored"
+    epochs = "1 epoch" if settings.epochs == 1 else f"{settings.epochs} epochs"
+    return f"{epochs} with a rate of {settings.lr:g}, batches of {settings.batch} shifted and mirrored"
 
 
 def count_images(path: Path) -> int:
