@@ -6,6 +6,7 @@ whatever happens later, and read again by the next run of the same search.
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -47,6 +48,7 @@ class Study:
         self._path = folder / JOURNAL
         self._open: Any = None
         require_plain(self._path)
+        _mend_end(self._path)
         with self._explained():
             self._study = self._load(seed)
             found = self._study.user_attrs.get(_KEY)
@@ -76,14 +78,20 @@ class Study:
             )
 
     def _read_trials(self) -> list[Trial]:
-        """Returns what earlier runs tried; a trial that was cut off is closed."""
+        """Returns what earlier runs tried; a trial that was cut off is closed, by its score where that was written."""
         state = self._optuna.trial.TrialState
         found = []
         for each in self._study.get_trials(deepcopy=False):
-            if each.state in (state.RUNNING, state.WAITING):
-                self._study.tell(each.number, state=state.FAIL, skip_if_finished=True)
-            elif _RECORD in each.user_attrs:
+            score = None
+            if _RECORD in each.user_attrs:
                 found.append(decode(Trial, each.user_attrs[_RECORD], where=str(self._path)))
+                score = found[-1].score
+            if each.state not in (state.RUNNING, state.WAITING):
+                continue
+            if score is None:
+                self._study.tell(each.number, state=state.FAIL, skip_if_finished=True)
+            else:
+                self._study.tell(each.number, score, skip_if_finished=True)
         if [trial.number for trial in found] != list(range(len(found))):
             raise ValueError("trials are missing")
         return found
@@ -196,6 +204,25 @@ def require_plain(path: Path) -> None:
             f"{path} is no journal of a search: it is a link, no file, or larger than any",
             hint="move it away, or choose another --out",
         )
+
+
+def _mend_end(path: Path) -> None:
+    """Ends the last line of a journal, or drops it where it was cut off: by a kill, or a full disk.
+
+    Optuna would write the next step behind it, and no run could read the journal any more.
+    """
+    if not path.exists():
+        return
+    with path.open("r+b") as journal:
+        whole, newline, rest = journal.read().rpartition(b"\n")
+        if not rest:
+            return
+        try:
+            json.loads(rest)
+        except ValueError:
+            journal.truncate(len(whole) + len(newline))
+        else:
+            journal.write(b"\n")
 
 
 def import_optuna() -> Any:

@@ -42,12 +42,12 @@ def pair_pixels(model: Any) -> Any:
     index = index_graph(model)
     narrow = list(_find_narrow(model, index))
     sizes = _find_sizes(model) if narrow else {}
-    paired = {each.node.name: each for each in narrow if each.gains(*sizes.get(each.node.output[0], (0, 0)))}
+    paired = {each.node.output[0]: each for each in narrow if each.gains(*sizes.get(each.node.output[0], (0, 0)))}
     if not paired:
         return model
     writer = _Writer(index)
     for node in model.graph.node:
-        writer.write(node, paired.get(node.name))
+        writer.write(node, paired.get(node.output[0]) if node.output else None)
     nodes = drop_unread(writer.nodes, [value.name for value in model.graph.output])
     return rebuild_model(model, nodes, writer.constants)
 
@@ -161,13 +161,13 @@ class _Writer:
 
     def _write_pairs(self, conv: _Convolution) -> None:
         node = conv.node
-        stem, (outputs, inputs, height, _) = f"{node.name}_pairs", conv.weights.shape
+        stem, (outputs, inputs, height, _) = f"{node.output[0]}_pairs", conv.weights.shape
         wide = self._shift(conv) if conv.shift else str(conv.source.input[0])
         read = self._reshape(wide, 2 * inputs, f"{stem}_in")
         given = [self._add("DequantizeLinear", [read, *conv.source.input[1:]], f"{stem}_in_floats")]
-        given.append(self._repeat(conv.weight, conv.pair_weights()))
+        given.append(self._repeat(conv.weight, conv.pair_weights(), f"{stem}_weight"))
         if conv.bias is not None:
-            given.append(self._repeat(conv.bias, np.tile(self._index.array(conv.bias.input[0]), 2)))
+            given.append(self._repeat(conv.bias, np.tile(self._index.array(conv.bias.input[0]), 2), f"{stem}_bias"))
         top, _, bottom, _ = read_attribute(node, "pads", None)
         kernel = {
             "kernel_shape": [height, conv.reach + 1],
@@ -190,7 +190,7 @@ class _Writer:
             if pad is not None and self._is_for_one(source) and self._adds_zeros(pad):
                 source, ends = str(pad.input[0]), ends + self._index.array(pad.input[1])  # one Pad does both
             ends[[3, 7]] += conv.shift
-            name = f"{conv.node.name}_pairs_shifted"
+            name = f"{conv.node.output[0]}_pairs_shifted"
             given = [source, self._keep(ends, f"{name}_pads"), conv.source.input[2]]
             self._shifted[str(conv.source.input[0])] = self._add("Pad", given, name)
         return self._shifted[str(conv.source.input[0])]
@@ -212,9 +212,8 @@ class _Writer:
         self._add("Reshape", [last, self._keep(np.array([0, 0, -1, channels]), f"{turned}_shape")], turned)
         return self._add("Transpose", [turned], result, perm=[0, 3, 1, 2])
 
-    def _repeat(self, pair: Any, values: Array) -> str:
-        """Writes other values for a weight or bias, with its scales once for each pixel."""
-        result = f"{pair.output[0]}_pairs"
+    def _repeat(self, pair: Any, values: Array, result: str) -> str:
+        """Writes other values for a weight or bias, which several may share, with its scales once for each pixel."""
         given = [self._keep(values, f"{result}_q")]
         for name in pair.input[1:]:
             parameter = self._index.array(name)

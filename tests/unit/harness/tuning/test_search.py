@@ -188,3 +188,19 @@ def test_a_journal_that_is_no_file_is_refused(tmp_path: Path, kind: str) -> None
         (tmp_path / JOURNAL).mkdir()
     with pytest.raises(BadInputError, match="is no journal of a search"):
         make_search(tmp_path, Machine(take))
+
+
+@pytest.mark.parametrize("cut", [1, 5, 60, 200])
+def test_a_journal_that_was_cut_off_loses_its_last_step_alone(tmp_path: Path, cut: int) -> None:
+    """A kill or a full disk ends a line anywhere; Optuna wrote the next one behind it, and all trials were lost."""
+    first = make_search(tmp_path, Machine(take), budget="6")
+    first.run()
+    journal = tmp_path / JOURNAL
+    written = journal.read_bytes()
+    journal.write_bytes(written[:-cut])
+    again = make_search(tmp_path, Machine(take), budget="8")
+    kept = [trial.configuration.key for trial in again.study.trials]
+    assert len(kept) >= len(first.study.trials) - 1
+    assert kept == [trial.configuration.key for trial in first.study.trials][: len(kept)]
+    again.run()
+    assert len(make_search(tmp_path, Machine(take)).study.trials) == len(again.study.trials) >= 8

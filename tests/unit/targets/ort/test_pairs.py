@@ -142,3 +142,17 @@ def test_a_convolution_that_others_read_in_float_stays_as_it_is() -> None:
     model = make_model()
     model.graph.output.append(helper.make_tensor_value_info("c0", 1, None))
     assert pair_pixels(model) is model
+
+
+def test_nodes_without_names_and_weights_that_are_shared_are_told_apart() -> None:
+    model = make_model(convolutions=2)
+    for node in model.graph.node:
+        node.name = ""
+    shared = [node for node in model.graph.node if node.op_type == "Conv"]
+    shared[1].input[1], shared[1].input[2] = shared[0].input[1], shared[0].input[2]
+    changed = pair_pixels(model)
+    assert find_kernels(changed) == [(16, 8, 3, 2)] * 2
+    made = [output for node in changed.graph.node for output in node.output]
+    assert len(made) == len(set(made))
+    for found, expected in zip(run(changed), run(model), strict=True):
+        np.testing.assert_array_equal(found, expected)
