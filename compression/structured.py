@@ -21,6 +21,7 @@ from modelwright.exporters.torch.source import import_torch
 ROUND_TO = 8
 """Channels that are left come in so many: kernels of the runtimes compute whole vectors."""
 _TAYLOR_BATCHES = 16
+_NAMED = 3
 _HEAD_COUNTS = ("num_heads", "n_heads", "num_attention_heads", "n_head", "heads")
 _HEAD_SIZES = ("head_dim", "head_size", "attention_head_size", "dim_head")
 _PROJECTION = re.compile(r"(to_|c_)?(q|k|v|qkv|query|key|value|attn)(_proj|_lin|_linear)?")
@@ -36,34 +37,18 @@ class StructuredPruning(Step):
                 f"{network.name} is a saved program: its layers are gone, and nothing can be removed from them",
                 hint="give the factory that it was made from, FILE.py:FUNCTION; methods in a row go into one command",
             )
-        before = sum(parameter.numel() for parameter in network.module.parameters())
-        shapes = [list(tensor.shape) for tensor in flatten(network(network.examples))]
-        attention = dict(_find_attention(network.module))
-        original, faults = network.module, list[BaseException]()
-        for spares_attention in (False, True) if attention else (True,):
-            network.module = copy.deepcopy(original)
-            try:
-                self._prune(pruning, network, spares_attention=spares_attention)
-                found = [list(tensor.shape) for tensor in flatten(network(network.examples))]
-            except Exception as error:  # torch-pruning and the module itself raise whatever they like
-                faults.append(error)
-                continue
-            if found == shapes:
-                break
-            faults.append(ValueError(f"its outputs would be {found}, and not {shapes} any more"))
-        else:
-            network.module = original
-            raise BadInputError(
-                f"{network.name} cannot be traced for pruning: {type(faults[-1]).__name__}: {faults[-1]}",
-                hint="sizes that forward computes from fixed numbers are the usual reason: take them from the tensors, "
-                "such as x.flatten(1) in the place of x.view(-1, 512); or use prune:magnitude",
-                detail=shorten_traceback(faults[-1]),
-            ) from faults[-1]
-        if attention and faults:
-            self.notes.append(
-                f"attention stays as it is, since without some of its heads {network.name} fails: {faults[0]}"
-            )
-        after = sum(parameter.numel() for parameter in network.module.parameters())
+        original, before = network.module, _count(network.module)
+        self._shapes = [list(tensor.shape) for tensor in flatten(network(network.examples))]
+        fault = self._attempt(pruning, network, original)
+        if fault is not None:
+            attention = _name_attention(original)
+            if attention and self._attempt(pruning, network, original, attention) is None:
+                self.notes.append(
+                    f"attention stays as it is, since without some of its heads {network.name} fails: {fault}"
+                )
+            else:
+                self._spare_fragile(pruning, network, original, fault)
+        after = _count(network.module)
         if after == before:
             raise BadInputError(
                 f"nothing can be removed from {network.name} at {self.method.ratio:g}: of every group of channels a "
@@ -78,24 +63,81 @@ class StructuredPruning(Step):
             "channels": f"the same share of every group of layers, rounded to {ROUND_TO}",
         }
 
-    def _prune(self, pruning: Any, network: Network, *, spares_attention: bool) -> None:
+    def _spare_fragile(self, pruning: Any, network: Network, original: Any, fault: Exception) -> None:
+        """Prunes all groups of layers but those without whose channels the module fails.
+
+        Raises:
+            BadInputError: It fails without any of them.
+        """
+        fragile = self._find_fragile(pruning, network, original)
+        if self._attempt(pruning, network, original, fragile) is None and _count(network.module) < _count(original):
+            named = sorted(fragile)
+            more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+            self.notes.append(
+                f"{', '.join(named[:_NAMED])}{more} keep their channels, without some of which {network.name} fails: "
+                f"{fault}"
+            )
+            return
+        network.module = original
+        raise BadInputError(
+            f"{network.name} cannot be traced for pruning: {type(fault).__name__}: {fault}",
+            hint="sizes that forward computes from fixed numbers are the usual reason: take them from the tensors, "
+            "such as x.flatten(1) in the place of x.view(-1, 512); or use prune:magnitude",
+            detail=shorten_traceback(fault),
+        ) from fault
+
+    def _find_fragile(self, pruning: Any, network: Network, original: Any) -> frozenset[str]:
+        """Returns the layers of all groups that cannot even be pruned each by itself; none where nothing is traced."""
+        network.module = copy.deepcopy(original)
+        try:
+            groups = _list_groups(self._make_pruner(pruning, network, {}, []), network.module)
+        except Exception:  # as in an attempt
+            return frozenset()
+        everything = frozenset[str]().union(*groups)
+        fragile = [group for group in groups if self._attempt(pruning, network, original, everything - group)]
+        return frozenset[str]().union(*fragile)
+
+    def _attempt(
+        self, pruning: Any, network: Network, original: Any, spared: frozenset[str] = frozenset()
+    ) -> Exception | None:
+        """Prunes a copy of a module but for some layers; returns why that does not work, None where it does."""
+        network.module = copy.deepcopy(original)
+        try:
+            self._prune(pruning, network, spared)
+            found = [list(tensor.shape) for tensor in flatten(network(network.examples))]
+        except Exception as error:  # torch-pruning and the module itself raise whatever they like
+            return error
+        return (
+            None
+            if found == self._shapes
+            else ValueError(f"its outputs would be {found}, and not {self._shapes} any more")
+        )
+
+    def _prune(self, pruning: Any, network: Network, spared: frozenset[str]) -> None:
+        layers = dict(network.module.named_modules())
+        kept = {id(layers[name]) for name in spared}
+        cut = [
+            (module, projections)
+            for module, projections in _find_attention(network.module)
+            if not any(id(layer) in kept for _, layer in iterate_layers(module))
+        ]
+        heads = {layer: _read(module, _HEAD_COUNTS) for module, projections in cut for layer in projections}
+        pruner = self._make_pruner(pruning, network, heads, [layers[name] for name in spared])
+        pruner.step()
+        for module, projections in cut:
+            _tell_heads(module, projections, pruner.num_heads)
+        network.module.zero_grad(set_to_none=True)
+
+    def _make_pruner(self, pruning: Any, network: Network, heads: Mapping[Any, Any], spared: list[Any]) -> Any:
         network.set_training(training=False)
-        ignored = find_last_layers(network.module, flatten(network(network.examples)))
-        heads: dict[Any, int] = {}
-        attention = list(_find_attention(network.module))
-        for module, projections in attention:
-            if spares_attention:
-                ignored += [layer for _, layer in iterate_layers(module)]
-            else:
-                heads |= dict.fromkeys(projections, _read(module, _HEAD_COUNTS))
-        pruner = pruning.pruner.BasePruner(
+        return pruning.pruner.BasePruner(
             network.module,
             network.examples,
             importance=self._make_importance(pruning, network),
             pruning_ratio=self.method.ratio,
-            ignored_layers=ignored,
+            ignored_layers=[*find_last_layers(network.module, flatten(network(network.examples))), *spared],
             round_to=ROUND_TO,
-            num_heads=heads,
+            num_heads=dict(heads),
             prune_num_heads=True,
             prune_head_dims=False,
             head_pruning_ratio=self.method.ratio,
@@ -103,11 +145,6 @@ class StructuredPruning(Step):
             out_channel_groups={},
             forward_fn=lambda _module, examples: flatten(network(examples)),
         )
-        pruner.step()
-        for module, projections in attention:
-            if not spares_attention:
-                _tell_heads(module, projections, pruner.num_heads)
-        network.module.zero_grad(set_to_none=True)
 
     def _make_importance(self, pruning: Any, network: Network) -> Any:
         """Returns how channels are ranked; for Taylor's expansion gradients are taken on training data first."""
@@ -117,6 +154,26 @@ class StructuredPruning(Step):
         for _, batch in zip(range(_TAYLOR_BATCHES), batches, strict=False):
             self.task.objective.loss(network(batch), batch).backward()
         return pruning.importance.GroupTaylorImportance()
+
+
+def _count(module: Any) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _list_groups(pruner: Any, module: Any) -> list[frozenset[str]]:
+    """Returns the layers of each group whose channels go together, by their names."""
+    names = {id(layer): name for name, layer in module.named_modules()}
+    graph = pruner.DG
+    groups = graph.get_all_groups(ignored_layers=pruner.ignored_layers, root_module_types=pruner.root_module_types)
+    found = [
+        frozenset(
+            names[id(dependency.target.module)]
+            for dependency, _ in group
+            if graph.is_out_channel_pruning_fn(dependency.handler) and id(dependency.target.module) in names
+        )
+        for group in groups
+    ]
+    return [group for group in found if group]
 
 
 def _import_pruning() -> Any:
@@ -144,6 +201,12 @@ def _find_attention(module: Any) -> Iterator[tuple[Any, list[Any]]]:
             ]
             if linear:
                 yield each, linear
+
+
+def _name_attention(module: Any) -> frozenset[str]:
+    """Returns the names of all layers of attention."""
+    inside = {id(layer) for each, _ in _find_attention(module) for _, layer in iterate_layers(each)}
+    return frozenset(name for name, layer in module.named_modules() if id(layer) in inside)
 
 
 def _tell_heads(module: Any, projections: list[Any], heads: Mapping[Any, int]) -> None:

@@ -44,7 +44,8 @@ def answer(
         for inputs in feeds:
             yield runner.run(inputs)
     except (RuntimeError, ValueError) as error:
-        raise BuildFailedError(f"TFLite cannot run {file.name}", detail=str(error)) from error
+        first = str(error).strip().partition("\n")[0]
+        raise BuildFailedError(f"TFLite cannot run what was made: {first}", detail=str(error)) from error
 
 
 def answer_in_batches(

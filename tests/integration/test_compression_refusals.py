@@ -40,7 +40,7 @@ class Bare(nn.Module):
 
 class Fixed(Net):
     def forward(self, x):
-        return self.last(torch.relu(self.middle(torch.relu(self.hidden(x)))).view(-1, 16))
+        return self.last(torch.relu(self.hidden(x)).view(-1, 16))
 
 class Stateful(nn.Module):
     def __init__(self):

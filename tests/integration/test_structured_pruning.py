@@ -175,6 +175,25 @@ def test_a_module_that_cannot_be_traced_is_refused_and_doing_as_told_helps(tmp_p
     assert network.module.head.weight.shape == (5, 16 * 64)
 
 
+class HalfFixed(nn.Module):
+    """The second convolution's channels are a number in the code; the first one's are not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 32, 3, padding=1), nn.Conv2d(32, 16, 3, padding=1)
+        self.head = nn.Linear(16 * 64, 5)
+
+    def forward(self, x: Any) -> Any:
+        return self.head(self.second(torch.relu(self.first(x))).view(-1, 16 * 64))
+
+
+def test_layers_that_must_keep_their_channels_are_named_and_the_others_are_pruned(tmp_path: Path) -> None:
+    network, step = prune(HalfFixed(), (3, 8, 8), tmp_path)
+    assert network.module.first.weight.shape == (16, 3, 3, 3)
+    assert network.module.second.weight.shape == (16, 16, 3, 3)
+    assert any(note.startswith("second keep their channels, without some of which net fails") for note in step.notes)
+
+
 def test_a_network_without_channels_to_spare_is_refused(tmp_path: Path) -> None:
     assert "prune:magnitude" in refused(lambda: prune(Named(nn.Linear(4, 5)), (4,), tmp_path), "nothing can be removed")
 
