@@ -906,6 +906,9 @@ TABLE: dict[str, dict[str, Followed | NotFollowed]] = {
         ),
         "TFLite's quantizer fails on {}: {}": VENDOR,
     },
+    "targets/openvino/planned.py": {
+        "NNCF cannot store weights of {} in {}: {}": VENDOR,
+    },
     "targets/quantization/planned.py": {
         "nothing of the plan can be executed: all {} layers of it are in float here ({})": Followed(
             PLANS + "test_what_cannot_follow_a_plan_says_so"

@@ -168,7 +168,8 @@ class ExecutedPlan(Record):
         """Returns a sentence for the user on what of the plan is executed, and what stays simulated."""
         total, wider = len(self.layers), len(self.widened)
         if not wider:
-            return f"the plan ({self.method}) is executed as it is, all {total} layer{'s' if total > 1 else ''} of it"
+            whole = f"the plan ({self.method}) is executed as it is, all {total} layer{'s' if total > 1 else ''} of it"
+            return whole + self._explain_finer()
         reasons: dict[str, Counter[str]] = {}
         for layer in self.widened:
             words = f"with {layer.planned.describe()} as {layer.describe()}"
@@ -180,8 +181,16 @@ class ExecutedPlan(Record):
         )
         return (
             f"{total - wider} of the plan's {total} layers are executed as planned, {wider} wider, whose bits stay "
-            f"simulated; {told}"
+            f"simulated; {told}{self._explain_finer()}"
         )
+
+    def _explain_finer(self) -> str:
+        """Says of how many layers the scales are finer than planned: those are closer to float than was simulated."""
+        finer = sum(
+            layer.weight_bits is not None and layer.planned.granularity == "tensor" and layer.granularity == "channel"
+            for layer in self.layers
+        )
+        return f"; {finer} with a scale a channel, where one for the whole weight is planned" if finer else ""
 
 
 def write_plan(path: Path, plan: BitPlan) -> None:

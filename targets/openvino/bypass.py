@@ -17,7 +17,7 @@ _WEIGHTS, _SMOOTHED, _NO_BIAS = "/fq_weights_", "/nncf_smooth_quant", "/nncf_nul
 _LEAST_SIGNAL = 1e-9
 """Share of the strongest channel's energy that every channel counts as having: a dead one has nothing to lose."""
 # Operators that a quantized value passes through unchanged, on its way to the one that computes with it.
-_TRANSPARENT = frozenset(
+TRANSPARENT = frozenset(
     {"Reshape", "Transpose", "Split", "VariadicSplit", "Squeeze", "Unsqueeze", "Concat", "MaxPool", "StridedSlice"}
 )
 
@@ -48,7 +48,7 @@ def find_consumers(node: Any) -> set[str]:
     while waiting:
         for target in [target for port in waiting.pop().outputs() for target in port.get_target_inputs()]:
             consumer = target.get_node()
-            if consumer.get_type_name() in _TRANSPARENT:
+            if consumer.get_type_name() in TRANSPARENT:
                 waiting.append(consumer)
             elif consumer.get_type_name() not in {"FakeQuantize", "Result", "ShapeOf"}:
                 names.add(str(consumer.get_friendly_name()))
@@ -186,7 +186,7 @@ def _find_integers(weights: Any) -> npt.NDArray[Any] | None:
 def _find_readers(target: Any) -> set[str]:
     """Returns the names of the operators that compute with what one input takes."""
     consumer = target.get_node()
-    if consumer.get_type_name() in _TRANSPARENT:
+    if consumer.get_type_name() in TRANSPARENT:
         return find_consumers(consumer)
     return {str(consumer.get_friendly_name())}
 

@@ -6,7 +6,6 @@ NNCF's own accuracy control only logs when it misses its limit, so the guard is 
 from __future__ import annotations
 
 import contextlib
-import logging
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from modelwright.core.errors import BuildFailedError
+from modelwright.core.records.plan import ExecutedPlan
 from modelwright.core.samples.sample_set import SampleSet
 from modelwright.targets.contract import Array, BuildRequest, RunSettings
 from modelwright.targets.openvino.branches import (
@@ -56,18 +56,20 @@ _RECURRENT = re.compile("(LSTM|GRU|RNN|AUGRU)(Cell|Sequence)$")
 
 
 def quantize_model(
-    openvino: Any, nncf: Any, model: Any, request: BuildRequest
-) -> tuple[Any, dict[str, Any], tuple[str, ...]]:
+    quantizer: NncfQuantizer, request: BuildRequest
+) -> tuple[Any, dict[str, Any], tuple[str, ...], ExecutedPlan | None]:
     """Quantizes a converted model.
 
+    Args:
+        quantizer: Of that model.
+        request: Whose samples judge.
+
     Returns:
-        The quantized OpenVINO model, the recipe for the manifest, and notes for the user.
+        The quantized OpenVINO model, the recipe for the manifest, notes for the user, and what became of the plan.
 
     Raises:
         BuildFailedError: NNCF fails on this model, or OpenVINO cannot run what it makes.
     """
-    nncf.set_log_level(logging.ERROR)
-    quantizer = NncfQuantizer(openvino, nncf, model, request)
     judge = Judge.of_request(request)
     found = search(quantizer, judge, request.progress)
     hint, reason, figures = choose_float_precision(quantizer, judge, found, request)
@@ -86,7 +88,8 @@ def quantize_model(
         "inference_precision_reason": reason,
         "inference_precision_figures": figures,
     }
-    return found.model.model, recipe, tuple(_explain(found, quantizer.idle))
+    plan = quantizer.describe_plan(found.model, found.kept)
+    return found.model.model, recipe, tuple(_explain(found, quantizer.idle)), plan
 
 
 def _explain(found: Found[NncfCandidate, RunnableModel], idle: IdleBranches) -> list[str]:
@@ -104,7 +107,13 @@ def _explain(found: Found[NncfCandidate, RunnableModel], idle: IdleBranches) -> 
 
 
 class NncfQuantizer(OpenvinoQuantizer[NncfCandidate]):
-    """Quantizes by NNCF, and runs what it makes in OpenVINO."""
+    """Quantizes by NNCF, and runs what it makes in OpenVINO.
+
+    Attributes:
+        shares_weight_scales: Whether each weight has one scale, and not one a channel.
+    """
+
+    shares_weight_scales = False
 
     def __init__(self, openvino: Any, nncf: Any, model: Any, request: BuildRequest) -> None:
         assert request.calibration is not None, "the record says that calibration samples are needed"
@@ -179,6 +188,8 @@ class NncfQuantizer(OpenvinoQuantizer[NncfCandidate]):
             options["disable_bias_correction"] = True
         if candidate.min_max:
             options["activations_range_estimator_params"] = RangeEstimatorParametersSet.MINMAX
+        if self.shares_weight_scales:
+            options["weights_quantization_params"] = advanced.QuantizationParameters(per_channel=False)
         if candidate.smooth_quant_alpha is not None:
             options["smooth_quant_alphas"] = advanced.AdvancedSmoothQuantParameters(matmul=candidate.smooth_quant_alpha)
         ignored = [*candidate.float_layers, *self.idle.layers]
@@ -203,8 +214,12 @@ class NncfQuantizer(OpenvinoQuantizer[NncfCandidate]):
                 detail=str(error),
             ) from error
 
+    def describe_plan(self, model: RunnableModel, kept: Collection[str]) -> ExecutedPlan | None:  # noqa: ARG002
+        """Returns what became of the plan of precisions, with some layers put back; None where there is none."""
+        return None
+
     def other_ways(self, model: RunnableModel) -> Iterable[RunnableModel]:
-        return [replace(model, options=WITHOUT_FUSION)]
+        return [replace(model, options={**model.options, **WITHOUT_FUSION})]
 
     def time_layers(self, model: RunnableModel) -> LayerTimes | None:
         if not self._request.fits_host:

@@ -28,10 +28,14 @@ WITHOUT_FUSION = {"SNIPPETS_MODE": "DISABLE"}
 fully connected layers gave wrong numbers where an activation has a zero point (OpenVINO 2026.4)."""
 IN_FLOATS = {"LP_TRANSFORMS_MODE": "NO"}
 """Computes in floats what a model rounds by its own scales; OpenVINO makes integer kernels of it otherwise."""
+ACTIVATIONS_IN_FLOATS = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
+ACTIVATIONS_IN_INTEGERS = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": "32"}
+"""What is multiplied with weights of few bits: rounded to 8 bits as it comes, a scale for 32 values, or not."""
 _KNOWN_PROPERTIES = {
     "INFERENCE_PRECISION_HINT": ("f32", "bf16"),
     "SNIPPETS_MODE": ("DISABLE",),
     "LP_TRANSFORMS_MODE": ("NO",),
+    "DYNAMIC_QUANTIZATION_GROUP_SIZE": ("0", "32"),
 }
 """All that recipes may set, and to what."""
 _UNTRUSTED_HINT = "build the artifact here, from a source that you trust"

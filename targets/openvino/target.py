@@ -226,6 +226,7 @@ class OpenvinoInt8(OpenvinoTarget):
         build_extra="openvino",
         run_extra="openvino-run",
         settings=SETTINGS,
+        follows_plan=True,
         has_profiler=True,
         # A quantized model's last line: below it, something is broken rather than rounded.
     )
@@ -245,6 +246,7 @@ class OpenvinoInt8(OpenvinoTarget):
         return {"search": describe_limits()}
 
     def _finish_build(self, openvino: Any, model: Any, request: BuildRequest) -> BuildResult:
+        from modelwright.targets.openvino.planned import make_quantizer
         from modelwright.targets.openvino.quantize import quantize_model
 
         own = read_own_scales(request)
@@ -253,9 +255,10 @@ class OpenvinoInt8(OpenvinoTarget):
         if own is not None:
             quantized = model
             notes: tuple[str, ...] = (explain_own(own),)
-            recipe = describe_own(own)
+            recipe, plan = describe_own(own), None
         else:
-            quantized, recipe, notes = quantize_model(openvino, nncf, model, request)
+            quantizer = make_quantizer(openvino, nncf, model, request)
+            quantized, recipe, notes, plan = quantize_model(quantizer, request)
         openvino.save_model(quantized, request.directory / MODEL_FILE, compress_to_fp16=False)
         machine = request.machine
         return BuildResult(
@@ -267,6 +270,7 @@ class OpenvinoInt8(OpenvinoTarget):
             else {},
             versions=package_versions("openvino", "nncf"),
             notes=notes,
+            plan=plan,
         )
 
 

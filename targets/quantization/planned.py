@@ -29,6 +29,7 @@ T = TypeVar("T")
 PRODUCTS = frozenset({"Attention", "Conv", "ConvTranspose", "Einsum", "GRU", "Gemm", "LSTM", "MatMul", "RNN"})
 """Operators that multiply: what comes out of one is another layer's, whatever went in."""
 _SIZES = frozenset({"Shape", "Size"})
+_NOT_THERE = "it is no layer of its own in the runtime's graph"
 _REPAIRED = "put back to float: the plan loses too much"
 
 
@@ -55,6 +56,8 @@ INTEGER = Way(weight_bits=8, activation_bits=8)
 NARROW = Way(weight_bits=4, activation_bits=8)
 NARROW_WEIGHT = Way(weight_bits=4, activation_bits=None)
 BYTE_WEIGHT = Way(weight_bits=8, activation_bits=None)
+PRODUCT = Way(weight_bits=None, activation_bits=8)
+"""Of two activations, as attention has them."""
 
 
 def choose_way(layer: PlannedLayer, offered: Sequence[Way]) -> Way:
@@ -135,7 +138,7 @@ class PlannedModel:
                 reason=_REPAIRED if layer.output in repaired else lacking,
             )
             if layer.output in ways
-            else _describe_layer(layer, FLOAT, granularity="channel", reason="the runtime leaves it out of its graph")
+            else _describe_layer(layer, FLOAT, granularity="channel", reason=_NOT_THERE)
             for layer in self.plan.layers
         ]
         if all(layer.weight_bits is None and layer.activation_bits is None for layer in layers):

@@ -72,6 +72,24 @@ def read_ort(artifact: Artifact) -> dict[str, Any]:
     return found
 
 
+def read_openvino(artifact: Artifact) -> dict[str, tuple[str, bool]]:
+    """Returns the output of a layer with a weight -> the weight's type, and whether what it multiplies is rounded."""
+    openvino = pytest.importorskip("openvino")
+    found = {}
+    for node in openvino.Core().read_model(artifact.model_path).get_ordered_ops():
+        if node.get_type_name() not in ("MatMul", "Convolution"):
+            continue
+        weight, activation = node.input_value(1).get_node(), node.input_value(0).get_node()
+        while weight.get_input_size():
+            weight = weight.input_value(0).get_node()
+        if weight.get_type_name() == "Constant":
+            readers = [target.get_node() for target in node.output(0).get_target_inputs()]
+            own = node.output(0).get_names() & LAYERS.keys()
+            (name,) = own or {name for each in readers for name in each.output(0).get_names()} & LAYERS.keys()
+            found[name] = (weight.get_element_type().get_type_name(), activation.get_type_name() == "FakeQuantize")
+    return found
+
+
 def test_onnx_runtime_executes_what_it_has_and_tells_the_rest(model: Path) -> None:
     plan = plan_attention(model.parent / "plan.json", model, MIXED, **SHARED)
     artifact = build(model, "ort-int8", plan)
@@ -96,6 +114,37 @@ def test_onnx_runtime_executes_what_it_has_and_tells_the_rest(model: Path) -> No
     assert grouped.shape == (32, 2), "a scale for 16 of 32 rows of each column"
     assert np.unique(numpy_helper.to_array(constants["to_q_weight_dq_scale"])).size == 1
     assert np.unique(numpy_helper.to_array(constants["project_weight_dq_scale"])).size == 32
+
+
+@pytest.mark.slow
+def test_openvino_executes_what_it_has_and_tells_the_rest(model: Path) -> None:
+    plan = plan_attention(model.parent / "plan.json", model, MIXED, **SHARED)
+    artifact = build(model, "openvino-int8", plan)
+    # `v` is to multiply in float, which is one setting of the model: so do all whose weights have few bits.
+    assert executed(artifact) == {
+        "p": (8, 8), "q": (8, 8), "k": (4, None), "v": (4, None), "s": (None, None), "o": (8, 8), "m": (4, None),
+        "m2": (8, None), "y": (None, None),
+    }  # fmt: skip
+    assert read_openvino(artifact) == {
+        "p": ("i8", True), "q": ("i8", True), "k": ("i4", False), "v": ("i4", False), "o": ("i8", True),
+        "m": ("i4", False), "m2": ("i8", False), "y": ("f32", False),
+    }  # fmt: skip
+    assert artifact.manifest.recipe["compile_options"]["DYNAMIC_QUANTIZATION_GROUP_SIZE"] == "0"
+    assert "with a scale a channel, where one for the whole weight is planned" in artifact.manifest.notes[0]
+
+
+@pytest.mark.slow
+def test_openvino_rounds_what_it_multiplies_with_four_bits_where_all_of_it_is_planned(model: Path) -> None:
+    bits = {"q": (8, 8), "k": (4, 8), "m": (4, 4)}
+    plan = plan_attention(model.parent / "plan.json", model, bits, q={"granularity": "tensor"}, k={"group_size": 16})
+    artifact = build(model, "openvino-int8", plan)
+    # Groups of 16 are smaller than those in which activations are rounded: OpenVINO multiplies them in float.
+    assert executed(artifact) == {"q": (8, 8), "k": (4, None), "m": (4, 8)}
+    assert artifact.manifest.recipe["compile_options"]["DYNAMIC_QUANTIZATION_GROUP_SIZE"] == "32"
+    assert artifact.manifest.plan
+    assert artifact.manifest.plan.layers[0].granularity == "tensor"
+    found = read_openvino(artifact)
+    assert {name for name, how in found.items() if how != ("f32", False)} == set(bits)
 
 
 @pytest.mark.slow
@@ -144,7 +193,7 @@ def test_what_cannot_follow_a_plan_says_so(model: Path) -> None:
     plan = plan_attention(model.parent / "plan.json", model, {"q": (8, 8)})
     with pytest.raises(ModelwrightError, match=r"ort-int8-dynamic cannot follow a plan of precisions") as caught:
         build(model, "ort-int8-dynamic", plan)
-    assert caught.value.hint == "ort-int8 follow one; without --plan it is built as ever"
+    assert caught.value.hint == "ort-int8, openvino-int8 follow one; without --plan it is built as ever"
     assert not build(model, "ort-fp32", plan).manifest.plan, "float targets are built as ever"
     nothing = plan_attention(model.parent / "nothing.json", model, {"s": (None, 8)})
     with pytest.raises(BuildFailedError, match=r"nothing of the plan can be executed") as refused:

@@ -137,12 +137,12 @@ def test_what_became_of_a_plan_says_what_stays_simulated() -> None:
     assert [(layer.weight_bits, layer.activation_bits) for layer in found.layers] == [(8, 8), (8, 8), (None, None)]
     assert [layer.granularity for layer in found.layers] == ["tensor", "channel", "channel"]
     assert [layer.reason for layer in found.layers] == [
-        None, "it has no such kernel", "the runtime leaves it out of its graph",
+        None, "it has no such kernel", "it is no layer of its own in the runtime's graph",
     ]  # fmt: skip
     assert found.explain() == (
         "1 of the plan's 3 layers are executed as planned, 2 wider, whose bits stay simulated; it has no such kernel: "
-        "1 with 6-bit weights, 4-bit activations as 8-bit weights, 8-bit activations; the runtime leaves it out of its "
-        "graph: 1 with 4-bit weights, float activations as float"
+        "1 with 6-bit weights, 4-bit activations as 8-bit weights, 8-bit activations; it is no layer of its own in the "
+        "runtime's graph: 1 with 4-bit weights, float activations as float"
     )
     whole = planned.describe({"a": INTEGER, "b": NARROW, "c": NARROW_WEIGHT}, lacking="it has no such kernel")
     assert [layer.is_widened for layer in whole.layers] == [False, True, False]
