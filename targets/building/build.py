@@ -139,7 +139,6 @@ def build(
         require_own(directory)
     with (
         _nothing_left_over_the_limit(directory),
-        _offer_repair(choice.plan),
         staged_directory(directory) as staging,
         scratch_directory(directory.parent) as scratch,
     ):
@@ -147,19 +146,20 @@ def build(
         built = _build_in_staging(target, exported, evidence, built_for, choice, staging, scratch, report)
         build_s = time.monotonic() - started
         files = hash_built(target_name, staging)
-        proof, reason = prove(
-            target,
-            built,
-            staging,
-            exported,
-            evidence,
-            machine,
-            host,
-            threads,
-            report,
-            files=files,
-            answers=staging / REFERENCE,
-        )
+        with _offer_repair(choice.plan):
+            proof, reason = prove(
+                target,
+                built,
+                staging,
+                exported,
+                evidence,
+                machine,
+                host,
+                threads,
+                report,
+                files=files,
+                answers=staging / REFERENCE,
+            )
         files = hash_proved(target_name, staging, files)
         size_bytes = measure_size(staging)
         source = exported.describe_source()

@@ -27,6 +27,7 @@ from modelwright.targets.quantization.planned import (
     Way,
     choose_way,
 )
+from modelwright.targets.quantization.savings import LayerWork
 
 LACKING = "OpenVINO has no narrower kernel on the CPU"
 _CONVOLUTIONS = frozenset(
@@ -78,9 +79,9 @@ class PlannedQuantizer(NncfQuantizer):
         model = bypass_layers(self._openvino, self._model, whole, spared) if spared else whole.clone()
         return RunnableModel(model=self._compress(model, kept), options=self._options)
 
-    def costs(self, model: RunnableModel) -> Mapping[str, float]:
+    def works(self, model: RunnableModel) -> Mapping[str, LayerWork]:
         # What the plan says is not for the search to change, unless the user lets it.
-        return super().costs(model) if self._repairs else {}
+        return super().works(model) if self._repairs else {}
 
     def describe_plan(self, model: RunnableModel, kept: Collection[str]) -> ExecutedPlan:
         """Returns what became of the plan, read back from a model that was built."""

@@ -31,6 +31,7 @@ from modelwright.targets.quantization.planned import (
     Way,
     choose_way,
 )
+from modelwright.targets.quantization.savings import LayerWork
 from modelwright.targets.quantization.smoothquant import measure_maxima
 
 LACKING = "ONNX Runtime has no narrower kernel on the CPU"
@@ -92,10 +93,10 @@ class PlannedQuantizer(StaticQuantizer):
         quantized = super().build(candidate, [*in_float, *self.tables, *kept])
         return self._narrow(quantized, {name for name in in_float if self.ways[name] != FLOAT and name not in kept})
 
-    def costs(self, model: Any) -> Mapping[str, float]:
+    def works(self, model: Any) -> Mapping[str, LayerWork]:
         if not self._repairs:
             return {}  # what the plan says is not for the search to change
-        return {name: share for name, share in super().costs(model).items() if self.ways.get(name, FLOAT) != FLOAT}
+        return {name: work for name, work in super().works(model).items() if self.ways.get(name, FLOAT) != FLOAT}
 
     def describe_plan(self, kept: Collection[str]) -> ExecutedPlan:
         """Returns what became of the plan in a candidate with some layers put back to float."""

@@ -7,6 +7,7 @@ what follows. So a layer is found by the names that its result has on its way to
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -84,6 +85,12 @@ class PlannedModel:
         self.plan = plan
         self._layers = {layer.output: layer for layer in plan.layers}
         self._names = _follow_results(nodes, constants, self._layers)
+        times = Counter(node.name for node in nodes)
+        self._nodes = {
+            str(node.name): self._layers[node.output[0]]
+            for node in nodes
+            if node.output and node.output[0] in self._layers and node.name and times[node.name] == 1
+        }
 
     def match(self, model: Any) -> dict[str, PlannedLayer]:
         """Returns node of another ONNX graph of the same model -> its planned layer; what is not planned is missing.
@@ -109,6 +116,10 @@ class PlannedModel:
     def find(self, names: Iterable[str]) -> PlannedLayer | None:
         """Returns the planned layer whose result has one of these names; None for what is not planned."""
         return next((self._names[name] for name in names if name in self._names), None)
+
+    def find_node(self, names: Iterable[str]) -> PlannedLayer | None:
+        """Returns the planned layer whose node has one of these names in the model, and no other node has."""
+        return next((self._nodes[name] for name in names if name in self._nodes), None)
 
     def describe(
         self,

@@ -11,7 +11,7 @@ from modelwright.targets.tflite.recipes import Rule, TfliteCandidate
 
 _DYNAMIC = frozenset({"CONV_2D", "FULLY_CONNECTED"})
 """What XNNPACK runs in 8 bits with scales that it takes while running."""
-_QUANTIZER_NAMES = {"TRANSPOSE_CONV": "CONV_2D_TRANSPOSE"}
+QUANTIZER_NAMES = {"TRANSPOSE_CONV": "CONV_2D_TRANSPOSE"}
 """A file's operator -> AEQ's name for it, where that is another."""
 _EIGHT_BITS = 8
 
@@ -124,4 +124,4 @@ def _costs_by_size(layer: Mapping[str, Any], candidate: TfliteCandidate) -> bool
 
 
 def _find_rule(candidate: TfliteCandidate, operator: str) -> Rule | None:
-    return candidate.find_rule(_QUANTIZER_NAMES.get(operator, operator))
+    return candidate.find_rule(QUANTIZER_NAMES.get(operator, operator))

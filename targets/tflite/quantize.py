@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from modelwright.core.errors import BuildFailedError
 from modelwright.core.records.machine import Machine
+from modelwright.core.records.plan import ExecutedPlan
 from modelwright.targets.contract import BuildRequest, Feeds
 from modelwright.targets.quantization.judge import Outputs
 from modelwright.targets.quantization.kept import LayerTimes
@@ -19,7 +20,7 @@ from modelwright.targets.readiness import package_versions
 from modelwright.targets.tflite import client
 from modelwright.targets.tflite.answers import RUNTIME, answer
 from modelwright.targets.tflite.conversion import convert_rounded
-from modelwright.targets.tflite.layers import Layers
+from modelwright.targets.tflite.layers import Layers, Spared
 from modelwright.targets.tflite.order import WORTH, choose_by_speed, find_order, find_place
 from modelwright.targets.tflite.profile import list_operators, profile_file
 from modelwright.targets.tflite.recipes import CANDIDATES, WEIGHTED_AND_TABLES, TfliteCandidate, list_candidates
@@ -44,12 +45,21 @@ def describe_choice(precision: str, machine: Machine) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizedFile:
-    """A file, how ONNX's names, layouts and batch sizes map to it, and what its operators really compute in."""
+    """A file, how ONNX's names, layouts and batch sizes map to it, and what its operators really compute in.
+
+    Attributes:
+        path: The file.
+        candidate: That it was made by.
+        binding: Names, layouts and batch sizes.
+        facts: For the recipe.
+        outline: Its operators one by one; see `converter/outline.py`.
+    """
 
     path: Path
     candidate: TfliteCandidate
     binding: Mapping[str, Any]
     facts: Mapping[str, Any]
+    outline: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
 
 
 class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
@@ -80,7 +90,8 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
         self._made: dict[_Wanted, QuantizedFile | BuildFailedError] = {}
         self._count = 0
         self._ranges: str | None = None
-        self._layers = Layers()
+        self._weighted = Layers()
+        self._outline: Sequence[Mapping[str, Any]] = ()
         self._foreseen: list[_Wanted] = []
         self._passing: list[_Wanted] = []
         self.versions: Mapping[str, str] = {}
@@ -107,13 +118,13 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
         return answer(model.path, model.binding, feeds, self._request.progress)
 
     def works(self, model: QuantizedFile) -> Mapping[str, LayerWork]:
-        return self._layers.works(model.candidate)
+        return self._weighted.works(model.candidate)
 
     def costs(self, model: QuantizedFile) -> Mapping[str, float]:
-        return self._layers.costs(model.candidate)
+        return self._weighted.costs(model.candidate)
 
     def estimate_noise(self, candidate: TfliteCandidate, model: QuantizedFile) -> Mapping[str, float]:  # noqa: ARG002
-        return self._layers.noise(candidate)
+        return self._weighted.noise(candidate)
 
     def foresee(self, candidate: TfliteCandidate, choices: Iterable[tuple[str, ...]]) -> None:
         self._foreseen = [(candidate, kept) for kept in choices]
@@ -124,7 +135,7 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
         # spared by float alone.
         products = best.find_rule("FULLY_CONNECTED")
         has_fixed_scales = products is not None and products.mode == "static"
-        return WEIGHTED_AND_TABLES if self._layers and has_fixed_scales and not as_fast else best
+        return WEIGHTED_AND_TABLES if self._weighted and has_fixed_scales and not as_fast else best
 
     def time_layers(self, model: QuantizedFile) -> LayerTimes | None:
         samples = self._request.tuning or self._request.calibration
@@ -179,7 +190,15 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
 
     def explain_kept(self, candidate: TfliteCandidate, kept: Collection[str]) -> str | None:
         """Returns what to say of the layers that were put back, where it is not that they are in float."""
-        return self._layers.explain(candidate, kept)
+        return self._weighted.explain(candidate, kept)
+
+    def spare(self, candidate: TfliteCandidate, kept: Collection[str]) -> Spared:
+        """Returns how layers are computed that are put back."""
+        return self._weighted.spare(candidate, kept)
+
+    def describe_plan(self, model: QuantizedFile, kept: Collection[str]) -> ExecutedPlan | None:  # noqa: ARG002
+        """Returns what became of the plan of precisions, with some layers put back; None where there is none."""
+        return None
 
     def _find_others(self, wanted: _Wanted) -> list[_Wanted]:
         """Returns what to make with a file: the converter takes longer to start than to make one."""
@@ -216,7 +235,8 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
         order["samples"] = store_samples(samples, request.scratch / "calibration", limit=limit)
         found = client.run_step(order, request.progress)
         self._ranges = found["ranges"]
-        self._layers = Layers(found["layers"], found["ends"])
+        self._weighted = Layers(found["layers"], found["ends"])
+        self._outline = found["outline"]
         if self._precision != "int8" and not found["has_tables"]:
             self._group = [candidate for candidate in self._group if not candidate.needs_tables]
 
@@ -224,7 +244,7 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
         orders: list[dict[str, Any]] = []
         for candidate, kept in wanted:
             self._count += 1
-            spared = self._layers.spare(candidate, kept)
+            spared = self.spare(candidate, kept)
             orders.append(
                 {
                     "fp32": str(self._rounded if candidate.rounded else self._fp32),
@@ -246,7 +266,8 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
                     path=Path(order["file"]),
                     candidate=candidate,
                     binding={**self._binding, "reset_variables": made["keeps_state"]},
-                    facts=made,
+                    facts={name: fact for name, fact in made.items() if name != "outline"},
+                    outline=made["outline"],
                 )
             )
 

@@ -12,11 +12,13 @@ from dataclasses import dataclass, replace
 
 _MATRIX = ("FULLY_CONNECTED", "CONV_2D", "CONV_2D_TRANSPOSE")
 _WEIGHTED = (*_MATRIX, "DEPTHWISE_CONV_2D")
-_CONVOLUTIONAL = (
-    *_WEIGHTED, "ADD", "AVERAGE_POOL_2D", "CONCATENATION", "HARD_SWISH", "LOGISTIC", "MAX_POOL_2D", "MEAN", "MUL",
+BETWEEN = (
+    "ADD", "AVERAGE_POOL_2D", "CONCATENATION", "HARD_SWISH", "LOGISTIC", "MAX_POOL_2D", "MEAN", "MUL",
     "PAD", "RELU", "RESHAPE", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "SLICE", "SPLIT", "STRIDED_SLICE",
     "TRANSPOSE",
 )  # fmt: skip
+"""What stands between the operators with weights of a convolutional network, and has 8-bit kernels."""
+_CONVOLUTIONAL = (*_WEIGHTED, *BETWEEN)
 
 
 ROUNDED = ", rounded"
@@ -34,6 +36,7 @@ class Rule:
         tensorwise: Whether the weights of one operator share a scale.
         bits: Of the weights.
         block: Weights of a channel that share a scale, as AEQ has them: 32, 64, 128 or 256; None for all of them.
+        scope: Pattern of the names that it is for.
     """
 
     mode: str
@@ -41,6 +44,7 @@ class Rule:
     tensorwise: bool = False
     bits: int = 8
     block: int | None = None
+    scope: str = ".*"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -104,14 +104,15 @@ class _Tflite(Target):
             versions=made["versions"],
             notes=tuple(dict.fromkeys((*fixed, *converted["notes"], *made["notes"], *in_floats))),
             signature=signature,
+            plan=made.get("plan"),
         )
 
     def _quantize(self, request: BuildRequest, converted: Mapping[str, Any]) -> dict[str, Any]:
         from modelwright.targets.quantization.judge import Judge
         from modelwright.targets.quantization.search import search
-        from modelwright.targets.tflite.quantize import TfliteQuantizer
+        from modelwright.targets.tflite.planned import make_quantizer
 
-        quantizer = TfliteQuantizer(request, converted, self.record.precision)
+        quantizer = make_quantizer(request, converted, self.record.precision)
         found = search(quantizer, Judge.of_request(request), request.progress)
         return {
             "file": found.model.path,
@@ -127,6 +128,7 @@ class _Tflite(Target):
             },
             "notes": found.notes(quantizer.explain_kept(found.candidate, found.kept)),
             "versions": quantizer.versions,
+            "plan": quantizer.describe_plan(found.model, found.kept),
         }
 
     def load(
@@ -211,6 +213,7 @@ class TfliteInt8(_Tflite):
         build_extra="tflite",
         run_extra="tflite-run",
         settings=SETTINGS,
+        follows_plan=True,
         has_profiler=True,
     )
 

@@ -90,6 +90,26 @@ def read_openvino(artifact: Artifact) -> dict[str, tuple[str, bool]]:
     return found
 
 
+def read_tflite(artifact: Artifact) -> dict[str, tuple[str, str]]:
+    """Returns the tensor that a product gives -> the types of its two operands, of a weight that in the file."""
+    utils = pytest.importorskip("ai_edge_litert.tools.flatbuffer_utils")
+    model = utils.read_model(str(artifact.model_path))
+    graph = model.subgraphs[0]
+    types = [utils.type_to_name(tensor.type).lower() for tensor in graph.tensors]
+    operators = [(utils.opcode_to_name(model, op.opcodeIndex), op) for op in graph.operators]
+    constants = {index for index, tensor in enumerate(graph.tensors) if model.buffers[tensor.buffer].data is not None}
+    stored = {
+        op.outputs[0]: f"{types[op.inputs[0]]} widened"
+        for name, op in operators
+        if name == "DEQUANTIZE" and op.inputs[0] in constants
+    }
+    return {
+        graph.tensors[op.outputs[0]].name.decode(): (types[op.inputs[0]], stored.get(op.inputs[1], types[op.inputs[1]]))
+        for name, op in operators
+        if name in ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "BATCH_MATMUL")
+    }
+
+
 def test_onnx_runtime_executes_what_it_has_and_tells_the_rest(model: Path) -> None:
     plan = plan_attention(model.parent / "plan.json", model, MIXED, **SHARED)
     artifact = build(model, "ort-int8", plan)
@@ -148,6 +168,48 @@ def test_openvino_rounds_what_it_multiplies_with_four_bits_where_all_of_it_is_pl
 
 
 @pytest.mark.slow
+def test_tflite_executes_what_it_has_and_tells_the_rest(model: Path) -> None:
+    plan = plan_attention(model.parent / "plan.json", model, MIXED)
+    artifact = build(model, "tflite-int8", plan)
+    assert executed(artifact) == {
+        "p": (8, 8), "q": (8, 8), "k": (4, 8), "v": (4, None), "s": (None, 8), "o": (8, 8), "m": (4, 8),
+        "m2": (8, None), "y": (None, None),
+    }  # fmt: skip
+    found = read_tflite(artifact)
+    taken = found["to_k_product"]
+    assert taken in (("int8", "int4"), ("float32", "int4")), "fixed scales or such as are taken while running"
+    assert found == {
+        "patches_output_nhwc": ("int8", "int8"), "to_q_product": (taken[0], "int8"), "to_k_product": taken,
+        "to_v_product": ("float32", "int4 widened"), "s": ("int8", "int8"), "av": ("float32", "float32"),
+        "project_product": (taken[0], "int8"), "expand_product": taken, "contract_product": ("float32", "int8 widened"),
+        "out_y": ("float32", "float32"),
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["ort-int8", "openvino-int8", "tflite-int8"])
+def test_convolutions_are_found_whatever_the_runtime_calls_them(tmp_path: Path, target: str) -> None:
+    model = models.make_cnn(tmp_path / "net.onnx")
+    models.make_samples(tmp_path / "x.npz", x=(3, 12, 12), labelled=False)
+    layers = (
+        PlannedLayer(output="c1", operator="Conv", weight="w1", weight_bits=None, activation_bits=None),
+        PlannedLayer(output="c2", operator="Conv", weight="w2", weight_bits=6, activation_bits=8),
+        PlannedLayer(output="y", operator="Gemm", weight="w3", weight_bits=4, activation_bits=8),
+    )
+    plan = BitPlan(onnx_sha256=hash_file(model), model="net", origin="a hand", method="by hand", layers=layers)
+    write_plan(tmp_path / "plan.json", plan)
+    artifact = build(model, target, tmp_path / "plan.json")
+    assert executed(artifact) == {"c1": (None, None), "c2": (8, 8), "y": (4, 8)}
+    if target == "tflite-int8":
+        (first, depthwise, head) = read_tflite(artifact).values()
+        assert (first, depthwise) == (("float32", "float32"), ("int8", "int8"))
+        assert head[1] == "int4"
+    elif target == "ort-int8":
+        found = read_ort(artifact)
+        assert (found["conv1"], found["depthwise"][0], found["head"]) == (("float",), "integers", ("blocks", 4, 4))
+
+
+@pytest.mark.slow
 def test_a_plan_in_float_but_for_one_layer_leaves_all_others_in_float(model: Path) -> None:
     plan = plan_attention(model.parent / "plan.json", model, {"m": (8, 8)})
     found = read_ort(build(model, "ort-int8", plan))
@@ -193,7 +255,7 @@ def test_what_cannot_follow_a_plan_says_so(model: Path) -> None:
     plan = plan_attention(model.parent / "plan.json", model, {"q": (8, 8)})
     with pytest.raises(ModelwrightError, match=r"ort-int8-dynamic cannot follow a plan of precisions") as caught:
         build(model, "ort-int8-dynamic", plan)
-    assert caught.value.hint == "ort-int8, openvino-int8 follow one; without --plan it is built as ever"
+    assert caught.value.hint == "ort-int8, openvino-int8, tflite-int8 follow one; without --plan it is built as ever"
     assert not build(model, "ort-fp32", plan).manifest.plan, "float targets are built as ever"
     nothing = plan_attention(model.parent / "nothing.json", model, {"s": (None, 8)})
     with pytest.raises(BuildFailedError, match=r"nothing of the plan can be executed") as refused:

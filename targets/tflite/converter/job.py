@@ -21,6 +21,7 @@ from .inspect_file import describe_file
 from .noise import measure_noise
 from .operators import UnsupportedOperatorError
 from .originals import adopt_names, restore_weights
+from .outline import outline_graph
 from .quantize import Ranges, collect_ranges, load_ranges, make_file, read_table_ranges, save_ranges
 from .samples import Samples
 from .trials import measure_times, run_samples
@@ -111,8 +112,8 @@ def calibrate(request: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
         progress: Takes a line about what is going on.
 
     Returns:
-        `ranges` (path, for `quantize`), `has_tables`, `layers` (from `measure_noise`; none without samples), and `ends`
-        (from `find_ends`).
+        `ranges` (path, for `quantize`), `has_tables`, `layers` (from `measure_noise`; none without samples), `ends`
+        (from `find_ends`) and `outline` (from `outline_graph`).
     """
     data = Path(request["fp32"]).read_bytes()
     ranges, layers = read_table_ranges(data), []
@@ -126,7 +127,13 @@ def calibrate(request: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
         layers = measure_noise(data, names, samples, ranges if request["fixed"] else None)
     file = Path(request["output"], "ranges.json")
     save_ranges(file, ranges)
-    return {"ranges": str(file), "has_tables": has_tables, "layers": layers, "ends": find_ends(data)}
+    return {
+        "ranges": str(file),
+        "has_tables": has_tables,
+        "layers": layers,
+        "ends": find_ends(data),
+        "outline": outline_graph(data),
+    }
 
 
 def quantize(request: Mapping[str, Any], _progress: Progress) -> dict[str, Any]:
@@ -139,7 +146,8 @@ def quantize(request: Mapping[str, Any], _progress: Progress) -> dict[str, Any]:
         _progress: Not needed: each file takes a moment.
 
     Returns:
-        `made`: for each order what the file really holds (`describe_file`), or `failed` (why there is none).
+        `made`: for each order what the file really holds (`describe_file`) and its `outline` (`outline_graph`), or
+        `failed` (why there is none).
     """
     ranges = load_ranges(Path(request["ranges"])) if request.get("ranges") else {}
     return {"made": [_make(order, ranges) for order in request["orders"]], "versions": _versions()}
@@ -158,7 +166,7 @@ def _make(order: Mapping[str, Any], ranges: Ranges) -> dict[str, Any]:
     if made == data:
         return {"failed": None}
     Path(order["file"]).write_bytes(made)
-    return describe_file(made)
+    return {**describe_file(made), "outline": outline_graph(made)}
 
 
 def run(request: Mapping[str, Any], _progress: Progress) -> dict[str, Any]:

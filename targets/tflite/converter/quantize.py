@@ -153,17 +153,17 @@ def _add_rule(work: Any, rule: Rule, operator: Any) -> None:
     shared = "TENSORWISE" if rule.tensorwise else "CHANNELWISE" if rule.block is None else f"BLOCKWISE_{rule.block}"
     granularity = qtyping.QuantGranularity(shared)
     if rule.mode == "static":
-        work.add_static_config(".*", operator, 8, 8, granularity)
+        work.add_static_config(rule.scope, operator, 8, rule.bits, granularity)
     elif rule.mode == "dynamic":
-        work.add_dynamic_config(".*", operator, rule.bits, granularity)
+        work.add_dynamic_config(rule.scope, operator, rule.bits, granularity)
     elif rule.mode == "weights":
-        work.add_weight_only_config(".*", operator, 8, granularity)
+        work.add_weight_only_config(rule.scope, operator, rule.bits, granularity)
     else:
         half = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
         config = qtyping.OpQuantizationConfig(
             weight_tensor_config=half, compute_precision=qtyping.ComputePrecision.FLOAT, explicit_dequantize=True
         )
-        work.update_quantization_recipe(".*", operator, config, AlgorithmName.FLOAT_CASTING)
+        work.update_quantization_recipe(rule.scope, operator, config, AlgorithmName.FLOAT_CASTING)
 
 
 def _find_extreme(data: bytes, ranges: Ranges) -> list[str]:

@@ -293,13 +293,14 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         if order["action"] == "quantize":
             for each in order["orders"]:
                 Path(each["file"]).write_bytes(b"quantize")
-            return {"made": [{"keeps_state": True}] * len(order["orders"]), "versions": {"ai-edge-quantizer": "1"}}
+            facts = {"keeps_state": True, "outline": []}
+            return {"made": [facts] * len(order["orders"]), "versions": {"ai-edge-quantizer": "1"}}
         file = Path(order["output"], f"{order['action']}.tflite")
         file.write_bytes(order["action"].encode())
-        facts = {"recipe": {}, "has_infinities": False, "versions": {"onnx2tf": "1"}}
+        told = {"recipe": {}, "has_infinities": False, "versions": {"onnx2tf": "1"}}
         entries = [{"shape": [1, 2], "scales_with_batch": [True, False]}]
         binding = {"dynamic_batch": True, "splits_batch": False, "inputs": entries, "outputs": entries}
-        return {"file": file.name, "binding": binding, "notes": [order["action"]], **facts}
+        return {"file": file.name, "binding": binding, "notes": [order["action"]], **told}
 
     monkeypatch.setattr(client, "run_step", run_step)
     return got

@@ -62,7 +62,7 @@ class Converter:
 
     def calibrate(self, order: dict[str, Any]) -> dict[str, Any]:
         layers = LAYERS if order["samples"] is not None else []
-        return {"ranges": "ranges.json", "has_tables": self.has_tables, "layers": layers, "ends": ENDS}
+        return {"ranges": "ranges.json", "has_tables": self.has_tables, "layers": layers, "ends": ENDS, "outline": []}
 
     def quantize(self, order: dict[str, Any]) -> dict[str, Any]:
         made = []
@@ -72,7 +72,7 @@ class Converter:
                 made.append({"failed": self.failing[name]})
             else:
                 Path(each["file"]).write_bytes(b"x" * (100 - number))
-                made.append({"keeps_state": True})
+                made.append({"keeps_state": True, "outline": []})
         return {"made": made, "versions": {"ai-edge-quantizer": "1"}}
 
     def measure(self, order: dict[str, Any]) -> dict[str, Any]:
