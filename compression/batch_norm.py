@@ -40,7 +40,7 @@ def settle_batch_norms(network: Network, data: Data, chosen: Indices) -> None:
         and layer.running_mean is not None
     ]
     network.set_training(training=False)
-    if not norms:
+    if not norms or len(chosen) < 2:  # statistics of a batch need two samples
         return
     momenta = [layer.momentum for layer in norms]
     for layer in norms:

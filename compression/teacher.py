@@ -17,11 +17,12 @@ class Teacher:
     """Gives answers, and says what sets those of another network apart from them.
 
     For classes that is the Kullback-Leibler divergence of softened answers, times the square of the temperature (Hinton
-    et al. 2015, arXiv 1503.02531); else the mean squared difference.
+    et al. 2015, arXiv 1503.02531); else, and of outputs with one value a sample beside the classes, the mean squared
+    difference.
 
     Args:
         network: That teaches; it is not trained any more.
-        has_classes: Whether its outputs are logits, whose classes lie on the second axis.
+        has_classes: Whether its outputs are logits, whose classes lie on the second axis where there are several.
         settings: Of them `alpha` and `temperature`.
     """
 
@@ -71,7 +72,7 @@ class Teacher:
         for output, target in zip(outputs, wanted, strict=True):
             if not target.is_floating_point():
                 continue
-            if not self.has_classes:
+            if not self.has_classes or output.dim() < 2 or output.shape[1] < 2:
                 total = total + functional.mse_loss(output, target)
                 continue
             soft = functional.log_softmax(output / heat, 1), functional.log_softmax(target / heat, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from modelwright.compression import Settings, compress
@@ -12,7 +12,6 @@ from modelwright.compression.methods import parse_methods
 from modelwright.compression.settings import LOSSES, check_settings, parse_budget
 from modelwright.core.errors import BadInputError, ModelwrightError
 from modelwright.core.records.codec import decode, encode
-from modelwright.core.records.compressed import CompressedModel
 from modelwright.core.samples.functions import materialize_function
 from modelwright.core.samples.materialize import is_random
 from modelwright.core.samples.python_source import is_python, split_function
@@ -53,20 +52,16 @@ class Sources:
             for name, variant in self._study.variants.items()
         ]
 
-    def make(self, tell: Progress, *, trust: bool) -> Mapping[str, CompressedModel]:
-        """Compresses what is to be compressed; returns the records by the names of variants."""
-        records = {}
+    def make(self, tell: Progress, *, trust: bool) -> None:
+        """Compresses what is to be compressed."""
         with scratch_directory(self._folder) as scratch:
             stored: dict[str, str] = {}
             for name, variant in self._study.variants.items():
                 if variant.methods:
                     with in_name_of(name):
-                        records[name] = self._compress(name, Path(scratch), stored, tell, trust=trust)
-        return records
+                        self._compress(name, Path(scratch), stored, tell, trust=trust)
 
-    def _compress(
-        self, name: str, scratch: Path, stored: dict[str, str], tell: Progress, *, trust: bool
-    ) -> CompressedModel:
+    def _compress(self, name: str, scratch: Path, stored: dict[str, str], tell: Progress, *, trust: bool) -> None:
         variant, training = self._study.variants[name], self._training(name)
         task = f"compress:{name}"
         tell.start(task, f"making {name}: {' '.join(variant.methods)}")
@@ -92,7 +87,6 @@ class Sources:
         )
         quality = f"{made.record.quality_before.describe()} to {made.record.quality_after.describe()}"
         tell.finish(task, f"{name}: {'unchanged' if made.reused else quality}")
-        return made.record
 
     def _place_data(
         self, training: TrainingTable, scratch: Path, stored: dict[str, str], say: Callable[[str], None]
@@ -109,8 +103,8 @@ class Sources:
         for spec in texts:
             if spec is not None and spec not in stored and is_python(spec):
                 path, function = split_function(spec)
-                # The name is the same in every run: it is part of what is cached.
-                folder = scratch / f"{path.stem}.{function}"
+                # The name is the same in every run: it is part of what is cached. Files in two folders may share it.
+                folder = scratch / str(len(stored)) / f"{path.stem}.{function}"
                 with contextlib.suppress(SignatureNeededError):
                     stored[spec] = str(materialize_function(spec, folder, limit=ROW_LIMIT, batched=True, progress=say))
         return add_preprocessing([text and stored.get(text, text) for text in texts], None, None)

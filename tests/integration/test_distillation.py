@@ -12,7 +12,10 @@ from refusing import refused
 
 torch = pytest.importorskip("torch")
 
-from modelwright.compression import compressing  # noqa: E402
+from modelwright.compression import Settings, compressing  # noqa: E402
+from modelwright.compression.network import Network  # noqa: E402
+from modelwright.compression.objective import make_objective  # noqa: E402
+from modelwright.compression.teacher import Teacher  # noqa: E402
 from modelwright.exporters.torch.source import load_program  # noqa: E402
 
 NETS = """
@@ -92,6 +95,22 @@ def test_a_student_does_better_with_its_teacher_than_alone(place: Path) -> None:
     assert record.quality_before.value == 1.0
     assert record.after.parameters == 6 * 24 + 24 + 24 * 3 + 3
     assert record.stages[0].parameters["temperature"] == "4"
+
+
+@pytest.mark.parametrize("shape", [(5,), (5, 1)])
+def test_an_output_of_one_value_beside_the_classes_is_held_against_the_teachers_value(shape: tuple[int, ...]) -> None:
+    module = torch.nn.Identity()
+    network = Network(name="net", module=module, examples={"x": torch.zeros(5, 3)}, positional=1)
+    teacher = Teacher(network, has_classes=True, settings=Settings(alpha=0.0, temperature=1.0))
+    objective = make_objective("cross-entropy", {"labels": np.zeros(5, int)})
+    batch = {"labels": torch.zeros(5, dtype=torch.long)}
+    logits, values = torch.tensor([[0.0, 1.0, 2.0]] * 5), torch.ones(shape)
+    wanted = [logits, values + 2]
+    assert float(teacher.blend((logits, values), wanted, batch, objective)) == pytest.approx(4.0)
+    even = torch.zeros(5, 3)
+    share = torch.softmax(logits[0], 0)
+    apart = float((share * (share.log() + np.log(3))).sum())  # from a third for each class
+    assert float(teacher.blend((even, values), wanted, batch, objective)) == pytest.approx(4.0 + apart)
 
 
 def test_features_are_matched_and_the_map_between_them_is_no_part_of_the_student(place: Path) -> None:

@@ -61,7 +61,7 @@ def normed():
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(compressing, "run_in_child", call_here)
-    """Not in the folder of what changes batches: in one process the files of a source are those beside it."""
+    # Beside the folder of the network: in one process the files of a source are those beside it.
     (tmp_path / "augment.py").write_text(AUGMENT)
     folder = tmp_path / "net"
     folder.mkdir()
@@ -116,6 +116,12 @@ def test_batch_norms_get_mean_and_variance_of_the_training_data(place: Path) -> 
     kept = {name: value.clone() for name, value in module.state_dict().items()}
     settle_batch_norms(network, data, chosen)
     assert all(torch.equal(value, kept[name]) for name, value in module.state_dict().items())
+
+
+def test_one_sample_has_no_statistics(place: Path) -> None:
+    network, data = open_normed(place)
+    settle_batch_norms(network, data, np.arange(1))
+    assert (network.module.norm.running_mean == 7).all()
 
 
 def test_a_network_without_batch_norms_is_not_run(place: Path) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from modelwright.core.errors import BadInputError
-from modelwright.harness.study.file import read_study
+from modelwright.core.samples.archives import read_arrays
+from modelwright.harness.study.file import TrainingTable, read_study
 from modelwright.harness.study.sources import Sources, locate
 
 HEAD = """schema = 1
@@ -53,6 +55,22 @@ def test_paths_are_relative_to_the_file_and_variants_follow_each_other(place: Pa
     assert subjects["quarter"].source == place / "out" / "sources" / "quarter"
     assert [subject.targets for subject in subjects.values()] == [None, ("ort-fp32",), None, None]
     assert {subject.place for subject in subjects.values()} == {Path("variants") / str(name) for name in subjects}
+
+
+def test_functions_of_one_name_in_two_folders_are_stored_apart(place: Path) -> None:
+    for folder, value in (("a", 1), ("b", 2)):
+        (place / folder).mkdir()
+        (place / folder / "data.py").write_text(
+            f"import numpy as np\ndef make():\n    yield {{'x': np.full((3, 2), {value}, 'f4'), 'y': np.arange(3)}}\n"
+        )
+    sources = list_sources(place, "")
+    training = TrainingTable(data=f"{place}/a/data.py:make", judge=f"{place}/b/data.py:make")
+    train, judge = sources._place_data(training, place / "scratch", {}, lambda text: None)
+    assert train is not None
+    assert judge is not None
+    assert [Path(each.text).name for each in (train, judge)] == ["data.make"] * 2, "part of what is cached"
+    for each, value in ((train, 1), (judge, 2)):
+        np.testing.assert_array_equal(read_arrays(Path(each.text))["x"], np.full((3, 2), value))
 
 
 def test_noise_has_no_place() -> None:
