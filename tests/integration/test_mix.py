@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
+from modelwright.cli.mix import mix as command
 from modelwright.core.errors import BadInputError, LimitNotMetError
 from modelwright.core.records.plan import read_plan
 from modelwright.harness.mixing.calibration import Rounding, calibrate
@@ -226,6 +228,20 @@ def test_a_transposed_convolution_has_its_channels_group_by_group(tmp_path: Path
     assert float(np.abs(rounding.weight(layer, 4)[:2] - weight[:2]).max()) < 0.5  # not on the grid of the other group
 
 
+def test_work_of_shapes_that_vary_is_a_mean(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Reshape", ["x", "shape"], ["rows"]),
+        helper.make_node("MatMul", ["rows", "w"], ["y"], "only"),
+    ]
+    rng = np.random.default_rng(7)
+    feeds = [{"x": rng.standard_normal((1, size)).astype(np.float32)} for size in (2, 6, 2, 6)]
+    path = save(tmp_path / "net.onnx", nodes, {"w": FIRST, "shape": np.array([-1, 2])}, size="n")
+    network, rounding = open_here(path, feeds, tmp_path)
+    work = count_work(network, feeds, tmp_path)[0]  # 1 or 3 rows of 2 become 3 numbers each
+    assert (work.macs, work.weights, work.activations) == (2 * 6, 6, 2 * (2 + 3))
+    assert measure_sensitivity(rounding, BITS, feeds, ["y"], tmp_path)["y"].errors[4] > 0
+
+
 def test_a_network_that_gives_class_numbers_is_judged_by_its_layers(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("MatMul", ["x", "w1"], ["h"], "first"),
@@ -320,6 +336,18 @@ def test_an_error_that_is_not_kept_says_what_would_be(place: Path) -> None:
     assert refused.value.hint is not None
     least = float(refused.value.hint.partition("--max-error ")[2].partition(";")[0])
     assert run(place, max_error=least).chosen.answer_error <= least
+
+
+@pytest.mark.slow
+def test_the_command_prints_the_table_or_json(place: Path) -> None:
+    files = [str(place / "net.onnx"), "-s", str(place / "samples.npz"), "-o", str(place / "out")]
+    told = CliRunner().invoke(command, [*files, "--bits", "8,4"])
+    assert told.exit_code == 0
+    assert "* mixed <= E(8,4)" in told.stdout
+    assert "estimates" in told.stdout
+    as_json = json.loads(CliRunner().invoke(command, [*files, "--bits", "8,4", "--json"]).stdout)
+    assert [row["name"] for row in as_json["rows"] if row["chosen"]] == ["mixed <= E(8,4)"]
+    assert as_json["technology"]["node"] == "45 nm"
 
 
 # What is refused.

@@ -192,3 +192,25 @@ def test_optional_parts_may_be_left_out(tmp_path: Path) -> None:
     assert profile.grid_region == "DE"
     assert profile.machine().gpu is None
     assert profile.is_class
+
+
+def test_energies_of_operations_are_those_of_45_nm_unless_the_file_has_its_own(tmp_path: Path) -> None:
+    text = GOOD[: GOOD.index("[[accelerators]]")]
+    assert load_profile(str(write(tmp_path, text))).technology.node == "45 nm"
+    own = """
+    [technology]
+    node = "7 nm"
+    fp32_multiply_pj = 1.31
+    fp32_add_pj = 0.38
+    int8_multiply_pj = 0.07
+    int8_add_pj = 0.007
+    dram_word_pj = 500
+    source = "the data sheet"
+    """
+    technology = load_profile(str(write(tmp_path, text + own))).technology
+    assert technology.mac_pj(None) == pytest.approx(1.69)
+    assert technology.mac_pj(4) == pytest.approx(0.077 / 4)
+    assert technology.memory_pj(8) == 125
+    for broken, said in ((own.replace("500", "-1"), "dram_word_pj"), (own[: own.index("source")], "source")):
+        with pytest.raises(BadInputError, match=f"technology.{said}"):
+            load_profile(str(write(tmp_path, text + broken)))
