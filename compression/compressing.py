@@ -175,7 +175,8 @@ def _find_known(folder: Path) -> CompressedModel | None:
     if is_compressed_folder(folder):
         return load_compressed(folder)
     taken = [name for name in (COMPRESSED_PROGRAM, COMPRESSED_WEIGHTS) if (folder / name).exists()]
-    if taken:
+    # Beside a checkpoint they are what a run left that was ended between two files.
+    if taken and not Checkpoint(folder).folder.exists():
         raise BadInputError(
             f"{folder / taken[0]} exists, and no compression wrote it", hint="choose another --out, or add --overwrite"
         )

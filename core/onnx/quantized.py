@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from modelwright.core.onnx.facts import is_quantized_operator, read_attribute
-from modelwright.core.onnx.walk import iterate_graphs
+from modelwright.core.onnx.walk import find_subgraphs, iterate_graphs
 
 _FLOATS = frozenset({1, 10, 11, 16})
 """onnx.TensorProto: FLOAT, FLOAT16, DOUBLE, BFLOAT16."""
@@ -64,9 +64,12 @@ def find_own_scales(model: Any) -> OwnScales | None:
         model: Its large weights need not be there.
     """
     activations, operators = 0, set[str]()
-    for graph in iterate_graphs(model):
-        constants = set(find_constants(graph))
+    pending = [(graph, frozenset[str]()) for graph in (model.graph, *model.functions)]
+    while pending:
+        graph, around = pending.pop()
+        constants = frozenset(find_constants(graph, around))
         for node in graph.node:
+            pending += [(inner, constants) for inner in find_subgraphs(node)]
             if node.op_type == "QuantizeLinear":
                 activations += node.input[0] not in constants
             elif node.op_type not in _PAIR and is_quantized_operator(node.op_type) and not _stores_weights(node):
@@ -142,9 +145,15 @@ def _iterate_unnamed(graph: Any) -> Iterator[Any]:
             yield from (tensor for tensor in (*found, *attribute.tensors) if tensor.data_type in _FLOATS)
 
 
-def find_constants(graph: Any) -> Iterator[str]:
-    """Yields the names of what is the same at every inference: constants, and what is computed of nothing else."""
-    known = {name for name, _ in _find_tensors(graph)}
+def find_constants(graph: Any, around: frozenset[str] = frozenset()) -> Iterator[str]:
+    """Yields the names of what is the same at every inference: constants, and what is computed of nothing else.
+
+    Args:
+        graph: A graph or a function.
+        around: Such names of the graph that it is in, which it sees where it has no input of that name.
+    """
+    given = {value if isinstance(value, str) else value.name for value in graph.input}
+    known = {name for name, _ in _find_tensors(graph)} | (around - given)
     yield from known
     for node in graph.node:  # in an order in which every node comes after what it reads
         if node.input and all(name in known for name in node.input if name):

@@ -12,6 +12,9 @@ from typing import Any
 
 from modelwright.core.errors import BadInputError
 
+_LISTED = 12
+"""Functions of a file that a hint names."""
+
 
 def split_function(spec: str) -> tuple[Path, str | None]:
     """Splits `file.py:function`; the function is None when it is not named."""
@@ -26,6 +29,16 @@ def is_python(spec: str) -> bool:
     return split_function(spec)[0].suffix == ".py"
 
 
+def _list_choices(path: Path, names: list[str], wanted: str | None) -> str:
+    """Returns functions of a file as they are given, those that read like what was wanted before the others."""
+    import difflib  # only needed on the way to an error, and slow to import
+
+    near = difflib.get_close_matches(wanted or "", names, n=_LISTED, cutoff=0.5)
+    ordered = [*near, *(name for name in names if name not in near)]
+    more = f" and {len(ordered) - _LISTED} more" if len(ordered) > _LISTED else ""
+    return ", ".join(f"{path}:{name}" for name in ordered[:_LISTED]) + more or "none so far"
+
+
 def require_function(spec: str, purpose: str) -> tuple[Path, str]:
     """Splits `file.py:function` and checks that the file defines it, without running the file.
 
@@ -38,7 +51,7 @@ def require_function(spec: str, purpose: str) -> tuple[Path, str]:
     """
     path, name = split_function(spec)
     names = list_functions(path)
-    choices = ", ".join(f"{path}:{found}" for found in names) or "none so far"
+    choices = _list_choices(path, list(names), name)
     if name is None:
         raise BadInputError(
             f"{path} is a Python file: name the function in it that {purpose}, as {path}:FUNCTION",
@@ -86,8 +99,8 @@ def load_function(path: Path, name: str) -> Callable[..., Any]:
         ) from error
     function = getattr(module, name, None)
     if not callable(function):
-        found = (each for each, value in vars(module).items() if callable(value) and not each.startswith("_"))
-        choices = ", ".join(f"{path}:{each}" for each in found) or "none so far"
+        found = [each for each, value in vars(module).items() if callable(value) and not each.startswith("_")]
+        choices = _list_choices(path, found, name)
         fault = f"{name} in {path} is {type(function).__name__}, not a function"
         raise BadInputError(
             fault if hasattr(module, name) else f"{path} defines no function {name}", hint=f"functions in it: {choices}"

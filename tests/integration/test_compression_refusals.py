@@ -523,3 +523,20 @@ def test_a_full_disk_is_told_as_one_and_what_was_kept_before_goes_on(
     told = Stopper("never")
     run(place, "prune:2:4", epochs=3, progress=told)
     assert any("going on after epoch" in line for line in told.told)
+
+
+def test_a_run_that_was_ended_between_two_files_of_its_result_goes_on(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as ended:
+        ended.setattr(compressing, "save_compressed", end)
+        with pytest.raises(KeyboardInterrupt):
+            run(place, "prune:2:4")
+    assert (place / "out" / "model.pt2").exists()
+    assert not (place / "out" / "compression.json").exists()
+    told = Stopper("never")
+    assert run(place, "prune:2:4", progress=told).record.stages
+    assert not any("before training" in line for line in told.told), "what was trained was kept"

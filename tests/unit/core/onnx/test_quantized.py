@@ -83,3 +83,37 @@ def test_a_float_model_has_no_scales_of_its_own(tmp_path: Path) -> None:
     model = onnx.load(models.make_cnn(tmp_path / "m.onnx"))
     assert find_own_scales(model) is None
     assert count_parameters(model) == 16 * 27 + 16 + 16 * 9 + 80 + 5
+
+
+def test_weights_that_a_branch_takes_from_around_it_are_no_activations() -> None:
+    """A pair in a branch, around a constant of the main graph, was counted as an activation that the model rounds."""
+
+    def make(rounded: str) -> onnx.ModelProto:
+        then = helper.make_graph(
+            [
+                helper.make_node("QuantizeLinear", [rounded, "s", "z"], ["q"]),
+                helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+            ],
+            "then",
+            [],
+            [helper.make_tensor_value_info("d", TensorProto.FLOAT, None)],
+        )
+        other = helper.make_graph(
+            [helper.make_node("Identity", ["x"], ["e"])],
+            "else",
+            [],
+            [helper.make_tensor_value_info("e", TensorProto.FLOAT, None)],
+        )
+        nodes = [
+            helper.make_node("Identity", ["w"], ["copy"]),
+            helper.make_node("If", ["c"], ["y"], then_branch=then, else_branch=other),
+        ]
+        constants = {"w": np.ones((4, 3), np.float32), "s": np.float32(0.1), "z": np.int8(0)}
+        held = [models.constant(name, np.asarray(value)) for name, value in constants.items()]
+        return helper.make_model(helper.make_graph(nodes, "g", [], [], initializer=held))
+
+    assert find_own_scales(make("copy")) is None
+    assert find_own_scales(make("w")) is None
+    own = find_own_scales(make("x"))
+    assert own is not None
+    assert own.activations == 1

@@ -11,7 +11,7 @@ from modelwright.core.errors import BadInputError, UsageError
 from modelwright.core.records.signature import Signature, TensorSpec
 from modelwright.core.samples.materialize import is_random, materialize_samples
 from modelwright.core.samples.npy import NpyWriter
-from modelwright.core.samples.python_source import load_function
+from modelwright.core.samples.python_source import load_function, require_function
 from modelwright.core.samples.sample_set import SampleRef, open_samples
 
 SIGNATURE = Signature(
@@ -138,3 +138,13 @@ def test_writer_writes_what_numpy_reads(tmp_path: Path, shape: tuple[int, ...]) 
         with pytest.raises(ValueError, match="expected int16"):
             writer.append(np.zeros((9, 9)))
     np.testing.assert_array_equal(np.load(tmp_path / "a.npy", mmap_mode="r"), rows)
+
+
+def test_of_many_functions_a_hint_names_those_that_read_alike_and_no_page_of_them(tmp_path: Path) -> None:
+    path = tmp_path / "many.py"
+    path.write_text("".join(f"def other_{number}(): ...\n" for number in range(30)) + "def load_train(): ...\n")
+    with pytest.raises(BadInputError, match="defines no function load_trian") as caught:
+        require_function(f"{path}:load_trian", "yields samples")
+    hint = str(caught.value.hint)
+    assert hint.startswith(f"functions in it: {path}:load_train, {path}:other_0, ")
+    assert hint.endswith(f"{path}:other_10 and 19 more")
