@@ -54,7 +54,6 @@ from modelwright.cli import options
 @options.fresh_option
 @options.trust_option
 @options.json_option
-@options.picture_options("samples", "evaluation")
 def mix(
     source: str,
     out: str,
