@@ -88,8 +88,8 @@ class StructuredPruning(Step):
 
     def _find_fragile(self, pruning: Any, network: Network, original: Any) -> frozenset[str]:
         """Returns the layers of all groups that cannot even be pruned each by itself; none where nothing is traced."""
-        network.module = copy.deepcopy(original)
         try:
+            network.module = copy.deepcopy(original)
             groups = _list_groups(self._make_pruner(pruning, network, {}, []), network.module)
         except Exception:  # as in an attempt
             return frozenset()
@@ -101,11 +101,11 @@ class StructuredPruning(Step):
         self, pruning: Any, network: Network, original: Any, spared: frozenset[str] = frozenset()
     ) -> Exception | None:
         """Prunes a copy of a module but for some layers; returns why that does not work, None where it does."""
-        network.module = copy.deepcopy(original)
         try:
+            network.module = copy.deepcopy(original)
             self._prune(pruning, network, spared)
             found = [list(tensor.shape) for tensor in flatten(network(network.examples))]
-        except Exception as error:  # torch-pruning and the module itself raise whatever they like
+        except Exception as error:  # torch-pruning, and the module itself, copied or called, raise whatever they like
             return error
         return (
             None

@@ -202,13 +202,13 @@ def carry_out(
     with scratch_directory(folder) as scratch_name:
         scratch = Path(scratch_name)
         prepared = _prepare_all(request, folder, scratch, tell)
+        described = describe_variants(prepared, scratch)  # what fails of it fails before minutes of measuring
         built = _build_all(request, prepared, tell)
         if not built.artifacts:
             raise explain_nothing_built(built)
         key = None if earlier is None else hash_measured(request, built.artifacts)
         known = None if earlier is None or key is None else earlier.find(key)
         measurements = _measure(request, built, tell) if known is None else known
-        described = describe_variants(prepared, scratch)
     first = prepared[0]
     evidence = first.evidence
     comparison = assemble_comparison(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,12 @@ def test_a_module_that_cannot_be_traced_is_refused_and_doing_as_told_helps(tmp_p
 
     network, _ = prune(Free(), (3, 8, 8), tmp_path)
     assert network.module.head.weight.shape == (5, 16 * 64)
+
+
+def test_a_module_that_cannot_be_copied_is_refused_as_it_was(tmp_path: Path) -> None:
+    module = Residual()
+    module.lock = threading.Lock()
+    refused(lambda: prune(module, (3, 8, 8), tmp_path), "net cannot be traced for pruning: TypeError: cannot pickle")
 
 
 class HalfFixed(nn.Module):
