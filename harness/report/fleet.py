@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from modelwright.harness.formatting import MISSING, clean_text, format_number, format_significant
@@ -13,6 +12,7 @@ from modelwright.harness.results.record import Comparison
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 _DAY_S = 86_400.0
 _FORMULA_STARTS = ("=", "+", "-", "@")
@@ -25,11 +25,13 @@ def fleet_heads(fleet: Fleet) -> list[tuple[str, str]]:
     return [*plain, *((f"{name} saved", unit) for name, unit in plain)]
 
 
-def fleet_cells(fleet: Fleet, row: FleetRow) -> list[str]:
+def fleet_cells(fleet: Fleet, row: FleetRow, baseline: str) -> list[str]:
     """Returns the figures of a row as text, in the order of `fleet_heads`; estimates are marked."""
     has_price = fleet.usage.currency is not None
     plain = [row.energy_kwh, row.carbon_kg, *([row.cost] if has_price else [])]
     saved = [row.saved_kwh, row.saved_carbon_kg, *([row.saved_cost] if has_price else [])]
+    if row.target == baseline:
+        saved = [None] * len(saved)
     mark = "~" if row.is_estimated else ""
     return [MISSING if value is None else f"{mark}{format_significant(value)}" for value in (*plain, *saved)]
 
@@ -83,23 +85,35 @@ def print_fleet(comparison: Comparison, console: Console) -> None:
     if not fleet.rows:
         console.print(Text("fleet: no target has an energy, so nothing can be counted"), highlight=False)
         return
-    heads = ["", *(f"{name} {unit}" for name, unit in fleet_heads(fleet))]
     for devices in fleet.usage.devices:
         console.print()
-        console.print(Text(f"{fleet_title(fleet, devices)}, a year:", style="bold"), highlight=False)
-        for row in choose_fleet_rows(comparison, devices):
-            told = [f"{head} {cell}" for head, cell in zip(heads[1:], fleet_cells(fleet, row), strict=True)]
-            half = len(told) // 2
-            is_base = row.target == comparison.baseline
-            console.print(Text(f"  {clean_text(row.target)}: {_join(told[:half])}"), highlight=False)
-            if not is_base:
-                console.print(Text(f"      {_join(told[half:])}"), highlight=False)
+        title = f"{fleet_title(fleet, devices)}, a year; under it what is saved"
+        console.print(Text(title, style="bold"), highlight=False)
+        console.print(_make_table(comparison, fleet, devices))
     for note in fleet_notes(fleet):
-        console.print(Text(f"  {clean_text(note)}", style="dim"), highlight=False)
+        console.print(Text(clean_text(note), style="dim"), highlight=False)
 
 
-def _join(parts: Sequence[str]) -> str:
-    return ", ".join(parts)
+def _make_table(comparison: Comparison, fleet: Fleet, devices: int) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
+    table.add_column("", overflow="fold")
+    units = [unit for _, unit in fleet_heads(fleet)]
+    for unit in units[: len(units) // 2]:
+        table.add_column(clean_text(unit), justify="right", no_wrap=True)
+    for row in choose_fleet_rows(comparison, devices):
+        cells = fleet_cells(fleet, row, comparison.baseline)
+        taken, saved = cells[: len(cells) // 2], cells[len(cells) // 2 :]
+        is_base = row.target == comparison.baseline
+        shown = [
+            Text(figure) if is_base else Text(figure).append(f"\n{less}", style="dim")
+            for figure, less in zip(taken, saved, strict=True)
+        ]
+        table.add_row(Text(clean_text(row.target) + (" (baseline)" if is_base else "")), *shown)
+    return table
 
 
 def render_fleet_csv(fleet: Fleet) -> str:

@@ -189,7 +189,7 @@ def _show_fleet(fleet: Fleet, comparison: Comparison) -> _ShownFleet:
             (
                 fleet_title(fleet, devices),
                 [
-                    (titles.get(row.target, row.target), row.target, fleet_cells(fleet, row))
+                    (titles.get(row.target, row.target), row.target, fleet_cells(fleet, row, comparison.baseline))
                     for row in fleet.rows
                     if row.devices == devices
                 ],
