@@ -36,6 +36,7 @@ from modelwright.targets.openvino.candidates import (
     RunnableModel,
     choose_float_precision,
 )
+from modelwright.targets.openvino.clamps import drop_clamps
 from modelwright.targets.openvino.convert import convert_model
 from modelwright.targets.openvino.recipes import CONVOLUTIONAL, DEFAULT, TRANSFORMER, NncfCandidate
 from modelwright.targets.openvino.session import WITHOUT_FUSION, OpenvinoSession, find_ports, fit_types, silence_vendor
@@ -87,6 +88,7 @@ def quantize_model(
         "inference_precision": hint,
         "inference_precision_reason": reason,
         "inference_precision_figures": figures,
+        "dropped_clamps": drop_clamps(found.model.model),
     }
     plan = quantizer.describe_plan(found.model, found.kept)
     return found.model.model, recipe, tuple(_explain(found, quantizer.idle)), plan

@@ -220,7 +220,7 @@ class OpenvinoInt8(OpenvinoTarget):
         is_float=False,
         needs_calibration=True,
         uses_samples=True,
-        recipe_version=8,
+        recipe_version=9,
         build_packages={**_RUN_PACKAGES, "nncf": "nncf>=3.0"},
         run_packages=_RUN_PACKAGES,
         build_extra="openvino",

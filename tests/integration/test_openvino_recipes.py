@@ -16,6 +16,7 @@ from openvino_bench import Workplace, make_outlier_cnn
 from modelwright.core.errors import BadInputError, BuildFailedError
 from modelwright.core.outputs.fidelity import compare_outputs
 from modelwright.core.records.signature import Signature, TensorSpec
+from modelwright.targets.openvino.clamps import drop_clamps
 from modelwright.targets.openvino.session import FIXED_SHAPES
 from modelwright.targets.openvino.target import OpenvinoBf16, OpenvinoFp32, OpenvinoInt8
 
@@ -145,6 +146,35 @@ def test_the_layer_that_int8_ruins_stays_in_float(tmp_path: Path) -> None:
     fidelity = compare_outputs([work.answer(feeds) for feeds in work.feeds()], outputs)
     assert fidelity.cosine is not None
     assert fidelity.cosine > 0.995
+
+
+def test_a_clamp_goes_where_all_that_reads_it_rounds_within_its_limits() -> None:
+    import openvino
+
+    ops = openvino.opset13
+    value = ops.parameter([1, 64], np.float32, name="x")
+
+    def quantize(source, low: float, high: float):
+        return ops.fake_quantize(source, *(np.float32(limit) for limit in (low, high, low, high)), 256)
+
+    relu, relu6, wide, kept = ops.relu(value), ops.clamp(value, 0, 6), ops.clamp(value, 0, 6), ops.clamp(value, 0, 6)
+    answers = [
+        quantize(relu, 0, 9),
+        quantize(relu6, 0, 6), quantize(relu6, 0, 2.5),
+        quantize(wide, 0, 6.1),
+        quantize(ops.relu(ops.negative(value)), -0.1, 1),
+        quantize(kept, 0, 5), ops.exp(kept),
+    ]  # fmt: skip
+    model = openvino.Model(answers, [value])
+    core = openvino.Core()
+    feeds = {"x": np.linspace(-9, 9, 64, dtype=np.float32)[None]}
+    before = list(core.compile_model(model.clone(), "CPU")(feeds).values())
+    assert drop_clamps(model) == 2
+    left = [node.get_type_name() for node in model.get_ops() if node.get_type_name() in ("Relu", "Clamp")]
+    assert sorted(left) == ["Clamp", "Clamp", "Relu"]
+    after = list(core.compile_model(model, "CPU")(feeds).values())
+    for first, second in zip(before, after, strict=True):
+        np.testing.assert_array_equal(first, second)
 
 
 def test_attention_is_smoothed(tmp_path: Path) -> None:
