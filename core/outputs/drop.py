@@ -22,9 +22,6 @@ from modelwright.core.records.codec import Amount, Count, Line, Number, Record
 _DECIMALS = 3
 _LEAST_POINTS = 1e-3
 """A thousandth of a point is no loss: other runtimes round otherwise."""
-_Z_ROOM = 0.6745
-"""The normal quantile that three in four lie below: room for chance where a candidate just passes; most that pass have
-more. Nine in ten took 38 layers of a MiniLM to float, for half a point on 500 samples, and still were not had."""
 _COUNTED = frozenset({"agreement", "detections", "overlap"})
 """Measures that count things, so that chance moves them as it moves counts."""
 _DOUBT_SHARE = 0.25
@@ -124,7 +121,7 @@ class Expectation:
 
     Attributes:
         loss: Most likely.
-        margin: On top of it, what chance makes of it in one case of four.
+        margin: On top of it, what chance makes of it, but for as many cases as the limit leaves no room for.
     """
 
     loss: float
@@ -144,7 +141,7 @@ def expect_drop(limit: Limit, task: TaskFidelity) -> Expectation | None:
     if task.kept is None:
         return None
     loss = max(0.0, 1 - task.kept)
-    chance = _Z_ROOM * math.sqrt(loss * (1 - loss) / max(1, limit.evaluated))
+    chance = limit.room * math.sqrt(loss * (1 - loss) / max(1, limit.evaluated))
     return Expectation(loss=loss, margin=chance if task.measure in _COUNTED else _MARGIN_SHARE * loss)
 
 
@@ -164,7 +161,7 @@ def _expect_of_answers(limit: Limit, answers: AnswerLoss, samples: int) -> Expec
     each = max(1.0, answers.rows / max(1, samples))
     worth = max(1, limit.evaluated) * each / (1 + _WITHIN_SAMPLE * (each - 1))  # Kish's design effect
     spread = math.sqrt(max(changed * (1 - changed), 0.0) / worth)
-    return Expectation(loss=loss, margin=_Z_ROOM * spread)
+    return Expectation(loss=loss, margin=limit.room * spread)
 
 
 def _shrink(seen: float, expected: float, changed: float, labelled: int) -> float:
@@ -197,7 +194,7 @@ def expect_metric_drop(
         # The mean of these samples is itself off by as much, and so is that of those that judge.
         spread = float(np.std(lost[1:], ddof=1)) / math.sqrt(len(lost) - 1)
         spread *= math.sqrt(1 + count / max(1, limit.evaluated))
-    seen = Expectation(loss=max(0.0, lost[0]), margin=_Z_ROOM * spread)
+    seen = Expectation(loss=max(0.0, lost[0]), margin=limit.room * spread)
     if answers is None or seen.loss + seen.margin >= answers.loss + answers.margin:
         return seen
     return answers

@@ -60,6 +60,7 @@ from modelwright.targets.building.limits import OverLimitError, is_held_alike, r
 from modelwright.targets.building.proof_files import hash_built, hash_proved
 from modelwright.targets.building.prove import describe_conditions, prove
 from modelwright.targets.building.replacing import require_own
+from modelwright.targets.building.rooms import keep_within
 from modelwright.targets.contract import BuildRequest, Target
 from modelwright.targets.readiness import Readiness, package_versions
 from modelwright.targets.table import get_target
@@ -142,25 +143,14 @@ def build(
         staged_directory(directory) as staging,
         scratch_directory(directory.parent) as scratch,
     ):
-        started = time.monotonic()
-        built = _build_in_staging(target, exported, evidence, built_for, choice, staging, scratch, report)
-        build_s = time.monotonic() - started
-        files = hash_built(target_name, staging)
-        with _offer_repair(choice.plan):
-            proof, reason = prove(
-                target,
-                built,
-                staging,
-                exported,
-                evidence,
-                machine,
-                host,
-                threads,
-                report,
-                files=files,
-                answers=staging / REFERENCE,
+
+        def attempt(limit: Limit | None) -> _Made:
+            return _build_and_prove(
+                target, exported, evidence, built_for, choice, limit, threads, staging, scratch, report
             )
-        files = hash_proved(target_name, staging, files)
+
+        made, told = keep_within(evidence.limit, attempt, staging, report)
+        built = made.built
         size_bytes = measure_size(staging)
         source = exported.describe_source()
         write_manifest(
@@ -168,7 +158,7 @@ def build(
             Manifest(
                 target=target_name,
                 model_file=built["model_file"],
-                files=files,
+                files=made.files,
                 size_bytes=size_bytes,
                 signature=decode(Signature, built["signature"]),
                 # An artifact is given on: its manifest says which files it was made from, not in whose home they lie.
@@ -183,10 +173,10 @@ def build(
                     system=f"{platform.system()} {platform.release()}",
                     python=platform.python_version(),
                 ),
-                build_s=round(build_s, 3),
-                proof=proof,
-                proof_reason=reason,
-                notes=tuple(built["notes"]),
+                build_s=round(made.build_s, 3),
+                proof=made.proof,
+                proof_reason=made.reason,
+                notes=(*built["notes"], *told),
                 key=key,
                 plan=UNSET if built["plan"] is None else decode(ExecutedPlan, built["plan"]),
                 created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
@@ -282,12 +272,62 @@ def _find_reusable(directory: Path, key: str) -> Artifact | str:
     return artifact
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Made:
+    """What was built: as the child tells of it, in how many seconds, and what was proved of it, or why nothing was."""
+
+    built: dict[str, Any]
+    build_s: float
+    files: dict[str, str]
+    proof: Proof | None
+    reason: str | None
+
+
+def _build_and_prove(
+    target: Target,
+    exported: ExportedModel,
+    evidence: Evidence,
+    machines: _Machines,
+    choice: _Choice,
+    limit: Limit | None,
+    threads: int,
+    staging: Path,
+    scratch: str,
+    report: Progress,
+) -> _Made:
+    started = time.monotonic()
+    built = _build_in_staging(target, exported, evidence, machines, choice, limit, staging, scratch, report)
+    build_s = time.monotonic() - started
+    files = hash_built(target.record.name, staging)
+    try:
+        with _offer_repair(choice.plan):
+            proof, reason = prove(
+                target,
+                built,
+                staging,
+                exported,
+                evidence,
+                machines.machine,
+                machines.host,
+                threads,
+                report,
+                files=files,
+                answers=staging / REFERENCE,
+            )
+    except OverLimitError as error:
+        error.recipe = built["recipe"]
+        raise
+    files = hash_proved(target.record.name, staging, files)
+    return _Made(built=built, build_s=build_s, files=files, proof=proof, reason=reason)
+
+
 def _build_in_staging(
     target: Target,
     exported: ExportedModel,
     evidence: Evidence,
     machines: _Machines,
     choice: _Choice,
+    limit: Limit | None,
     staging: Path,
     scratch: str,
     report: Progress,
@@ -309,7 +349,7 @@ def _build_in_staging(
             "reference": str(evidence.reference / "tuning"),
             "roles": encode(evidence.roles),
             "states": encode(_find_followed(evidence)),
-            "limit": encode(evidence.limit),
+            "limit": encode(limit),
             "options": dict(choice.options),
             "shapes": encode(choice.shapes),
             "plan": None if choice.plan is None else encode(choice.plan),

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from modelwright.core.files import hash_json
+from modelwright.core.outputs.limit import ROOMS
 from modelwright.core.records.codec import encode
 from modelwright.core.records.exported import ExportedModel
 from modelwright.core.records.machine import Machine
@@ -83,4 +84,4 @@ def _describe_limit(evidence: Evidence) -> dict[str, Any] | None:
     if limit is None:
         return None
     metric = None if limit.metric is None else {**encode(limit.metric), "path": None}
-    return {**encode(limit), "metric": metric}
+    return {**encode(limit), "metric": metric, "room": ROOMS}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -25,11 +27,13 @@ class OverLimitError(LimitNotMetError):
 
     Attributes:
         proof: With its figures.
+        recipe: How it was made; empty where it was there already.
     """
 
     def __init__(self, message: str, proof: Proof, *, hint: str = _HINT) -> None:
         super().__init__(message, hint=hint)
         self.proof = proof
+        self.recipe: Mapping[str, Any] = {}
 
 
 def find_drop(proof: Proof, evidence: Evidence, answers: Path) -> Proof:
