@@ -20,9 +20,9 @@ from modelwright.targets.quantization.savings import describe_savings, share_giv
 from modelwright.targets.quantization.sensitivity import Layer, list_within, list_worst, rank_layers, sort_by_gain
 from modelwright.targets.quantization.trials import Made, Trials
 
-_PER_SEVERITY = 0.05
-"""Share of the time saved that may go to make a fair candidate good, which is of severity 1, for each 1 beyond it: a
-twentieth of one that is nearly poor, half a hundredth of one that misses good by a tenth."""
+_MOST_FOR_GOOD = 0.1
+"""Share of the time saved that may go to make a fair candidate good where it is nearly poor, of severity 2. It falls
+with the square of what is missed: a fortieth half-way, a thousandth where good, which is 1, is missed by a tenth."""
 _FEW, _MANY, _ALL = 0.2, 0.5, 1.0
 """Share of the work that may go back to float to make a poor candidate good, or for a limit; to save one that is poor,
 which nobody can use at any speed; and where that does not do, or the user's limit is not kept. What a layer gains then
@@ -34,7 +34,7 @@ _RIVALS = 4
 def describe_repair() -> dict[str, Any]:
     """Returns what bounds a repair: with other limits a search may choose otherwise."""
     return {
-        "time_for_good": _PER_SEVERITY,
+        "time_for_good": _MOST_FOR_GOOD,
         "work_for_good": _FEW,
         "work_for_fair": _MANY,
         "work_at_last": _ALL,
@@ -83,7 +83,7 @@ def _list_affordable(
 ) -> list[tuple[str, ...]]:
     """Returns the worst layer, the two worst, and so on, as long as a fair candidate is worth bringing back so much."""
     assert figures.severity is not None, "it is fair"
-    room = _PER_SEVERITY * (figures.severity - 1.0)
+    room = _MOST_FOR_GOOD * (figures.severity - 1.0) ** 2
     works = quantizer.works(whole)
     return list_within(layers, room, lambda names: share_given_up(works, names, quantizer.starting))
 

@@ -217,7 +217,7 @@ def test_versions_decide(monkeypatch: pytest.MonkeyPatch, name: str, package: st
         (budget, "MOST", 3),
         (sensitivity, "_SAMPLES", 4),
         (repair, "_FEW", 0.1),
-        (repair, "_PER_SEVERITY", 0.1),
+        (repair, "_MOST_FOR_GOOD", 0.2),
         (savings, "_PER_WEIGHT", 8.0),
         (repair, "_MANY", 0.9),
         (search, "describe_goal", lambda: {"good": {"severity": 0.5}}),

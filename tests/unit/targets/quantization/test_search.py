@@ -194,7 +194,7 @@ def test_a_lucky_candidate_does_not_beat_a_closer_one_of_an_earlier_group(tmp_pa
 
 def test_a_fair_candidate_gets_layers_back_only_where_few_make_it_good(judge: Judge) -> None:
     layers = dict.fromkeys("abcdefghij", GOOD / 100)
-    shares = {**dict.fromkeys("abdefgij", 0.124), "c": 0.004, "h": 0.004}
+    shares = {**dict.fromkeys("abdefgij", 0.124), "c": 0.003, "h": 0.003}
     found = run(FakeQuantizer([[Way("w")]], {**layers, "c": FAIR / 2, "h": FAIR / 2}, shares), judge)
     assert (set(found.kept), found.ended_by) == ({"c", "h"}, "goal")
     assert "2 layers left in float" in found.notes()[0]
@@ -203,9 +203,9 @@ def test_a_fair_candidate_gets_layers_back_only_where_few_make_it_good(judge: Ju
     assert "less closely than wanted" in spread.notes()[0]
 
 
-@pytest.mark.parametrize(("energy", "most"), [(0.03, 0.007), (0.06, 0.018), (0.12, 0.039)])
+@pytest.mark.parametrize(("energy", "most"), [(0.03, 0.002), (0.06, 0.0127), (0.12, 0.062)])
 def test_what_good_may_cost_goes_with_what_a_fair_one_misses(judge: Judge, energy: float, most: float) -> None:
-    """Noise of 3, 6 and 12 % is of severity 1.14, 1.36 and 1.79: a twentieth of the time saved for each 1 beyond 1."""
+    """Noise of 3, 6 and 12 % is of severity 1.14, 1.36 and 1.79: a tenth of the square of what is beyond 1."""
     layers = {"head": energy, "body": GOOD / 100}
     for share, kept in ((most * 0.7, ("head",)), (most * 1.3, ())):
         found = run(FakeQuantizer([[Way("w")]], layers, {"head": share, "body": 1 - share}), judge)
@@ -272,7 +272,7 @@ def test_the_fewest_layers_that_suffice_are_kept(judge: Judge) -> None:
 
 def test_work_decides_between_layers_that_harm_alike(judge: Judge) -> None:
     layers = {"dear": GOOD * 7, "cheap": GOOD * 7, "rest": 0.0}  # 1 % together is what is good
-    found = run(FakeQuantizer([[Way("w")]], layers, {"dear": 0.002, "cheap": 0.001, "rest": 0.997}), judge)
+    found = run(FakeQuantizer([[Way("w")]], layers, {"dear": 1e-4, "cheap": 5e-5, "rest": 1.0}), judge)
     assert found.kept == ("cheap",)
 
 
