@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from modelwright.core.records.codec import Amount, Count, Line, Number, Record, Sha256, Share
+from modelwright.core.records.codec import Amount, Count, Line, Number, Record, Sha256
 from modelwright.harness.mixing.settings import Granularity, Settings
 from modelwright.harness.mixing.work import LayerWork
 from modelwright.profiles.technology import Technology
 
+Z95 = 1.96
+"""The normal quantile of a 95 % interval."""
 Kind = Literal["float", "fixed", "thirds", "program"]
 
 
@@ -157,10 +159,5 @@ class Judged(Record):
         lost = sum(its and not mine for mine, its in zip(self.right, other.right, strict=True))
         # Wald's interval of a difference of paired shares, with half an answer added to each side (Agresti and Min).
         share, changed = (won - lost) / (count + 2), (won + lost + 1) / (count + 2)
-        spread = 1.96 * ((changed - share**2) / (count + 2)) ** 0.5
+        spread = Z95 * ((changed - share**2) / (count + 2)) ** 0.5
         return Difference(points=points, ci95=(100 * (share - spread), 100 * (share + spread)))
-
-
-def describe_share(value: Share) -> str:
-    """Returns a share in per cent, with one decimal."""
-    return f"{100 * value:.1f} %"

@@ -10,12 +10,14 @@ from itertools import pairwise
 from modelwright.core.errors import LimitNotMetError
 from modelwright.harness.mixing.assign import Costs, assign_program, assign_thirds, total
 from modelwright.harness.mixing.energy import estimate, estimate_layer
-from modelwright.harness.mixing.record import Judged, Kind
+from modelwright.harness.mixing.record import Z95, Judged, Kind
 from modelwright.harness.mixing.scores import Scores
 from modelwright.harness.mixing.settings import Settings
 from modelwright.harness.mixing.work import LayerWork
 from modelwright.profiles.technology import Technology
 
+_Z_ROOM = 0.6745
+"""The normal quantile that three in four lie below: room for what chance does on the samples that judge."""
 _HALVINGS = 6
 """Of the logarithm of the error that the program may make, in the search for the cheapest that keeps a limit."""
 
@@ -150,9 +152,10 @@ def _search_drop(chooser: Chooser, judge: Callable[[Mapping[str, int]], Judged],
     assert settings.max_drop is not None
     most, fewest = chooser.fixed(max(settings.bits)), chooser.fixed(min(settings.bits))
 
-    def keeps(bits: Mapping[str, int]) -> bool:
-        lost = -judge(bits).over(fp32).points
-        return lost <= settings.max_drop  # type: ignore[operator]
+    def keeps(bits: Mapping[str, int], room: float = _Z_ROOM) -> bool:
+        found = judge(bits).over(fp32)
+        spread = 0.0 if found.ci95 is None else (found.ci95[1] - found.ci95[0]) / (2 * Z95)
+        return -found.points + room * spread <= settings.max_drop  # type: ignore[operator]
 
     if keeps(fewest):
         return fewest
@@ -165,7 +168,7 @@ def _search_drop(chooser: Chooser, judge: Callable[[Mapping[str, int]], Judged],
             best, low = found, middle
         else:
             high = middle
-    if best is most and not keeps(most):
+    if best is most and not keeps(most, room=0.0):
         raise LimitNotMetError(
             f"{max(settings.bits)} bits everywhere lose more than the {settings.max_drop:g} points that --max-drop "
             "allows, on the samples that choose",
