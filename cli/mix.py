@@ -23,10 +23,17 @@ from modelwright.cli import options
 )  # fmt: skip
 @click.option(
     "--method",
-    type=click.Choice(("sensitivity",)),
+    type=click.Choice(("sensitivity", "nuclear")),
     default="sensitivity",
     show_default=True,
-    help="What says how much a layer suffers: by how much rounding changes what it makes, ||y_full - y_quant||_2.",
+    help="What says how much a layer suffers: by how much rounding changes what it makes, ||y_full - y_quant||_2, or "
+    "that times the nuclear norm of what it makes, of attention's map in a transformer.",
+)
+@click.option(
+    "--rank-aware",
+    is_flag=True,
+    help="For transformers: choose the scales of attention's operands to keep the order of its scores, where samples "
+    "held aside say that it helps. The table has both.",
 )
 @click.option(
     "--granularity",
@@ -60,6 +67,7 @@ def mix(
     bits: str,
     method: Any,
     granularity: Any,
+    rank_aware: bool,
     max_drop: float | None,
     max_error: float | None,
     as_json: bool,
@@ -88,7 +96,12 @@ def mix(
     from modelwright.harness.mixing.wording import list_sentences, list_table
 
     settings = Settings(
-        bits=parse_bits(bits), method=method, granularity=granularity, max_drop=max_drop, max_error=max_error
+        bits=parse_bits(bits),
+        method=method,
+        granularity=granularity,
+        rank_aware=rank_aware,
+        max_drop=max_drop,
+        max_error=max_error,
     )
     progress = open_progress()
     try:

@@ -11,6 +11,7 @@ from modelwright.harness.mixing.record import Kind, Mixture, Row
 from modelwright.targets.readiness import require_import
 
 _INK = {"channel": "#0072B2", "tensor": "#D55E00", None: "#000000"}
+_RANKED_INK = "#009E73"
 """Of Okabe and Ito's palette, which colour-blind people tell apart; filled and hollow tell them apart in print."""
 _MARKS: dict[Kind, str] = {"float": "*", "fixed": "s", "thirds": "^", "program": "o"}
 _WORDS: dict[Kind, str] = {
@@ -79,7 +80,7 @@ def find_front(rows: Sequence[Row]) -> list[Row]:
 
 
 def _draw_row(axes: Any, row: Row, factor: float) -> None:
-    ink = _INK[row.granularity]
+    ink = _RANKED_INK if row.rank_aware else _INK[row.granularity]
     value = 100 * row.quality.value
     interval = row.quality.ci95
     bars = None if interval is None else [[max(0.0, value - 100 * interval[0])], [max(0.0, 100 * interval[1] - value)]]
@@ -123,5 +124,8 @@ def _draw_legend(axes: Any, rows: Sequence[Row]) -> None:
                 markerfacecolor=ink if granularity == "channel" else "white", label=f"a scale for each {granularity}",
             )
         )  # fmt: skip
+    if any(row.rank_aware for row in rows):
+        words = "which keep the order of attention's scores"
+        handles.append(lines.Line2D([], [], linestyle="", marker="o", color=_RANKED_INK, label=words))
     handles.append(lines.Line2D([], [], color="grey", linewidth=0.8, label="Pareto front"))
     axes.legend(handles=handles, loc="lower right", fontsize=8, framealpha=0.9)

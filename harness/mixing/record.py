@@ -93,6 +93,7 @@ class MixedLayer(Record):
         errors: S = ||y_full - y_quant||_2, by bits.
         norm: ||y_full||_2 on the same samples.
         gain: Relative error of the answers for each unit of S.
+        nuclear_norm: Of what it makes; None where another method chose.
         bits: Chosen.
     """
 
@@ -103,6 +104,7 @@ class MixedLayer(Record):
     errors: Mapping[str, Amount]
     norm: Amount
     gain: Amount
+    nuclear_norm: Amount | None = None
     bits: Count
 
 

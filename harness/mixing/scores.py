@@ -36,6 +36,27 @@ def score_by_sensitivity(found: Mapping[str, Sensitivity], widths: Sequence[int]
     )
 
 
+def score_by_nuclear_norm(found: Mapping[str, Sensitivity], widths: Sequence[int]) -> Scores:
+    """Orders layers by their nuclear norm times S^2, and takes that for what bits cost.
+
+    It says which layer suffers more, not how much the answers do: the costs are given the scale on which all layers
+    together cost at the fewest bits what their errors do to the answers.
+    """
+    fewest = min(widths)
+    suffered = {
+        name: {bits: (layer.nuclear_norm or 0.0) * layer.errors[bits] ** 2 for bits in widths}
+        for name, layer in found.items()
+    }
+    whole = sum(costs[fewest] for costs in suffered.values())
+    reached = sum(layer.answer_error(fewest) ** 2 for layer in found.values())
+    scale = reached / whole if whole > 0.0 else 0.0
+    return Scores(
+        order={name: costs[fewest] for name, costs in suffered.items()},
+        costs={name: {bits: cost * scale for bits, cost in costs.items()} for name, costs in suffered.items()},
+    )
+
+
 SCORERS: Mapping[Method, Callable[[Mapping[str, Sensitivity], Sequence[int]], Scores]] = {
     "sensitivity": score_by_sensitivity,
+    "nuclear": score_by_nuclear_norm,
 }

@@ -39,11 +39,13 @@ class Sensitivity:
         norm: ||y_full||_2 over the same.
         gain: Relative error of the network's answers for each unit of S at the fewest bits; 0 for a layer whose error
             does not reach them. Of a network without answers in floats, the layer's own relative error.
+        nuclear_norm: Of what the layer makes, see `nuclear.py`; None where nobody asked.
     """
 
     errors: Mapping[int, float]
     norm: float
     gain: float
+    nuclear_norm: float | None = None
 
     def answer_error(self, bits: int | None) -> float:
         """Returns the relative error of the answers that rounding this layer alone makes; an estimate."""

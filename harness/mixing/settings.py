@@ -10,8 +10,8 @@ from modelwright.core.records.codec import Amount, Count, Record
 FEWEST_BITS, MOST_BITS = 2, 16
 Granularity = Literal["tensor", "channel"]
 GRANULARITIES: tuple[Granularity, ...] = ("tensor", "channel")
-Method = Literal["sensitivity"]
-METHODS: tuple[Method, ...] = ("sensitivity",)
+Method = Literal["sensitivity", "nuclear"]
+METHODS: tuple[Method, ...] = ("sensitivity", "nuclear")
 
 
 class Settings(Record):
@@ -21,6 +21,8 @@ class Settings(Record):
         bits: That layers may get, the most first; two or more.
         method: What says how much a layer suffers.
         granularity: Of the plan: whether each output channel of a weight has a scale of its own.
+        rank_aware: Whether the scales of attention are chosen to keep the order of its scores; rows without are judged
+            too.
         max_drop: Points that the plan may lose; None for no such limit.
         max_error: Relative error of the answers that the plan is estimated to make; None for no such limit.
     """
@@ -28,6 +30,7 @@ class Settings(Record):
     bits: tuple[Count, ...]
     method: Method = "sensitivity"
     granularity: Granularity = "channel"
+    rank_aware: bool = False
     max_drop: Amount | None = None
     max_error: Amount | None = None
 

@@ -19,7 +19,9 @@ from modelwright.core.samples.sample_set import SampleRef, SampleSet, open_sampl
 from modelwright.harness.mixing.calibration import Rounding, calibrate
 from modelwright.harness.mixing.judge import Judge
 from modelwright.harness.mixing.network import Layer, open_network
+from modelwright.harness.mixing.nuclear import NUCLEAR_SAMPLES, measure_nuclear_norms
 from modelwright.harness.mixing.planning import MOST_PLANNED_BITS
+from modelwright.harness.mixing.ranking import rank_grids
 from modelwright.harness.mixing.record import Judged, MixedLayer, Mixture, Row
 from modelwright.harness.mixing.rows import Choice, Chooser, describe_energy, list_choices
 from modelwright.harness.mixing.scores import SCORERS
@@ -82,6 +84,8 @@ class _Rounded:
     rounding: Rounding
     found: Mapping[str, Sensitivity]
     chooser: Chooser
+    rank_aware: bool
+    notes: tuple[str, ...]
 
 
 class _Mix:
@@ -103,10 +107,10 @@ class _Mix:
         fp32 = self._judge.judge_fp32()
         rows = [self._row_of_fp32(works, fp32)]
         chosen: _Rounded | None = None
-        for granularity in GRANULARITIES:
-            rounded = self._measure(granularity, seen, works)
+        for granularity, rank_aware in self._list_ways_to_round():
+            rounded = self._measure(granularity, seen, works, rank_aware=rank_aware)
             rows += self._judge_choices(rounded, granularity)
-            if granularity == self._settings.granularity:
+            if self._is_wanted(granularity, rank_aware=rank_aware):
                 chosen = rounded
         assert chosen is not None
         plan = next(row for row in rows if row.chosen)
@@ -122,8 +126,16 @@ class _Mix:
             ),
             work=works,
             rows=tuple(rows),
-            notes=_list_notes(plan),
+            notes=(*_list_notes(plan), *chosen.notes),
         )
+
+    def _list_ways_to_round(self) -> list[tuple[Granularity, bool]]:
+        """Returns granularities, that of the plan with ranked grids too where they are asked for."""
+        plain = [(granularity, False) for granularity in GRANULARITIES]
+        return [*plain, (self._settings.granularity, True)] if self._settings.rank_aware else plain
+
+    def _is_wanted(self, granularity: Granularity, *, rank_aware: bool) -> bool:
+        return granularity == self._settings.granularity and rank_aware == self._settings.rank_aware
 
     def _open(self, ref: SampleRef) -> SampleSet:
         return open_samples(ref, self._request.signature, checked=True)
@@ -136,24 +148,47 @@ class _Mix:
         return list(self._samples.feeds(count))
 
     def _measure(
-        self, granularity: Granularity, seen: Mapping[str, TensorStatistics], works: Sequence[LayerWork]
+        self,
+        granularity: Granularity,
+        seen: Mapping[str, TensorStatistics],
+        works: Sequence[LayerWork],
+        *,
+        rank_aware: bool,
     ) -> _Rounded:
         self._progress(f"measuring what rounding each layer does, scales per {granularity}")
         rounding = Rounding(network=self._network, seen=seen, per_channel=granularity == "channel")
+        notes: tuple[str, ...] = ()
+        if rank_aware:
+            rounding, notes = self._rank(rounding)
         found = measure_sensitivity(
             rounding,
             self._settings.bits,
             self._take(SENSITIVITY_SAMPLES),
-            [spec.name for spec in self._request.signature.outputs],
+            self._outputs,
             self._request.scratch,
         )
+        if self._settings.method == "nuclear":
+            norms = measure_nuclear_norms(self._network, self._take(NUCLEAR_SAMPLES), self._request.scratch)
+            found = {name: dataclasses.replace(each, nuclear_norm=norms[name]) for name, each in found.items()}
         scores = SCORERS[self._settings.method](found, self._settings.bits)
         chooser = Chooser(scores=scores, works=works, technology=self._request.technology, settings=self._settings)
-        return _Rounded(rounding=rounding, found=found, chooser=chooser)
+        return _Rounded(rounding=rounding, found=found, chooser=chooser, rank_aware=rank_aware, notes=notes)
+
+    @property
+    def _outputs(self) -> list[str]:
+        return [spec.name for spec in self._request.signature.outputs]
+
+    def _rank(self, rounding: Rounding) -> tuple[Rounding, tuple[str, ...]]:
+        """Returns the rounding with grids that keep the order of attention's scores, and what is to be known of it."""
+        self._progress("choosing scales that keep the order of attention's scores")
+        ranked = rank_grids(
+            rounding, self._settings.bits, self._take(SENSITIVITY_SAMPLES), self._outputs, self._request.scratch
+        )
+        return dataclasses.replace(rounding, grids=ranked.grids), (ranked.describe(),)
 
     def _judge_choices(self, rounded: _Rounded, granularity: Granularity) -> Iterator[Row]:
         """Yields the rows of one granularity."""
-        is_wanted = granularity == self._settings.granularity
+        is_wanted = self._is_wanted(granularity, rank_aware=rounded.rank_aware)
         choices = self._list_choices(rounded) if is_wanted else _list_plain(rounded.chooser)
         lowest: Judged | None = None
         fewest = rounded.chooser.fixed(min(self._settings.bits))
@@ -171,6 +206,7 @@ class _Mix:
                 name=choice.name,
                 kind=choice.kind,
                 granularity=granularity,
+                rank_aware=rounded.rank_aware,
                 bits=choice.bits,
                 answer_error=rounded.chooser.answer_error(choice.bits),
                 compute_j=compute_j,
@@ -251,5 +287,6 @@ def _describe_layer(layer: Layer, found: Sensitivity, bits: int) -> MixedLayer:
         errors={str(width): error for width, error in found.errors.items()},
         norm=found.norm,
         gain=found.gain,
+        nuclear_norm=found.nuclear_norm,
         bits=bits,
     )

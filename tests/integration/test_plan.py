@@ -24,6 +24,8 @@ from modelwright.core.records.artifact import Artifact
 from modelwright.core.records.plan import BitPlan, PlannedLayer, write_plan
 from modelwright.harness.building import build_targets
 from modelwright.harness.comparing import compare
+from modelwright.harness.mixing.mixing import mix
+from modelwright.harness.mixing.settings import Settings
 
 MIXED: Mapping[str, tuple[int | None, int | None]] = {
     "p": (8, 8), "q": (8, 8), "k": (4, 8), "v": (4, None), "s": (None, 8), "o": (6, 6), "m": (4, 4), "m2": (6, None),
@@ -302,3 +304,18 @@ def test_plans_that_do_not_fit_are_refused_before_anything_is_built(model: Path)
     path.write_text(json.dumps(plan))
     with pytest.raises(BadInputError, match=r"no node that gives 'elsewhere'"):
         build(model, "ort-int8", path)
+
+
+@pytest.mark.slow
+def test_a_mix_that_ranks_attention_gives_a_plan_that_is_built(model: Path) -> None:
+    settings = Settings(bits=(8, 6, 4), method="nuclear", rank_aware=True)
+    found = mix(model, samples=model.parent / "x.npz", out=model.parent / "mixed", settings=settings)
+    ways = {(row.granularity, row.rank_aware) for row in found.rows[1:]}
+    assert ways == {("tensor", False), ("channel", False), ("channel", True)}
+    assert found.chosen.rank_aware
+    assert all(layer.nuclear_norm for layer in found.layers)
+    assert any("order of attention's scores" in note for note in found.notes)
+    artifact = build(model, "ort-int8", model.parent / "mixed" / "plan.json")
+    assert artifact.manifest.plan
+    assert artifact.manifest.plan.rank_aware
+    assert {layer.planned.output for layer in artifact.manifest.plan.layers} == LAYERS.keys()
