@@ -8,12 +8,10 @@ from msgspec.structs import replace
 
 from modelwright.core.process.child import Progress
 from modelwright.core.records.artifact import Artifact
-from modelwright.core.records.codec import encode
 from modelwright.core.records.exported import ExportedModel
 from modelwright.core.records.machine import Machine
 from modelwright.targets.building.evidence import Evidence
-from modelwright.targets.building.prove import prove
-from modelwright.targets.table import get_target
+from modelwright.targets.building.prove import prove_artifact
 
 
 def hold_against(
@@ -36,19 +34,5 @@ def hold_against(
         BuildFailedError: It crashes on the samples.
         LimitNotMetError: It loses more against the other model than the user allows.
     """
-    manifest = artifact.manifest
-    proof, reason = prove(
-        get_target(manifest.target),
-        {"model_file": manifest.model_file, "recipe": dict(manifest.recipe), "requires": encode(manifest.requires)},
-        artifact.directory,
-        exported,
-        evidence,
-        manifest.machine,
-        host,
-        threads,
-        report,
-        files=manifest.files,
-        answers=None,
-        must_follow=False,
-    )
-    return dataclasses.replace(artifact, manifest=replace(manifest, proof=proof, proof_reason=reason))
+    proof, reason = prove_artifact(artifact, exported, evidence, host, threads, report, must_follow=False)
+    return dataclasses.replace(artifact, manifest=replace(artifact.manifest, proof=proof, proof_reason=reason))

@@ -58,7 +58,7 @@ from modelwright.targets.building.evidence import Evidence
 from modelwright.targets.building.key import make_key
 from modelwright.targets.building.limits import OverLimitError, is_held_alike, require_within
 from modelwright.targets.building.proof_files import hash_built, hash_proved
-from modelwright.targets.building.prove import describe_conditions, prove
+from modelwright.targets.building.prove import describe_conditions, prove, prove_artifact
 from modelwright.targets.building.replacing import require_own
 from modelwright.targets.building.rooms import keep_within
 from modelwright.targets.contract import BuildRequest, Target
@@ -134,7 +134,7 @@ def build(
     if directory.exists():
         reusable = _find_reusable(directory, key)
         if isinstance(reusable, Artifact):
-            return _prove_again(reusable, target, exported, evidence, host, threads, report), True
+            return _prove_again(reusable, exported, evidence, host, threads, report), True
         if not overwrite:
             raise BadInputError(f"{directory} exists and {reusable}", hint="choose another --out, or add --overwrite")
         require_own(directory)
@@ -437,13 +437,7 @@ def _open_part(ref: Mapping[str, Any] | None, signature: Signature) -> SampleSet
 
 
 def _prove_again(
-    artifact: Artifact,
-    target: Target,
-    exported: ExportedModel,
-    evidence: Evidence,
-    host: Machine,
-    threads: int,
-    report: Progress,
+    artifact: Artifact, exported: ExportedModel, evidence: Evidence, host: Machine, threads: int, report: Progress
 ) -> Artifact:
     """Keeps the proof of a reused artifact where samples, machine and threads are the same; else renews it."""
     manifest = artifact.manifest
@@ -459,25 +453,11 @@ def _prove_again(
         described = _describe_samples(evidence)
         if manifest.samples.pictures == described.pictures:
             return artifact
-        return write_manifest(
-            artifact.directory, replace(manifest, samples=described)
-        )  # the same values, made otherwise
-    built = {"model_file": manifest.model_file, "recipe": dict(manifest.recipe), "requires": encode(manifest.requires)}
+        # The same values, made otherwise.
+        return write_manifest(artifact.directory, replace(manifest, samples=described))
     samples = _describe_samples(evidence)
     try:
-        renewed, reason = prove(
-            target,
-            built,
-            artifact.directory,
-            exported,
-            evidence,
-            manifest.machine,
-            host,
-            threads,
-            report,
-            files=manifest.files,
-            answers=None,
-        )
+        renewed, reason = prove_artifact(artifact, exported, evidence, host, threads, report)
     except OverLimitError as error:
         write_manifest(artifact.directory, replace(manifest, samples=samples, proof=error.proof, proof_reason=None))
         raise

@@ -23,7 +23,7 @@ from modelwright.core.outputs.reference import ReferenceModel
 from modelwright.core.outputs.target_fit import FitMeter
 from modelwright.core.outputs.tasks.roles import OutputRole
 from modelwright.core.process.child import Progress, run_in_child
-from modelwright.core.records.artifact import Proof
+from modelwright.core.records.artifact import Artifact, Manifest, Proof
 from modelwright.core.records.codec import decode, encode
 from modelwright.core.records.exported import ExportedModel
 from modelwright.core.records.machine import Machine
@@ -145,6 +145,43 @@ def prove(
         _require_following(name, proved, evidence, calibrated=target.record.needs_calibration)
     require_known(name, proved, evidence.limit)
     return proved, None
+
+
+def prove_artifact(
+    artifact: Artifact,
+    exported: ExportedModel,
+    evidence: Evidence,
+    host: Machine,
+    threads: int,
+    report: Progress,
+    *,
+    must_follow: bool = True,
+) -> tuple[Proof | None, str | None]:
+    """Compares an artifact that has a manifest with FP32; see `prove`. What is packed with it stays as it is."""
+    manifest = artifact.manifest
+    return prove(
+        get_target(manifest.target),
+        describe_built(manifest),
+        artifact.directory,
+        exported,
+        evidence,
+        manifest.machine,
+        host,
+        threads,
+        report,
+        files=manifest.files,
+        answers=None,
+        must_follow=must_follow,
+    )
+
+
+def describe_built(manifest: Manifest) -> dict[str, Any]:
+    """Returns what `prove` takes of an artifact that has a manifest."""
+    return {
+        "model_file": manifest.model_file,
+        "recipe": dict(manifest.recipe),
+        "requires": encode(manifest.requires),
+    }
 
 
 def _find_timeout(evidence: Evidence) -> float:

@@ -17,7 +17,7 @@ from modelwright.core.records.tuned import Tuned
 from modelwright.core.scratch import staged_directory
 from modelwright.targets.building.evidence import Evidence
 from modelwright.targets.building.proof_files import hash_proved
-from modelwright.targets.building.prove import prove
+from modelwright.targets.building.prove import describe_built, prove
 from modelwright.targets.building.replacing import require_own
 from modelwright.targets.table import get_target
 
@@ -50,10 +50,9 @@ def deliver_tuned(
         shutil.copytree(artifact.directory, staging, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST))
         packed = {name: digest for name, digest in manifest.files.items() if name != REFERENCE}
         (staging / REFERENCE).unlink(missing_ok=True)
-        built = {"model_file": manifest.model_file, "recipe": dict(manifest.recipe)}
         proof, reason = prove(
             target,
-            {**built, "requires": encode(manifest.requires)},
+            describe_built(manifest),
             staging,
             exported,
             evidence,
