@@ -38,7 +38,8 @@ def _show_pruning(found: Pruning) -> Iterator[str]:
     ends = f" (95 %: {interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
     yield ""
     yield (
-        f"{found.speedup.ratio:.2f} times as fast in ONNX Runtime{ends}, {found.points_lost:.2f} points lost; wanted: "
+        f"{found.speedup.ratio:.2f} times as fast in ONNX Runtime{ends}, {abs(found.points_lost):.2f} points "
+        f"{'lost' if found.points_lost >= 0 else 'gained'}; wanted: "
         f"{LEAST_SPEEDUP:g} times, {MOST_POINTS_LOST:g} point at most. {_verdict(reached=found.is_reached)} "
         f"{found.settings}."
     )
