@@ -1,6 +1,6 @@
-"""ResNet-20, with weights trained on CIFAR-10, and a small vision transformer for 32x32 images.
+"""ResNet-20 and a small vision transformer for 32x32 images, with weights trained on CIFAR-10.
 
-Nothing here imports the rest of the package, so that the file also works as ``model.py:resnet20``.
+Nothing here imports the rest of the package, so that the file also works as ``model.py:resnet20`` and ``model.py:vit``.
 """
 
 from collections.abc import Sequence
@@ -186,6 +186,11 @@ class VisionTransformer(nn.Module):  # type: ignore[misc]
 def resnet20() -> tuple[nn.Module, tuple[Tensor]]:
     """Load the trained ResNet-20, 272 thousand parameters; see `load`."""
     return load(CifarResNet(3), FOLDER / "resnet20.safetensors")
+
+
+def vit() -> tuple[nn.Module, tuple[Tensor]]:
+    """Load the trained transformer, 1.2 million parameters; see `load`."""
+    return load(VisionTransformer(), FOLDER / "vit.safetensors")
 
 
 def load(model: nn.Module, weights: Path) -> tuple[nn.Module, tuple[Tensor]]:

@@ -58,7 +58,7 @@ def test_images_are_shifted_whole_and_half_of_them_mirrored() -> None:
     assert 150 < mirrored < 250
 
 
-@pytest.mark.parametrize(("name", "parameters"), [("resnet20", 272_378)])
+@pytest.mark.parametrize(("name", "parameters"), [("resnet20", 272_378), ("vit", 1_205_770)])
 def test_a_trained_network_has_its_size_and_small_weights(name: str, parameters: int) -> None:
     module, (image,) = getattr(model, name)()
     assert sum(value.numel() for value in module.parameters()) == parameters < 3_000_000
