@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,10 +50,10 @@ def export(
       modelwright export net.py:create --out net.onnx --samples images.npz
     """
     from modelwright.core.records.codec import encode
-    from modelwright.core.samples.materialize import materialize_samples
     from modelwright.core.samples.sample_set import SampleRef
     from modelwright.core.scratch import scratch_directory
     from modelwright.exporters.exporting import find_or_export
+    from modelwright.harness.given_samples import place_for_export
 
     progress = open_progress()
     try:
@@ -60,7 +61,8 @@ def export(
             progress.start("export", f"exporting {source}")
             ref = None
             if samples is not None:
-                ref = SampleRef(path=materialize_samples(samples, None, Path(scratch) / "samples"))
+                say = partial(progress.say, "export")
+                ref = SampleRef(path=place_for_export(source, samples, Path(scratch), say, fresh=fresh, trust=trust))
             found = find_or_export(
                 source,
                 Path(out),

@@ -241,7 +241,18 @@ def _write_snippet(artifact: Artifact, language: Language) -> str:
             f"{manifest.target} has no program to show in this language",
             hint="give the other language, or see its runtime's own manual",
         )
-    return f"{_COMMENTS[language]} {manifest.target}{_name_runtime(manifest)}\n{text}"
+    told = [f"{manifest.target}{_name_runtime(manifest)}", *_explain_pictures(manifest.samples.pictures or None)]
+    return "".join(f"{_COMMENTS[language]} {line}\n" for line in told) + text
+
+
+def _explain_pictures(pictures: Pictures | None) -> list[str]:
+    """Returns what a program has to do to pictures before it runs, for its first lines."""
+    if pictures is None:
+        return []
+    return [
+        "pictures become inputs so (pixels v from 0 to 255, at last (v * scale - mean) / std):",
+        pictures.preprocess.describe(),
+    ]
 
 
 def _name_runtime(manifest: Manifest) -> str:

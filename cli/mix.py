@@ -10,7 +10,10 @@ import click
 from modelwright.cli import options
 
 
-@click.command(short_help="Choose bits for each layer, by what it loses and the energy that it takes.")
+@click.command(
+    cls=options.SectionedCommand,
+    short_help="Choose bits for each layer, by what it loses and the energy that it takes.",
+)
 @click.argument("source")
 @options.samples_option
 @options.evaluation_option

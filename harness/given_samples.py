@@ -12,7 +12,7 @@ from modelwright.core.records.artifact import Artifact
 from modelwright.core.records.codec import encode
 from modelwright.core.records.pictures import Pictures, read_pictures
 from modelwright.core.records.signature import Signature
-from modelwright.core.samples.materialize import materialize_samples
+from modelwright.core.samples.materialize import is_random, materialize_samples
 from modelwright.core.samples.pictures.folder import CLASSES_FILE, holds_pictures
 from modelwright.core.samples.pictures.folders import require_same_classes
 from modelwright.core.samples.python_source import is_python
@@ -56,10 +56,28 @@ def read_samples(
         return None
 
 
+def place_for_export(
+    source: str | Path, samples: Named, scratch: Path, say: Callable[[str], None], *, fresh: bool, trust: bool
+) -> Path:
+    """Returns the sample file that an export is compared on.
+
+    Raises:
+        SignatureNeededError: It is noise: what is compared on that says little.
+    """
+    folder = scratch / "samples"
+    try:
+        return materialize_samples(samples, None, folder, progress=say)
+    except SignatureNeededError:
+        if is_random(str(samples)):
+            raise
+        signature = find_signature(source, scratch, say, fresh=fresh, trust=trust)
+        return materialize_samples(samples, signature, folder, progress=say)
+
+
 def find_signature(
     source: str | Path, scratch: Path, say: Callable[[str], None], *, fresh: bool, trust: bool
 ) -> Signature:
-    """Exports a PyTorch source for its signature alone: the samples that the export is compared on wait for it."""
+    """Exports a source for its signature alone: the samples that the export is compared on wait for it."""
     found = find_or_export(source, scratch / "signature" / "model.onnx", fresh=fresh, trust=trust, progress=say)
     return found.model.signature
 

@@ -10,6 +10,7 @@ from modelwright.core.outputs.tasks.roles import parse_task
 from modelwright.core.process.child import run_in_child
 from modelwright.core.records.codec import decode, encode
 from modelwright.core.records.exported import ExportedModel
+from modelwright.core.samples.source import Named
 from modelwright.core.scratch import locked_folder, made_folder, scratch_directory
 from modelwright.exporters.exporting import Export
 from modelwright.harness.building import prepare
@@ -31,10 +32,10 @@ _ROUNDING = 1e-9
 def mix(
     source: str | Path,
     *,
-    samples: str | Path,
+    samples: Named,
     out: str | Path,
     settings: Settings,
-    evaluation: str | Path | None = None,
+    evaluation: Named | None = None,
     evaluation_limit: int = EVALUATION_LIMIT,
     task: str | None = None,
     profile: str = "host",
