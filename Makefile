@@ -7,7 +7,7 @@ PYTEST := $(BIN)/pytest -n 2 --dist loadscope
 DEMO_EFFORT ?= standard
 DEMO_OUT ?= demo
 
-.PHONY: environment demo study test test-slow test-adversary test-unit lint types wheel-check benchmark clean
+.PHONY: environment demo study test test-slow test-adversary test-unit lint types wheel-check benchmark clean notebook
 
 demo: environment  ## The embedded example, end to end: export, build, prove, measure, compare
 	$(BIN)/modelwright demo --out $(DEMO_OUT) --effort $(DEMO_EFFORT)
@@ -43,6 +43,9 @@ types: environment
 
 wheel-check: environment  ## Build sdist and wheel, install the wheel elsewhere, run the command line from there
 	$(BIN)/python tests/check_wheel.py
+
+notebook: environment  ## Run the notebook of examples/lab again, and keep its outputs
+	$(BIN)/python -m modelwright.examples.lab.renew
 
 benchmark: environment  ## Speed against ONNX Runtime FP32, and the harness against a bare loop
 	$(BIN)/python benchmarks/resnet50.py

@@ -81,7 +81,8 @@ def materialize_samples(
 
 
 def _find_arrays(path: Path, signature: Signature | None, directory: Path, progress: Progress | None) -> Path:
-    _refuse_pictures(path)
+    with explain_os_error(path):
+        _refuse_pictures(path)
     if are_loose(path, signature):
         return materialize_arrays(path, signature, directory, progress=progress)
     if not (path.is_dir() or (path.is_file() and path.suffix == ".npz")):

@@ -141,7 +141,10 @@ def _require_classes_only(folder: Path, tops: list[str | None], names: list[str]
             f"{folder} holds {beside} pictures beside the folders {', '.join(names[:_NAMED])}: they are of no class",
             hint="put them into folders of their classes, or all pictures into one folder without others",
         )
-    splits = [name for name in names if name.lower() in _SPLITS]
+    # What trains comes first: it calibrates.
+    splits = sorted(
+        (name for name in names if name.lower() in _SPLITS), key=lambda name: not name.lower().startswith("train")
+    )
     if splits and len(splits) == len(names):
         others = f" --eval {folder / splits[1]}" if len(splits) > 1 else ""
         raise BadInputError(

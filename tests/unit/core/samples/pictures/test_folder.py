@@ -109,9 +109,9 @@ def test_pictures_beside_class_folders_are_moved(tmp_path: Path) -> None:
 
 
 def test_parts_of_a_data_set_are_given_one_by_one(tmp_path: Path) -> None:
-    put(tmp_path, "train/cat/a.png", "train/dog/b.png", "val/cat/c.png", "val/dog/d.png")
-    hint = refused(lambda: list_pictures(tmp_path), "are parts of a data set, not classes: train, val")
-    assert hint == f"give --samples {tmp_path / 'train'} --eval {tmp_path / 'val'}"
+    put(tmp_path, "train/cat/a.png", "train/dog/b.png", "eval/cat/c.png", "eval/dog/d.png")
+    hint = refused(lambda: list_pictures(tmp_path), "are parts of a data set, not classes: eval, train")
+    assert hint == f"give --samples {tmp_path / 'train'} --eval {tmp_path / 'eval'}"
     assert list_pictures(tmp_path / "train").classes == ("cat", "dog")
 
 
