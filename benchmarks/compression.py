@@ -1,6 +1,6 @@
 """What compression is held to, on ResNet-20 with CIFAR-10's images: three goals, run whole and written down.
 
-    python benchmarks/compression.py --cifar FOLDER                   # all of them: half an hour on one core
+    python benchmarks/compression.py --cifar FOLDER                   # all of them: an hour on one core
     python benchmarks/compression.py --cifar FOLDER --goal qat        # one; what was found of the others stays
 
 - pruning: half of all channels go; at least 1.6 times as fast in ONNX Runtime, at most one point lost.
@@ -43,7 +43,7 @@ AUGMENT = f"{EXAMPLE / 'augment.py'}:shift_and_mirror"
 
 PRUNING = Settings(epochs=15, lr=3e-3, augment=AUGMENT, distil_from_source=True)
 DISTILLATION = Settings(epochs=6, lr=5e-3, augment=AUGMENT, alpha=0.1)
-SEEDS = range(3)
+SEEDS = range(5)
 ROUNDING = Settings(epochs=1, lr=5e-4, augment=AUGMENT)
 BITS = ("w4a4",)
 PACKAGES = ("torch", "torch-pruning", "torchao", "onnxruntime")
