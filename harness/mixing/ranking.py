@@ -29,7 +29,7 @@ from modelwright.harness.mixing.grids import Grid
 from modelwright.harness.mixing.network import Layer
 from modelwright.harness.mixing.running import map_samples, open_runner
 from modelwright.harness.mixing.simulate import simulate
-from modelwright.targets.contract import Feeds
+from modelwright.targets.contract import Array, Feeds
 from modelwright.targets.graphs.run import extra_outputs
 
 Floats = npt.NDArray[np.float32]
@@ -44,7 +44,11 @@ _SHARES = (tuple(np.linspace(0.3, 1.5, 13).tolist()), (0.92, 0.96, 1.0, 1.04, 1.
 """Shares of the scale that are tried: first of the one with the least error, then of the best so far."""
 _PAIRS, _ROWS = 512, 64
 """Pairs of a row, and rows of a map, that are looked at: always the same, so that chance tells no candidates apart."""
-_CHOOSING_SAMPLES, _HELD_SAMPLES = 8, 24
+_CHOOSING_SAMPLES, _HELD_SAMPLES = 8, 64
+RANKING_SAMPLES = _CHOOSING_SAMPLES + _HELD_SAMPLES
+"""Of the calibration samples: so many choose, and so many are held aside to say what is kept."""
+_BEYOND_CHANCE = 2.0
+"""Standard errors of the mean gain over samples."""
 _GAIN = 0.01
 """Share of the answers' error that has to go before a grid is another one than that with the least error."""
 
@@ -81,16 +85,15 @@ def rank_grids(
     Args:
         rounding: With the grids of least error.
         widths: Bits to choose for.
-        feeds: Calibration samples; a third of them, 24 at most, is held aside.
+        feeds: Calibration samples; the first ones choose, the others are held aside.
         outputs: Of the network, by which its answers are compared.
         scratch: For the intermediate file of a large model.
     """
     attentions = find_attention(rounding.network)
-    held = min(_HELD_SAMPLES, len(feeds) // 3)
-    if not attentions or not held:
+    choosing = feeds[: min(_CHOOSING_SAMPLES, len(feeds) // 3)]
+    if not attentions or not choosing:
         return Ranked(grids={}, tried=0, kept=0)
-    choosing = list(feeds[: len(feeds) - held])[:_CHOOSING_SAMPLES]
-    judge = HeldJudge(rounding, feeds[len(feeds) - held :], outputs, scratch)
+    judge = HeldJudge(rounding, feeds[len(choosing) :][:_HELD_SAMPLES], outputs, scratch)
     chosen: list[Grids] = []
     for attention in attentions:
         seen = _capture(rounding, attention, choosing, scratch)
@@ -101,10 +104,23 @@ def rank_grids(
         least = judge.measure({}, bits)
         for own in chosen:
             wanted = {key: grid for key, grid in own.items() if grid.bits == bits}
-            error = judge.measure({**grids, **wanted}, bits) if wanted else least
-            if error < (1 - _GAIN) * least:
-                grids, least, kept = {**grids, **wanted}, error, kept + 1
+            errors = judge.measure({**grids, **wanted}, bits) if wanted else least
+            if is_closer(errors, least):
+                grids, least, kept = {**grids, **wanted}, errors, kept + 1
     return Ranked(grids=grids, tried=len(chosen) * len(widths), kept=kept)
+
+
+def is_closer(errors: npt.NDArray[np.float64], before: npt.NDArray[np.float64]) -> bool:
+    """Whether answers came closer to FP32's, by enough to be worth it, and beyond what chance does on such samples.
+
+    Args:
+        errors: Squared, one a sample.
+        before: The same before.
+    """
+    gains = before - errors
+    enough = (1 - (1 - _GAIN) ** 2) * before.mean()
+    spread = float(gains.std(ddof=1)) / len(gains) ** 0.5 if len(gains) > 1 else np.inf
+    return bool(gains.mean() > max(enough, _BEYOND_CHANCE * spread))
 
 
 def measure_hinge(exact: Floats, rounded: Floats) -> float:
@@ -232,15 +248,19 @@ class HeldJudge:
         run = open_runner(rounding.network.model, self._outputs, scratch)
         self._exact = list(map_samples(run, feeds))
 
-    def measure(self, grids: Mapping[tuple[str, str, int], Grid], bits: int) -> float:
-        """Returns the relative error of the answers with the same bits everywhere."""
+    def measure(self, grids: Mapping[tuple[str, str, int], Grid], bits: int) -> npt.NDArray[np.float64]:
+        """Returns the squared error of each sample's answers as a share of them, with the same bits everywhere."""
         everywhere = {layer.output: bits for layer in self._rounding.network.layers}
         model = simulate(replace(self._rounding, grids=grids), everywhere)
-        errors, norms = np.zeros(len(self._outputs)), np.zeros(len(self._outputs))
         found = map_samples(open_runner(model, self._outputs, self._scratch), self._feeds)
-        for exact, rounded in zip(self._exact, found, strict=True):
-            for place, (wanted, have) in enumerate(zip(exact, rounded, strict=True)):
-                if wanted.dtype.kind == "f" and wanted.shape == have.shape:
-                    errors[place] += float(np.square(have.astype(np.float64) - wanted).sum())
-                    norms[place] += float(np.square(wanted.astype(np.float64)).sum())
-        return float(np.sqrt((errors / np.where(norms > 0.0, norms, 1.0)).sum()))
+        return np.array([_relate(exact, rounded) for exact, rounded in zip(self._exact, found, strict=True)])
+
+
+def _relate(exact: Sequence[Array], rounded: Sequence[Array]) -> float:
+    """Returns the squared error of float outputs, each as a share of its own square."""
+    total = 0.0
+    for wanted, have in zip(exact, rounded, strict=True):
+        if wanted.dtype.kind == "f" and wanted.shape == have.shape:
+            error = float(np.square(have.astype(np.float64) - wanted).sum())
+            total += error / max(float(np.square(wanted.astype(np.float64)).sum()), float(np.finfo(np.float32).tiny))
+    return total

@@ -21,7 +21,7 @@ from modelwright.harness.mixing.judge import Judge
 from modelwright.harness.mixing.network import Layer, open_network
 from modelwright.harness.mixing.nuclear import NUCLEAR_SAMPLES, measure_nuclear_norms
 from modelwright.harness.mixing.planning import MOST_PLANNED_BITS
-from modelwright.harness.mixing.ranking import rank_grids
+from modelwright.harness.mixing.ranking import RANKING_SAMPLES, rank_grids
 from modelwright.harness.mixing.record import Judged, MixedLayer, Mixture, Row
 from modelwright.harness.mixing.rows import Choice, Chooser, describe_energy, list_choices
 from modelwright.harness.mixing.scores import SCORERS
@@ -182,7 +182,7 @@ class _Mix:
         """Returns the rounding with grids that keep the order of attention's scores, and what is to be known of it."""
         self._progress("choosing scales that keep the order of attention's scores")
         ranked = rank_grids(
-            rounding, self._settings.bits, self._take(SENSITIVITY_SAMPLES), self._outputs, self._request.scratch
+            rounding, self._settings.bits, self._take(RANKING_SAMPLES), self._outputs, self._request.scratch
         )
         return dataclasses.replace(rounding, grids=ranked.grids), (ranked.describe(),)
 
