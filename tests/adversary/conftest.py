@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import models
 from tally import Tally
 
-from modelwright.harness import comparing, measuring
+from modelwright.harness import measuring, request
 from modelwright.harness.building import build_targets
 from modelwright.harness.run.effort import Effort
 
@@ -37,7 +37,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measures in no time: what is asked here is not how fast anything is."""
     effort = Effort(name="test", rounds=1, window_s=0.001)
-    for module in (comparing, measuring):
+    for module in (request, measuring):
         monkeypatch.setattr(module, "get_effort", lambda _name: effort)
 
 

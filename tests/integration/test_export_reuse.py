@@ -14,7 +14,7 @@ from modelwright.core.records.codec import encode
 from modelwright.core.records.exported import load_exported
 from modelwright.exporters import exporting
 from modelwright.exporters.exporting import find_or_export
-from modelwright.harness import comparing
+from modelwright.harness import request
 from modelwright.harness.building import build_targets
 from modelwright.harness.run.effort import Effort
 
@@ -27,7 +27,7 @@ def test_a_second_comparison_exports_nothing_again(tmp_path: Path, monkeypatch: 
         shutil.copy(digits / name, tmp_path / "digits" / name)
     monkeypatch.setenv("MODELWRIGHT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("MODELWRIGHT_EXPORTS_GB", "1")
-    monkeypatch.setattr(comparing, "get_effort", lambda _name: Effort(name="test", rounds=6, window_s=0.005))
+    monkeypatch.setattr(request, "get_effort", lambda _name: Effort(name="test", rounds=6, window_s=0.005))
     source = f"{tmp_path / 'digits' / 'model.py'}:create_model"
     chosen: dict[str, Any] = {"samples": tmp_path / "digits" / "samples.npz", "targets": ["ort-fp32"]}
     first = harness.compare(source, out=tmp_path / "first", **chosen)

@@ -13,7 +13,7 @@ import pytest
 
 from modelwright.cli.printing import progress_of_a_comparison
 from modelwright.core.errors import BuildFailedError, ModelwrightError
-from modelwright.harness import building, compare, comparing, measure, writing
+from modelwright.harness import building, compare, comparing, measure, request, writing
 from modelwright.harness.meters.host_energy import Meter
 from modelwright.harness.results import assemble
 from modelwright.harness.results.file import read_results
@@ -42,7 +42,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparing, "get_effort", lambda _name: EFFORT)
+    monkeypatch.setattr(request, "get_effort", lambda _name: EFFORT)
     monkeypatch.setattr("modelwright.harness.measuring.get_effort", lambda _name: EFFORT)
 
 
