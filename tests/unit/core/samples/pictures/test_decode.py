@@ -107,7 +107,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked() -> None:
 
 
 def test_what_takes_too_long_is_ended(tmp_path: Path) -> None:
-    """In a process of its own: where OpenVINO has run, as in that of the tests, a signal's handler has no stack left."""
+    """In a process of its own: where OpenVINO has run, a signal that is handled ends the process."""
     (tmp_path / "slow.jpg").write_bytes(save(Image.new("RGB", (2000, 2000)), "JPEG", progressive=True))
     program = (
         "import sys\n"
