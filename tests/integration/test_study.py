@@ -192,6 +192,8 @@ def test_the_folder_of_another_study_is_refused_and_a_variant_is_named(place: Pa
     with pytest.raises(BadInputError) as caught:
         run(place, text)
     assert caught.value.message.startswith("pruned: the training data have no `labels`")
+    assert not (place / "out").exists(), "refused before anything is begun"
+    run(place)
     (place / "out" / "mine.txt").write_text("kept")
     (place / "other.toml").write_text(STUDY)
     with pytest.raises(BadInputError, match=r"holds a comparison of .*study\.toml"):
