@@ -24,13 +24,10 @@ from modelwright.core.errors import (
     BadInputError,
     BuildFailedError,
     LimitNotMetError,
-    ModelwrightError,
     ToolchainMissingError,
 )
 from modelwright.core.outputs.limit import Limit
-from modelwright.core.outputs.output_files import read_reference
 from modelwright.core.outputs.states import State
-from modelwright.core.outputs.tasks.roles import OutputRole
 from modelwright.core.path_names import drop_folders
 from modelwright.core.process.child import Progress, run_in_child
 from modelwright.core.records.artifact import (
@@ -39,29 +36,27 @@ from modelwright.core.records.artifact import (
     Manifest,
     Proof,
     Requires,
-    SampleProvenance,
     open_artifact,
-    verify_files,
     write_manifest,
 )
-from modelwright.core.records.artifact_files import MANIFEST, REFERENCE, measure_size
+from modelwright.core.records.artifact_files import REFERENCE, measure_size
 from modelwright.core.records.codec import decode, encode
 from modelwright.core.records.exported import ExportedModel
 from modelwright.core.records.machine import Machine
 from modelwright.core.records.plan import ExecutedPlan, PlanChoice
 from modelwright.core.records.shapes import ShapeRange, require_shapes_admit, require_shapes_fit, resolve_shapes
 from modelwright.core.records.signature import Signature
-from modelwright.core.samples.sample_set import SampleRef, SampleSet, open_samples
 from modelwright.core.scratch import scratch_directory, staged_directory
 from modelwright.targets.building.choices import BuildChoices
 from modelwright.targets.building.evidence import Evidence
 from modelwright.targets.building.key import make_key
-from modelwright.targets.building.limits import OverLimitError, is_held_alike, require_within
+from modelwright.targets.building.limits import OverLimitError
 from modelwright.targets.building.proof_files import hash_built, hash_proved
-from modelwright.targets.building.prove import describe_conditions, prove, prove_artifact
+from modelwright.targets.building.prove import prove
 from modelwright.targets.building.replacing import require_own
+from modelwright.targets.building.reusing import describe_samples, find_reusable, prove_again
 from modelwright.targets.building.rooms import keep_within
-from modelwright.targets.contract import BuildRequest, Target
+from modelwright.targets.contract import Target
 from modelwright.targets.readiness import Readiness, package_versions
 from modelwright.targets.table import get_target
 
@@ -132,9 +127,9 @@ def build(
         target, exported, evidence, machine, choice.options, choice.shapes, fits_host=fits_host, plan=choice.plan
     )
     if directory.exists():
-        reusable = _find_reusable(directory, key)
+        reusable = find_reusable(directory, key)
         if isinstance(reusable, Artifact):
-            return _prove_again(reusable, exported, evidence, host, threads, report), True
+            return prove_again(reusable, exported, evidence, host, threads, report), True
         if not overwrite:
             raise BadInputError(f"{directory} exists and {reusable}", hint="choose another --out, or add --overwrite")
         require_own(directory)
@@ -163,7 +158,7 @@ def build(
                 signature=decode(Signature, built["signature"]),
                 # An artifact is given on: its manifest says which files it was made from, not in whose home they lie.
                 source=replace(source, path=drop_folders(source.path)),
-                samples=_describe_samples(evidence),
+                samples=describe_samples(evidence),
                 machine=machine,
                 requires=decode(Requires, built["requires"]),
                 recipe=built["recipe"],
@@ -215,16 +210,6 @@ def _offer_repair(plan: PlanChoice | None) -> Iterator[None]:
         raise
 
 
-def _describe_samples(evidence: Evidence) -> SampleProvenance:
-    """Returns the samples for the manifest, their files without folders."""
-    parts = {
-        part: None if facts is None else {**facts, "path": drop_folders(facts["path"])}
-        for part, facts in evidence.described.items()
-    }
-    pictures = {} if evidence.pictures is None else {"pictures": encode(evidence.pictures)}
-    return decode(SampleProvenance, {**parts, **pictures, "random": evidence.random})
-
-
 def check_source(target: Target, exported: ExportedModel) -> Readiness:
     """Says whether a source has what a target is built from: some run the PyTorch program, not the ONNX model."""
     if not target.record.uses_program or exported.program_path is not None:
@@ -258,18 +243,6 @@ class _Machines:
 def _require(target_name: str, readiness: Readiness) -> None:
     if not readiness.ok:
         raise ToolchainMissingError(f"{target_name} cannot be built here: {readiness.reason}", hint=readiness.hint)
-
-
-def _find_reusable(directory: Path, key: str) -> Artifact | str:
-    """Returns the artifact in a folder, or why it cannot be used again: it is built anew where the user allows it."""
-    try:
-        artifact = open_artifact(directory)
-        if artifact.manifest.key != key:
-            return "was not built from these inputs"
-        verify_files(artifact)
-    except BadInputError as error:
-        return f"cannot be used again: {error.message}"
-    return artifact
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -333,7 +306,7 @@ def _build_in_staging(
     report: Progress,
 ) -> dict[str, Any]:
     built = run_in_child(
-        "modelwright.targets.building.build:build_in_child",
+        "modelwright.targets.building.worker:build_in_child",
         {
             "target": target.record.name,
             # Whole paths: a toolchain may run where it likes, and joins these with folders of its own.
@@ -366,117 +339,6 @@ def _build_in_staging(
     return built
 
 
-def build_in_child(
-    target: str,
-    model_path: str,
-    program_path: str | None,
-    signature: dict[str, Any],
-    directory: str,
-    machine: dict[str, Any],
-    host: dict[str, Any],
-    fits_host: bool,
-    calibration: dict[str, Any] | None,
-    tuning: dict[str, Any] | None,
-    reference: str,
-    roles: dict[str, Any],
-    states: list[dict[str, str]],
-    limit: dict[str, Any] | None,
-    options: dict[str, Any],
-    shapes: dict[str, Any],
-    plan: dict[str, Any] | None,
-    scratch: str,
-    shared: str,
-    progress: Progress,
-) -> dict[str, Any]:
-    """Child side of a build: runs the target's own code; returns its `BuildResult` as JSON values."""
-    backend = get_target(target)
-    parsed = decode(Signature, signature)
-    uses_samples = backend.record.uses_samples
-    request = BuildRequest(
-        model_path=Path(model_path),
-        signature=parsed,
-        directory=Path(directory),
-        machine=decode(Machine, machine),
-        host=decode(Machine, host),
-        fits_host=fits_host,
-        calibration=_open_part(calibration, parsed) if uses_samples else None,
-        tuning=_open_part(tuning, parsed) if uses_samples else None,
-        reference=read_reference(Path(reference)) if tuning and uses_samples else None,
-        roles=decode(dict[str, OutputRole], roles),
-        states=decode(tuple[State, ...], states),
-        limit=None if limit is None else decode(Limit, limit),
-        scratch=Path(scratch),
-        shared=Path(shared),
-        progress=progress,
-        options=options,
-        shapes=decode(dict[str, ShapeRange], shapes),
-        plan=None if plan is None else decode(PlanChoice, plan),
-        program_path=None if program_path is None else Path(program_path),
-    )
-    result = backend.build(request)
-    return {
-        "model_file": result.model_file,
-        "recipe": dict(result.recipe),
-        "requires": dict(result.requires),
-        "versions": dict(result.versions),
-        "notes": [*([] if result.plan is None else [result.plan.explain()]), *result.notes],
-        "emulation": None if result.emulation is None else str(result.emulation),
-        "signature": encode(result.signature or parsed),
-        "plan": encode(result.plan),
-    }
-
-
 def _find_followed(evidence: Evidence) -> tuple[State, ...]:
     """Returns the states that FP32 can be followed in over many steps."""
     return () if evidence.chain is None or evidence.chain.reason is not None else evidence.chain.states
-
-
-def _open_part(ref: Mapping[str, Any] | None, signature: Signature) -> SampleSet | None:
-    """Opens samples whose values were checked when the evidence was prepared."""
-    return None if ref is None else open_samples(decode(SampleRef, ref), signature, checked=True)
-
-
-def _prove_again(
-    artifact: Artifact, exported: ExportedModel, evidence: Evidence, host: Machine, threads: int, report: Progress
-) -> Artifact:
-    """Keeps the proof of a reused artifact where samples, machine and threads are the same; else renews it."""
-    manifest = artifact.manifest
-    proof = manifest.proof
-    conditions = describe_conditions(evidence, host, threads)
-    if (
-        proof is not None
-        and (told := encode(proof)) == told | conditions
-        and _chains_alike(proof, evidence)
-        and is_held_alike(proof, evidence.limit)
-    ):
-        require_within(manifest.target, proof)
-        described = _describe_samples(evidence)
-        if manifest.samples.pictures == described.pictures:
-            return artifact
-        # The same values, made otherwise.
-        return write_manifest(artifact.directory, replace(manifest, samples=described))
-    samples = _describe_samples(evidence)
-    try:
-        renewed, reason = prove_artifact(artifact, exported, evidence, host, threads, report)
-    except OverLimitError as error:
-        write_manifest(artifact.directory, replace(manifest, samples=samples, proof=error.proof, proof_reason=None))
-        raise
-    verify_files(artifact)
-    if renewed is None and proof is not None:
-        return artifact  # it cannot run here: what was proved when it was built still says on which samples
-    # The samples that judged are those of the new proof; those it was built on are in the key, and so the same.
-    return write_manifest(artifact.directory, replace(manifest, samples=samples, proof=renewed, proof_reason=reason))
-
-
-def _chains_alike(proof: Proof, evidence: Evidence) -> bool:
-    """Whether a proof fed back the states that this evidence has."""
-    proved = () if proof.chain is None else proof.chain.states
-    return proved == (() if evidence.chain is None else evidence.chain.states)
-
-
-def explain_failure(error: ModelwrightError) -> dict[str, str | None]:
-    """Returns what a comparison's row says of a target that failed."""
-    return {"reason": error.message, "hint": error.hint, "detail": error.detail}
-
-
-__all__ = ["MANIFEST", "build", "explain_failure"]

@@ -1,4 +1,4 @@
-"""What targets refuse, provoked on small models; then what the hint says is done, and it helps. See `refusals.py`."""
+"""What targets refuse, provoked on small models; then what the hint says is done, and it helps. See `refusals/`."""
 
 from __future__ import annotations
 

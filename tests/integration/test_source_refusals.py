@@ -1,4 +1,4 @@
-"""What sources are refused for on the way to ONNX; then the hint is followed, and it helps. See `refusals.py`."""
+"""What sources are refused for on the way to ONNX; then the hint is followed, and it helps. See `refusals/`."""
 
 from __future__ import annotations
 

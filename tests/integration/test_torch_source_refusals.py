@@ -1,4 +1,4 @@
-"""What PyTorch sources are refused for; then the hint is followed, and it helps. See `refusals.py`."""
+"""What PyTorch sources are refused for; then the hint is followed, and it helps. See `refusals/`."""
 
 from __future__ import annotations
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from refusal_finder import ROOT, find_refusals, list_refusals
-from refusals import TABLE, Followed, NotFollowed
+from refusals import PARTS, TABLE, Followed, NotFollowed
 
-HINT = "write a test that provokes it and does what its hint says, and name it in tests/refusals.py"
+HINT = "write a test that provokes it and does what its hint says, and name it in tests/refusals/"
 
 
 def test_every_refusal_is_in_the_table_and_no_other() -> None:
@@ -18,6 +18,7 @@ def test_every_refusal_is_in_the_table_and_no_other() -> None:
     assert not unknown, f"{HINT}: {unknown}"
     gone = [f"{file}: {text}" for file, texts in TABLE.items() for text in texts if text not in found.get(file, set())]
     assert not gone, f"these are not in the code any more: {gone}"
+    assert len(TABLE) == sum(len(part) for part in PARTS), "a file stands in two parts of the table"
 
 
 def test_every_test_that_follows_a_hint_is_there() -> None:

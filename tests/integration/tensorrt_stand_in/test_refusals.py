@@ -1,4 +1,4 @@
-"""What building and running is refused for; then what the hint says is done, and it helps. See `refusals.py`."""
+"""What building and running is refused for; then what the hint says is done, and it helps. See `refusals/`."""
 
 from __future__ import annotations
 

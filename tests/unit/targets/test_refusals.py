@@ -1,4 +1,4 @@
-"""What targets refuse before any toolchain is asked; then the hint is followed, and it helps. See `refusals.py`."""
+"""What targets refuse before any toolchain is asked; then the hint is followed, and it helps. See `refusals/`."""
 
 from __future__ import annotations
 

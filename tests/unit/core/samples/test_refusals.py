@@ -1,4 +1,4 @@
-"""What is refused as samples; then the hint is followed, and they are taken. See `refusals.py`."""
+"""What is refused as samples; then the hint is followed, and they are taken. See `refusals/`."""
 
 from __future__ import annotations
 
