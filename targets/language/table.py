@@ -1,0 +1,32 @@
+"""The table of targets that generate text: name -> where its class is. Adding a target adds a line here."""
+
+from __future__ import annotations
+
+import importlib
+
+from modelwright.core.errors import UsageError
+from modelwright.targets.language.contract import LanguageTarget
+
+TABLE: dict[str, str] = {}
+
+BASELINE = "torch-fp32"
+"""What ratios are against unless the user says otherwise: the model as it runs before anything is done to it."""
+
+
+def target_names() -> tuple[str, ...]:
+    """Returns the names of all targets, in the order in which people read them."""
+    return tuple(TABLE)
+
+
+def get_target(name: str) -> LanguageTarget:
+    """Returns a target by name; imports its module, which loads no vendor package.
+
+    Raises:
+        UsageError: There is no such target; names those that there are.
+    """
+    if name not in TABLE:
+        raise UsageError(f"there is no target {name!r} for language models; there are: {', '.join(TABLE)}")
+    module, _, attribute = TABLE[name].partition(":")
+    target = getattr(importlib.import_module(module), attribute)()
+    assert isinstance(target, LanguageTarget)
+    return target
