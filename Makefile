@@ -12,10 +12,9 @@ DEMO_OUT ?= demo
 demo: environment  ## The embedded example, end to end: export, build, prove, measure, compare
 	$(BIN)/modelwright demo --out $(DEMO_OUT) --effort $(DEMO_EFFORT)
 
-# Training on one core: layers as small as these gain nothing from two, which wait for each other on a busy machine.
 STUDY_OUT ?= study
 study: environment  ## Variants of the greenhouse example's model: compress, build, measure, plot; minutes, then resumed
-	OMP_NUM_THREADS=1 $(BIN)/modelwright study examples/greenhouse/study.toml --out $(STUDY_OUT)
+	$(BIN)/modelwright study examples/greenhouse/study.toml --out $(STUDY_OUT)
 
 test: environment  ## All tests but the slow ones
 	$(PYTEST) -m 'not slow'

@@ -34,6 +34,7 @@ from modelwright.compression.settings import Settings
 from modelwright.compression.step import Step, Task
 from modelwright.compression.steps import make_step
 from modelwright.compression.teacher import Teacher, has_classes
+from modelwright.compression.threads import settle_threads
 from modelwright.compression.training import seed, train
 from modelwright.core.errors import BadInputError
 from modelwright.core.files import hash_file, hash_json
@@ -142,7 +143,9 @@ def compress_in_child(
             progress(f"{LASTING}note: {note}")
         judging = (data, held) if evaluation is None else (evaluation, _all(evaluation))
         progress("evaluating the source")
-        before, quality_before = measure_size(network), objective.measure(network, *judging)
+        before = measure_size(network)
+        settle_threads(before.macs, wanted.batch)
+        quality_before = objective.measure(network, *judging)
         progress(f"{LASTING}{source}: {quality_before.describe()} on {quality_before.samples} samples that judge")
         state, last = _carry_out(steps, network, task, checkpoint, state, progress)
         progress("counting and evaluating the result")

@@ -34,6 +34,9 @@ _NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}
 _ONE_BLAS_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 """numpy's threads spin while they wait for each other: beside other work a factorization took four times as long with
 two of them as with one. The runtimes have pools of their own."""
+_SLEEPING_THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""torch's threads spin likewise, where one waits for another that has no core: beside other work, small layers took a
+hundred times as long with two as with one. Asleep they take a third longer. What is measured is left as it comes."""
 _LOOK_S = 1.0
 """Between two looks at whether the child still lives: its end is seen at once, unless something it started holds its
 pipe open."""
@@ -50,7 +53,8 @@ class Child:
         purpose: What the child is for, as it reads in an error: `building ort-int8`.
         crash_error: The error to raise when the child dies or hangs.
         environment: Variables set in the child on top of the parent's.
-        threads: What the OpenMP and BLAS pools of the child are limited to; None leaves them alone.
+        threads: What the OpenMP and BLAS pools of the child are limited to, where it measures; None leaves their sizes
+            alone.
         transport: Where it runs; None for this machine.
     """
 
@@ -70,7 +74,7 @@ class Child:
         self._turn = threading.Lock()
         self._closed = False
         self._stopped = ""
-        usual = {**_NO_TELEMETRY, **_ONE_BLAS_THREAD}
+        usual = {**_NO_TELEMETRY, **_ONE_BLAS_THREAD, **({} if threads else _SLEEPING_THREADS)}
         unset = {name: value for name, value in usual.items() if name not in os.environ}
         variables = {**unset, **_thread_limits(threads), **(environment or {})}
         self._process: Process = (transport or LocalTransport()).start(

@@ -17,6 +17,7 @@ torch = pytest.importorskip("torch")
 from modelwright.compression import compressing  # noqa: E402
 from modelwright.compression.data import open_data  # noqa: E402
 from modelwright.compression.magnitude import find_masks  # noqa: E402
+from modelwright.compression.threads import settle_threads  # noqa: E402
 from modelwright.compression.training import is_as_good  # noqa: E402
 from modelwright.compression.two_four import find_two_four_mask  # noqa: E402
 from modelwright.core.errors import BadInputError, LimitNotMetError, ModelwrightError  # noqa: E402
@@ -116,6 +117,26 @@ def explained(made: Any, least: float) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("macs", "batch", "asked", "expected"),
+    [(1_000_000, 64, None, 1), (2_000_000, 64, None, 3), (1_000_000, 64, "3", 3), (1_000_000, 1_000, None, 3)],
+)
+def test_one_thread_trains_where_a_step_is_small_unless_more_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch, macs: int, batch: int, asked: str | None, expected: int
+) -> None:
+    if asked is None:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    else:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        settle_threads(macs, batch)
+        assert torch.get_num_threads() == expected
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_a_function_that_yields_batches_and_a_loss_of_the_users_give_the_same(place: Path) -> None:
     plain = run(place)
     other = run(place, out="other", train=f"{place / 'net.py'}:batches", loss=f"{place / 'net.py'}:loss")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import resource
 import select
@@ -49,6 +50,16 @@ def test_numpys_threads_wait_for_nobody_unless_someone_asks_for_more(monkeypatch
     assert run_in_child("os:getenv", {"key": name}, purpose="asking") == "3"
     with Child("asking", threads=2) as child:
         assert child.call("os:getenv", {"key": name}) == "2"
+
+
+def test_torchs_threads_sleep_while_they_wait_unless_they_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "OMP_WAIT_POLICY"
+    monkeypatch.delenv(name, raising=False)
+    assert run_in_child("os:getenv", {"key": name}, purpose="asking") == "PASSIVE"
+    with Child("asking", threads=2) as child:
+        assert child.call("os:getenv", {"key": name}) is None
+    monkeypatch.setenv(name, "ACTIVE")
+    assert run_in_child("os:getenv", {"key": name}, purpose="asking") == "ACTIVE"
 
 
 def test_own_error_keeps_its_class_and_hint() -> None:
@@ -356,10 +367,10 @@ def test_too_few_descriptors_are_an_error_that_leaves_nothing_behind() -> None:
         child.call(f"{HERE}:own_pid")
     before = sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    highest = max(map(int, before))
+    free = next(number for number in itertools.count() if str(number) not in before)
     refusals = 0
     for more in range(8):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + more, limits[1]))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free + more, limits[1]))
         try:
             Child("starting").close()
         except OSError:
