@@ -5,15 +5,20 @@ from __future__ import annotations
 import ast
 import importlib.util
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from modelwright.core.errors import BadInputError
 
 _LISTED = 12
 """Functions of a file that a hint names."""
+_TRACED = 20
+"""Lines of a traceback that an error shows."""
+_INSTALLED = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 
 
 def split_function(spec: str) -> tuple[Path, str | None]:
@@ -109,9 +114,25 @@ def load_function(path: Path, name: str) -> Callable[..., Any]:
 
 
 def shorten_traceback(error: BaseException) -> str:
-    """Returns the last lines of a traceback: the user's own frames, mostly."""
-    lines = "".join(traceback.format_exception(error)).splitlines()
-    return "\n".join(lines[-20:])
+    """Returns the part of a traceback that is of the user's own files; nothing where all of it is of packages."""
+    lines: list[str] = []
+    seen: list[BaseException] = []
+    each: BaseException | None = error
+    while each is not None and each not in seen:
+        seen.append(each)
+        own = ((frame, line) for frame, line in traceback.walk_tb(each.__traceback__) if _is_own(frame))
+        frames = traceback.StackSummary.extract(own).format()
+        if frames:
+            lines = [*frames, *traceback.format_exception_only(each), *lines]
+        each = each.__cause__ or (None if each.__suppress_context__ else each.__context__)
+    return "\n".join("".join(lines).splitlines()[-_TRACED:])
+
+
+def _is_own(frame: FrameType) -> bool:
+    """Whether code is the user's: neither of this package, nor of Python or of what is installed in it."""
+    name, path = str(frame.f_globals.get("__name__", "")), frame.f_code.co_filename
+    is_ours = name.partition(".")[0] == "modelwright"
+    return not is_ours and not path.startswith("<") and not path.startswith(_INSTALLED)
 
 
 def _parse(path: Path) -> ast.Module:
