@@ -46,6 +46,14 @@ from modelwright.cli import options
     help="Of the plan: one scale for each weight, or for each of its output channels. The table has both.",
 )
 @click.option(
+    "--ranges",
+    type=click.Choice(("mse", "minmax")),
+    default="mse",
+    show_default=True,
+    help="Where the numbers of few bits end, in all rows: where the squared error is least, or at the largest value "
+    "seen, as quantization after training is taught.",
+)
+@click.option(
     "--max-drop",
     type=options.NOT_NEGATIVE,
     metavar="POINTS",
@@ -70,6 +78,7 @@ def mix(
     bits: str,
     method: Any,
     granularity: Any,
+    ranges: Any,
     rank_aware: bool,
     max_drop: float | None,
     max_error: float | None,
@@ -102,6 +111,7 @@ def mix(
         bits=parse_bits(bits),
         method=method,
         granularity=granularity,
+        ranges=ranges,
         rank_aware=rank_aware,
         max_drop=max_drop,
         max_error=max_error,

@@ -142,7 +142,7 @@ def build_targets(
             fresh=fresh,
             trust=trust,
             progress=tell,
-            review=lambda exported: None if overwrite else _require_no_others(folder, exported),
+            review=lambda exported: None if overwrite else require_no_others(folder, exported),
         )
         exported = export.model
         require_shapes_fit(choices.shapes, exported.signature)
@@ -168,8 +168,12 @@ def build_targets(
     return built
 
 
-def _require_no_others(folder: Path, exported: ExportedModel) -> None:
-    """Refuses to put a model beside artifacts of another one: nothing would say any more what they were made from."""
+def require_no_others(folder: Path, exported: ExportedModel) -> None:
+    """Refuses to put a model beside artifacts of another one: nothing would say any more what they were made from.
+
+    Raises:
+        BadInputError: There are some; names them.
+    """
     others = find_others(folder, exported)
     if others:
         sources = sorted({artifact.manifest.source.path for artifact in others.values()})

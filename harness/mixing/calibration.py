@@ -8,6 +8,7 @@ from pathlib import Path
 
 from modelwright.harness.mixing.grids import Floats, Grid, choose_grid, choose_scales, round_rows
 from modelwright.harness.mixing.network import Layer, Network
+from modelwright.harness.mixing.settings import Ranges
 from modelwright.targets.quantization.statistics import FeedSource, TensorStatistics, collect_statistics
 
 
@@ -19,13 +20,15 @@ class Rounding:
         network: The float network.
         seen: Activation -> its statistics on the calibration samples.
         per_channel: Whether each output channel of a weight has a scale of its own.
-        grids: Grids of activations that something else than the least error chose: (layer's output, tensor, bits) ->
-            grid. They go before those that are chosen here.
+        ranges: Where grids end.
+        grids: Grids of activations that something else chose: (layer's output, tensor, bits) -> grid. They go before
+            those that are chosen here.
     """
 
     network: Network
     seen: Mapping[str, TensorStatistics]
     per_channel: bool
+    ranges: Ranges = "mse"
     grids: Mapping[tuple[str, str, int], Grid] = field(default_factory=dict)
     _chosen: dict[tuple[str, int], Grid] = field(default_factory=dict)
     _rounded: dict[tuple[str, int, int | None], Floats] = field(default_factory=dict)
@@ -36,7 +39,7 @@ class Rounding:
         if own is not None:
             return own
         if (tensor, bits) not in self._chosen:
-            self._chosen[tensor, bits] = choose_grid(self.seen[tensor], bits)
+            self._chosen[tensor, bits] = choose_grid(self.seen[tensor], bits, self.ranges)
         return self._chosen[tensor, bits]
 
     def weight(self, layer: Layer, bits: int) -> Floats:
@@ -45,7 +48,7 @@ class Rounding:
         if key not in self._rounded:
             weight = self.network.weights[layer.operand]
             rows = layer.to_rows(weight, per_channel=self.per_channel)
-            rounded = round_rows(rows, choose_scales(rows, bits), bits)
+            rounded = round_rows(rows, choose_scales(rows, bits, self.ranges), bits)
             self._rounded[key] = layer.from_rows(rounded, weight.shape)
         return self._rounded[key]
 

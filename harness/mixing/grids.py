@@ -1,8 +1,11 @@
-"""The numbers that a few bits can stand for: symmetric uniform grids, and the scales with the least squared error.
+"""The numbers that a few bits can stand for: symmetric uniform grids, and their scales.
 
 A grid of `b` bits and scale `s` holds `s * q` for whole numbers `q`: from -(2^(b-1) - 1) to 2^(b-1) - 1, so that it is
 the same on both sides of zero, or from 0 to 2^b - 1 for what is never negative, such as what comes out of a Relu or a
 Softmax. Zero is always on it. `x` becomes `s * clip(round(x / s))`, halves rounded to even.
+
+Where a grid ends is one of two: `minmax` at the largest value seen, as quantization after training is taught; `mse`
+where the squared error is least, which cuts off what is rare for the sake of resolution.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from modelwright.harness.mixing.settings import Ranges
 from modelwright.targets.quantization.statistics import TensorStatistics
 
 Floats = npt.NDArray[np.float32]
@@ -48,18 +52,21 @@ def find_ends(bits: int, *, signed: bool) -> tuple[int, int]:
     return (-(2 ** (bits - 1) - 1), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
 
 
-def choose_grid(seen: TensorStatistics, bits: int) -> Grid:
+def choose_grid(seen: TensorStatistics, bits: int, ranges: Ranges) -> Grid:
     """Returns the grid of an activation: of those that end at a share of its range, the one with the least error.
 
     Args:
         seen: Range and histogram on the calibration samples.
         bits: Of the grid.
+        ranges: `minmax` takes the whole range.
     """
     signed = seen.low < 0.0
     low, high = find_ends(bits, signed=signed)
     reach = max(seen.high, -seen.low)
     if reach <= 0.0:  # nothing but zeros was seen: any grid holds those
         return Grid(bits=bits, signed=signed, scale=1.0)
+    if ranges == "minmax":
+        return Grid(bits=bits, signed=signed, scale=reach / high)
     edges = np.linspace(seen.low, seen.high, len(seen.counts) + 1)
     values = (edges[:-1] + edges[1:]) / 2
     values[(edges[:-1] <= 0.0) & (edges[1:] > 0.0)] = 0.0  # most of what a Relu gives is exactly that
@@ -69,16 +76,19 @@ def choose_grid(seen: TensorStatistics, bits: int) -> Grid:
     return Grid(bits=bits, signed=signed, scale=float(scales[::-1][best, 0]))
 
 
-def choose_scales(rows: Floats, bits: int) -> Floats:
-    """Returns the scale of each channel of a weight that gives the least squared error.
+def choose_scales(rows: Floats, bits: int, ranges: Ranges) -> Floats:
+    """Returns the scale of each channel of a weight.
 
     Args:
         rows: float32 [channels, weights].
         bits: Of the grids, which are signed.
+        ranges: `mse` gives the least squared error, `minmax` ends the grid at the largest weight.
     """
     _, high = find_ends(bits, signed=True)
     reach = np.abs(rows).max(axis=1, initial=0.0)
     reach = np.where(reach > 0.0, reach, np.float32(high))  # a channel without weights is on any grid
+    if ranges == "minmax":
+        return (reach / high).astype(np.float32)
     best = np.ones(len(rows), np.float32)
     least = np.full(len(rows), np.inf)
     tries = [np.full(len(rows), share, np.float32) for share in _COARSE]

@@ -13,12 +13,19 @@ from modelwright.core.records.exported import ExportedModel
 from modelwright.core.samples.source import Named
 from modelwright.core.scratch import locked_folder, made_folder, scratch_directory
 from modelwright.exporters.exporting import Export
-from modelwright.harness.building import prepare
+from modelwright.harness.building import prepare, require_no_others
 from modelwright.harness.mixing.planning import make_plan
 from modelwright.harness.mixing.record import Mixture
 from modelwright.harness.mixing.settings import Settings, require_one_limit
 from modelwright.harness.mixing.worker import Request
-from modelwright.harness.mixing.writing import RESULT, require_places, write_mixture
+from modelwright.harness.mixing.writing import (
+    RESULT,
+    discard_other_mix,
+    discard_plan,
+    require_no_other_mix,
+    require_places,
+    write_mixture,
+)
 from modelwright.harness.progress import Progress, Undisturbed
 from modelwright.profiles import detect_host, load_profile
 from modelwright.profiles.technology import Technology
@@ -85,16 +92,23 @@ def mix(
             fresh=fresh,
             trust=trust,
             progress=tell,
+            review=lambda exported: None if overwrite else _require_nothing_of_others(folder, exported),
         )
+        discard_other_mix(folder, export.model)
+        request = _request(str(source), export, evidence, settings, technology, Path(scratch))
         tell.start("mix", "mixing precisions")
-        found = run_in_child(
-            "modelwright.harness.mixing.worker:mix_in_child",
-            {"request": encode(_request(str(source), export, evidence, settings, technology, Path(scratch)))},
-            purpose=f"mixing precisions of {source}",
-            crash_error=BuildFailedError,
-            timeout_s=CHILD_LIMIT_S,
-            progress=lambda text: tell.say("mix", text),
-        )
+        try:
+            found = run_in_child(
+                "modelwright.harness.mixing.worker:mix_in_child",
+                {"request": encode(request)},
+                purpose=f"mixing precisions of {source}",
+                crash_error=BuildFailedError,
+                timeout_s=CHILD_LIMIT_S,
+                progress=lambda text: tell.say("mix", text),
+            )
+        except LimitNotMetError:
+            discard_plan(folder)
+            raise
         mixture = decode(Mixture, found)
         tell.finish("mix", _summarize(mixture))
         kept = _keeps_limit(mixture)
@@ -102,6 +116,11 @@ def mix(
     if not kept:
         raise _explain_lost(mixture, folder)
     return mixture
+
+
+def _require_nothing_of_others(folder: Path, exported: ExportedModel) -> None:
+    require_no_others(folder, exported)
+    require_no_other_mix(folder, exported)
 
 
 def _request(
@@ -129,6 +148,7 @@ def _request(
         evaluation=evidence.evaluation,
         reference=evidence.reference,
         roles=evidence.roles,
+        doubts=evidence.doubts,
         settings=settings,
         technology=technology,
         scratch=scratch,
@@ -136,8 +156,9 @@ def _request(
 
 
 def _summarize(mixture: Mixture) -> str:
-    plan = mixture.chosen
-    return f"{len(mixture.layers)} layers, {len(mixture.rows)} ways to give bits judged; the plan is {plan.name}"
+    count = len(mixture.layers)
+    layers = f"{count} layer{'s' if count != 1 else ''}"
+    return f"{layers}, {len(mixture.rows)} ways to give bits judged; the plan is {mixture.chosen.name}"
 
 
 def _points_lost(mixture: Mixture) -> float:

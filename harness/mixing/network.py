@@ -92,22 +92,23 @@ class Network:
     weights: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
 
 
-def open_network(path: Path, feeds: Feeds, scratch: Path) -> Network:
+def open_network(path: Path, feeds: Feeds, scratch: Path, name: str | None = None) -> Network:
     """Loads a model and finds its layers.
 
     Args:
         path: The float model.
         feeds: One inference's inputs, with which weights are evaluated that are made of constants.
         scratch: For the intermediate file of a large model.
+        name: Of the model, for people; None for the file's.
 
     Raises:
         BadInputError: It is quantized already, or has no layer that bits can be chosen for.
     """
-    model = load_model(path)
+    model, name = load_model(path), name or path.name
     own = find_own_scales(model)
     if own is not None:
         raise BadInputError(
-            f"{path.name} is quantized already: {own.describe()}",
+            f"{name} is quantized already: {own.describe()}",
             hint="give the float model that it was made of",
         )
     model = raise_opset(model, _CLIP_OPSET)
@@ -118,7 +119,7 @@ def open_network(path: Path, feeds: Feeds, scratch: Path) -> Network:
     layers = tuple(_find_layers(model, index, derived, types))
     if not layers:
         raise BadInputError(
-            f"{path.name} has no layer to choose bits for: no {', '.join(LAYER_OPERATORS[:-1])} or "
+            f"{name} has no layer to choose bits for: no {', '.join(LAYER_OPERATORS[:-1])} or "
             f"{LAYER_OPERATORS[-1]} in its main graph multiplies 32-bit floats",
             hint="give a float32 model with such layers; recurrent ones and those in If, Loop or Scan stay in float",
         )

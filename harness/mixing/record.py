@@ -120,6 +120,7 @@ class Mixture(Record):
         layers: With the granularity of the plan.
         work: Of all layers that energy is counted for, those that stay in float among them.
         rows: Judged ways to give bits, FP32 first.
+        doubts: What the samples that judge cannot show, a sentence each.
         notes: Sentences for the user.
     """
 
@@ -132,6 +133,7 @@ class Mixture(Record):
     layers: tuple[MixedLayer, ...]
     work: tuple[LayerWork, ...]
     rows: tuple[Row, ...]
+    doubts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property

@@ -11,7 +11,7 @@ FEWEST_BITS, MOST_BITS = 2, 16
 Granularity = Literal["tensor", "channel"]
 GRANULARITIES: tuple[Granularity, ...] = ("tensor", "channel")
 Method = Literal["sensitivity", "nuclear"]
-METHODS: tuple[Method, ...] = ("sensitivity", "nuclear")
+Ranges = Literal["mse", "minmax"]
 
 
 class Settings(Record):
@@ -21,6 +21,7 @@ class Settings(Record):
         bits: That layers may get, the most first; two or more.
         method: What says how much a layer suffers.
         granularity: Of the plan: whether each output channel of a weight has a scale of its own.
+        ranges: Where grids end: where the squared error is least, or at the largest value seen.
         rank_aware: Whether the scales of attention are chosen to keep the order of its scores; rows without are judged
             too.
         max_drop: Points that the plan may lose; None for no such limit.
@@ -30,6 +31,7 @@ class Settings(Record):
     bits: tuple[Count, ...]
     method: Method = "sensitivity"
     granularity: Granularity = "channel"
+    ranges: Ranges = "mse"
     rank_aware: bool = False
     max_drop: Amount | None = None
     max_error: Amount | None = None

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 from modelwright.harness.formatting import MISSING, energy_unit, format_significant, join_words
 from modelwright.harness.mixing.record import Difference, Mixture, Row
+from modelwright.harness.mixing.settings import Ranges
 from modelwright.targets.table import get_target, target_names
 
+_ENDS: Mapping[Ranges, str] = {
+    "mse": "where the squared error is least (--ranges mse)",
+    "minmax": "at the largest value seen (--ranges minmax)",
+}
 _HEADS = ("", "est. {unit}", "of FP32", "{measure} %", "95 %", "over {fewest}", "runs")
 
 
@@ -74,6 +80,7 @@ def list_sentences(mixture: Mixture) -> list[str]:
         f"Energies are estimates of one inference's arithmetic and memory traffic, with what operations take in "
         f"{mixture.technology.node} ({mixture.technology.source.partition(':')[0]}); E(b) is that of b bits "
         "everywhere, E(a,b) halfway between two.",
+        f"In all rows grids end {_ENDS[mixture.settings.ranges]}.",
         "All rows but FP32 are simulated in floats; `int8` marks bits that integer kernels of runtimes have too. "
         f"`build --plan` executes the plan with {join_words(_list_executing())}: what they lack runs wider.",
     ]

@@ -52,6 +52,7 @@ class Request(Record):
         evaluation: Samples that judge.
         reference: Folder of FP32's answers to the latter two.
         roles: What the outputs mean.
+        doubts: What the evaluation samples cannot show.
         settings: What is asked for.
         technology: What operations cost.
         scratch: For intermediate files.
@@ -66,6 +67,7 @@ class Request(Record):
     evaluation: SampleRef
     reference: Path
     roles: Mapping[str, OutputRole]
+    doubts: tuple[str, ...]
     settings: Settings
     technology: Technology
     scratch: Path
@@ -95,7 +97,7 @@ class _Mix:
         self._request, self._progress = request, progress
         self._settings = request.settings
         self._samples = self._open(request.calibration)
-        self._network = open_network(request.model_path, self._samples.sample(0), request.scratch)
+        self._network = open_network(request.model_path, self._samples.sample(0), request.scratch, request.model)
         self._judge = self._make_judge(request.evaluation, "evaluation")
 
     def run(self) -> Mixture:
@@ -126,6 +128,7 @@ class _Mix:
             ),
             work=works,
             rows=tuple(rows),
+            doubts=self._request.doubts,
             notes=(*_list_notes(plan), *chosen.notes),
         )
 
@@ -156,7 +159,12 @@ class _Mix:
         rank_aware: bool,
     ) -> _Rounded:
         self._progress(f"measuring what rounding each layer does, scales per {granularity}")
-        rounding = Rounding(network=self._network, seen=seen, per_channel=granularity == "channel")
+        rounding = Rounding(
+            network=self._network,
+            seen=seen,
+            per_channel=granularity == "channel",
+            ranges=self._settings.ranges,
+        )
         notes: tuple[str, ...] = ()
         if rank_aware:
             rounding, notes = self._rank(rounding)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -79,7 +80,7 @@ def fake(values: np.ndarray, rounding: Rounding, layer: int, bits: int) -> np.nd
 
 def fake_weight(weight: np.ndarray, bits: int) -> np.ndarray:
     """Returns [inputs, outputs], each column on its own grid."""
-    return round_rows(weight.T.copy(), choose_scales(weight.T.copy(), bits), bits).T
+    return round_rows(weight.T.copy(), choose_scales(weight.T.copy(), bits, "mse"), bits).T
 
 
 # Known answers.
@@ -282,7 +283,7 @@ def place(tmp_path: Path) -> Path:
 def run(place: Path, **settings: Any) -> Any:
     return mix(
         place / "net.onnx", samples=place / "samples.npz", out=place / "out",
-        settings=Settings(bits=settings.pop("bits", BITS), **settings),
+        overwrite=settings.pop("overwrite", False), settings=Settings(bits=settings.pop("bits", BITS), **settings),
     )  # fmt: skip
 
 
@@ -331,8 +332,10 @@ def test_a_drop_that_is_not_kept_gives_no_plan(place: Path) -> None:
 
 @pytest.mark.slow
 def test_an_error_that_is_not_kept_says_what_would_be(place: Path) -> None:
+    run(place)
     with pytest.raises(LimitNotMetError, match="estimated error") as refused:
         run(place, max_error=1e-6)
+    assert not (place / "out" / "plan.json").exists(), "an earlier one keeps another limit"
     assert refused.value.hint is not None
     least = float(refused.value.hint.partition("--max-error ")[2].partition(";")[0])
     assert run(place, max_error=least).chosen.answer_error <= least
@@ -350,7 +353,39 @@ def test_the_command_prints_the_table_or_json(place: Path) -> None:
     assert as_json["technology"]["node"] == "45 nm"
 
 
+@pytest.mark.slow
+def test_ranges_hold_for_all_rows_and_are_told(place: Path) -> None:
+    found = {ranges: run(place, bits=(8, 4), ranges=ranges) for ranges in ("mse", "minmax")}
+    table = csv.DictReader((place / "out" / "mix.csv").read_text().splitlines())
+    assert {(row["name"] == "FP32", row["ranges"]) for row in table} == {(True, ""), (False, "minmax")}
+    assert any("at the largest value seen" in line for line in list_sentences(found["minmax"]))
+    for narrow, wide in zip(found["mse"].layers, found["minmax"].layers, strict=True):
+        assert narrow.errors["4"] != wide.errors["4"]
+
+
 # What is refused.
+
+
+@pytest.mark.slow
+def test_a_mix_of_another_model_is_replaced_only_where_that_is_said(place: Path) -> None:
+    run(place, bits=(8, 4))
+    kept = {path.name: path.read_bytes() for path in (place / "out").iterdir() if path.is_file()}
+    two = [helper.make_node("MatMul", ["x", "w"], ["y"], "other")]
+    save(place / "net.onnx", two, {"w": np.ones((16, 5), np.float32)}, size=16)
+    with pytest.raises(BadInputError, match="holds the mix of another model") as refused:
+        run(place, bits=(8, 4))
+    assert {path.name: path.read_bytes() for path in (place / "out").iterdir() if path.is_file()} == kept
+    assert "--overwrite" in (refused.value.hint or "")
+    assert [layer.node for layer in run(place, bits=(8, 4), overwrite=True).layers] == ["other"]
+
+
+@pytest.mark.slow
+def test_a_model_that_cannot_be_mixed_leaves_nothing_of_the_one_that_it_replaced(place: Path) -> None:
+    run(place, bits=(8, 4))
+    save(place / "net.onnx", [helper.make_node("Relu", ["x"], ["y"])], {}, size=16)
+    with pytest.raises(BadInputError, match=r"net\.onnx has no layer"):
+        run(place, bits=(8, 4), overwrite=True)
+    assert [path.name for path in (place / "out").iterdir()] == ["model"]
 
 
 def test_a_model_without_layers_is_refused(tmp_path: Path) -> None:
