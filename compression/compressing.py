@@ -114,7 +114,7 @@ def compress(
             evaluation_path = (
                 None if evaluation is None else _place_data(evaluation, Path(scratch) / "eval", loading, say)
             )
-            for sentence in explain_pictures({str(train): train_path, str(evaluation): evaluation_path}):
+            for sentence in explain_pictures((str(train), train_path), (str(evaluation), evaluation_path)):
                 say(f"* {sentence}")
             request = {
                 **loading,

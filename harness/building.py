@@ -272,7 +272,7 @@ def prepare(
     assert calibration_path is not None
     progress.finish("export", export.summarize())
     progress.start("samples", "reading the samples")
-    for sentence in explain_pictures({str(samples): calibration_path, str(evaluation): evaluation_path}):
+    for sentence in explain_pictures((str(samples), calibration_path), (str(evaluation), evaluation_path)):
         progress.finish("pictures", sentence)
     origins = {str(calibration_path): str(samples)}
     if evaluation_path is not None:

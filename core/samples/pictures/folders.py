@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from modelwright.core.errors import BadInputError
@@ -12,27 +11,35 @@ HASHES_FILE = "pictures.sha256"
 """Lies beside samples that were made of a folder's pictures: the SHA-256 of each file's bytes, one a line."""
 _NAMED = 5
 
+Made = tuple[str, Path | None]
+"""Samples as the user calls them, and the folder that they were made into; None where there are none."""
 
-def explain_pictures(samples: Mapping[str, Path | None]) -> list[str]:
+
+def explain_pictures(first: Made, judging: Made) -> list[str]:
     """Returns what the user is to know of pictures among samples, a sentence each.
 
     Args:
-        samples: Name -> where they lie; what judges comes last.
+        first: What calibrates, or trains.
+        judging: What judges; it may be the same folder.
 
     Raises:
         BadInputError: Their labels do not mean the same.
     """
-    paths = {name: path for name, path in samples.items() if path is not None}
-    found = {name: read for name, path in paths.items() if (read := read_pictures(path)) is not None}
-    told = [sentence for name, pictures in found.items() for sentence in pictures.tell(name)]
-    if len(found) < len(samples):
+    found = [
+        (name, path, pictures)
+        for name, path in (first, judging)
+        if path is not None and (pictures := read_pictures(path)) is not None
+    ]
+    told = list(dict.fromkeys(sentence for name, _, pictures in found for sentence in pictures.tell(name)))
+    if len(found) < 2:
         return told
-    (first, second), folders = list(found), list(paths.values())
-    require_same_classes(found[first].classes, found[second].classes, (first, second))
-    shared, judged = _count_shared(*folders)
+    (name, path, pictures), (judge_name, judge_path, judge_pictures) = found
+    require_same_classes(pictures.classes, judge_pictures.classes, (name, judge_name))
+    shared, judged = _count_shared(path, judge_path)
     if shared:
         told.append(
-            f"{shared} of the {judged} pictures of {second} have the same bytes as one of {first}: they judge too well"
+            f"{shared} of the {judged} pictures of {judge_name} have the same bytes as one of {name}: they judge too "
+            "well"
         )
     return told
 

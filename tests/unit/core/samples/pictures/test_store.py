@@ -126,16 +126,27 @@ def test_what_does_not_fit_the_disk_is_refused(tmp_path: Path, monkeypatch: pyte
 
 def test_folders_that_calibrate_and_judge_have_one_meaning(tmp_path: Path) -> None:
     first, second = make_folder(tmp_path / "train"), make_folder(tmp_path / "eval", 5)
-    paths = {str(folder): take(folder, tmp_path / f"{folder.name}-made")[0] for folder in (first, second)}
-    told = explain_pictures(paths)
+    made = take(first, tmp_path / "train-made")[0]
+
+    def explain(name: str) -> list[str]:
+        return explain_pictures((str(first), made), (str(second), take(second, tmp_path / name)[0]))
+
+    told = explain("eval-made")
     assert told[-1] == f"6 of the 10 pictures of {second} have the same bytes as one of {first}: they judge too well"
     (second / "cat").rename(second / "bird")
-    paths[str(second)] = take(second, tmp_path / "others")[0]
-    hint = refused(lambda: explain_pictures(paths), "eval lacks cat; .*train lacks bird")
+    hint = refused(lambda: explain("others"), "eval lacks cat; .*train lacks bird")
     assert "give both folders the same classes, or one --labels FILE" in hint
     (second / "bird").rename(second / "cat")
-    paths[str(second)] = take(second, tmp_path / "same")[0]
-    assert explain_pictures(paths)
+    assert explain("same")
+
+
+def test_a_folder_that_calibrates_and_judges_too_is_told_once(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "pictures")
+    first, second = (take(folder, tmp_path / name)[0] for name in ("first", "second"))
+    told = explain_pictures((str(folder), first), (str(folder), second))
+    assert told[-1] == f"6 of the 6 pictures of {folder} have the same bytes as one of {folder}: they judge too well"
+    assert len(told) == len(set(told)) == 3
+    assert explain_pictures((str(folder), first), (str(folder), None)) == told[:-1]
 
 
 def test_numbers_as_names_are_told_to_be_sorted_as_texts(tmp_path: Path) -> None:
