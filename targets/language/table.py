@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 
-from modelwright.core.errors import UsageError
+from modelwright.core.errors import UsageError, suggest
 from modelwright.targets.language.contract import LanguageTarget
 
-TABLE: dict[str, str] = {}
+TABLE = {
+    "ort-fp32": "modelwright.targets.ort.language.target:OrtLanguageFp32",
+}
 
 BASELINE = "torch-fp32"
 """What ratios are against unless the user says otherwise: the model as it runs before anything is done to it."""
@@ -22,10 +24,13 @@ def get_target(name: str) -> LanguageTarget:
     """Returns a target by name; imports its module, which loads no vendor package.
 
     Raises:
-        UsageError: There is no such target; names those that there are.
+        UsageError: There is no such target; names the closest ones.
     """
     if name not in TABLE:
-        raise UsageError(f"there is no target {name!r} for language models; there are: {', '.join(TABLE)}")
+        raise UsageError(
+            f"there is no target {name!r} for language models",
+            hint=suggest(name, TABLE) or f"targets for language models: {', '.join(TABLE)}",
+        )
     module, _, attribute = TABLE[name].partition(":")
     target = getattr(importlib.import_module(module), attribute)()
     assert isinstance(target, LanguageTarget)

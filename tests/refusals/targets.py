@@ -147,6 +147,11 @@ TABLE: Refusals = {
             HERE + "test_calibration_takes_samples_with_numbers"
         ),
     },
+    "targets/language/table.py": {
+        "there is no target {} for language models": Followed(
+            "tests/unit/targets/language/test_table.py::test_a_target_that_is_suggested_is_one"
+        ),
+    },
     "targets/quantization/trials.py": {
         "quantizing failed: {}: {}": VENDOR,
         "no way of quantizing gives usable numbers: {}": VENDOR,

@@ -1,0 +1,116 @@
+"""Writes an ONNX graph whose large weights go to a file beside it at once, so that memory holds one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from modelwright.targets.graphs.rewrite import MICROSOFT_DOMAIN
+from modelwright.targets.readiness import require_import
+
+_STORED_APART_BYTES = 1024
+_PAGE_BYTES = 4096
+"""ONNX Runtime maps weights that start on a page."""
+_WRITTEN_BYTES = 2**24
+
+
+class GraphFile:
+    """A graph that is being written. A context manager: the file of weights is open meanwhile.
+
+    Args:
+        path: Of the graph; weights go to `NAME.data` beside it.
+        source: The model that it is made from: its opset stays.
+
+    Attributes:
+        nodes: So far, in order.
+    """
+
+    def __init__(self, path: Path, source: Any) -> None:
+        self._onnx = require_import("onnx", "onnx")
+        self._path, self._source = path, source
+        self._weights = path.with_name(f"{path.name}.data")
+        self._constants: dict[str, Any] = {}
+        self.nodes: list[Any] = []
+
+    def __enter__(self) -> Self:
+        self._file = self._weights.open("xb")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def add_constant(self, name: str, values: npt.NDArray[Any]) -> str:
+        """Stores an initializer, once, and returns its name."""
+        if name in self._constants:
+            return name
+        tensor = self._onnx.TensorProto(
+            name=name, data_type=self._onnx.helper.np_dtype_to_tensor_dtype(values.dtype), dims=values.shape
+        )
+        if values.nbytes < _STORED_APART_BYTES:
+            tensor.raw_data = values.tobytes()
+        else:
+            self._file.seek(-self._file.tell() % _PAGE_BYTES, 1)
+            tensor.data_location = self._onnx.TensorProto.EXTERNAL
+            facts = {"location": self._weights.name, "offset": self._file.tell(), "length": values.nbytes}
+            for key, fact in facts.items():
+                tensor.external_data.add(key=key, value=str(fact))
+            rows = max(1, _WRITTEN_BYTES // max(1, values[:1].nbytes))
+            for start in range(0, len(values), rows):
+                self._file.write(np.ascontiguousarray(values[start : start + rows]).data)
+        self._constants[name] = tensor
+        return name
+
+    def add_integers(self, *values: int) -> str:
+        """Stores whole numbers as a constant with one dimension."""
+        return self.add_constant("integers_" + "_".join(map(str, values)), np.array(values, np.int64))
+
+    def add_node(
+        self, operator: str, inputs: Sequence[str], outputs: Sequence[str], name: str, **attributes: Any
+    ) -> str:
+        """Adds a node of ONNX, and returns its first output."""
+        self.nodes.append(self._onnx.helper.make_node(operator, inputs, outputs, name=name, **attributes))
+        return outputs[0]
+
+    def add_fused(
+        self, operator: str, inputs: Sequence[str], outputs: Sequence[str], name: str, **attributes: Any
+    ) -> str:
+        """Adds a node of ONNX Runtime's own operators, and returns its first output."""
+        return self.add_node(operator, inputs, outputs, name, domain=MICROSOFT_DOMAIN, **attributes)
+
+    def finish(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        """Writes the graph, without the nodes that nothing reads.
+
+        Args:
+            inputs: `ValueInfoProto` of all that may be fed; those that no node reads are left out.
+            outputs: `ValueInfoProto` of what it gives.
+        """
+        nodes, read = _keep_needed(self.nodes, {value.name for value in outputs})
+        graph = self._onnx.helper.make_graph(
+            nodes,
+            self._source.graph.name,
+            [value for value in inputs if value.name in read],
+            outputs,
+            initializer=[tensor for name, tensor in self._constants.items() if name in read],
+        )
+        opsets = [*self._source.opset_import, self._onnx.helper.make_opsetid(MICROSOFT_DOMAIN, 1)]
+        model = self._onnx.helper.make_model(
+            graph, opset_imports=opsets, ir_version=self._source.ir_version, producer_name="modelwright"
+        )
+        self._path.write_bytes(model.SerializeToString())
+
+
+def _keep_needed(nodes: Sequence[Any], wanted: Iterable[str]) -> tuple[list[Any], set[str]]:
+    """Returns the nodes that lead to what is wanted, in their order, and all that these read."""
+    read, kept = set(wanted), []
+    for node in reversed(nodes):
+        if any(name in read for name in node.output):
+            kept.append(node)
+            read.update(node.input)
+    return kept[::-1], read

@@ -1,0 +1,84 @@
+"""ONNX Runtime on the CPU as a target for language models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+from modelwright.core.errors import BuildFailedError
+from modelwright.core.records.language import LanguageModel
+from modelwright.targets.graphs.run import open_file
+from modelwright.targets.language.contract import (
+    LanguageBuildRequest,
+    LanguageBuildResult,
+    LanguageTarget,
+    LanguageTargetRecord,
+)
+from modelwright.targets.language.portable import PortableModel
+from modelwright.targets.options import RunSettings
+from modelwright.targets.ort.language.fuse import DecoderFuser
+from modelwright.targets.ort.language.generator import OrtGenerator
+from modelwright.targets.ort.language.graph_file import GraphFile
+from modelwright.targets.ort.language.matrices import FloatMatrices, Matrices
+from modelwright.targets.ort.settings import SETTINGS
+from modelwright.targets.readiness import package_versions
+
+MODEL_FILE = "model.onnx"
+_PACKAGES = {"onnxruntime": "onnxruntime>=1.22"}
+
+
+class OrtLanguageTarget(LanguageTarget):
+    """What all precisions share: the fused graph and how it runs."""
+
+    @contextmanager
+    def load(
+        self,
+        directory: Path,
+        model_file: str,
+        recipe: Mapping[str, Any],  # noqa: ARG002
+        record: LanguageModel,
+        settings: RunSettings,
+    ) -> Iterator[OrtGenerator]:
+        generator = OrtGenerator(directory / model_file, record, settings)
+        try:
+            yield generator
+        finally:
+            generator.close()
+
+    def write_model(self, request: LanguageBuildRequest, model: PortableModel, matrices: Matrices) -> None:
+        """Writes the fused graph, and opens it once."""
+        path = request.directory / MODEL_FILE
+        with GraphFile(path, model.proto) as graph:
+            DecoderFuser(model, graph, matrices, request.record).write()
+        open_file(path, RunSettings(), BuildFailedError)
+
+
+class OrtLanguageFp32(OrtLanguageTarget):
+    """All in FP32."""
+
+    record: ClassVar[LanguageTargetRecord] = LanguageTargetRecord(
+        name="ort-fp32",
+        runtime="ort",
+        precision="fp32",
+        title="ONNX Runtime FP32",
+        is_float=True,
+        needs_calibration=False,
+        build_packages={"onnx": "onnx", **_PACKAGES},
+        run_packages=_PACKAGES,
+        build_extra="ort",
+        run_extra="ort-run",
+        settings=SETTINGS,
+    )
+
+    def build(self, request: LanguageBuildRequest) -> LanguageBuildResult:
+        """Rewrites the graph; see `LanguageTarget.build`."""
+        model = PortableModel(request.model)
+        self.write_model(request, model, FloatMatrices(model))
+        return LanguageBuildResult(
+            model_file=MODEL_FILE,
+            recipe={"method": "fused operators"},
+            requires={"packages": {"onnxruntime": ">=1.22"}},
+            versions=package_versions("onnx", "onnxruntime", "numpy"),
+        )
