@@ -46,12 +46,14 @@ class LogitsError(Record):
         case: What was computed, such as `prefill`.
         positions: Next-token distributions that were compared.
         relative_l2_error: Of all of them together.
+        tolerance: The largest of these that passes.
         max_abs_error: Of one logit.
     """
 
     case: Line
     positions: Count
     relative_l2_error: Amount
+    tolerance: Amount
     max_abs_error: Amount
 
 
@@ -60,7 +62,6 @@ class LanguageVerification(Record):
 
     Attributes:
         by: What computed the reference.
-        tolerance: Largest relative L2 error of a case that passes.
         cases: What was compared.
         greedy_tokens: That both were asked for, each fed with its own.
         equal_tokens: From the first on, how many of these are the same.
@@ -69,7 +70,6 @@ class LanguageVerification(Record):
     """
 
     by: Line
-    tolerance: Amount
     cases: tuple[LogitsError, ...]
     greedy_tokens: Count
     equal_tokens: Count

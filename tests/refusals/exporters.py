@@ -7,6 +7,7 @@ from refusals.entries import INSTALLS, Followed, Refusals
 SOURCES = "tests/integration/test_source_refusals.py::"
 TORCH_SOURCES = "tests/integration/test_torch_source_refusals.py::"
 LOADING = "tests/integration/test_loading_refusals.py::"
+LANGUAGE = "tests/integration/test_language_refusals.py::"
 COMPRESSION = "tests/integration/test_compression_refusals.py::"
 
 TABLE: Refusals = {
@@ -22,6 +23,102 @@ TABLE: Refusals = {
         "{} is empty (0 bytes)": Followed(SOURCES + "test_a_file_that_only_has_the_name_is_fetched"),
         "{} is not a regular file": Followed(SOURCES + "test_a_pipe_is_given_as_a_file"),
         "{} is {}, not an ONNX model": Followed(SOURCES + "test_a_file_that_only_has_the_name_is_fetched"),
+    },
+    "exporters/language/config.py": {
+        "{} is not a config that transformers reads": Followed(
+            LANGUAGE + "test_a_config_with_values_that_no_model_has_is_refused"
+        ),
+        "{}: {}: expected {}, found {}": Followed(LANGUAGE + "test_a_config_with_values_that_no_model_has_is_refused"),
+        "{}: {}: expected a whole number of at most {}, found {}": Followed(
+            LANGUAGE + "test_a_config_with_values_that_no_model_has_is_refused"
+        ),
+    },
+    "exporters/language/data_file.py": {
+        "{} lacks {} of the {} tensors that its config.json asks for: {}": Followed(
+            LANGUAGE + "test_weights_of_another_model_are_named"
+        ),
+        "{} has tensors that do not fit its config.json: {}": Followed(
+            LANGUAGE + "test_weights_of_another_model_are_named"
+        ),
+        "{} has weights of the type {}, expected floats: it is quantized already": Followed(
+            LANGUAGE + "test_quantized_weights_are_replaced_by_those_before"
+        ),
+    },
+    "exporters/language/exporting.py": {
+        "{} holds {}, and no export of a language model: nothing there is replaced": Followed(
+            LANGUAGE + "test_what_lies_at_the_place_is_not_replaced"
+        ),
+        "{} is a file, not a folder": Followed(LANGUAGE + "test_what_lies_at_the_place_is_not_replaced"),
+        "{} holds another export": Followed(
+            "tests/integration/test_language_export.py::test_a_folder_becomes_a_graph_that_answers_as_pytorch_does"
+        ),
+    },
+    "exporters/language/follows.py": {
+        "the graph does not follow PyTorch: of {} greedy tokens number {} is one that PyTorch puts {} of its "
+        "largest logit below its own": Followed(LANGUAGE + "test_answers_that_part_from_the_source_fail"),
+        "the graph gives logits that are not finite on {}": Followed(
+            LANGUAGE + "test_answers_that_part_from_the_source_fail"
+        ),
+        "the graph does not follow PyTorch: on {} its logits are off by {}, relatively, expected at most {}": Followed(
+            LANGUAGE + "test_answers_that_part_from_the_source_fail"
+        ),
+    },
+    "exporters/language/kinds/table.py": {
+        "{} has {}{}; language models that are exported: {}": Followed(
+            LANGUAGE + "test_an_unknown_architecture_is_named_with_those_that_are_known"
+        ),
+    },
+    "exporters/language/reference.py": {
+        "{} cannot be loaded by transformers, whose answers its export is held against": Followed(
+            LANGUAGE + "test_what_transformers_cannot_load_is_mended"
+        ),
+    },
+    "exporters/language/rope.py": {
+        "config.json: rope_parameters: rope_type {} is not known; known are {}": Followed(
+            LANGUAGE + "test_a_rotary_embedding_that_changes_with_the_text_is_refused"
+        ),
+        "config.json: rope_parameters: rope_theta: expected a number above 1, found {}": Followed(
+            LANGUAGE + "test_a_config_with_values_that_no_model_has_is_refused"
+        ),
+    },
+    "exporters/language/safetensors_files.py": {
+        "{} became shorter while it was read": Followed(LANGUAGE + "test_a_file_that_shrinks_is_downloaded_again"),
+        "{}: weight_map: expected the name of a file for each tensor": Followed(
+            LANGUAGE + "test_an_index_that_names_no_files_of_the_folder_is_refused"
+        ),
+        "{} lists tensors that its files lack: {}": Followed(
+            LANGUAGE + "test_an_index_that_names_no_files_of_the_folder_is_refused"
+        ),
+        "{} is a git-LFS pointer, not the weights themselves": Followed(
+            LANGUAGE + "test_damaged_weights_are_downloaded_again"
+        ),
+        "{} is no safetensors file: its header is no JSON": Followed(
+            LANGUAGE + "test_damaged_weights_are_downloaded_again"
+        ),
+        "{} is no safetensors file: its header is no object": Followed(
+            LANGUAGE + "test_damaged_weights_are_downloaded_again"
+        ),
+        "{}: the tensor {} does not lie inside the file as its header says": Followed(
+            LANGUAGE + "test_damaged_weights_are_downloaded_again"
+        ),
+        "{} is no safetensors file, or a part of one: its header does not fit": Followed(
+            LANGUAGE + "test_damaged_weights_are_downloaded_again"
+        ),
+        "{} has no weights: expected {} or {}": Followed(LANGUAGE + "test_pickled_weights_are_saved_again"),
+        "{} has its weights in {}, which runs code when it is read": Followed(
+            LANGUAGE + "test_pickled_weights_are_saved_again"
+        ),
+        "{} names {} files of weights, and of these {} are not in the folder: {}{}": Followed(
+            LANGUAGE + "test_a_missing_shard_is_named_and_downloaded"
+        ),
+    },
+    "exporters/language/worker.py": {
+        "{} is not a file that transformers reads": Followed(
+            LANGUAGE + "test_a_generation_config_that_transformers_cannot_read_is_removed"
+        ),
+        "{} has no {}: an artifact carries its tokenizer": Followed(
+            LANGUAGE + "test_a_folder_without_a_tokenizer_is_given_one"
+        ),
     },
     "exporters/onnx/file.py": {
         "{} is damaged: it holds names that are not text": Followed(SOURCES + "test_a_damaged_model_is_exported_again"),

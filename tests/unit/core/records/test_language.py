@@ -52,9 +52,8 @@ def folder(tmp_path: Path) -> Path:
             size_bytes=538_000_000,
             verification=LanguageVerification(
                 by="transformers",
-                tolerance=1e-4,
                 cases=tuple(
-                    LogitsError(case=case, positions=8, relative_l2_error=error, max_abs_error=error)
+                    LogitsError(case=case, positions=8, relative_l2_error=error, tolerance=1e-4, max_abs_error=error)
                     for case, error in cases
                 ),
                 greedy_tokens=32,

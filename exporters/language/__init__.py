@@ -1,0 +1,8 @@
+"""Causal language models: a folder of transformers becomes a verified FP32 graph that takes and gives its cache."""
+
+from __future__ import annotations
+
+from modelwright.core.records.language import LanguageModel, load_language
+from modelwright.exporters.language.exporting import export_language
+
+__all__ = ["LanguageModel", "export_language", "load_language"]

@@ -1,0 +1,1 @@
+"""Kinds of architectures: each maps a config and its names of weights to a `Decoder`."""
