@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import statistics
 from pathlib import Path
+
+from goals.interval import estimate_mean
 
 from modelwright.core.files import write_json
 from modelwright.core.records.codec import Amount, Count, Record, Share, encode, read_record
@@ -15,8 +15,6 @@ LEAST_SPEEDUP, MOST_POINTS_LOST = 1.6, 1.0
 """Of structured pruning by half."""
 LOST_BY_ROUNDING = 1.0
 """Points from which on training through rounding has something to save."""
-_STUDENT_T = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
-"""Seeds -> quantile of 97.5 % of Student's t with one degree of freedom less."""
 
 
 class Pruning(Record, kw_only=True):
@@ -78,9 +76,7 @@ class Distillation(Record, kw_only=True):
     @property
     def points_gained(self) -> tuple[float, float]:
         """Mean over the seeds, and half of its 95 % interval."""
-        gains = [each.alone.points_lost(each.taught) * -1 for each in self.seeded]
-        spread = _STUDENT_T[len(gains)] * statistics.stdev(gains) / math.sqrt(len(gains))
-        return statistics.mean(gains), spread
+        return estimate_mean([each.alone.points_lost(each.taught) * -1 for each in self.seeded])
 
     @property
     def is_reached(self) -> bool:
