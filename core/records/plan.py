@@ -92,7 +92,10 @@ class BitPlan(Record):
     method: Line
     granularity: Granularity = "channel"
     rank_aware: bool = False
-    layers: Annotated[tuple[PlannedLayer, ...], Meta(min_length=1, max_length=MOST_LAYERS)]
+    layers: Annotated[
+        tuple[PlannedLayer, ...],
+        Meta(min_length=1, max_length=MOST_LAYERS, description=f"an array of 1 to {MOST_LAYERS:,} layers"),
+    ]
 
     def count_bits(self) -> Counter[str]:
         """Returns how many layers have which bits, in words, the most frequent first."""

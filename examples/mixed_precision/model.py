@@ -38,7 +38,7 @@ class ResidualBlock(nn.Module):  # type: ignore[misc]  # mypy does not follow to
             nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width),
         )  # fmt: skip
         is_same = stride == 1 and width_in == width
-        self.shortcut = nn.Identity() if is_same else nn.Conv2d(width_in, width, 1, stride)
+        self.shortcut: nn.Module = nn.Identity() if is_same else nn.Conv2d(width_in, width, 1, stride)
 
     def forward(self, features: Tensor) -> Tensor:
         """Transform feature maps: ``[batch, width_in, h, w]`` -> ``[batch, width, h / stride, w / stride]``."""

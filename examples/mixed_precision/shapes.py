@@ -8,39 +8,23 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from modelwright.examples.mixed_precision.model import VisionTransformer
+from modelwright.examples.mixed_precision.model import ResidualBlock, VisionTransformer
 
 _SEED = 0
 
 
-class BasicBlock(nn.Module):  # type: ignore[misc]  # mypy does not follow torch
-    """Two 3x3 convolutions with a shortcut (He et al. 2015), as torchvision builds it."""
+class BasicBlock(ResidualBlock):
+    """A residual block as torchvision builds it: a batch norm behind the shortcut's convolution, instead of a bias."""
 
     def __init__(self, width_in: int, width: int, stride: int) -> None:
-        """Build the layers.
-
-        Args:
-            width_in: Channels of the input.
-            width: Channels of the output.
-            stride: Step of the first convolution, in pixels.
-        """
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(width_in, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
-            nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width),
-        )  # fmt: skip
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or width_in != width:
+        """Build the layers; see `ResidualBlock`."""
+        super().__init__(width_in, width, stride)
+        if isinstance(self.shortcut, nn.Conv2d):
             self.shortcut = nn.Sequential(nn.Conv2d(width_in, width, 1, stride, bias=False), nn.BatchNorm2d(width))
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Transform feature maps: ``[batch, width_in, h, w]`` -> ``[batch, width, h / stride, w / stride]``."""
-        return functional.relu(self.body(features) + self.shortcut(features))
 
-
-class ResNet18(nn.Module):  # type: ignore[misc]
+class ResNet18(nn.Module):  # type: ignore[misc]  # mypy does not follow torch
     """Scores classes in images, by eight blocks after a stem that divides height and width by four."""
 
     output_names = ("logits",)

@@ -1,7 +1,13 @@
 """The nuclear norm of what layers make, after Liu et al. 2021 (arXiv 2106.14156): how rich it is.
 
 The sum of the singular values of a feature map says how much of it is not the same again; a layer whose map is rich
-loses more by the same error. What is taken of an attention is its map, of any other layer what it makes.
+loses more by the same error. What is taken of an attention is its map, of any other layer what it makes. With the
+error of the layer it gives the paper's metric, its equation 18:
+
+    Omega = sum over layers of (sum of the singular values of Y) * ||Y_quant - Y||_2^2
+
+There, all products of an attention share their bits, as do both layers of a perceptron, and the choice with the least
+Omega at a size of the model is taken; here each layer has its own, and an integer program minimizes Omega at an energy.
 """
 
 from __future__ import annotations

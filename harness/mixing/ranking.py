@@ -1,17 +1,26 @@
 """Scales of attention that keep the order of its scores, after Liu et al. 2021 (arXiv 2106.14156).
 
 What attention does with a score is to set it against the others of its row, so that an order that rounding turns does
-more harm than an error that leaves it. The grids of queries and keys are chosen to make most of
+more harm than an error that leaves it. The grids of queries and keys are chosen to make most of (their equation 12)
 
     correlation(scores, rounded scores) - hinge,
     hinge = mean over pairs of max(0, m_ij - sign(a_i - a_j) * (r_i - r_j)) / s
 
-where `a` is a row of FP32's attention map, `r` the same of rounded scores, and `s` the standard deviation of `a`. The
-margin is m_ij = min(0.2 s, |a_i - a_j|): FP32's own map has no loss, whereas the paper's constant margin asks pairs to
-lie farther apart than they do. The grids of the map and of the values are chosen by the correlation of what they give.
+with Pearson's correlation (11) and, for their ranking loss (13), `a` a row of FP32's attention map, `r` the same of
+rounded scores, and `s` the standard deviation of `a`. The grids of the map and of the values are chosen by the
+correlation of what they give, as those of their linear layers are (10).
 
-Which grids are kept is not decided on what chose them: samples that are held aside say whether they bring the network's
-answers closer to FP32's, attention by attention. Where they do not, the grids with the least error stay.
+What differs from the paper:
+
+- The loss is taken of what the Softmax gives, not of the scores before it, where a pair that no one looks at counts
+  as much as the largest; as a mean in units of `s`, with weight 1, where theirs is a sum with a weight of 0.1.
+- The margin is m_ij = min(0.2 s, |a_i - a_j|), so that FP32's own map has no loss; theirs is 0.2 for every pair, which
+  asks pairs to lie farther apart than they do.
+- Only what attention multiplies is searched, from the grids of `--ranges` and between 0.3 and 1.5 of their scales.
+  Theirs searches weights and inputs of all layers in turns, between 0.5 and 1.2 of the largest value's scale, and
+  corrects biases by the mean error (16); here layers with weights keep their grids.
+- Which grids are kept is not decided on what chose them: samples that are held aside say whether they bring the
+  network's answers closer to FP32's, attention by attention. Where they do not, the grids of `--ranges` stay.
 """
 
 from __future__ import annotations
@@ -41,7 +50,7 @@ Seen = Mapping[str, Floats]
 _MARGIN = 0.2
 """Of the standard deviation of a row, so that it means the same for rows of 16 scores and of 512."""
 _SHARES = (tuple(np.linspace(0.3, 1.5, 13).tolist()), (0.92, 0.96, 1.0, 1.04, 1.08))
-"""Shares of the scale that are tried: first of the one with the least error, then of the best so far."""
+"""Shares of the scale that are tried: first of the one of `--ranges`, then of the best so far."""
 _PAIRS, _ROWS = 512, 64
 """Pairs of a row, and rows of a map, that are looked at: always the same, so that chance tells no candidates apart."""
 _CHOOSING_SAMPLES, _HELD_SAMPLES = 8, 64
@@ -50,7 +59,7 @@ RANKING_SAMPLES = _CHOOSING_SAMPLES + _HELD_SAMPLES
 _BEYOND_CHANCE = 2.0
 """Standard errors of the mean gain over samples."""
 _GAIN = 0.01
-"""Share of the answers' error that has to go before a grid is another one than that with the least error."""
+"""Share of the answers' error that has to go before a grid is another one than that of `--ranges`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +67,7 @@ class Ranked:
     """What was chosen.
 
     Attributes:
-        grids: Of attention's operands, where others than those of least error serve better.
+        grids: Of attention's operands, where others than those of `--ranges` serve better.
         tried: Attentions times widths.
         kept: Of them, those whose grids are other ones now.
     """
@@ -70,10 +79,10 @@ class Ranked:
     def describe(self) -> str:
         """Returns a sentence for the user."""
         if not self.tried:
-            return "no attention was found whose scores could keep their order: the scales are those of least error"
+            return "no attention was found whose scores could keep their order: the scales are as without --rank-aware"
         return (
             f"scales that keep the order of attention's scores served better in {self.kept} of {self.tried} cases, an "
-            "attention at a width each, on calibration samples held aside; the others have those of least error"
+            "attention at a width each, on calibration samples held aside; the others are as without --rank-aware"
         )
 
 
@@ -83,7 +92,7 @@ def rank_grids(
     """Chooses the grids of attention's operands.
 
     Args:
-        rounding: With the grids of least error.
+        rounding: With the grids of `--ranges`.
         widths: Bits to choose for.
         feeds: Calibration samples; the first ones choose, the others are held aside.
         outputs: Of the network, by which its answers are compared.
@@ -173,7 +182,7 @@ def _capture(rounding: Rounding, attention: Attention, feeds: Sequence[Feeds], s
 
 
 def _choose(rounding: Rounding, attention: Attention, seen: Sequence[Seen], widths: Sequence[int]) -> Grids:
-    """Returns the grids of an attention's operands that are best on samples, where those are not of least error."""
+    """Returns the grids of an attention's operands that are best on samples, where not those of `--ranges`."""
     factors = [_find_factor(values[attention.scores.output], values[attention.scaled]) for values in seen]
 
     def lose_scores(values: Seen, place: int, product: Floats) -> float:

@@ -37,7 +37,7 @@ def score_by_sensitivity(found: Mapping[str, Sensitivity], widths: Sequence[int]
 
 
 def score_by_nuclear_norm(found: Mapping[str, Sensitivity], widths: Sequence[int]) -> Scores:
-    """Orders layers by their nuclear norm times S^2, and takes that for what bits cost.
+    """Orders layers by their nuclear norm times S^2, a layer's share of Omega (`nuclear.py`): that is what bits cost.
 
     It says which layer suffers more, not how much the answers do: the costs are given the scale on which all layers
     together cost at the fewest bits what their errors do to the answers.
