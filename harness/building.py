@@ -37,7 +37,7 @@ from modelwright.core.samples.source import Named
 from modelwright.core.scratch import locked_folder, made_folder, scratch_directory
 from modelwright.exporters.exporting import Export, find_or_export
 from modelwright.exporters.source import parse_source
-from modelwright.harness.given_samples import find_signature, read_samples
+from modelwright.harness.given_samples import export_alone, read_samples
 from modelwright.harness.preconditions import find_hindrance, require_one_buildable
 from modelwright.harness.progress import Progress, Undisturbed
 from modelwright.harness.results.assemble import Absent, name_row
@@ -217,6 +217,7 @@ def prepare(
     tasks: Mapping[str, Role],
     states: StateChoice,
     scratch: Path,
+    stored: dict[str, Path] | None = None,
     max_drop: float | None = None,
     metric: str | None = None,
     overwrite: bool,
@@ -229,6 +230,7 @@ def prepare(
     """Exports a source and prepares the samples that its artifacts are built from and judged by.
 
     `review` takes the model before it replaces an earlier one, `admit` before the samples are read; each may raise.
+    `stored` keeps the files of samples for the next model that has the same.
     """
     if metric is not None and max_drop is None:
         raise UsageError(
@@ -247,10 +249,11 @@ def prepare(
     progress.start("export", f"exporting {source}")
     random = is_random(str(samples))
     say = functools.partial(progress.say, "export")
-    read = functools.partial(read_samples, scratch=scratch, limit=limit, say=say)
+    files = {} if stored is None else stored
+    read = functools.partial(read_samples, stored=files, scratch=scratch, limit=limit, say=say)
     calibration_path, evaluation_path = read(samples, None, "samples"), read(evaluation, None, "evaluation")
     if calibration_path is None and not random and parse_source(source).kind != "onnx":
-        signature = find_signature(source, scratch, say, fresh=fresh, trust=trust)
+        signature = export_alone(source, scratch, say, fresh=fresh, trust=trust).signature
         calibration_path = read(samples, signature, "samples")
     origins = {str(calibration_path): str(samples)}
     with _in_the_users_words(origins):

@@ -6,24 +6,22 @@ changed are not built again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 from msgspec.structs import replace
 
-from modelwright.core.errors import BadInputError, MeasurementInvalidError
+from modelwright.core.errors import MeasurementInvalidError, ModelwrightError
 from modelwright.core.records.codec import decode, encode
-from modelwright.core.records.exported import ExportedModel
-from modelwright.core.records.shapes import require_shapes_fit
 from modelwright.core.samples.source import Named
 from modelwright.core.scratch import scratch_directory
 from modelwright.exporters.source import parse_source
-from modelwright.harness.building import Built, build_all, explain_nothing_built, prepare, tell_others
+from modelwright.harness.building import Built, build_all, explain_nothing_built, tell_others
 from modelwright.harness.claimed import claimed_folder, spell_source
 from modelwright.harness.earlier import EarlierRun, hash_measured
 from modelwright.harness.formatting import count_noun, describe_turns
 from modelwright.harness.preconditions import require_baseline
+from modelwright.harness.preparing import prepare_all
 from modelwright.harness.progress import Progress, Undisturbed
 from modelwright.harness.request import Request, make_request
 from modelwright.harness.results.assemble import Context, assemble_comparison, describe_environment, name_row
@@ -32,7 +30,6 @@ from modelwright.harness.results.fleet_record import Usage
 from modelwright.harness.results.limits import Limits
 from modelwright.harness.results.paths import relate_paths
 from modelwright.harness.results.record import Comparison, Samples
-from modelwright.harness.run.inputs import require_memory
 from modelwright.harness.run.measure_artifacts import Measurements, measure_artifacts
 from modelwright.harness.run.settle import explain_settings
 from modelwright.harness.variants import (
@@ -40,14 +37,12 @@ from modelwright.harness.variants import (
     describe_variants,
     explain_variants,
     hold_all_against,
-    in_name_of,
     join_built,
     name_subjects,
-    require_alike,
 )
 from modelwright.harness.verdict.judge import finish_comparison
 from modelwright.harness.writing import UnfinishedError, require_places, write_comparison
-from modelwright.targets.building.evidence import EVALUATION_LIMIT, Evidence
+from modelwright.targets.building.evidence import EVALUATION_LIMIT
 from modelwright.targets.table import BASELINE
 
 
@@ -185,6 +180,7 @@ def carry_out(
     *,
     earlier: EarlierRun | None = None,
     usage: Usage | None = None,
+    lost: Mapping[str, ModelwrightError] | None = None,
 ) -> Comparison:
     """Makes a comparison in a folder that is claimed for it.
 
@@ -194,6 +190,8 @@ def carry_out(
         tell: Told what is going on.
         earlier: Whose figures are taken where they still hold; None measures in any case.
         usage: Of a fleet, whose energy, carbon and costs are counted.
+        lost: Models that could not be made, by name, and why: they are rows. None for a comparison that is not worth
+            its time where but the first model can be prepared.
 
     Raises:
         As `compare`.
@@ -201,7 +199,9 @@ def carry_out(
     require_places(folder)
     with scratch_directory(folder) as scratch_name:
         scratch = Path(scratch_name)
-        prepared = _prepare_all(request, folder, scratch, tell)
+        prepared, missing = prepare_all(request, folder, scratch, tell, lost=lost or {})
+        if missing and len(prepared) == 1 and lost is None:
+            raise missing[0].error
         described = describe_variants(prepared, scratch)  # what fails of it fails before minutes of measuring
         built = _build_all(request, prepared, tell)
         if not built.artifacts:
@@ -228,7 +228,7 @@ def carry_out(
         artifacts=built.artifacts,
         reused=built.reused,
         measurements=measurements,
-        absent=built.absent,
+        absent=[*built.absent, *missing],
         warnings=[
             *explain_variants(prepared),
             *evidence.doubts,
@@ -276,45 +276,16 @@ def _measure(request: Request, built: Built, tell: Progress) -> Measurements:
     )
 
 
-def _prepare_all(request: Request, folder: Path, scratch: Path, tell: Progress) -> list[Prepared]:
-    """Exports every model, and has FP32 answer the samples."""
-    prepared: list[Prepared] = []
-    for subject in request.subjects:
-        place = folder / subject.place
-        with in_name_of(subject.name):
-            export, evidence = prepare(
-                subject.source,
-                model_path=place / "model" / "model.onnx",
-                samples=request.samples,
-                evaluation=request.evaluation,
-                limit=request.evaluation_limit,
-                tasks=request.tasks,
-                states=request.states,
-                max_drop=request.max_drop,
-                metric=request.metric,
-                scratch=scratch / str(len(prepared)),
-                overwrite=request.overwrite,
-                fresh=request.fresh,
-                trust=request.trust,
-                progress=tell,
-                admit=_require_alike_to(prepared),
-            )
-        prepared.append(Prepared(name=subject.name, folder=place, export=export, evidence=evidence))
-        _check_batch(export.model, evidence, request.settings.batch)
-        require_shapes_fit(request.choices.shapes, export.model.signature)
-        request.choices.require_plan_fits(export.model)
-    return prepared
-
-
 def _build_all(request: Request, prepared: Sequence[Prepared], tell: Progress) -> Built:
     """Builds the targets of every model, and holds what comes out against the first one's answers."""
     first, host, threads = prepared[0], request.host.machine(), request.settings.threads or 1
     if request.baseline != BASELINE:
         require_baseline(request.baseline, first.model, request.profile.machine(), host)
     parts = {}
-    for model, names in zip(prepared, request.targets, strict=True):
+    targets = dict(zip((subject.name for subject in request.subjects), request.targets, strict=True))
+    for model in prepared:
         part = build_all(
-            names,
+            targets[model.name],
             model.model,
             model.evidence,
             model.folder / "artifacts",
@@ -330,19 +301,3 @@ def _build_all(request: Request, prepared: Sequence[Prepared], tell: Progress) -
             part = hold_all_against(first, model, part, host, threads, tell)
         parts[model.name] = part
     return join_built(parts)
-
-
-def _require_alike_to(prepared: Sequence[Prepared]) -> Callable[[ExportedModel], None]:
-    return lambda model: require_alike(prepared[0], model) if prepared else None
-
-
-def _check_batch(exported: ExportedModel, evidence: Evidence, batch: int) -> None:
-    inputs = exported.signature.inputs
-    if batch != 1 and not exported.signature.batch_is_dynamic:
-        raise BadInputError(
-            f"--batch {batch}: the model's first dimensions are fixed: {'; '.join(spec.describe() for spec in inputs)}",
-            hint="export it with a dynamic first dimension, or measure with --batch 1",
-        )
-    shapes = evidence.sampled_shapes
-    sample = {spec.name: np.broadcast_to(np.empty((), spec.dtype), shapes[spec.name][0]) for spec in inputs}
-    require_memory(sample, batch)

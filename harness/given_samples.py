@@ -10,6 +10,7 @@ from modelwright.core.errors import BadInputError
 from modelwright.core.process.child import run_in_child
 from modelwright.core.records.artifact import Artifact
 from modelwright.core.records.codec import encode
+from modelwright.core.records.exported import ExportedModel
 from modelwright.core.records.pictures import Pictures, read_pictures
 from modelwright.core.records.signature import Signature
 from modelwright.core.samples.materialize import is_random, materialize_samples
@@ -31,6 +32,7 @@ def read_samples(
     signature: Signature | None,
     folder: str,
     *,
+    stored: dict[str, Path],
     scratch: Path,
     limit: int,
     say: Callable[[str], None],
@@ -41,6 +43,7 @@ def read_samples(
         spec: The samples; None for none.
         signature: Of the model, where it is known already.
         folder: Name of the folder in `scratch` that they are stored in.
+        stored: Files that were made already, by `folder`; this one is added.
         scratch: A folder.
         limit: Samples that judge, at most.
         say: Takes what is going on.
@@ -49,11 +52,13 @@ def read_samples(
         return None
     most = _PARTS * max(EVALUATION_LIMIT, limit)
     try:
-        return materialize_samples(spec, signature, scratch / folder, most_pictures=most, progress=say)
+        if folder not in stored:
+            stored[folder] = materialize_samples(spec, signature, scratch / folder, most_pictures=most, progress=say)
     except SignatureNeededError:
         if signature is not None:
             raise
         return None
+    return stored[folder]
 
 
 def place_for_export(
@@ -70,16 +75,15 @@ def place_for_export(
     except SignatureNeededError:
         if is_random(str(samples)):
             raise
-        signature = find_signature(source, scratch, say, fresh=fresh, trust=trust)
+        signature = export_alone(source, scratch, say, fresh=fresh, trust=trust).signature
         return materialize_samples(samples, signature, folder, progress=say)
 
 
-def find_signature(
+def export_alone(
     source: str | Path, scratch: Path, say: Callable[[str], None], *, fresh: bool, trust: bool
-) -> Signature:
-    """Exports a source for its signature alone: the samples that the export is compared on wait for it."""
-    found = find_or_export(source, scratch / "signature" / "model.onnx", fresh=fresh, trust=trust, progress=say)
-    return found.model.signature
+) -> ExportedModel:
+    """Exports a source without samples, for what it says of its inputs."""
+    return find_or_export(source, scratch / "signature" / "model.onnx", fresh=fresh, trust=trust, progress=say).model
 
 
 def place_samples(samples: Named, artifact: Artifact, scratch: Path, tell: Progress) -> SampleRef:

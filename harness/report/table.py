@@ -54,7 +54,7 @@ def _number(metric: Metric, column: Csv) -> _Cell:
 
 def _count_parameters(row: Measurement, comparison: Comparison) -> str:
     """Returns those of the row's model: one of several, or the only one."""
-    return format_number(comparison.source.num_parameters if row.num_parameters is None else row.num_parameters)
+    return format_number(row.num_parameters if comparison.variants else comparison.source.num_parameters)
 
 
 def _arrange_columns() -> Mapping[str, _Cell]:

@@ -128,7 +128,12 @@ def assemble_comparison(
         _describe_safely(context, name, artifacts[name], measurements, reused=reused.get(name, False))
         for name in artifacts
     ]
-    rows += [_add_figures(_describe_absent(item.name, item.target, item.status, item.error), item) for item in absent]
+    rows += [
+        replace(
+            _add_figures(_describe_absent(item.name, item.target, item.status, item.error), item), variant=item.variant
+        )
+        for item in absent
+    ]
     effort = context.settings.effort
     return Comparison(
         schema=SCHEMA,
@@ -167,8 +172,8 @@ def name_row(variant: str | None, target: str) -> str:
 def _add_variant(row: Measurement, variants: Sequence[Variant]) -> Measurement:
     """Says which model a row is of."""
     variant = next((each for each in variants if row.target.startswith(f"{each.name}/")), None)
-    if variant is None:
-        return row
+    if variant is None:  # the only model's, or of one that could not be prepared
+        return row if row.variant is None else replace(row, title=f"{row.title} of {row.variant}")
     return replace(
         row,
         title=f"{row.title} of {variant.name}",

@@ -66,7 +66,9 @@ class TrainingTable(Record):
         batch: Samples a step.
         seed: Of all chance.
         budget: What training may take, such as 10m.
+        augment: `file.py:function` that changes batches while they train.
         importance: How channels are ranked.
+        distil_from_source: Whether every method learns from the answers of the source as it was, too.
         alpha: Of distillation: weight of the task's own loss.
         temperature: Of distillation.
         match: Of distillation: pairs of layers.
@@ -82,7 +84,9 @@ class TrainingTable(Record):
     batch: Positive | None = None
     seed: Count | None = None
     budget: Text | None = None
+    augment: Text | None = None
     importance: Literal["magnitude", "taylor"] | None = None
+    distil_from_source: bool | None = None
     alpha: Share | None = None
     temperature: Annotated[float, Meta(gt=0, le=1000)] | None = None
     match: tuple[str, ...] | None = None

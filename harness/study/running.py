@@ -23,8 +23,9 @@ from modelwright.harness.results.fleet_record import Usage
 from modelwright.harness.results.limits import Limits
 from modelwright.harness.results.record import Comparison
 from modelwright.harness.study.file import FleetTable, StudyFile, read_study
+from modelwright.harness.study.places import locate, locate_labels, require_there
 from modelwright.harness.study.plot import draw_study, require_matplotlib
-from modelwright.harness.study.sources import Sources, locate
+from modelwright.harness.study.sources import Sources
 from modelwright.harness.writing import UnfinishedError
 from modelwright.targets.table import get_target
 
@@ -67,6 +68,7 @@ def run_study(
     """
     path = Path(path)
     read = read_study(path)
+    require_there(read, path)
     require_matplotlib()
     folder = Path(path.stem) if out is None else Path(out)
     tell = Undisturbed(progress)
@@ -76,9 +78,9 @@ def run_study(
     with claimed_folder(folder, spell_source(path), overwrite=overwrite):
         for name in (*PLOTS, *([] if usage is None else [FLEET])):
             require_writable(folder / name)
-        sources.make(tell, trust=trust)
+        lost = sources.make(tell, trust=trust)
         earlier = EarlierRun(folder, again=measure_again)
-        comparison = carry_out(request, folder, tell, earlier=earlier, usage=usage)
+        comparison = carry_out(request, folder, tell, earlier=earlier, usage=usage, lost=lost)
         faults = _write(folder, comparison, read.report.target_reduction)
     if faults:
         raise UnfinishedError(comparison, faults)
@@ -97,7 +99,7 @@ def _make_request(
         calibrate, judge = add_preprocessing(
             [None if text is None else locate(text, path) for text in (samples.calibrate, samples.judge)],
             samples.preprocess,
-            None if samples.labels is None else locate(samples.labels, path),
+            locate_labels(samples.labels, path),
         )
         assert calibrate is not None
         return make_request(

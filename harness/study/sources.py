@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from modelwright.compression import Settings, compress
 from modelwright.compression.compressing import ROW_LIMIT
 from modelwright.compression.methods import parse_methods
 from modelwright.compression.settings import LOSSES, check_settings, parse_budget
-from modelwright.core.errors import BadInputError, ModelwrightError
+from modelwright.core.errors import BuildFailedError, ModelwrightError
+from modelwright.core.faults import as_error
 from modelwright.core.records.codec import decode, encode
 from modelwright.core.samples.functions import materialize_function
-from modelwright.core.samples.materialize import is_random
 from modelwright.core.samples.python_source import is_python, split_function
 from modelwright.core.samples.source import SampleSource, SignatureNeededError, add_preprocessing
 from modelwright.core.scratch import scratch_directory
 from modelwright.exporters.source import parse_source
 from modelwright.harness.progress import Progress
 from modelwright.harness.study.file import StudyFile, TrainingTable, suggest_variant
+from modelwright.harness.study.places import locate, locate_labels, named
 from modelwright.harness.variants import FOLDER, Subject, in_name_of
 
 SOURCES = "sources"
@@ -52,14 +53,25 @@ class Sources:
             for name, variant in self._study.variants.items()
         ]
 
-    def make(self, tell: Progress, *, trust: bool) -> None:
-        """Compresses what is to be compressed."""
+    def make(self, tell: Progress, *, trust: bool) -> dict[str, ModelwrightError]:
+        """Compresses what is to be compressed; returns why variants are missing, by their names."""
+        lost: dict[str, ModelwrightError] = {}
         with scratch_directory(self._folder) as scratch:
             stored: dict[str, str] = {}
             for name, variant in self._study.variants.items():
-                if variant.methods:
+                try:
                     with in_name_of(name):
-                        self._compress(name, Path(scratch), stored, tell, trust=trust)
+                        if variant.source in lost:
+                            raise BuildFailedError(
+                                f"it is made of {variant.source}, which is missing",
+                                hint=f"see to {variant.source} first",
+                            )
+                        if variant.methods:
+                            self._compress(name, Path(scratch), stored, tell, trust=trust)
+                except Exception as error:  # whatever it is, the other variants are made and compared
+                    lost[name] = as_error(error, f"making {name}")
+                    tell.finish(f"compress:{name}", lost[name].message, ok=False)
+        return lost
 
     def _compress(self, name: str, scratch: Path, stored: dict[str, str], tell: Progress, *, trust: bool) -> None:
         variant, training = self._study.variants[name], self._training(name)
@@ -98,7 +110,7 @@ class Sources:
         texts, samples = [training.data, training.judge], self._study.samples
         if samples.preprocess is not None:
             with_pictures = any(text and (is_python(text) or Path(text).is_dir()) for text in texts)
-            labels = None if samples.labels is None else locate(samples.labels, self._path)
+            labels = locate_labels(samples.labels, self._path)
             return add_preprocessing(texts, *((samples.preprocess, labels) if with_pictures else (None, None)))
         for spec in texts:
             if spec is not None and spec not in stored and is_python(spec):
@@ -113,13 +125,13 @@ class Sources:
         """Checks all of a variant that can be known without running anything."""
         variant, key = self._study.variants[name], f"study {self._path}: variants.{name}"
         if variant.source not in self._study.variants:
-            with _named(f"{key}.source", suggest_variant(variant.source, self._study)):
+            with named(f"{key}.source", suggest_variant(variant.source, self._study)):
                 parse_source(self._find_origin(name))
         if variant.methods:
             training = self._training(name)
-            with _named(f"{key}.methods"):
+            with named(f"{key}.methods"):
                 parse_methods(self._methods(name))
-            with _named(f"{key}.training"):
+            with named(f"{key}.training"):
                 check_settings(_read_settings(training), is_judged=training.judge is not None)
 
     def _find(self, name: str) -> Path | str:
@@ -141,29 +153,13 @@ class Sources:
         """Returns how a variant trains: its own words, else those for all."""
         own, shared = self._study.variants[name].training, self._study.training
         values = {key: value for table in (shared, own) for key, value in encode(table).items() if value is not None}
-        for key in (*_DATA, "loss"):
+        for key in (*_DATA, "loss", "augment"):
             if key in values and values[key] not in LOSSES:
                 values[key] = locate(values[key], self._path)
         return decode(TrainingTable, values)
-
-
-def locate(text: str, study: Path) -> str:
-    """Returns a path, `file.py:function` or other data of a study as seen from here; noise has no place."""
-    return text if is_random(text) else str(study.parent / text)
 
 
 def _read_settings(training: TrainingTable) -> Settings:
     """Returns hyper-parameters, with the defaults of `compress` for what is not said."""
     values = {key: value for key, value in encode(training).items() if value is not None and key not in _DATA}
     return decode(Settings, {"budget_s": parse_budget(values.pop("budget", None)), **values})
-
-
-@contextlib.contextmanager
-def _named(key: str, question: str = "") -> Iterator[None]:
-    """Says in which key of the file an error lies."""
-    try:
-        yield
-    except ModelwrightError as error:
-        raise BadInputError(
-            f"{key}: {error.message}", hint=" ".join(filter(None, (question, error.hint))), detail=error.detail
-        ) from error

@@ -187,13 +187,15 @@ def test_a_study_is_resumed_and_does_only_what_has_changed(place: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_folder_of_another_study_is_refused_and_a_variant_is_named(place: Path) -> None:
+def test_a_variant_that_fails_is_a_row_and_the_folder_of_another_study_is_refused(place: Path) -> None:
     text = STUDY.replace('loss = "mse"', 'loss = "cross-entropy"')
-    with pytest.raises(BadInputError) as caught:
-        run(place, text)
-    assert caught.value.message.startswith("pruned: the training data have no `labels`")
-    assert not (place / "out").exists(), "refused before anything is begun"
-    run(place)
+    found = run(place, text + "[variants.further]\nsource = 'pruned'\n")
+    rows = {row.target: row for row in found.measurements}
+    assert [name for name, row in rows.items() if row.measured] == ["teacher/ort-fp32", "small/ort-fp32"]
+    failed = rows["pruned/ort-fp32"]
+    assert (failed.status, failed.variant, failed.exit_code) == ("failed", "pruned", 3)
+    assert (failed.reason or "").startswith("pruned: the training data have no `labels`")
+    assert rows["further/ort-fp32"].reason == "further: it is made of pruned, which is missing"
     (place / "out" / "mine.txt").write_text("kept")
     (place / "other.toml").write_text(STUDY)
     with pytest.raises(BadInputError, match=r"holds a comparison of .*study\.toml"):
@@ -201,8 +203,18 @@ def test_the_folder_of_another_study_is_refused_and_a_variant_is_named(place: Pa
     assert (place / "out" / "mine.txt").read_text() == "kept"
 
 
-def test_nothing_is_begun_where_a_target_or_a_method_is_unknown(place: Path) -> None:
+def test_nothing_is_begun_where_a_target_a_method_or_a_file_is_unknown(place: Path) -> None:
     for text, words in (
+        (STUDY.replace('"test.npz"\n[training]', '"away.npz"\n[training]'), r"samples\.judge: there is no .*away\.npz"),
+        (
+            STUDY.replace('data = "train.npz"', 'data = "away/train.npz"'),
+            r"training\.data: there is no .*away",
+        ),
+        (STUDY.replace("net.py:small", "nets.py:small"), r"variants\.small\.source: there is no .*nets\.py"),
+        (
+            STUDY.replace('"train.npz"\njudge = "test.npz"\n[tr', '"net.py:make"\n[tr'),
+            "defines no function make",
+        ),
         (STUDY.replace('targets = ["ort-fp32"]', 'targets = ["ort-fp23"]'), "targets: there is no target 'ort-fp23'"),
         (STUDY.replace("prune:magnitude", "prone:magnitude"), "variants.pruned.methods: prone:magnitude"),
         (STUDY.replace("[fleet]", 'settings = ["fast"]\n[fleet]'), "'fast' is no setting"),

@@ -89,10 +89,40 @@ def test_models_with_other_inputs_are_refused_before_anything_is_built(tmp_path:
     onnx.save(fewer, tmp_path / "four.onnx")
     samples = models.make_samples(tmp_path / "samples.npz", x=(3, 12, 12), labelled=False)
     asked = {"samples": samples, "targets": ["ort-fp32"], "effort": "quick"}
-    with pytest.raises(BadInputError, match=r"samples\.npz: .* missing a, b; unknown x") as caught:
+    with pytest.raises(BadInputError, match=r"cannot be compared with teacher, whose inputs are others") as caught:
         compare([teacher, two], out=tmp_path / "out", **asked)
     assert caught.value.message.startswith("two: ")
+    assert "same names" in (caught.value.hint or ""), "other names in the samples would no longer fit the first one"
     with pytest.raises(BadInputError, match=r"whose outputs are others: y is .*5\] there and .*4") as caught:
         compare([teacher, tmp_path / "four.onnx"], out=tmp_path / "other", **asked)
     assert caught.value.message.startswith("four: ")
     assert not [*tmp_path.glob("*/artifacts")]
+
+
+@pytest.mark.slow
+def test_a_variant_that_fails_is_a_row_and_samples_are_made_once(tmp_path: Path) -> None:
+    teacher = models.make_cnn(tmp_path / "teacher.onnx")
+    narrow = make_narrow(tmp_path / "narrow.onnx", teacher)
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(teacher.read_bytes()[:200])
+    (tmp_path / "data.py").write_text(
+        "import numpy as np\n"
+        "def make():\n"
+        f"    open({str(tmp_path / 'calls')!r}, 'a').write('x')\n"
+        "    yield from ({'x': row} for row in np.random.default_rng(1).random((64, 3, 12, 12), 'f4'))\n"
+    )
+    found = compare(
+        [teacher, broken, narrow],
+        samples=f"{tmp_path / 'data.py'}:make", out=tmp_path / "out", targets=["ort-fp32"], effort="quick",
+    )  # fmt: skip
+    rows = {row.target: row for row in found.measurements}
+    assert [row.status for row in rows.values()] == ["measured", "measured", "failed"]
+    missing = rows["broken/ort-fp32"]
+    assert (missing.variant, missing.exit_code, missing.num_parameters) == ("broken", 3, None)
+    assert (missing.reason or "").startswith("broken: ")
+    assert [variant.name for variant in found.variants] == ["teacher", "narrow"]
+    assert (tmp_path / "calls").read_text() == "x"
+    with pytest.raises(BadInputError) as caught:
+        compare([teacher, broken], samples=f"{tmp_path / 'data.py'}:make", out=tmp_path / "two", targets=["ort-fp32"])
+    assert caught.value.message.startswith("broken: ")
+    assert not (tmp_path / "two").exists()

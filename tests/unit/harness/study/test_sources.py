@@ -10,7 +10,8 @@ import pytest
 from modelwright.core.errors import BadInputError
 from modelwright.core.samples.archives import read_arrays
 from modelwright.harness.study.file import TrainingTable, read_study
-from modelwright.harness.study.sources import Sources, locate
+from modelwright.harness.study.places import locate, locate_labels
+from modelwright.harness.study.sources import Sources
 
 HEAD = """schema = 1
 [samples]
@@ -76,6 +77,8 @@ def test_functions_of_one_name_in_two_folders_are_stored_apart(place: Path) -> N
 def test_noise_has_no_place() -> None:
     assert locate("random:8", Path("nets/study.toml")) == "random:8"
     assert locate("/data/a.npz", Path("nets/study.toml")) == "/data/a.npz"
+    labels = [locate_labels(text, Path("nets/study.toml")) for text in (None, "none", "classes.txt")]
+    assert labels == [None, "none", "nets/classes.txt"]
 
 
 @pytest.mark.parametrize(
