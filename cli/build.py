@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from modelwright.cli import language as language_models
 from modelwright.cli import options
 from modelwright.cli.printing import close_progress, open_progress, print_json, print_line
 
@@ -31,8 +32,11 @@ from modelwright.cli.printing import close_progress, open_progress, print_json, 
 @options.overwrite_option
 @options.fresh_option
 @options.trust_option
+@language_models.building_options
 @options.json_option
-def build(targets: tuple[str, ...], as_json: bool, **settings: Any) -> int:
+def build(
+    source: str, targets: tuple[str, ...], as_json: bool, out: str, language: dict[str, Any], **settings: Any
+) -> int:
     """Build artifacts of SOURCE for one or more targets, each proved against FP32 on the samples.
 
     Without --target, all that suit the profile are built. An artifact is a folder with the runtime's files and
@@ -48,10 +52,18 @@ def build(targets: tuple[str, ...], as_json: bool, **settings: Any) -> int:
     its reason, 3 to 5. One that loses more than --max-drop allows is not delivered, and makes it 7.
     """
     from modelwright.harness.building import build_targets
+    from modelwright.harness.language.source import is_language_source
 
+    if is_language_source(source):
+        language_models.refuse_for_language(source)
+        kept = language_models.keep_applicable(settings)
+        return language_models.build_language_model(
+            source, language, out=out, targets=targets or None, as_json=as_json, **kept
+        )
+    language_models.refuse_for_others(language)
     progress = open_progress()
     try:
-        built = build_targets(targets=targets or None, progress=progress, **settings)
+        built = build_targets(source, targets=targets or None, out=out, progress=progress, **settings)
     finally:
         close_progress(progress)
     if as_json:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from modelwright.cli import language as language_models
 from modelwright.cli import options
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 @options.details_option
 @options.json_option
 @options.setting_option
+@language_models.building_options
 @options.measuring_options
 def compare(
     sources: tuple[str, ...],
@@ -50,6 +52,7 @@ def compare(
     out: str,
     details: bool,
     as_json: bool,
+    language: dict[str, Any],
     **settings: Any,
 ) -> int:
     """Build every target of SOURCE, measure them side by side, say which to ship.
@@ -57,6 +60,9 @@ def compare(
     SOURCE is an FP32 model: model.onnx, model.pt2 (a saved torch.export program), or file.py:factory, a function that
     returns an nn.Module. Several with the same inputs and outputs, such as a model and its pruned or distilled
     variants, are compared in one table: agreement is with the first one's FP32, speed-ups are over its baseline.
+
+    A folder of transformers with a causal language model is one, too: its samples are texts (.jsonl, .csv, .txt), its
+    artifacts generate, and they are judged by what they write and measured by the token.
 
     \b
     Examples:
@@ -66,6 +72,7 @@ def compare(
       modelwright compare bert.onnx -s texts.npz -t ort-int8-dynamic -t openvino-int8 -o c
       modelwright compare net.py:create -s images.npz --baseline torch-fp32 -o c
       modelwright compare net.onnx -s images.npz --threads 2 --setting spinning=false -o c
+      modelwright compare ./SmolLM2-135M -s prompts.jsonl --max-perplexity-increase 5% -o c
 
     The folder gets artifacts/TARGET/, results.json, results.csv and report.html. Running it again builds only what
     has changed. One target that fails does not stop the others; a target asked for by name that could not be built
@@ -73,8 +80,24 @@ def compare(
     """
     from modelwright.cli.printing import print_comparison, progress_of_a_comparison, require_limits
     from modelwright.harness import compare as run
+    from modelwright.harness.language.source import is_language_source
     from modelwright.targets.table import BASELINE
 
+    models = [source for source in sources if is_language_source(source)]
+    if models:
+        language_models.require_alone(sources)
+        language_models.refuse_for_language(models[0])
+        return language_models.compare_language_model(
+            models[0],
+            language,
+            out=out,
+            targets=targets or None,
+            baseline=baseline,
+            details=details,
+            as_json=as_json,
+            **language_models.keep_applicable(settings),
+        )
+    language_models.refuse_for_others(language)
     with progress_of_a_comparison(as_json=as_json, details=details) as progress:
         comparison = run(
             sources, out=out, targets=targets or None, baseline=baseline or BASELINE, progress=progress, **settings

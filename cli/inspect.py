@@ -10,6 +10,7 @@ import click
 
 from modelwright.cli import options
 from modelwright.cli.printing import print_json, print_line
+from modelwright.core.errors import UsageError
 
 if TYPE_CHECKING:
     from modelwright.core.outputs.drop import Drop
@@ -37,8 +38,13 @@ _SHOWN_CLASSES = 12
     is_flag=True,
     help="Run a few inferences under the runtime's own profiler, and print where their time goes.",
 )
+@click.option(
+    "--stats",
+    is_flag=True,
+    help="Print what the weights of an artifact that generates text take: parameters, bits a weight, reduction.",
+)
 @options.json_option
-def inspect(artifact: str, snippet: Language | None, operators: bool, as_json: bool) -> int:
+def inspect(artifact: str, snippet: Language | None, operators: bool, stats: bool, as_json: bool) -> int:
     """Show what ARTIFACT is: its target, signature, how it was made and how closely it follows FP32.
 
     \b
@@ -50,7 +56,14 @@ def inspect(artifact: str, snippet: Language | None, operators: bool, as_json: b
     """
     from modelwright.core.records.artifact import open_artifact
     from modelwright.core.records.codec import encode
+    from modelwright.core.records.language_artifact import is_language_artifact
 
+    if is_language_artifact(Path(artifact)):
+        from modelwright.cli.inspect_language import inspect_language_artifact
+
+        return inspect_language_artifact(artifact, snippet=snippet, stats=stats, operators=operators, as_json=as_json)
+    if stats:
+        raise UsageError("--stats is for artifacts that generate text", hint="`inspect` tells the size of others")
     opened = open_artifact(Path(artifact))
     if snippet is not None:
         text = _write_snippet(opened, snippet)

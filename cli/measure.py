@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from modelwright.cli import language as language_models
 from modelwright.cli import options
 
 
@@ -27,6 +28,7 @@ from modelwright.cli import options
 @options.json_option
 @options.setting_option
 @click.option("--untuned", is_flag=True, help="Run artifacts that were tuned as if they were not.")
+@language_models.measuring_options
 @options.measuring_options
 def measure(
     artifacts: tuple[str, ...],
@@ -36,6 +38,7 @@ def measure(
     show_paths: bool,
     details: bool,
     as_json: bool,
+    language: dict[str, Any],
     **measuring: Any,
 ) -> int:
     """Measure artifacts on this machine, side by side.
@@ -54,12 +57,22 @@ def measure(
     tuned number of threads, --setting before the tuned value of that setting, --untuned before everything.
     """
     from modelwright.cli.printing import print_comparison, progress_of_a_comparison, require_limits
+    from modelwright.core.records.language_artifact import is_language_artifact
     from modelwright.harness import measure as run
     from modelwright.harness.results.paths import relate_paths
     from modelwright.harness.writing import UnfinishedError, write_results
 
     if out is not None:
         _check_out(Path(out), overwrite=overwrite)
+    generating = [artifact for artifact in artifacts if is_language_artifact(Path(artifact))]
+    if generating:
+        _require_all(artifacts, generating)
+        language_models.refuse_for_language(generating[0])
+        kept = language_models.keep_applicable(measuring)
+        return language_models.measure_language_artifacts(
+            artifacts, language, out=out, details=details, as_json=as_json, **kept
+        )
+    language_models.refuse_for_others(language)
     unfinished = None
     with progress_of_a_comparison(as_json=as_json, details=details) as progress:
         try:
@@ -75,6 +88,18 @@ def measure(
         raise fault
     require_limits(comparison)
     return 0
+
+
+def _require_all(artifacts: tuple[str, ...], generating: list[str]) -> None:
+    """Refuses artifacts that generate beside others: a turn of the one is an answer, of the other an inference."""
+    from modelwright.core.errors import UsageError
+
+    others = [artifact for artifact in artifacts if artifact not in generating]
+    if others:
+        raise UsageError(
+            f"{generating[0]} generates text, and {others[0]} does not: they have no figures in common",
+            hint="measure them in calls of their own",
+        )
 
 
 def _check_out(out: Path, *, overwrite: bool) -> None:

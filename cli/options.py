@@ -22,6 +22,7 @@ _SECTIONS = {
     "Pictures as samples": ("preprocess", "labels"),
     "Measuring": ("effort", "threads", "settings", "untuned", "batch", "region", "seed"),
     "On a GPU": ("device", "cuda_graph", "spin", "streams"),
+    "Language models": ("max_perplexity_increase", "new_tokens", "eval_tokens", "low_memory"),
     "Limits; exit code 7 when nothing meets them": (*LIMITS, "metric"),
 }
 

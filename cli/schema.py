@@ -11,6 +11,7 @@ from modelwright.cli import options
 
 _FORMATS = {
     "results": "modelwright.harness.results.schema:describe_results",
+    "language": "modelwright.harness.language.schema:describe_language",
     "tune": "modelwright.harness.tuning.schema:describe_tuning",
 }
 """Format -> what returns its JSON Schema."""
@@ -23,8 +24,9 @@ _FORMATS = {
 def schema(name: str, out: Path | None, overwrite: bool) -> int:
     """Print the JSON Schema of a file that other programs read.
 
-    FORMAT is `results`, the results.json that compare and measure write, or `tune`, the tune.json of a search. The
-    schema has every key with its unit, what it means, and where it is null.
+    FORMAT is `results`, the results.json that compare and measure write, `language`, the one that they write for
+    language models, or `tune`, the tune.json of a search. The schema has every key with its unit, what it means, and
+    where it is null.
 
     \b
     Example:

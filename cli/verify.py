@@ -23,6 +23,7 @@ def verify(artifact: str, as_json: bool) -> int:
     """
     from modelwright.cli.printing import print_json, print_line
     from modelwright.core.records.artifact import open_artifact, verify_files
+    from modelwright.core.records.language_artifact import is_language_artifact
     from modelwright.harness.run.measure_artifacts import (
         explain_other_machine,
         explain_other_versions,
@@ -30,6 +31,8 @@ def verify(artifact: str, as_json: bool) -> int:
     )
     from modelwright.profiles import detect_host
 
+    if is_language_artifact(Path(artifact)):
+        return _verify_generating(artifact, as_json=as_json)
     opened = open_artifact(Path(artifact))
     verify_files(opened)
     host = detect_host()
@@ -54,4 +57,31 @@ def verify(artifact: str, as_json: bool) -> int:
     print_line(f"{artifact}: {len(opened.manifest.files)} files are what was built; {opened.manifest.target} runs here")
     if note is not None:
         print_line(f"note: {note}")
+    return 0
+
+
+def _verify_generating(artifact: str, *, as_json: bool) -> int:
+    """Does the same for an artifact that generates text."""
+    from modelwright.cli.printing import print_json, print_line
+    from modelwright.core.records.language_artifact import open_language_artifact, verify_language_files
+    from modelwright.harness.language.measuring import require_runnable
+    from modelwright.profiles import detect_host
+
+    opened = open_language_artifact(Path(artifact))
+    verify_language_files(opened)
+    manifest = opened.manifest
+    require_runnable(manifest.target, opened, detect_host())
+    if as_json:
+        print_json(
+            {
+                "artifact": artifact,
+                "target": manifest.target,
+                "files": "verified",
+                "runs_here": True,
+                "built_for": manifest.machine.name,
+                "note": None,
+            }
+        )
+        return 0
+    print_line(f"{artifact}: {len(manifest.files)} files are what was built; {manifest.target} runs here")
     return 0

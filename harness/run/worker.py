@@ -87,7 +87,7 @@ def open_in_child(
     inputs = read_inputs(artifact, samples, batch)
 
     started = time.perf_counter()
-    _import_runtime(target.record.run_packages)
+    import_runtime(target.record.run_packages)
     import_ms = _elapsed_ms(started)
     runtime_bytes = read_private_bytes(artifact.directory)
 
@@ -292,7 +292,7 @@ def count_correct_in_child(samples: dict[str, Any]) -> dict[str, Any] | None:
     return {"correct": int(correct), "count": opened.count}
 
 
-def _import_runtime(packages: Sequence[str] | Any) -> None:
+def import_runtime(packages: Sequence[str] | Any) -> None:
     """Imports what the target runs on, before anything is loaded, so that its share of the memory can be told."""
     for alternatives in packages:
         for name in alternatives.split("|"):

@@ -1,0 +1,156 @@
+"""What `modelwright inspect` shows of an artifact that generates text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from modelwright.cli.printing import print_json, print_line
+from modelwright.core.errors import BadInputError, UsageError
+from modelwright.core.records.codec import encode
+from modelwright.core.records.language_artifact import LanguageArtifact, LanguageProof, open_language_artifact
+from modelwright.harness.formatting import format_bytes, format_count, format_significant
+
+
+def inspect_language_artifact(
+    artifact: str, *, snippet: str | None, stats: bool, operators: bool, as_json: bool
+) -> int:
+    """Shows an artifact that generates text.
+
+    Raises:
+        UsageError: What its runtime cannot tell.
+        BadInputError: No program for it in this language, or a recipe that no build writes.
+    """
+    opened = open_language_artifact(Path(artifact))
+    if operators:
+        raise UsageError(
+            "--operators: artifacts that generate text are not profiled", hint="`inspect --json` tells how it was made"
+        )
+    if snippet is not None:
+        text = _write_snippet(opened, snippet)
+        if as_json:
+            print_json({"language": snippet, "text": text})
+        else:
+            click.echo(text, nl=False)
+        return 0
+    if stats:
+        _print_stats(opened, as_json=as_json)
+        return 0
+    if as_json:
+        print_json(encode(opened.manifest))
+        return 0
+    _print_manifest(opened)
+    return 0
+
+
+def _print_manifest(artifact: LanguageArtifact) -> None:
+    manifest = artifact.manifest
+    model = manifest.model
+    _line("target", manifest.target)
+    _line("model", f"{model.source.path}: {model.summarize()}")
+    _line("source", f"sha256 {model.source.sha256[:16]}")
+    _line("size", f"{manifest.size_bytes:,} bytes in {len(manifest.files)} files; it loads {manifest.model_file}")
+    for name in ("calibration", "tuning", "evaluation"):
+        part = getattr(manifest.texts, name)
+        if part is not None:
+            _line(name, f"{part.tokens:,} tokens of {part.texts} texts in {part.path}  sha256 {part.sha256[:16]}")
+    _line("built for", f"{manifest.machine.name} ({manifest.machine.architecture})")
+    needs = encode(manifest.requires)
+    _line("needs", json.dumps(needs) if needs else "nothing beyond its runtime")
+    _line("built", f"{manifest.created} in {manifest.build_s:g} s on {manifest.build_host.system}")
+    _line("with", ", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items())))
+    if manifest.proof is None:
+        _line("proof", manifest.proof_reason or "none")
+    else:
+        for name, value in describe_proof(manifest.proof):
+            _line(name, value)
+    for key, value in manifest.recipe.items():
+        _line(f"recipe.{key}", value if isinstance(value, str) else json.dumps(value))
+    for note in manifest.notes:
+        _line("note", note)
+
+
+def describe_proof(proof: LanguageProof) -> list[tuple[str, str]]:
+    """Returns what an artifact's text was found to be, beside FP32's: name and value."""
+    from modelwright.harness.language.limits import describe_increase
+
+    lines = [
+        (
+            "perplexity",
+            f"{proof.perplexity:.4g}, FP32 {proof.perplexity_fp32:.4g}: {describe_increase(proof.increase)}, on "
+            f"{proof.tokens:,} tokens",
+        ),
+        ("bits per byte", f"{proof.bits_per_byte:.4f}, FP32 {proof.bits_per_byte_fp32:.4f}"),
+        (
+            "next token",
+            f"FP32's likeliest in {proof.agreement.value:.2%}, divergence {proof.divergence.value:.2g} nats",
+        ),
+    ]
+    if proof.answers is not None:
+        answers = proof.answers
+        lines.append(
+            (
+                "answers",
+                f"{answers.exact} of {answers.count} are FP32's word for word over {answers.new_tokens} tokens, "
+                f"similarity {answers.similarity.value:.1%}",
+            )
+        )
+    if proof.choices is not None:
+        choices = proof.choices
+        lines.append(("questions", f"{choices.correct} of {choices.count} right, FP32 {choices.correct_fp32}"))
+    if proof.max_increase is not None:
+        kept = "kept" if proof.increase.value <= proof.max_increase else "OVER IT"
+        lines.append(("limit", f"{kept}: perplexity may be {proof.max_increase * 100:g} % above FP32's"))
+    return lines
+
+
+def _print_stats(artifact: LanguageArtifact, *, as_json: bool) -> None:
+    """Says what the weights take: a weight has as many bits as its files have, scales and padding included."""
+    from modelwright.harness.language.weights import describe_weights
+
+    found = describe_weights(artifact)
+    if as_json:
+        print_json(encode(found))
+        return
+    _line("parameters", format_count(found.num_parameters))
+    _line("weights", f"{format_bytes(found.weights_bytes)}, {format_significant(found.bits_per_weight)} bits a weight")
+    _line("in FP32", format_bytes(found.fp32_bytes))
+    _line("reduction", f"{found.reduction:.1%}".replace("%", " %"))
+    for kind in found.kinds:
+        told = f"{format_count(kind.num_parameters)} parameters, {format_bytes(kind.fp32_bytes)} in FP32"
+        if kind.stored_bytes is not None and kind.num_parameters:
+            bits = 8 * kind.stored_bytes / kind.num_parameters
+            told = f"{format_bytes(kind.stored_bytes)}, {format_significant(bits)} bits a weight; {told}"
+        _line(kind.kind, told)
+    if found.reason is not None:
+        _line("note", found.reason)
+
+
+def _write_snippet(artifact: LanguageArtifact, language: str) -> str:
+    from modelwright.targets.language.table import get_target
+    from modelwright.targets.options import RunSettings
+
+    manifest = artifact.manifest
+    if language != "python":
+        raise BadInputError(f"{manifest.target} has no program to show in this language", hint="give --snippet python")
+    try:
+        text = get_target(manifest.target).write_snippet(
+            manifest.model_file, manifest.recipe, manifest.model, RunSettings()
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInputError(
+            f"{artifact.directory}: its recipe is not what a build of {manifest.target} writes",
+            hint="build the artifact again",
+            detail=f"{type(error).__name__}: {error}",
+        ) from error
+    if text is None:
+        raise BadInputError(f"{manifest.target} has no program to show", hint="see its runtime's own manual")
+    return text
+
+
+def _line(name: str, value: Any) -> None:
+    text = str(value)
+    print_line(f"{name:18} {text if len(text) < 400 else text[:397] + '...'}")

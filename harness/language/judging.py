@@ -1,0 +1,247 @@
+"""Holds what an artifact writes against what FP32 writes, in the process that has it loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modelwright.core.errors import BuildFailedError
+from modelwright.core.files import read_json, write_json
+from modelwright.core.process.child import Progress
+from modelwright.core.records.codec import Count, Record, decode, encode
+from modelwright.core.records.language_artifact import Answers, Choices, Estimate
+from modelwright.harness.language.generating import generate
+from modelwright.harness.language.quality import (
+    Floats,
+    Integers,
+    bits_per_byte,
+    choose_by_likelihood,
+    divergences,
+    estimate_increase,
+    estimate_mean,
+    estimate_of_few,
+    estimate_share,
+    log_probabilities,
+    perplexity,
+    plan_spans,
+    score_tokens,
+    similarity,
+)
+from modelwright.harness.language.workload import Question, Workload
+from modelwright.harness.results.statistics import wilson_interval
+from modelwright.targets.language.contract import Generator
+
+WINDOW = 512
+"""Tokens that are read at once; each is predicted from half as many at least, but at the start of a text."""
+_POSITIONS = 1024
+_MOST_BYTES = 2**29
+"""Of FP32's distributions, which are kept in a file: with 150,000 words, 900 positions."""
+_SCORES, _DISTRIBUTIONS, _WRITTEN = "scores.npz", "distributions.npy", "written.json"
+
+
+class Written(Record):
+    """What an artifact wrote.
+
+    Attributes:
+        answers: To each prompt, in tokens.
+        chosen: Number of the choice, of each question.
+    """
+
+    answers: tuple[tuple[Count, ...], ...]
+    chosen: tuple[Count, ...]
+
+
+class Judgement(Record):
+    """How an artifact's text follows FP32's; see `LanguageProof`."""
+
+    tokens: Count
+    text_bytes: Count
+    window: Count
+    perplexity: float
+    perplexity_fp32: float
+    increase: Estimate
+    bits_per_byte: float
+    bits_per_byte_fp32: float
+    divergence: Estimate
+    divergence_positions: Count
+    agreement: Estimate
+    answers: Answers | None
+    choices: Choices | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scored:
+    costs: Floats
+    tops: Integers
+
+
+def take_reference(generator: Generator, workload: Workload, context: int, folder: Path, tell: Progress) -> None:
+    """Writes what FP32 makes of a workload: costs, likeliest tokens, distributions at some positions, answers.
+
+    Args:
+        generator: FP32.
+        workload: What is judged on.
+        context: Tokens that the model reads at most.
+        folder: To write into.
+        tell: Takes lines.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    positions: Integers | None = None
+    file: Any = None
+
+    def keep(numbers: Integers, logits: Any) -> None:
+        nonlocal positions, file
+        if positions is None:
+            positions = _choose_positions(workload, logits.shape[-1])
+            shape = (len(positions), logits.shape[-1])
+            path = folder / _DISTRIBUTIONS
+            file = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+        kept, rows = _find_kept(positions, numbers)
+        file[kept] = log_probabilities(logits[rows])
+
+    scored = _score(generator, workload, context, keep, tell)
+    file.flush()
+    np.savez(folder / _SCORES, costs=scored.costs, tops=scored.tops)
+    write_json(folder / _WRITTEN, encode(_write(generator, workload, tell)))
+
+
+def judge(generator: Generator, workload: Workload, context: int, folder: Path, tell: Progress) -> Judgement:
+    """Compares an artifact with what `take_reference` wrote.
+
+    Args:
+        generator: The artifact.
+        workload: The same that FP32 was taken on.
+        context: Tokens that the model reads at most.
+        folder: That `take_reference` wrote into.
+        tell: Takes lines.
+
+    Raises:
+        BuildFailedError: Its logits are not numbers, or of another vocabulary.
+    """
+    with np.load(folder / _SCORES) as arrays:
+        reference = _Scored(costs=arrays["costs"], tops=arrays["tops"])
+    distributions = np.load(folder / _DISTRIBUTIONS, mmap_mode="r")
+    positions = _choose_positions(workload, distributions.shape[-1])
+    found = np.empty(len(positions))
+
+    def compare(numbers: Integers, logits: Any) -> None:
+        if logits.shape[-1] != distributions.shape[-1]:
+            raise BuildFailedError(
+                f"it has logits of {logits.shape[-1]:,} words, and FP32 has {distributions.shape[-1]:,}",
+                hint="report this: the target built another model",
+            )
+        kept, rows = _find_kept(positions, numbers)
+        found[kept] = divergences(distributions[kept], logits[rows])
+
+    try:
+        scored = _score(generator, workload, context, compare, tell)
+    except ValueError as error:
+        raise BuildFailedError(f"it writes no text: {error}", hint="leave this target out, or report it") from error
+    fp32 = decode(Written, read_json(folder / _WRITTEN, "what FP32 wrote"))
+    written = _write(generator, workload, tell)
+    size_bytes = sum(document.size_bytes for document in workload.evaluation)
+    return Judgement(
+        tokens=len(scored.costs),
+        text_bytes=size_bytes,
+        window=_choose_window(context),
+        perplexity=perplexity(scored.costs),
+        perplexity_fp32=perplexity(reference.costs),
+        increase=estimate_increase(scored.costs, reference.costs),
+        bits_per_byte=bits_per_byte(scored.costs, size_bytes),
+        bits_per_byte_fp32=bits_per_byte(reference.costs, size_bytes),
+        divergence=estimate_mean(found),
+        divergence_positions=len(positions),
+        agreement=estimate_share(scored.tops == reference.tops),
+        answers=_compare_answers(written, fp32, workload.asked.new_tokens),
+        choices=_compare_choices(written, fp32, workload.questions),
+    )
+
+
+def _score(generator: Generator, workload: Workload, context: int, look: Any, tell: Progress) -> _Scored:
+    """Scores all texts; `look` gets the number of each predicted token and its logits."""
+    costs, tops = [], []
+    count = 0
+    window = _choose_window(context)
+    for index, document in enumerate(workload.evaluation, start=1):
+        tell(f"reading text {index} of {len(workload.evaluation)}")
+        tokens = np.asarray(document.tokens, dtype=np.int64)
+        for span in plan_spans(len(tokens), window, max(1, window // 2)):
+            logits = generator.score(tokens[None, span.start : span.stop])[0]
+            counted = logits[span.first - span.start - 1 : span.stop - span.start - 1]
+            numbers = np.arange(count, count + len(counted), dtype=np.int64)
+            look(numbers, counted)
+            span_costs, span_tops = score_tokens(counted, tokens[span.first : span.stop])
+            costs.append(span_costs)
+            tops.append(span_tops)
+            count += len(counted)
+    return _Scored(costs=np.concatenate(costs), tops=np.concatenate(tops))
+
+
+def _choose_window(context: int) -> int:
+    return min(WINDOW, context)
+
+
+def _choose_positions(workload: Workload, words: int) -> Integers:
+    """Returns the predicted tokens at which whole distributions are compared: evenly spread, as many as fit a file."""
+    total = sum(len(document.tokens) - 1 for document in workload.evaluation)
+    count = max(1, min(total, _POSITIONS, _MOST_BYTES // (4 * words)))
+    return np.unique(np.linspace(0, total - 1, count).astype(np.int64))
+
+
+def _find_kept(positions: Integers, numbers: Integers) -> tuple[slice, Integers]:
+    """Returns which of the chosen positions lie in a run of numbers, and where in it."""
+    start, stop = np.searchsorted(positions, [numbers[0], numbers[-1] + 1])
+    return slice(int(start), int(stop)), positions[start:stop] - numbers[0]
+
+
+def _write(generator: Generator, workload: Workload, tell: Progress) -> Written:
+    answers = []
+    for index, prompt in enumerate(workload.asked.prompts, start=1):
+        tell(f"answering prompt {index} of {len(workload.asked.prompts)}")
+        answers.append(tuple(generate(generator, [prompt], workload.asked.new_tokens).tokens[0].tolist()))
+    chosen = []
+    for index, question in enumerate(workload.questions, start=1):
+        tell(f"answering question {index} of {len(workload.questions)}")
+        costs = list(_cost_choices(generator, question))
+        chosen.append(choose_by_likelihood(costs, question.sizes))
+    return Written(answers=tuple(answers), chosen=tuple(chosen))
+
+
+def _cost_choices(generator: Generator, question: Question) -> Iterator[float]:
+    """Yields what each choice costs after the question, in nats."""
+    for choice in question.choices:
+        tokens = np.asarray([*question.context, *choice], dtype=np.int64)
+        logits = generator.score(tokens[None])[0]
+        first = len(question.context)
+        yield float(score_tokens(logits[first - 1 : -1], tokens[first:])[0].sum())
+
+
+def _compare_answers(written: Written, fp32: Written, new_tokens: int) -> Answers | None:
+    pairs: Sequence[tuple[Any, Any]] = list(zip(written.answers, fp32.answers, strict=True))
+    if not pairs:
+        return None
+    exact = sum(answer == reference for answer, reference in pairs)
+    return Answers(
+        count=len(pairs),
+        new_tokens=new_tokens,
+        exact=exact,
+        exact_ci95=wilson_interval(exact, len(pairs)),
+        similarity=estimate_of_few([similarity(answer, reference) for answer, reference in pairs]),
+    )
+
+
+def _compare_choices(written: Written, fp32: Written, questions: Sequence[Question]) -> Choices | None:
+    if not questions:
+        return None
+    labels = [question.label for question in questions]
+    correct = sum(chosen == label for chosen, label in zip(written.chosen, labels, strict=True))
+    return Choices(
+        count=len(labels),
+        correct=correct,
+        correct_fp32=sum(chosen == label for chosen, label in zip(fp32.chosen, labels, strict=True)),
+        ci95=wilson_interval(correct, len(labels)),
+    )

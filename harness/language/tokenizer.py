@@ -1,0 +1,146 @@
+"""The tokenizer that a model carries: texts to tokens and back, and conversations by the model's chat template."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, NoReturn
+
+from modelwright.core.errors import BadInputError
+from modelwright.core.files import read_json
+from modelwright.targets.readiness import require_import
+
+_TOKENIZER, _CONFIG, _TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
+_LARGEST_TEMPLATE = 2**20
+_SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokenized:
+    """Tokens of a text.
+
+    Attributes:
+        tokens: Their numbers.
+        ends: Of each, where it ends in the text, in bytes of UTF-8; 0 for those that stand for none of it.
+    """
+
+    tokens: tuple[int, ...]
+    ends: tuple[int, ...]
+
+    @property
+    def size_after_first(self) -> int:
+        """Bytes of all tokens but the first, which nothing predicts."""
+        return max(1, self.ends[-1] - self.ends[0]) if self.ends else 0
+
+    def part(self, start: int, count: int) -> Tokenized:
+        """Returns up to so many tokens from one on."""
+        return Tokenized(tokens=self.tokens[start : start + count], ends=self.ends[start : start + count])
+
+
+class TextTokenizer:
+    """A model's tokenizer, by the tokenizers package.
+
+    Args:
+        folder: That holds `tokenizer.json` and, for conversations, a chat template.
+
+    Raises:
+        BadInputError: There is none, or it cannot be read.
+        ToolchainMissingError: The package is absent.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        tokenizers = require_import("tokenizers", "llm")
+        self._folder = folder
+        path = folder / _TOKENIZER
+        if not path.is_file():
+            raise BadInputError(
+                f"{folder} has no {_TOKENIZER}", hint="save the tokenizer beside the model: tokenizer.save_pretrained"
+            )
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the package raises plain Exception for whatever is wrong with a file
+            raise BadInputError(f"{path} cannot be read as a tokenizer", detail=str(error)) from error
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+
+    def encode(self, text: str, *, special: bool = True) -> Tokenized:
+        """Returns the tokens of a text.
+
+        Args:
+            text: Any.
+            special: Whether the tokens are added that the model expects around a text, such as one that begins it.
+        """
+        found = self._tokenizer.encode(text, add_special_tokens=special)
+        sizes = list(accumulate((len(char.encode("utf-8", "surrogatepass")) for char in text), initial=0))
+        ends = list(accumulate((sizes[end] for _, end in found.offsets), max))
+        return Tokenized(tokens=tuple(found.ids), ends=tuple(ends))
+
+    def encode_chat(self, messages: Sequence[Mapping[str, str]], where: str) -> Tokenized:
+        """Returns the tokens of a conversation in which the model speaks next.
+
+        Args:
+            messages: With `role` and `content`.
+            where: They stand, for errors.
+
+        Raises:
+            BadInputError: The model has no chat template, or it refuses the conversation.
+        """
+        template, special = self._read_template(where)
+        from jinja2.exceptions import TemplateError
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        environment.globals |= {"raise_exception": _refuse, "strftime_now": _format_now}
+        try:
+            text = environment.from_string(template).render(messages=messages, add_generation_prompt=True, **special)
+        except (TemplateError, TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise BadInputError(
+                f"{where}: the model's chat template refuses these messages: {error}",
+                hint="see what roles and order the model was trained on, or give prompts in the place of messages",
+            ) from error
+        return self.encode(text, special=False)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Returns the text of tokens, without those that only steer the model."""
+        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
+
+    def _read_template(self, where: str) -> tuple[str, dict[str, str]]:
+        """Returns the chat template, and the special tokens that it may name."""
+        path = self._folder / _CONFIG
+        config: Mapping[str, Any] = read_json(path, "a tokenizer's configuration") if path.is_file() else {}
+        template: Any = config.get("chat_template")
+        file = self._folder / _TEMPLATE
+        if file.is_file() and file.stat().st_size <= _LARGEST_TEMPLATE:
+            template = file.read_text(encoding="utf-8")
+        if isinstance(template, list):  # several, by name
+            named = {each.get("name"): each.get("template") for each in template if isinstance(each, dict)}
+            template = named.get("default")
+        if not isinstance(template, str):
+            raise BadInputError(
+                f"{where}: the model has no chat template to make text of messages",
+                hint='give prompts in the place of messages: {"prompt": "..."}',
+            )
+        special = {
+            name: _spell_token(config.get(name)) for name in ("bos_token", "eos_token", "pad_token", "unk_token")
+        }
+        return template, {name: text for name, text in special.items() if text is not None}
+
+
+def _spell_token(value: Any) -> str | None:
+    """Returns a special token, which stands as itself or as an object that describes it."""
+    if isinstance(value, dict):
+        value = value.get("content")
+    return value if isinstance(value, str) else None
+
+
+def _refuse(message: str) -> NoReturn:
+    """Is what templates call to refuse a conversation."""
+    raise ValueError(message)
+
+
+def _format_now(form: str) -> str:
+    """Is what templates call for the date; a fixed one, so that two runs have the same tokens."""
+    return dt.datetime(2026, 1, 1, tzinfo=dt.UTC).strftime(form)

@@ -1,0 +1,264 @@
+"""Texts become tokens, once, in a child process, before anything is built or measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modelwright.core.errors import BadInputError
+from modelwright.core.files import hash_json, write_json
+from modelwright.core.path_names import drop_folders
+from modelwright.core.process.child import Progress
+from modelwright.core.records.codec import decode, encode
+from modelwright.core.records.language_artifact import PromptSet, TextPart, Texts
+from modelwright.core.samples.sample_set import SPLIT_SEED
+from modelwright.harness.language.text_files import Entry, read_entries
+from modelwright.harness.language.tokenizer import TextTokenizer, Tokenized
+from modelwright.harness.language.workload import Document, Question, Wanted, Workload
+
+PIECE_TOKENS = 512
+"""Longer texts are cut: so that a book, too, has a part that calibrates and another that judges."""
+ROW_TOKENS, CALIBRATION_ROWS, TUNING_ROWS = 256, 64, 8
+"""16,384 tokens calibrate; GPTQ's authors take 128 rows of 2,048 for models a hundred times as large."""
+ANSWERED_PROMPTS = 16
+LEAST_JUDGED = 64
+"""Tokens under which a perplexity says nothing."""
+_OPENING_TOKENS = 32
+"""Of a text that is no prompt, what is generated from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Piece:
+    """A text or a part of one.
+
+    Attributes:
+        scored: Its tokens, the first of which is not predicted.
+        prompt: Tokens to generate from.
+        asked: Whether the user wrote it as a prompt.
+        where: It stands, for errors.
+    """
+
+    scored: Tokenized
+    prompt: tuple[int, ...]
+    asked: bool
+    where: str
+
+    @property
+    def predicted(self) -> int:
+        return len(self.scored.tokens) - 1
+
+
+def prepare_in_child(
+    model: str, samples: str, evaluation: str | None, wanted: dict[str, Any], out: str, progress: Progress
+) -> dict[str, Any]:
+    """Tokenizes what calibrates, tunes and judges, and writes it as a `Workload`.
+
+    Args:
+        model: Folder with the tokenizer's files.
+        samples: File of texts: a part calibrates, a part tunes, and a part is held back.
+        evaluation: File of texts that only judge; None judges on what is held back.
+        wanted: A `Wanted`: how much of what.
+        out: The file to write.
+        progress: Takes lines.
+
+    Returns:
+        The workload's `described`, for the manifest.
+
+    Raises:
+        BadInputError: A file cannot be read, holds too little, or a prompt does not fit the model.
+        ToolchainMissingError: The tokenizers package is absent.
+    """
+    asked = decode(Wanted, wanted)
+    progress("reading texts")
+    tokenizer = TextTokenizer(Path(model))
+    given = read_entries(Path(samples))
+    judging = None if evaluation is None else read_entries(Path(evaluation))
+    progress("tokenizing texts")
+    workload = _prepare(given, judging, tokenizer, asked, samples, evaluation)
+    write_json(Path(out), encode(workload))
+    described = encode(workload.described)
+    assert isinstance(described, dict)
+    return described
+
+
+def prepare_prompts_in_child(model: str, samples: str, wanted: dict[str, Any], out: str, progress: Progress) -> None:
+    """Tokenizes what is to be generated from alone, all of a file, and writes it as a `PromptSet`.
+
+    Args:
+        model: Folder with the tokenizer's files, such as an artifact.
+        samples: File of texts.
+        wanted: A `Wanted`.
+        out: The file to write.
+        progress: Takes lines.
+
+    Raises:
+        BadInputError: A file cannot be read, or a prompt does not fit the model.
+        ToolchainMissingError: The tokenizers package is absent.
+    """
+    asked = decode(Wanted, wanted)
+    progress("tokenizing texts")
+    tokenizer = TextTokenizer(Path(model))
+    pieces = [piece for entry in read_entries(Path(samples)) for piece in _cut(entry, tokenizer)]
+    write_json(Path(out), encode(_make_prompts(pieces, pieces, asked)))
+
+
+def _prepare(
+    given: Sequence[Entry],
+    judging: Sequence[Entry] | None,
+    tokenizer: TextTokenizer,
+    asked: Wanted,
+    samples: str,
+    evaluation: str | None,
+) -> Workload:
+    pieces = [piece for entry in given for piece in _cut(entry, tokenizer)]
+    held, tuning, calibration = _split(pieces, 2 if judging is None else 4)
+    source = samples if evaluation is None else evaluation
+    judged = held if judging is None else [piece for entry in judging for piece in _cut(entry, tokenizer, whole=True)]
+    judged = _limit(judged, asked)
+    _require_enough(judged, source)
+    documents = tuple(
+        Document(tokens=piece.scored.tokens, size_bytes=piece.scored.size_after_first) for piece in judged
+    )
+    prompt_set = _make_prompts(held, [*held, *judged], asked)
+    questions = tuple(_ask(entry, tokenizer, asked) for entry in judging or given if entry.choices)
+    return Workload(
+        calibration=_pack(calibration, CALIBRATION_ROWS, asked.context),
+        tuning=_pack(tuning, TUNING_ROWS, asked.context),
+        evaluation=documents,
+        asked=prompt_set,
+        questions=questions,
+        described=Texts(
+            calibration=_describe(samples, calibration),
+            tuning=_describe(samples, tuning),
+            evaluation=_describe(source, judged),
+        ),
+        evaluation_sha256=hash_json(encode([documents, prompt_set.prompts, questions, asked.new_tokens])),
+    )
+
+
+def _make_prompts(held: Sequence[_Piece], all_pieces: Sequence[_Piece], asked: Wanted) -> PromptSet:
+    """Returns what is generated from: prompts where there are any, else how texts begin."""
+    prompts = ([piece for piece in held if piece.asked] or held)[:ANSWERED_PROMPTS]
+    for piece in prompts:
+        _require_room(piece, asked)
+    return PromptSet(
+        prompts=tuple(piece.prompt for piece in prompts),
+        openings=_open_prompts(all_pieces, asked),
+        new_tokens=asked.new_tokens,
+    )
+
+
+def _cut(entry: Entry, tokenizer: TextTokenizer, *, whole: bool = False) -> list[_Piece]:
+    """Returns an entry as pieces; a prompt or a conversation is one, whatever its length."""
+    if entry.messages is not None:
+        chat = tokenizer.encode_chat(entry.messages, entry.where)
+        return [_make_piece(chat, chat.tokens, entry)]
+    if entry.prompt is not None:
+        prompt = tokenizer.encode(entry.prompt)
+        end = entry.answer if entry.label is None else entry.choices[entry.label]
+        scored = prompt if end is None else tokenizer.encode(f"{entry.prompt} {end}")
+        return [_make_piece(scored, prompt.tokens, entry)]
+    assert entry.text is not None
+    text = tokenizer.encode(entry.text)
+    length = len(text.tokens) if whole else PIECE_TOKENS
+    parts = [text.part(start, length) for start in range(0, len(text.tokens), max(1, length))]
+    return [_make_piece(part, part.tokens[:_OPENING_TOKENS], entry) for part in parts or [text]]
+
+
+def _make_piece(scored: Tokenized, prompt: Sequence[int], entry: Entry) -> _Piece:
+    if not prompt:
+        raise BadInputError(f"{entry.where}: the tokenizer makes no token of it", hint="leave it out")
+    return _Piece(scored=scored, prompt=tuple(prompt), asked=entry.is_prompt, where=entry.where)
+
+
+def _split(pieces: Sequence[_Piece], part: int) -> tuple[list[_Piece], list[_Piece], list[_Piece]]:
+    """Returns what is held back, what tunes and what calibrates: one of `part`, an eighth, and the rest."""
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(pieces))
+    shuffled = [pieces[int(index)] for index in order]
+    held = max(1, len(shuffled) // part)
+    tuning = min(len(shuffled) - held, max(1, len(shuffled) // 8))
+    return shuffled[:held], shuffled[held : held + tuning], shuffled[held + tuning :]
+
+
+def _limit(pieces: Sequence[_Piece], asked: Wanted) -> list[_Piece]:
+    """Returns the first pieces, up to so many and so many predicted tokens; the last one is cut."""
+    kept: list[_Piece] = []
+    left = asked.tokens
+    for piece in pieces[: asked.texts]:
+        if piece.predicted > 0 and left > 0:
+            kept.append(replace(piece, scored=piece.scored.part(0, left + 1)))
+            left -= kept[-1].predicted
+    return kept
+
+
+def _require_enough(judged: Sequence[_Piece], source: str) -> None:
+    count = sum(piece.predicted for piece in judged)
+    if count < LEAST_JUDGED:
+        raise BadInputError(
+            f"{source}: {count} tokens are left to judge on, and {LEAST_JUDGED} are needed at least",
+            hint="give more text, or other text that judges by --eval; 2,000 tokens tell INT8 and INT4 apart",
+        )
+
+
+def _require_room(piece: _Piece, asked: Wanted) -> None:
+    if len(piece.prompt) + asked.new_tokens > asked.context:
+        raise BadInputError(
+            f"{piece.where}: the prompt has {len(piece.prompt):,} tokens, and {asked.new_tokens} more are generated; "
+            f"the model's context holds {asked.context:,}",
+            hint="shorten the prompt, or generate less by --new-tokens",
+        )
+
+
+def _open_prompts(pieces: Sequence[_Piece], asked: Wanted) -> tuple[tuple[int, ...], ...]:
+    """Returns a prompt of each wanted length, as far as the texts and the context reach."""
+    stream = [token for piece in pieces for token in piece.scored.tokens]
+    longest = min(len(stream), asked.context - 1)
+    return tuple(tuple(stream[:length]) for length in asked.lengths if length <= longest)
+
+
+def _ask(entry: Entry, tokenizer: TextTokenizer, asked: Wanted) -> Question:
+    """Returns a question with what each choice adds to it: its tokens may differ from those of the choice alone."""
+    assert entry.prompt is not None
+    assert entry.label is not None
+    context = tokenizer.encode(entry.prompt).tokens
+    whole = [tokenizer.encode(f"{entry.prompt} {choice}").tokens for choice in entry.choices]
+    if max(map(len, whole)) > asked.context:
+        raise BadInputError(
+            f"{entry.where}: the question has {max(map(len, whole)):,} tokens; the model's context holds "
+            f"{asked.context:,}",
+            hint="shorten the question",
+        )
+    shared = min(_count_shared(context, tokens) for tokens in whole)
+    return Question(
+        context=context[:shared],
+        choices=tuple(tokens[shared:] for tokens in whole),
+        sizes=tuple(len(choice.encode()) for choice in entry.choices),
+        label=entry.label,
+    )
+
+
+def _count_shared(context: Sequence[int], tokens: Sequence[int]) -> int:
+    """Returns how many tokens two sequences have in common at their start, fewer than all of either."""
+    pairs = zip(context, tokens[:-1], strict=False)
+    return max(1, next((index for index, (one, other) in enumerate(pairs) if one != other), len(context)))
+
+
+def _pack(pieces: Sequence[_Piece], rows: int, context: int) -> tuple[tuple[int, ...], ...]:
+    """Returns the tokens of pieces one after the other, in rows of one length."""
+    stream = [token for piece in pieces for token in piece.scored.tokens]
+    length = min(ROW_TOKENS, context, len(stream))
+    count = 0 if length == 0 else min(rows, len(stream) // length)
+    return tuple(tuple(stream[row * length : (row + 1) * length]) for row in range(count))
+
+
+def _describe(path: str, pieces: Sequence[_Piece]) -> TextPart | None:
+    if not pieces:
+        return None
+    tokens = [piece.scored.tokens for piece in pieces]
+    return TextPart(
+        path=drop_folders(path), texts=len(pieces), tokens=sum(map(len, tokens)), sha256=hash_json(encode(tokens))
+    )

@@ -1,1 +1,0 @@
-"""Language models in PyTorch as transformers implements them: the "before" of every comparison."""
