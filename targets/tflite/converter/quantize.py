@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ..recipes import Rule
 from ..session import fit_input
 from .samples import Samples
-from .tables import share_tables
+from .tables import find_shared_lookups, share_tables
 
 Array = npt.NDArray[Any]
 Ranges = dict[str, dict[str, Array]]
@@ -124,6 +124,7 @@ def make_file(
     from ai_edge_quantizer.algorithm_manager import AlgorithmName
 
     work = quantizer.Quantizer(data)
+    rules = list(rules)
     for rule in rules:
         for operator in rule.operators:
             _add_rule(work, rule, qtyping.TFLOperationName(operator))
@@ -137,7 +138,8 @@ def make_file(
     # Float inputs and outputs: the caller should not have to know the scales.
     for end in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
         work.update_quantization_recipe(".*", end, algorithm_key=AlgorithmName.NO_QUANTIZE)
-    for scope in _find_extreme(data, ranges):
+    # What matrices are rounded with, `share_tables` reads rows of, once the lookup is in float.
+    for scope in [*_find_extreme(data, ranges), *(find_shared_lookups(data) if _rounds_rows(rules) else ())]:
         work.update_quantization_recipe(
             scope, qtyping.TFLOperationName.ALL_SUPPORTED, algorithm_key=AlgorithmName.NO_QUANTIZE
         )
@@ -164,6 +166,12 @@ def _add_rule(work: Any, rule: Rule, operator: Any) -> None:
             weight_tensor_config=half, compute_precision=qtyping.ComputePrecision.FLOAT, explicit_dequantize=True
         )
         work.update_quantization_recipe(rule.scope, operator, config, AlgorithmName.FLOAT_CASTING)
+
+
+def _rounds_rows(rules: Iterable[Rule]) -> bool:
+    """Whether matrices get 8 bits and a scale a row, as a lookup can read them."""
+    found = [rule for rule in rules if not {"FULLY_CONNECTED", "*"}.isdisjoint(rule.operators)]
+    return bool(found) and (found[-1].bits, found[-1].block, found[-1].tensorwise) == (8, None, False)
 
 
 def _find_extreme(data: bytes, ranges: Ranges) -> list[str]:

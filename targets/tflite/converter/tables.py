@@ -34,6 +34,23 @@ def share_tables(data: bytes) -> bytes:
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model)) if changed else data
 
 
+def find_shared_lookups(data: bytes) -> list[str]:
+    """Returns patterns for the lookups in a float file whose table a matrix product multiplies by."""
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(data))
+    shared = []
+    for graph in model.subgraphs:
+        named = [(str(flatbuffer_utils.opcode_to_name(model, op.opcodeIndex)), op) for op in graph.operators]
+        matrices = {op.inputs[1] for name, op in named if name == "FULLY_CONNECTED"}
+        shared += [
+            f"^{re.escape(graph.tensors[op.outputs[0]].name.decode())}(;|$)"
+            for name, op in named
+            if name == "GATHER" and op.inputs[0] in matrices
+        ]
+    return shared
+
+
 def _share(model: Any, graph: Any, op: Any) -> bool:
     from ai_edge_litert import schema_py_generated as schema
 
