@@ -4,7 +4,8 @@
 
 FOLDER is that of `examples/mixed_precision/data.py`. Each seed draws other training images, of which half calibrate;
 with the same ones scales are chosen by their error alone, and with the order of attention's scores. All test images
-judge both. Writes `results/rank-aware-MACHINE.json` and `.md`. Exit code 1: it hurts somewhere in the mean.
+judge both. Writes `results/rank-aware-MACHINE.json` and `.md`. Exit code 1: the same bits everywhere are worse with
+ranking, in the mean over seeds.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from modelwright.targets.readiness import package_versions
 HERE = Path(__file__).resolve().parent
 VIT = f"{Path(examples.__file__).parent / 'mixed_precision' / 'model.py'}:vit"
 BITS = (6, 4)
+FIXED = tuple(f"{bits} bits" for bits in BITS)
+"""As the table of `mix` calls them."""
 SEEDS = range(3)
 DRAWN = 512
 """Training images a seed: half of them calibrate, the others are those that `--max-drop` would choose by."""
@@ -66,6 +69,11 @@ class Case(Record, kw_only=True):
     ranges: Ranges
     row: str
     seeded: tuple[Seeded, ...]
+
+    @property
+    def hurts(self) -> bool:
+        """Whether the same bits everywhere are worse; what mixed bits do depends on the order of layers, too."""
+        return self.row in FIXED and self.points[0] < 0
 
     @property
     def points(self) -> tuple[float, float]:
@@ -124,7 +132,7 @@ def main() -> None:
         write_json(path, encode(findings))
         path.with_suffix(".md").write_text(show(findings))
         print(show(findings), flush=True)
-    raise SystemExit(int(any(case.points[0] < 0 for case in cases)))
+    raise SystemExit(int(any(case.hurts for case in cases)))
 
 
 def run(cifar: Path, work: Path, ranges: Ranges) -> Iterator[tuple[int, Mixture]]:
@@ -184,8 +192,9 @@ def show(findings: Findings) -> str:
         lines.append(
             f"| {case.ranges} | {case.row} | {pairs} | {mean:+.2f} | {mean - spread:+.2f} to {mean + spread:+.2f} |"
         )
-    hurt = [f"{case.row} ({case.ranges})" for case in findings.cases if case.points[0] < 0]
-    lines += ["", f"Hurts in the mean: {', '.join(hurt) if hurt else 'nowhere'}.", ""]
+    hurt = [f"{case.row} ({case.ranges})" for case in findings.cases if case.hurts]
+    verdict = f"Not reached: {', '.join(hurt)}." if hurt else "Reached."
+    lines += ["", f"Wanted: no loss in the mean at {' and '.join(map(str, BITS))} bits everywhere. {verdict}", ""]
     return "\n".join([*lines, *(f"- {note}" for note in findings.kept)]) + "\n"
 
 

@@ -171,7 +171,8 @@ class ExecutedPlan(Record):
         """Returns a sentence for the user on what of the plan is executed, and what stays simulated."""
         total, wider = len(self.layers), len(self.widened)
         if not wider:
-            whole = f"the plan ({self.method}) is executed as it is, all {total} layer{'s' if total > 1 else ''} of it"
+            what = "its one layer" if total == 1 else f"all {total} layers of it"
+            whole = f"the plan ({self.method}) is executed as it is, {what}"
             return whole + self._explain_finer()
         reasons: dict[str, Counter[str]] = {}
         for layer in self.widened:

@@ -46,6 +46,10 @@ class Cases:
     cache_shape: tuple[int, int, int, int]
     context_length: int
 
+    def without_padding(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns logits of the batch with zeros where it is padded: what stands there is nobody's answer."""
+        return np.where(self.batch_mask[..., None] == 1, logits, np.float32(0))
+
     def random_cache(self, layer: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Returns keys and values of a layer of the long cache."""
         random = np.random.default_rng([_SEED, layer])

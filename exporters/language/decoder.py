@@ -129,6 +129,7 @@ class Decoder:
         hidden_size: Channels between blocks.
         intermediate_size: Channels inside the feed-forward parts.
         context_length: Positions that it knows.
+        prefix: What names of weights begin with, but for the head's; files of a model without a head lack it.
         table: Name of the embedding table, with `.weight`.
         positions: Name of the table of learnt positions, with `.weight`; None with rotary ones.
         embedding_scale: What embeddings are multiplied by.
@@ -137,7 +138,7 @@ class Decoder:
         final_norm: Before the head.
         head: None where it reads the embedding table.
         softcap: What logits are softly limited to; None for no limit.
-        unused: Beginnings of names of tensors in files that inference does not read.
+        unused: Endings of names of tensors in files that inference does not read.
         notes: Sentences for the user.
     """
 
@@ -145,6 +146,7 @@ class Decoder:
     hidden_size: int
     intermediate_size: int
     context_length: int
+    prefix: str
     table: str
     positions: str | None = None
     embedding_scale: float = 1.0

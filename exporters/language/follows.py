@@ -23,6 +23,7 @@ _NEAR_TIE = 1e-4
 _HINT = "this is a fault of the exporter: report it with the folder's config.json"
 
 Cache = Mapping[str, NDArray[np.float32]]
+_PARTS = ("key", "value")
 
 
 def compare_with_reference(
@@ -45,13 +46,14 @@ def compare_with_reference(
     progress("comparing the graph with PyTorch")
     with np.load(path) as archive:
         reference = {name: archive[name] for name in archive.files}
-    graph = _Graph(Path(directory) / GRAPH_FILE)
-    found = encode(judge(compute_answers(graph, make_cases(**shape), reference["greedy"]), reference))
+    cases = make_cases(**shape)
+    graph = Graph(_open_graph(Path(directory) / GRAPH_FILE), cases)
+    found = encode(judge(compute_answers(graph, cases, reference["greedy"]), reference))
     assert isinstance(found, dict)
     return found
 
 
-def compute_answers(graph: _Graph, cases: Cases, greedy: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
+def compute_answers(graph: Graph, cases: Cases, greedy: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
     """Returns the logits of each case; each step is fed with the source's token."""
     answers = {}
     mask = np.ones_like(cases.prompt)
@@ -66,12 +68,10 @@ def compute_answers(graph: _Graph, cases: Cases, greedy: NDArray[np.int64]) -> d
     answers["batch"], cache = graph.run(cases.batch, mask, positions_of(mask), graph.empty(2))
     mask = np.pad(mask, ((0, 0), (0, 1)), constant_values=1)
     answers["batch step"], _ = graph.run(cases.batch[:, :1], mask, positions_of(mask)[:, -1:], cache)
-    # What fills a batch is nobody's answer.
-    real = cases.batch_mask.astype(bool)
-    answers["batch"] = np.where(real[..., None], answers["batch"], 0)
+    answers["batch"] = cases.without_padding(answers["batch"])
     mask = np.ones((1, cases.cached + 1), np.int64)
     last = np.array([[cases.context_length - 1]])
-    answers["long cache"], _ = graph.run(cases.prompt[:, :1], mask, last, graph.fill(cases))
+    answers["long cache"], _ = graph.run(cases.prompt[:, :1], mask, last, graph.long())
     return answers
 
 
@@ -91,8 +91,6 @@ def judge(answers: Mapping[str, NDArray[np.float32]], reference: Mapping[str, ND
     cases = []
     for name, title in names.items():
         wanted, found = reference[name], answers[name]
-        if name == "batch":
-            wanted = np.where((found != 0).any(axis=-1, keepdims=True), wanted, 0)
         error = found.astype(np.float64) - wanted
         scale = max(float(np.linalg.norm(wanted.astype(np.float64))), 1e-30)
         cases.append(
@@ -152,48 +150,59 @@ def _finite(value: Any, title: str) -> float:
     return float(value)
 
 
-class _Graph:
-    """The written graph in ONNX Runtime, as it was written: nothing is fused or packed, which would take memory."""
+class Graph:
+    """A graph that is asked with numpy arrays, whatever runs it.
 
-    def __init__(self, path: Path) -> None:
-        import onnxruntime
+    Args:
+        run: Takes the inputs by name and gives the outputs by name.
+        cases: Whose model it is.
+    """
 
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.enable_cpu_mem_arena = False
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.disable_prepacking", "1")
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        self._outputs = [output.name for output in self._session.get_outputs()]
-        self._caches = {
-            item.name: item.shape for item in self._session.get_inputs() if item.name.startswith("past_key_values.")
-        }
+    def __init__(self, run: Callable[[dict[str, NDArray[Any]]], dict[str, NDArray[Any]]], cases: Cases) -> None:
+        self._run = run
+        self._cases = cases
 
     def empty(self, batch: int) -> Cache:
         """Returns a cache without tokens."""
-        return {name: np.zeros((batch, shape[1], 0, shape[3]), np.float32) for name, shape in self._caches.items()}
+        _, heads, _, head_dim = self._cases.cache_shape
+        nothing = np.zeros((batch, heads, 0, head_dim), np.float32)
+        return {f"past_key_values.{layer}.{part}": nothing for layer in range(self._cases.layers) for part in _PARTS}
 
-    def fill(self, cases: Cases) -> Cache:
+    def long(self) -> Cache:
         """Returns the long cache."""
-        cache: dict[str, NDArray[np.float32]] = {}
-        for layer in range(cases.layers):
-            pair = cases.random_cache(layer)
-            cache |= {
-                f"past_key_values.{layer}.{part}": value for part, value in zip(("key", "value"), pair, strict=True)
-            }
-        return cache
+        pairs = [(layer, self._cases.random_cache(layer)) for layer in range(self._cases.layers)]
+        return {
+            f"past_key_values.{layer}.{part}": value
+            for layer, pair in pairs
+            for part, value in zip(_PARTS, pair, strict=True)
+        }
 
     def run(
         self, tokens: NDArray[np.int64], mask: NDArray[np.int64], positions: NDArray[np.int64], cache: Cache
     ) -> tuple[NDArray[np.float32], Cache]:
         """Returns the logits of each position, and the cache afterwards."""
-        feeds = {
-            "input_ids": tokens,
-            "attention_mask": mask,
-            "position_ids": positions,
-            "num_logits": np.array([tokens.shape[1]]),
-            **cache,
-        }
-        values = dict(zip(self._outputs, self._session.run(None, feeds), strict=True))
+        values = self._run(
+            {
+                "input_ids": tokens,
+                "attention_mask": mask,
+                "position_ids": positions,
+                "num_logits": np.array([tokens.shape[1]]),
+                **cache,
+            }
+        )
         logits = values.pop("logits")
         return logits, {name.replace("present.", "past_key_values."): value for name, value in values.items()}
+
+
+def _open_graph(path: Path) -> Callable[[dict[str, NDArray[Any]]], dict[str, NDArray[Any]]]:
+    """Loads a graph as it was written: nothing is fused or packed, which would take memory."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.enable_cpu_mem_arena = False
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    outputs = [output.name for output in session.get_outputs()]
+    return lambda feeds: dict(zip(outputs, session.run(None, feeds), strict=True))

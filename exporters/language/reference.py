@@ -50,7 +50,7 @@ def compute_answers(source: _Source, cases: Cases) -> dict[str, NDArray[Any]]:
     answers["greedy"] = np.array(steps)
     answers["steps"] = np.stack(logits) if logits else answers["prefill"][0, -1:]
     cache, mask = source.new_cache(), cases.batch_mask
-    answers["batch"] = source.run(cases.batch, mask, positions_of(mask), cache)
+    answers["batch"] = cases.without_padding(source.run(cases.batch, mask, positions_of(mask), cache))
     mask = np.pad(mask, ((0, 0), (0, 1)), constant_values=1)
     answers["batch step"] = source.run(cases.batch[:, :1], mask, positions_of(mask)[:, -1:], cache)
     cache = source.new_cache()
@@ -107,7 +107,7 @@ def _load(folder: Path, *, low_memory: bool) -> Any:
         return load_streamed(folder)
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False
+            folder, dtype=torch.float32, attn_implementation="eager", local_files_only=True, trust_remote_code=False
         )
     except Exception as error:  # transformers raises whatever a wrong file leads to
         raise BadInputError(

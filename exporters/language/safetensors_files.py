@@ -103,8 +103,13 @@ def find_weight_files(folder: Path) -> list[str]:
     raise BadInputError(f"{folder} has no weights: expected {SINGLE_FILE} or {INDEX_FILE}", hint=_HINT)
 
 
-def open_weights(folder: Path) -> dict[str, StoredTensor]:
+def open_weights(folder: Path, prefix: str = "") -> dict[str, StoredTensor]:
     """Returns every tensor of a folder: name -> where it lies.
+
+    Args:
+        folder: That holds them.
+        prefix: What names begin with, but for a head's: put before them where no name begins so, as in files of a
+            model that was saved without its head.
 
     Raises:
         BadInputError: Files that are missing, damaged, or not what the index says.
@@ -120,6 +125,8 @@ def open_weights(folder: Path) -> dict[str, StoredTensor]:
             raise BadInputError(
                 f"{folder / INDEX_FILE} lists tensors that its files lack: {', '.join(lost[:3])}", hint=_HINT
             )
+    if not any(name.startswith(prefix) for name in tensors):
+        return {name if name.startswith("lm_head.") else prefix + name: tensor for name, tensor in tensors.items()}
     return tensors
 
 

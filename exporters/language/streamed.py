@@ -20,9 +20,11 @@ def load_streamed(folder: Path) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    stored = open_weights(folder)
     with _parameters_without_memory():
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_config(
+            config, dtype=torch.float32, attn_implementation="eager", trust_remote_code=False
+        )
+    stored = open_weights(folder, f"{model.base_model_prefix}.")
     table = next(name for name, weight in model.named_parameters() if weight is model.get_input_embeddings().weight)
     for place, module in model.named_modules():
         names = {name: f"{place}.{name}" for name, _ in module.named_parameters(recurse=False)}

@@ -64,7 +64,7 @@ def write_model(folder: str, directory: str, progress: Callable[[str], None]) ->
     config = load_config(source)
     decoder = KINDS[require_known(config.values, config.path)](config)
     model, weights = write_graph(decoder, source.resolve().name)
-    stored = open_weights(source)
+    stored = open_weights(source, decoder.prefix)
     require_weights(weights, stored, source)
     progress("writing the weights")
     write_data(model, weights, stored, out / WEIGHTS_FILE)
@@ -152,7 +152,7 @@ def _find_token_ids(config: Config) -> dict[str, Any]:
 
 def _describe_unread(decoder: Decoder, stored: Mapping[str, StoredTensor], read: set[str]) -> list[str]:
     """Says which tensors of the files no weight of the graph is: none should be left over."""
-    left = [name for name in stored if name not in read and not name.startswith(tuple(decoder.unused))]
+    left = [name for name in stored if name not in read and not name.endswith(tuple(decoder.unused))]
     if decoder.head is None:
         left = [name for name in left if name != "lm_head.weight"]
     if not left:

@@ -34,6 +34,7 @@ class Judge:
         labels = samples.labels
         # Labels that FP32 gets none of right say something else than these answers.
         self._labels = labels if labels is not None and any(map(count_correct, answers, labels)) else None
+        self.ignores_labels = labels is not None and self._labels is None
         self.count = samples.count
 
     def judge_fp32(self) -> Judged:

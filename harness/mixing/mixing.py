@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from modelwright.core.errors import BadInputError, BuildFailedError, LimitNotMetError
 from modelwright.core.outputs.states import parse_states
 from modelwright.core.outputs.tasks.roles import parse_task
 from modelwright.core.process.child import run_in_child
 from modelwright.core.records.codec import decode, encode
 from modelwright.core.records.exported import ExportedModel
+from modelwright.core.samples.materialize import is_random
 from modelwright.core.samples.source import Named
 from modelwright.core.scratch import locked_folder, made_folder, scratch_directory
 from modelwright.exporters.exporting import Export
@@ -34,6 +37,7 @@ from modelwright.targets.building.evidence import EVALUATION_LIMIT, Evidence
 CHILD_LIMIT_S = 6 * 3600.0
 """For what hangs: samples and choices are counted."""
 _ROUNDING = 1e-9
+_NOISE = "the samples are noise: on real ones other layers may suffer, and grids end elsewhere"
 
 
 def mix(
@@ -110,6 +114,8 @@ def mix(
             discard_plan(folder)
             raise
         mixture = decode(Mixture, found)
+        if is_random(str(samples)):
+            mixture = replace(mixture, notes=(*mixture.notes, _NOISE))
         tell.finish("mix", _summarize(mixture))
         kept = _keeps_limit(mixture)
         write_mixture(folder, mixture, make_plan(mixture) if kept else None)

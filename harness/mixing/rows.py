@@ -169,10 +169,12 @@ def _search_drop(chooser: Chooser, judge: Callable[[Mapping[str, int]], Judged],
         else:
             high = middle
     if best is most and not keeps(most, room=0.0):
+        lost = -judge(most).over(fp32).points
         raise LimitNotMetError(
-            f"{max(settings.bits)} bits everywhere lose more than the {settings.max_drop:g} points that --max-drop "
-            "allows, on the samples that choose",
-            hint="allow more, or offer more bits: --bits 12,8,6,4",
+            f"{max(settings.bits)} bits everywhere lose {lost:.3g} points on the samples that choose, and --max-drop "
+            f"allows {settings.max_drop:g}",
+            hint="allow more, with room for what chance does on the samples that judge; or offer more bits: "
+            "--bits 12,8,6,4",
         )
     return best
 

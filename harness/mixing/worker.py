@@ -129,7 +129,7 @@ class _Mix:
             work=works,
             rows=tuple(rows),
             doubts=self._request.doubts,
-            notes=(*_list_notes(plan), *chosen.notes),
+            notes=(*self._doubt_labels(), *_list_notes(plan), *chosen.notes),
         )
 
     def _list_ways_to_round(self) -> list[tuple[Granularity, bool]]:
@@ -266,6 +266,13 @@ class _Mix:
                 count = self._network.weights[layer.operand].size
                 sizes[layer.operand, width] = count * (32 if width is None else width) / 8
         return sum(sizes.values())
+
+    def _doubt_labels(self) -> tuple[str, ...]:
+        if not self._judge.ignores_labels:
+            return ()
+        return (
+            f"FP32 gets none of {self._judge.count} labels right: what is kept of its own answers is counted instead",
+        )
 
     def _count_samples(self) -> dict[str, int]:
         tuning = 0 if self._request.tuning is None else self._open(self._request.tuning).count

@@ -25,6 +25,8 @@ _GLYPH_EM = 0.63
 """Mean width of a glyph in the system's sans-serif fonts, on the wide side so that labels do not touch."""
 
 _LABEL_LENGTH = 26
+_LABEL_PX = 200.0
+"""Of the labels of bars: what is wider, in bold or in wide characters, is shortened further."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,20 +227,21 @@ def draw_bars(bars: Sequence[Bar], *, title: str, hatch_id: str, width: int = 52
         hatch_id: An id for the pattern of estimated bars, unique on the page.
         width: Of the drawing, pixels at its natural size.
     """
-    label_px = min(210.0, max(text_width(shorten(bar.label, _LABEL_LENGTH)) * _weight(bar) for bar in bars) + 10)
+    labels = [_fit_label(bar) for bar in bars]
+    label_px = max(text_width(label) * _weight(bar) for label, bar in zip(labels, bars, strict=True)) + 10
     text_px = max((text_width(bar.text) * _weight(bar) for bar in bars if bar.value is not None), default=0.0) + 12
     full = max(60.0, width - label_px - text_px)
     top = _bar_scale(bars)
     row_px = 28
     hatched = ""
     parts = []
-    for index, bar in enumerate(bars):
+    for index, (label, bar) in enumerate(zip(labels, bars, strict=True)):
         y = index * row_px + 4
         middle = y + 10
         weight = " ship" if bar.is_ship else ""
         parts.append(
             f'<text class="t{weight}" x="{label_px - 8:.1f}" y="{middle + 4}" text-anchor="end">'
-            f"{escape_text(shorten(bar.label, _LABEL_LENGTH))}<title>{escape_text(bar.label)}</title></text>"
+            f"{escape_text(label)}<title>{escape_text(bar.label)}</title></text>"
         )
         if bar.value is None:
             note = escape_text(shorten(bar.text, 48))
@@ -260,6 +263,14 @@ def draw_bars(bars: Sequence[Bar], *, title: str, hatch_id: str, width: int = 52
             end = tip
         parts.append(f'<text class="t{weight}" x="{end + 6:.1f}" y="{middle + 4}">{escape_text(bar.text)}</text>')
     return make_svg(hatched + "".join(parts), width, len(bars) * row_px + 4, title)
+
+
+def _fit_label(bar: Bar) -> str:
+    """Returns the label of a bar, no wider than the place for it."""
+    length = _LABEL_LENGTH
+    while length > 1 and text_width(shorten(bar.label, length)) * _weight(bar) > _LABEL_PX:
+        length -= 1
+    return shorten(bar.label, length)
 
 
 def _weight(item: Bar | Point) -> float:

@@ -98,7 +98,7 @@ def draw_scatter_figure(
         shown = format_cosine(quality) if axis == "cosine" else format_percent(quality)
         points.append(
             Point(
-                label=clean_text(row.title),
+                label=_name_row(row),
                 x=latency,
                 y=quality,
                 whisker=row.accuracy_ci95 if axis == "accuracy" else None,
@@ -121,6 +121,11 @@ def draw_scatter_figure(
     return ScatterFigure(axis=words, whiskers=axis == "accuracy", colors=colors, wide=draw(1100), narrow=draw(470))
 
 
+def _name_row(row: Measurement) -> str:
+    """Returns what a chart calls a row: of several models by its short name, which says which without being cut."""
+    return clean_text(row.title if row.variant is None else row.target)
+
+
 def _choose_colors(comparison: Comparison) -> dict[str, int]:
     """Returns the index of each runtime's colour."""
     runtimes = dict.fromkeys(row.runtime for row in comparison.measured)
@@ -139,7 +144,7 @@ class _Bars:
     ) -> Bar:
         """Returns a row's bar."""
         return Bar(
-            label=clean_text(row.title),
+            label=_name_row(row),
             value=value,
             text=text,
             color=self.colors[row.runtime],

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 from msgspec.structs import asdict
 
+from modelwright.core.records.pictures import Pictures
 from modelwright.harness.formatting import (
     MISSING,
     clean_text,
@@ -257,6 +258,19 @@ def _measuring_facts(comparison: Comparison) -> list[tuple[str, object]]:
         *_settings_facts(comparison),
         ("calibration", _describe_samples(samples.calibration)),
         ("evaluation", _describe_samples(samples.evaluation)),
+        *_picture_facts(samples.pictures),
+    ]
+
+
+def _picture_facts(pictures: Pictures | None) -> list[tuple[str, object]]:
+    if pictures is None:
+        return []
+    left_out = pictures.unreadable_count + pictures.others_count + pictures.copies
+    classes = None if pictures.classes is None else f"{pictures.describe_classes()}, in the order of {pictures.order}"
+    return [
+        ("pictures", f"{pictures.taken:,} by --preprocess {pictures.preprocess.describe()}"),
+        ("classes of pictures", classes),
+        ("files left out", left_out or None),
     ]
 
 

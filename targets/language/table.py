@@ -9,6 +9,11 @@ from modelwright.targets.language.contract import LanguageTarget
 
 TABLE = {
     "ort-fp32": "modelwright.targets.ort.language.target:OrtLanguageFp32",
+    "openvino-fp32": "modelwright.targets.openvino.language.target:OpenvinoFp32",
+    "openvino-bf16": "modelwright.targets.openvino.language.target:OpenvinoBf16",
+    "torch-fp32": "modelwright.targets.pytorch.language.target:TorchFp32",
+    "torch-bf16": "modelwright.targets.pytorch.language.target:TorchBf16",
+    "torch-int8-dynamic": "modelwright.targets.pytorch.language.target:TorchInt8Dynamic",
 }
 
 BASELINE = "torch-fp32"

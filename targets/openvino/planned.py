@@ -63,8 +63,9 @@ class PlannedQuantizer(NncfQuantizer):
         super().__init__(openvino, nncf, model, request)
         assert request.plan is not None, "the plan was read from it"
         self._planned, self._repairs = planned, request.plan.repairs
-        self._layers = _match(model, planned)
-        self.ways = {name: choose_way(layer, _list_ways(node)) for name, (node, layer) in self._layers.items()}
+        graph = _Graph(model)
+        self._layers = _match(graph, planned)
+        self.ways = {name: choose_way(layer, _list_ways(graph, node)) for name, (node, layer) in self._layers.items()}
         # One setting of the whole model: where any layer is to multiply in float, all with weights of few bits do.
         in_floats = NARROW_WEIGHT in self.ways.values() or BYTE_WEIGHT in self.ways.values()
         compresses = in_floats or NARROW in self.ways.values()
@@ -85,14 +86,15 @@ class PlannedQuantizer(NncfQuantizer):
 
     def describe_plan(self, model: RunnableModel, kept: Collection[str]) -> ExecutedPlan:
         """Returns what became of the plan, read back from a model that was built."""
-        nodes = {str(node.get_friendly_name()): node for node in iterate_operators(model.model)}
+        graph = _Graph(model.model)
+        nodes = {str(node.get_friendly_name()): node for node in graph.nodes}
         quantized = find_quantized(nodes.values())
         ways = {
-            name: _read_way(nodes[name], layer, is_quantized=name in quantized, options=model.options)
+            name: _read_way(graph, nodes[name], layer, is_quantized=name in quantized, options=model.options)
             for name, (_, layer) in self._layers.items()
             if name in nodes
         }
-        shared = [self._layers[name][1].output for name in ways if _has_one_scale(nodes[name])]
+        shared = [self._layers[name][1].output for name in ways if _has_one_scale(graph, nodes[name])]
         return self._describe(ways, kept=kept, shared=shared)
 
     def _describe(self, ways: Mapping[str, Way], *, kept: Collection[str], shared: Collection[str]) -> ExecutedPlan:
@@ -105,15 +107,15 @@ class PlannedQuantizer(NncfQuantizer):
 
     def _find_float(self, whole: Any) -> Iterator[str]:
         """Yields what NNCF quantizes and is not to be: layers that are planned otherwise, and what lies beside them."""
-        nodes = list(iterate_operators(whole))
-        quantized = find_quantized(nodes)
+        graph = _Graph(whole)
+        quantized = find_quantized(graph.nodes)
         in_integers: dict[str, bool] = {}
-        for node in nodes:
+        for node in graph.nodes:
             name = str(node.get_friendly_name())
             if node.get_type_name() in _LAYERS:
                 in_integers[name] = self.ways.get(name) in (INTEGER, PRODUCT)
             else:
-                sources = [str(each.get_friendly_name()) for each in _find_computed(node)]
+                sources = [str(each.get_friendly_name()) for each in graph.find_computed(node)]
                 in_integers[name] = bool(sources) and all(in_integers.get(source, False) for source in sources)
             if name in quantized and not in_integers[name]:
                 yield name
@@ -164,18 +166,46 @@ class PlannedQuantizer(NncfQuantizer):
             ) from error
 
 
-def _match(model: Any, planned: PlannedModel) -> dict[str, tuple[Any, PlannedLayer]]:
+class _Graph:
+    """The operators of a model, and which of them compute something from its inputs.
+
+    Args:
+        model: Not changed while this is used.
+
+    Attributes:
+        nodes: In the order in which they run, those of branches too.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.nodes = list(iterate_operators(model))
+        self._computed = set[str]()
+        for node in self.nodes:
+            sources = [str(value.get_node().get_name()) for value in node.input_values()]
+            reads = not sources or not self._computed.isdisjoint(sources)
+            if reads and node.get_type_name() not in ("Constant", "ShapeOf"):
+                self._computed.add(str(node.get_name()))
+
+    def is_constant(self, node: Any) -> bool:
+        """Whether a node depends on nothing but constants and sizes."""
+        return str(node.get_name()) not in self._computed
+
+    def find_computed(self, node: Any) -> list[Any]:
+        """Returns the nodes that a node takes values from that depend on the inputs, but for their sizes."""
+        return [source for value in node.input_values() if not self.is_constant(source := value.get_node())]
+
+
+def _match(graph: _Graph, planned: PlannedModel) -> dict[str, tuple[Any, PlannedLayer]]:
     """Returns operator -> itself and its planned layer, found by the names of its result on the way to the next one."""
     found = {}
-    for node in iterate_operators(model):
+    for node in graph.nodes:
         if node.get_type_name() in _LAYERS:
-            layer = planned.find(_list_result_names(node))
+            layer = planned.find(_list_result_names(graph, node))
             if layer is not None:
                 found[str(node.get_friendly_name())] = (node, layer)
     return found
 
 
-def _list_result_names(node: Any) -> Iterator[str]:
+def _list_result_names(graph: _Graph, node: Any) -> Iterator[str]:
     """Yields the names of a layer's result, and of what is computed from that alone."""
     waiting, seen = [node], set[str]()
     while waiting:
@@ -188,34 +218,21 @@ def _list_result_names(node: Any) -> Iterator[str]:
                 if name in seen or reader.get_type_name() in (*_LAYERS, "ShapeOf"):
                     continue
                 seen.add(name)
-                if len(_find_computed(reader)) == 1:
+                if len(graph.find_computed(reader)) == 1:
                     waiting.append(reader)
 
 
-def _find_computed(node: Any) -> list[Any]:
-    """Returns the nodes that a node takes values from that depend on the inputs, but for their sizes."""
-    return [source for value in node.input_values() if not _is_constant(source := value.get_node())]
-
-
-def _is_constant(node: Any) -> bool:
-    if node.get_type_name() in ("Constant", "ShapeOf"):
-        return True
-    if not node.get_input_size():
-        return False
-    return all(_is_constant(value.get_node()) for value in node.input_values())
-
-
-def _list_ways(node: Any) -> Sequence[Way]:
-    if len(_find_computed(node)) > 1:
+def _list_ways(graph: _Graph, node: Any) -> Sequence[Way]:
+    if len(graph.find_computed(node)) > 1:
         return _PRODUCT_WAYS
     return _CONVOLUTION_WAYS if node.get_type_name() in _CONVOLUTIONS else _MATRIX_WAYS
 
 
-def _read_way(node: Any, layer: PlannedLayer, *, is_quantized: bool, options: Mapping[str, str]) -> Way:
+def _read_way(graph: _Graph, node: Any, layer: PlannedLayer, *, is_quantized: bool, options: Mapping[str, str]) -> Way:
     """Returns how a layer of a built model is computed: by what its weight is stored as, and what is done before it."""
-    stored = [_find_stored(value.get_node()) for value in node.input_values()]
+    stored = [_find_stored(graph, value.get_node()) for value in node.input_values()]
     bits = next((_BITS[kind] for kind in stored if kind in _BITS), None)
-    if _reads_rounded(node) and (bits is not None or len(_find_computed(node)) > 1) and is_quantized:
+    if _reads_rounded(graph, node) and (bits is not None or len(graph.find_computed(node)) > 1) and is_quantized:
         return Way(weight_bits=bits, activation_bits=8)
     rounds = (
         options.items() >= ACTIVATIONS_IN_INTEGERS.items()
@@ -225,30 +242,30 @@ def _read_way(node: Any, layer: PlannedLayer, *, is_quantized: bool, options: Ma
     return Way(weight_bits=bits, activation_bits=8 if is_dynamic else None)
 
 
-def _reads_rounded(node: Any) -> bool:
+def _reads_rounded(graph: _Graph, node: Any) -> bool:
     """Whether all activations that a node multiplies were rounded to fixed scales."""
     rounded = []
-    for source in _find_computed(node):
-        while source.get_type_name() in TRANSPARENT and len(_find_computed(source)) == 1:
-            source = _find_computed(source)[0]
+    for source in graph.find_computed(node):
+        while source.get_type_name() in TRANSPARENT and len(found := graph.find_computed(source)) == 1:
+            source = found[0]
         rounded.append(source.get_type_name() == "FakeQuantize")
     return bool(rounded) and all(rounded)
 
 
-def _find_stored(node: Any) -> str | None:
+def _find_stored(graph: _Graph, node: Any) -> str | None:
     """Returns the type of the constant that a weight is made of; None of what is computed."""
     while node.get_input_size():
-        if not _is_constant(node):
+        if not graph.is_constant(node):
             return None
         node = node.input_value(0).get_node()
     return str(node.get_element_type().get_type_name()) if node.get_type_name() == "Constant" else None
 
 
-def _has_one_scale(node: Any) -> bool:
+def _has_one_scale(graph: _Graph, node: Any) -> bool:
     """Whether the weight of a layer is multiplied by a single factor."""
     for value in node.input_values():
         source = value.get_node()
-        while source.get_input_size() and _is_constant(source):
+        while source.get_input_size() and graph.is_constant(source):
             if source.get_type_name() == "Multiply":
                 factor = source.input_value(1).get_node()
                 return bool(factor.get_type_name() == "Constant" and factor.data.size == 1)

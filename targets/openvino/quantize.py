@@ -91,19 +91,19 @@ def quantize_model(
         "dropped_clamps": drop_clamps(found.model.model),
     }
     plan = quantizer.describe_plan(found.model, found.kept)
-    return found.model.model, recipe, tuple(_explain(found, quantizer.idle)), plan
+    return found.model.model, recipe, tuple(_explain(found, quantizer.idle, plan)), plan
 
 
-def _explain(found: Found[NncfCandidate, RunnableModel], idle: IdleBranches) -> list[str]:
+def _explain(found: Found[NncfCandidate, RunnableModel], idle: IdleBranches, plan: ExecutedPlan | None) -> list[str]:
     """Returns what the user has to know of the result."""
     notes = found.notes()
     if idle.branches:
         notes.append(f"in float, because no calibration sample takes it: {', '.join(idle.branches)}")
     if found.candidate.float_layers:
         notes.append(f"recurrent layers stay in float: {', '.join(found.candidate.float_layers)}")
-    if found.model.options:
+    if found.model.options.items() >= WITHOUT_FUSION.items():
         notes.append("OpenVINO's fused kernels compute this model wrongly: they are switched off")
-    if not any(is_activation_quantizer(node) for node in iterate_operators(found.model.model)):
+    if plan is None and not any(is_activation_quantizer(node) for node in iterate_operators(found.model.model)):
         notes.append("NNCF found nothing to quantize: this artifact runs in float")
     return notes
 

@@ -36,6 +36,7 @@ _KNOWN_PROPERTIES = {
     "SNIPPETS_MODE": ("DISABLE",),
     "LP_TRANSFORMS_MODE": ("NO",),
     "DYNAMIC_QUANTIZATION_GROUP_SIZE": ("0", "32"),
+    "KV_CACHE_PRECISION": ("bf16", "f32", "u8"),
 }
 """All that recipes may set, and to what."""
 _UNTRUSTED_HINT = "build the artifact here, from a source that you trust"

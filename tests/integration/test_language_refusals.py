@@ -117,7 +117,10 @@ def test_code_of_the_folder_never_runs(folder: Path) -> None:
 def test_an_unknown_architecture_is_named_with_those_that_are_known(folder: Path, good: Path) -> None:
     for kind in ("mamba", "deepseek_v3", None, 3):
         edit_config(folder, model_type=kind, architectures=["SomeForCausalLM"])
-        refuse(folder, r"SomeForCausalLM.*that are exported: .*llama, mistral, qwen2, qwen3")
+        refuse(
+            folder,
+            "SomeForCausalLM.*that are exported: gemma, gemma2, gemma3_text, gpt2, llama, mistral,",
+        )
     restore(folder, good, "config.json")
     write(folder)
 
@@ -128,6 +131,18 @@ def test_a_rotary_embedding_that_changes_with_the_text_is_refused(folder: Path) 
     refuse(folder, "rope_type 'dynamic' is not known; known are default, linear, llama3, yarn")
     edit_config(folder, rope_parameters=None)
     write(folder)
+
+
+def test_what_is_not_exported_is_taken_out(tmp_path: Path) -> None:
+    for kind, values, expected in (
+        ("gemma2", {"use_bidirectional_attention": True}, "asks for attention to later tokens"),
+        ("gpt2", {"add_cross_attention": True}, "asks for attention over an encoder's output"),
+    ):
+        folder = make_language_folder(tmp_path / kind / "model", kind)
+        edit_config(folder, **values)
+        refuse(folder, expected)
+        edit_config(folder, **dict.fromkeys(values, False))
+        write(folder)
 
 
 def test_a_folder_without_a_tokenizer_is_given_one(folder: Path, good: Path) -> None:

@@ -342,6 +342,23 @@ def test_an_error_that_is_not_kept_says_what_would_be(place: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_mix_on_noise_says_so(place: Path) -> None:
+    found = mix(place / "net.onnx", samples="random:16", out=place / "out", settings=Settings(bits=(8, 4)))
+    assert any("noise" in note for note in found.notes)
+    assert not any("noise" in note for note in run(place, bits=(8, 4)).notes)
+
+
+@pytest.mark.slow
+def test_labels_that_fp32_gets_wrong_are_not_counted_and_that_is_said(place: Path) -> None:
+    assert not any("labels" in note for note in run(place, bits=(8, 4)).notes)
+    arrays = dict(np.load(place / "samples.npz"))
+    np.savez(place / "samples.npz", x=arrays["x"], labels=(arrays["labels"] + 1) % 5)
+    found = run(place, bits=(8, 4))
+    assert any(note.startswith("FP32 gets none of 60 labels right") for note in found.notes)
+    assert found.rows[0].quality.measure == "agreement"
+
+
+@pytest.mark.slow
 def test_the_command_prints_the_table_or_json(place: Path) -> None:
     files = [str(place / "net.onnx"), "-s", str(place / "samples.npz"), "-o", str(place / "out")]
     told = CliRunner().invoke(command, [*files, "--bits", "8,4"])

@@ -170,6 +170,14 @@ def test_openvino_rounds_what_it_multiplies_with_four_bits_where_all_of_it_is_pl
 
 
 @pytest.mark.slow
+def test_what_openvino_rounds_as_it_runs_is_not_told_as_float(model: Path) -> None:
+    plan = plan_attention(model.parent / "plan.json", model, {"m": (4, 8)})
+    artifact = build(model, "openvino-int8", plan)
+    assert executed(artifact) == {"m": (4, 8)}
+    assert list(artifact.manifest.notes) == ["the plan (by hand) is executed as it is, its one layer"]
+
+
+@pytest.mark.slow
 def test_tflite_executes_what_it_has_and_tells_the_rest(model: Path) -> None:
     plan = plan_attention(model.parent / "plan.json", model, MIXED)
     artifact = build(model, "tflite-int8", plan)

@@ -63,6 +63,9 @@ TABLE: Refusals = {
             LANGUAGE + "test_answers_that_part_from_the_source_fail"
         ),
     },
+    "exporters/language/kinds/shape.py": {
+        "{}: {} asks for {}, which is not exported": Followed(LANGUAGE + "test_what_is_not_exported_is_taken_out"),
+    },
     "exporters/language/kinds/table.py": {
         "{} has {}{}; language models that are exported: {}": Followed(
             LANGUAGE + "test_an_unknown_architecture_is_named_with_those_that_are_known"

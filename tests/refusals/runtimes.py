@@ -12,6 +12,7 @@ STAND_IN = "tests/integration/tensorrt_stand_in/"
 LOADING = "tests/integration/test_loading_refusals.py::"
 TFLITE = "tests/integration/test_tflite_refusals.py::"
 WEIGHTS = "tests/integration/test_weight_targets.py::"
+LANGUAGE = "tests/integration/test_language_targets.py::"
 
 TABLE: Refusals = {
     "targets/openvino/candidates.py": {
@@ -19,6 +20,15 @@ TABLE: Refusals = {
     },
     "targets/openvino/convert.py": {
         "OpenVINO cannot convert {}: {}": Followed(HERE + "test_an_operator_that_openvino_lacks_runs_in_onnx_runtime"),
+    },
+    "targets/openvino/language/convert.py": {
+        "OpenVINO cannot convert {}: {}": VENDOR,
+    },
+    "targets/openvino/language/target.py": {
+        "OpenVINO cannot load {}: {}": Followed(LANGUAGE + "test_a_damaged_artifact_is_built_again"),
+        "{}": Followed(
+            "tests/unit/targets/language/test_openvino.py::test_a_machine_without_bf16_takes_the_other_target"
+        ),
     },
     "targets/openvino/planned.py": {
         "NNCF cannot store weights of {} in {}: {}": VENDOR,
@@ -69,6 +79,10 @@ TABLE: Refusals = {
         "quantization needs opset {}; the model has {} and does not convert": Followed(
             HERE + "test_an_old_opset_that_does_not_convert_is_exported_again"
         ),
+    },
+    "targets/pytorch/language/weights.py": {
+        "transformers cannot read {}: {}": VENDOR,
+        "transformers cannot load {}: {}": Followed(LANGUAGE + "test_a_damaged_artifact_is_built_again"),
     },
     "targets/pytorch/program.py": {
         "torch {} reads saved programs unsafely": INSTALLS,

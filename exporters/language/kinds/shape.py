@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
+from modelwright.core.errors import BadInputError
 from modelwright.exporters.language.config import Config
 from modelwright.exporters.language.decoder import Activation
 
@@ -88,3 +89,16 @@ def find_context(positions: int) -> tuple[int, tuple[str, ...]]:
     if positions <= LONGEST_CONTEXT:
         return positions, ()
     return LONGEST_CONTEXT, (f"texts of up to {LONGEST_CONTEXT:,} tokens, of the {positions:,} that the model knows",)
+
+
+def require_absent(config: Config, key: str, what: str) -> None:
+    """Refuses what is not exported.
+
+    Raises:
+        BadInputError: The config asks for it.
+    """
+    if config.values.get(key):
+        raise BadInputError(
+            f"{config.path}: {key} asks for {what}, which is not exported",
+            hint="take a model without it, or give a factory in Python as the source: FILE.py:FUNCTION",
+        )

@@ -8,6 +8,8 @@ from typing import Any
 from modelwright.core.errors import BadInputError
 from modelwright.exporters.language.config import Config
 from modelwright.exporters.language.decoder import Decoder
+from modelwright.exporters.language.kinds.gemma import describe_gemma, describe_gemma2, describe_gemma3
+from modelwright.exporters.language.kinds.gpt2 import describe_gpt2
 from modelwright.exporters.language.kinds.llama import (
     describe_llama,
     describe_mistral,
@@ -16,6 +18,10 @@ from modelwright.exporters.language.kinds.llama import (
 )
 
 KINDS: Mapping[str, Callable[[Config], Decoder]] = {
+    "gemma": describe_gemma,
+    "gemma2": describe_gemma2,
+    "gemma3_text": describe_gemma3,
+    "gpt2": describe_gpt2,
     "llama": describe_llama,
     "mistral": describe_mistral,
     "qwen2": describe_qwen2,

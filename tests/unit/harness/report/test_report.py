@@ -15,7 +15,7 @@ from rich.console import Console
 from modelwright.core.files import write_text
 from modelwright.core.records.codec import encode
 from modelwright.harness.report import render_comparison, render_csv, render_html
-from modelwright.harness.report.charts import Bar, Point, _Box, draw_bars, place_labels
+from modelwright.harness.report.charts import Bar, Point, _Box, draw_bars, place_labels, text_width
 from modelwright.harness.report.table import COLUMNS
 
 ALL, judge = documents.ALL, documents.judge
@@ -178,6 +178,29 @@ def test_bar_lengths_are_proportional() -> None:
     chart = draw_bars(bars, title="t", hatch_id="h")
     widths = [float(width) for width in re.findall(r'<rect class="bar c0"[^>]* width="([\d.]+)"', chart)]
     assert widths[0] == pytest.approx(2 * widths[1], abs=0.2)
+
+
+@pytest.mark.parametrize("label", ["ONNX Runtime FP32 of the larger teacher", "\u5bb9" * 40, "short"])
+def test_the_label_of_the_recommended_bar_is_not_cut_off(label: str) -> None:
+    bars = [Bar(label=label, value=1.0, text="1", color=0, is_ship=True), Bar(label="b", value=1.0, text="1", color=0)]
+    chart = draw_bars(bars, title="t", hatch_id="h")
+    end, shown = re.findall(r'<text class="t ship" x="([\d.]+)"[^>]*text-anchor="end">([^<]+)<title>', chart)[0]
+    assert float(end) - text_width(shown) * 1.12 >= 0, "bold is an eighth wider"
+    assert f"<title>{label}</title>" in chart
+
+
+def test_how_pictures_became_inputs_is_told() -> None:
+    html = render_html(documents.read(documents.images()))
+    assert "--preprocess" not in html
+    document = documents.images()
+    preprocess = {"input": "image", "size": [32, 32], "mean": [0.5], "std": [0.25]}
+    document["samples"]["pictures"] = {
+        "preprocess": preprocess, "classes": ["cat", "dog"], "order": "their names", "taken": 1200, "copies": 3,
+    }  # fmt: skip
+    html = render_html(documents.read(document))
+    told = "1,200 by --preprocess size=32,interpolation=bilinear,channels=rgb,scale=1/255,mean=0.5,std=0.25"
+    assert told in html
+    assert "0: cat, 1: dog, in the order of their names" in html
 
 
 def test_a_whisker_that_leaves_the_chart_ends_in_an_arrow() -> None:

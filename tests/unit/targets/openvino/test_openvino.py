@@ -252,7 +252,7 @@ def test_fused_kernels_that_compute_wrongly_are_switched_off(tmp_path: Path) -> 
     found = search(Wrong(request), make_judge(request), request.progress)
     assert len(found.trials) == 3
     assert found.model.options == WITHOUT_FUSION
-    assert "fused kernels" in openvino_quantization._explain(found, IdleBranches())[0]
+    assert "fused kernels" in openvino_quantization._explain(found, IdleBranches(), None)[0]
 
 
 def test_overflow_is_avoided_where_the_processor_saturates(tmp_path: Path) -> None:

@@ -1,0 +1,146 @@
+"""Language models in OpenVINO on CPUs: FP32 and BF16."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from modelwright.core.errors import BadInputError
+from modelwright.core.records.language import LanguageModel
+from modelwright.core.records.machine import Machine
+from modelwright.targets.language.contract import (
+    Generator,
+    LanguageBuildRequest,
+    LanguageBuildResult,
+    LanguageTarget,
+    LanguageTargetRecord,
+)
+from modelwright.targets.openvino.language.convert import convert_language
+from modelwright.targets.openvino.language.generator import OpenvinoGenerator
+from modelwright.targets.openvino.language.snippet import write_python
+from modelwright.targets.openvino.recipes import BF16_INSTRUCTION_SETS
+from modelwright.targets.openvino.session import import_openvino, read_properties, silence_vendor
+from modelwright.targets.openvino.settings import SETTINGS, list_properties
+from modelwright.targets.openvino.words import find_cause
+from modelwright.targets.options import RunSettings
+from modelwright.targets.readiness import Readiness, package_versions
+
+MODEL_FILE = "openvino_model.xml"
+"""As openvino-genai looks for it."""
+_RUN_PACKAGES = {"openvino": "openvino>=2026.0"}
+_REQUIRES = {"packages": {"openvino": ">=2026.0"}}
+"""Earlier ones read no ONNX attention, and were not tried."""
+
+
+class OpenvinoLanguageTarget(LanguageTarget):
+    """What all have in common: the stateful model, and its generator."""
+
+    hint: ClassVar[str] = "f32"
+    """What float operations run in where the recipe does not say."""
+
+    def build(self, request: LanguageBuildRequest) -> LanguageBuildResult:
+        request.progress("converting to OpenVINO IR, with the cache inside")
+        with silence_vendor():
+            openvino = import_openvino()
+            model = convert_language(openvino, request.model)
+        return self._finish_build(openvino, model, request)
+
+    def _finish_build(self, openvino: Any, model: Any, request: LanguageBuildRequest) -> LanguageBuildResult:
+        """Writes the converted model as it is; targets of weights in few bits compress it first."""
+        openvino.save_model(model, request.directory / MODEL_FILE, compress_to_fp16=False)
+        recipe = {
+            "method": "conversion to OpenVINO IR, FP32 weights, stateful",
+            "inference_precision": self.hint,
+            # Without it the plugin keeps the cache in 8 bits by itself.
+            "compile_options": {"KV_CACHE_PRECISION": self.hint},
+        }
+        return LanguageBuildResult(
+            model_file=MODEL_FILE, recipe=recipe, requires=_REQUIRES, versions=package_versions("openvino")
+        )
+
+    @contextlib.contextmanager
+    def load(
+        self,
+        directory: Path,
+        model_file: str,
+        recipe: Mapping[str, Any],
+        record: LanguageModel,
+        settings: RunSettings,
+    ) -> Iterator[Generator]:
+        openvino = import_openvino()
+        core = openvino.Core()
+        properties = {**list_properties(settings), **read_properties(recipe, self.hint)}
+        path = directory / model_file
+        try:
+            model = core.read_model(path)
+            operators = {node.get_friendly_name(): node.get_type_name() for node in model.get_ops()}
+            compiled = core.compile_model(model, "CPU", properties)
+        except RuntimeError as error:
+            raise BadInputError(
+                f"OpenVINO cannot load {path}: {find_cause(error)}",
+                hint="build the artifact again with this version; the ort-* targets may run this model",
+                detail=str(error),
+            ) from error
+        yield OpenvinoGenerator(compiled, operators, record)
+
+    def write_snippet(
+        self,
+        model_file: str,
+        recipe: Mapping[str, Any],
+        record: LanguageModel,
+        settings: RunSettings,
+    ) -> str | None:
+        return write_python(model_file, read_properties(recipe, self.hint), record, settings)
+
+
+class OpenvinoFp32(OpenvinoLanguageTarget):
+    """FP32 weights, arithmetic and cache."""
+
+    record = LanguageTargetRecord(
+        name="openvino-fp32",
+        runtime="openvino",
+        precision="fp32",
+        title="OpenVINO FP32",
+        is_float=True,
+        needs_calibration=False,
+        build_packages=_RUN_PACKAGES,
+        run_packages=_RUN_PACKAGES,
+        build_extra="openvino",
+        run_extra="openvino-run",
+        settings=SETTINGS,
+    )
+
+
+class OpenvinoBf16(OpenvinoLanguageTarget):
+    """The FP32 model, which OpenVINO runs in BF16 where the CPU can; its cache too."""
+
+    hint = "bf16"
+    record = LanguageTargetRecord(
+        name="openvino-bf16",
+        runtime="openvino",
+        precision="bf16",
+        title="OpenVINO BF16",
+        is_float=True,
+        needs_calibration=False,
+        build_packages=_RUN_PACKAGES,
+        run_packages=_RUN_PACKAGES,
+        build_extra="openvino",
+        run_extra="openvino-run",
+        settings=SETTINGS,
+    )
+
+    def check_build(self, machine: Machine) -> Readiness:
+        return _check_bf16(machine) or super().check_build(machine)
+
+    def check_run(self, machine: Machine) -> Readiness:
+        return _check_bf16(machine) or super().check_run(machine)
+
+
+def _check_bf16(machine: Machine) -> Readiness | None:
+    """Returns why the machine cannot run BF16; None when it can."""
+    if machine.instruction_sets & BF16_INSTRUCTION_SETS:
+        return None
+    reason = f"{machine.name} has neither avx512_bf16 nor amx_bf16: OpenVINO would run FP32 under the name of BF16"
+    return Readiness.no(reason, "use openvino-fp32, or the profile of a machine that has it")

@@ -1,0 +1,1 @@
+"""Language models in PyTorch as transformers implements them: the "before" of every comparison."""

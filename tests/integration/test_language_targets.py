@@ -1,0 +1,166 @@
+"""Every target for language models generates as PyTorch does, from prompts of equal and of different length."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("transformers")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("openvino")
+
+from language_models import make_language_folder
+
+from modelwright.core.errors import BadInputError
+from modelwright.core.records.language import LanguageModel
+from modelwright.exporters.language import export_language
+from modelwright.targets.language.contract import Generator, LanguageBuildRequest, Logits, Tokens
+from modelwright.targets.language.table import get_target, target_names
+from modelwright.targets.options import RunSettings
+
+pytestmark = pytest.mark.slow
+ERRORS = {"fp32": 1e-4, "bf16": 0.12, "int8-weights": 0.05, "int8-dynamic": 0.4, "int4-weights": 0.5}
+"""Precision -> relative L2 error of logits at most. Random weights amplify rounding; a fault of masks gives above 1."""
+PROMPT = np.arange(3, 27, dtype=np.int64)[None] * 7 % 250
+SHORTER = 9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    source: Path
+    folder: Path
+    record: LanguageModel
+    torch_model: Any
+
+    def score(self, tokens: Tokens) -> Logits:
+        import torch
+
+        with torch.inference_mode():
+            logits: Logits = self.torch_model(torch.from_numpy(tokens), use_cache=False).logits.numpy()
+        return logits
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    source = make_language_folder(tmp_path_factory.mktemp("language") / "tiny", "llama")
+    folder = source.parent / "exported"
+    record = export_language(source, folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from transformers import AutoModelForCausalLM
+
+        model = AutoModelForCausalLM.from_pretrained(source)
+    return Exported(source=source, folder=folder, record=record, torch_model=model)
+
+
+def build(name: str, exported: Exported, here: Path) -> Any:
+    for folder in ("artifact", "scratch", "shared"):
+        (here / folder).mkdir(parents=True)
+    rows = np.random.default_rng(0).integers(0, 250, (6, 48))
+    return get_target(name).build(
+        LanguageBuildRequest(
+            model=exported.folder,
+            record=exported.record,
+            source=exported.source,
+            directory=here / "artifact",
+            calibration=rows[:3],
+            tuning=rows[3:],
+            scratch=here / "scratch",
+            shared=here / "shared",
+            progress=lambda line: None,
+            threads=1,
+        )
+    )
+
+
+@pytest.fixture(scope="module", params=target_names())
+def artifact(request: pytest.FixtureRequest, exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    here = tmp_path_factory.mktemp(request.param)
+    result = build(request.param, exported, here)
+    return get_target(request.param), here / "artifact", result
+
+
+@pytest.fixture
+def generator(artifact: Any, exported: Exported) -> Iterator[Generator]:
+    target, directory, result = artifact
+    with target.load(directory, result.model_file, result.recipe, exported.record, RunSettings(threads=1)) as generator:
+        yield generator
+
+
+def compare(found: Logits, expected: Logits) -> float:
+    assert found.shape == expected.shape
+    assert found.dtype == np.float32
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+def test_logits_are_those_of_pytorch_at_every_step(artifact: Any, generator: Generator, exported: Exported) -> None:
+    limit = ERRORS[artifact[0].record.precision]
+    expected = exported.score(PROMPT)
+    assert compare(np.array(generator.score(PROMPT)), expected) < limit
+    assert compare(np.array(generator.prefill(PROMPT[:, :SHORTER])), expected[:, SHORTER - 1]) < limit
+    seen = [compare(np.array(generator.step(PROMPT[:, at])), expected[:, at]) for at in range(SHORTER, PROMPT.size)]
+    assert np.mean(seen) < limit
+    # A second prompt forgets the first one.
+    assert compare(np.array(generator.prefill(PROMPT[:, :SHORTER])), expected[:, SHORTER - 1]) < limit
+
+
+def test_rows_of_different_length_are_padded_on_the_left(
+    artifact: Any, generator: Generator, exported: Exported
+) -> None:
+    limit = ERRORS[artifact[0].record.precision]
+    length = PROMPT.size - 1
+    short = PROMPT[:, length - SHORTER : length]
+    padded = np.concatenate([np.full((1, length - SHORTER), 258), short], axis=1)
+    mask = np.ones((2, length), np.int64)
+    mask[1, : length - SHORTER] = 0
+    long = PROMPT[:, :length]
+    expected = np.concatenate([exported.score(long)[:, -1], exported.score(short)[:, -1]])
+    assert compare(np.array(generator.prefill(np.concatenate([long, padded]), mask)), expected) < limit
+    after = np.concatenate([exported.score(np.append(one, PROMPT[:, -1:], 1))[:, -1] for one in (long, short)])
+    assert compare(np.array(generator.step(np.repeat(PROMPT[0, -1:], 2))), after) < limit
+
+
+def test_the_cache_grows_by_the_token(artifact: Any, generator: Generator, exported: Exported) -> None:
+    generator.prefill(PROMPT[:, :SHORTER])
+    before = generator.cache_bytes()
+    generator.step(PROMPT[:, SHORTER])
+    after = generator.cache_bytes()
+    assert (before is None) == (after is None)
+    if before is not None and after is not None:
+        assert 0 < before <= after <= before * 4
+        assert after <= 2 * exported.record.cache_bytes_per_token * max(exported.record.context_length, SHORTER + 1)
+
+
+def test_what_runs_is_read_back(artifact: Any, generator: Generator) -> None:
+    generator.prefill(PROMPT)
+    described = generator.describe_execution()
+    assert described["threads"] == 1
+    if artifact[0].record.is_float and "precision" in described:  # ONNX Runtime tells operators, whose names say it
+        assert described["precision"] == artifact[0].record.precision
+    if artifact[0].record.runtime == "openvino":
+        assert described["fused_attention"] == "3 of 3"
+
+
+@pytest.mark.parametrize("name", ["openvino-fp32", "torch-fp32", "torch-int8-dynamic"])
+def test_a_damaged_artifact_is_built_again(name: str, exported: Exported, tmp_path: Path) -> None:
+    result = build(name, exported, tmp_path / "first")
+    path = tmp_path / "first" / "artifact" / result.model_file
+    path.write_bytes(path.read_bytes()[:-100])
+    settings = RunSettings(threads=1)
+    loading = (result.model_file, result.recipe, exported.record, settings)
+    with (
+        pytest.raises(BadInputError, match="cannot load") as caught,
+        get_target(name).load(path.parent, *loading),
+    ):
+        pass
+    assert "build the artifact again" in (caught.value.hint or "")
+    again = build(name, exported, tmp_path / "second")
+    with get_target(name).load(tmp_path / "second" / "artifact", *loading) as generator:
+        assert generator.prefill(PROMPT).shape == (1, exported.record.vocab_size)
+    assert again.model_file == result.model_file
