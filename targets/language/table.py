@@ -9,6 +9,7 @@ from modelwright.targets.language.contract import LanguageTarget
 
 TABLE = {
     "ort-fp32": "modelwright.targets.ort.language.target:OrtLanguageFp32",
+    "ort-int8-weights": "modelwright.targets.ort.language.target:OrtLanguageInt8Weights",
     "openvino-fp32": "modelwright.targets.openvino.language.target:OpenvinoFp32",
     "openvino-bf16": "modelwright.targets.openvino.language.target:OpenvinoBf16",
     "torch-fp32": "modelwright.targets.pytorch.language.target:TorchFp32",

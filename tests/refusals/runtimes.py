@@ -13,6 +13,7 @@ LOADING = "tests/integration/test_loading_refusals.py::"
 TFLITE = "tests/integration/test_tflite_refusals.py::"
 WEIGHTS = "tests/integration/test_weight_targets.py::"
 LANGUAGE = "tests/integration/test_language_targets.py::"
+ORT_LANGUAGE = "tests/integration/test_ort_language.py::"
 
 TABLE: Refusals = {
     "targets/openvino/candidates.py": {
@@ -54,6 +55,11 @@ TABLE: Refusals = {
         "NNCF cannot compress {} ({}): {}": VENDOR,
         "{} has no weights of a matrix, convolution or table to compress": Followed(
             WEIGHTS + "test_a_model_without_large_weights_is_taken_as_it_is"
+        ),
+    },
+    "targets/ort/language/generator.py": {
+        "{} tokens are more than the context of the model, {}": Followed(
+            ORT_LANGUAGE + "test_a_prompt_beyond_the_context_is_refused_and_a_shorter_one_is_not"
         ),
     },
     "targets/ort/cuda_session.py": {

@@ -87,7 +87,10 @@ class OrtGenerator(Generator):
     def _choose_capacity(self, wanted: int, least: int) -> int:
         most = self._record.context_length
         if least > most:
-            raise BadInputError(f"{least:,} tokens are more than the context of the model, {most:,}")
+            raise BadInputError(
+                f"{least:,} tokens are more than the context of the model, {most:,}",
+                hint="give shorter prompts, or fewer tokens to generate",
+            )
         return min(wanted, most)
 
     def _run(self, cache: _Cache, tokens: Tokens, rows: Any) -> Logits:

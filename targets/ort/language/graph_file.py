@@ -67,6 +67,10 @@ class GraphFile:
         self._constants[name] = tensor
         return name
 
+    def has_constant(self, name: str) -> bool:
+        """Whether an initializer is stored already."""
+        return name in self._constants
+
     def add_integers(self, *values: int) -> str:
         """Stores whole numbers as a constant with one dimension."""
         return self.add_constant("integers_" + "_".join(map(str, values)), np.array(values, np.int64))

@@ -16,16 +16,18 @@ from modelwright.targets.language.contract import (
     LanguageTarget,
     LanguageTargetRecord,
 )
+from modelwright.targets.language.grids import BlockFormat, NearestGrids
 from modelwright.targets.language.portable import PortableModel
 from modelwright.targets.options import RunSettings
 from modelwright.targets.ort.language.fuse import DecoderFuser
 from modelwright.targets.ort.language.generator import OrtGenerator
 from modelwright.targets.ort.language.graph_file import GraphFile
-from modelwright.targets.ort.language.matrices import FloatMatrices, Matrices
+from modelwright.targets.ort.language.matrices import BlockMatrices, FloatMatrices, Matrices
 from modelwright.targets.ort.settings import SETTINGS
 from modelwright.targets.readiness import package_versions
 
 MODEL_FILE = "model.onnx"
+_INT8 = BlockFormat(bits=8, size=32, symmetric=True)
 _PACKAGES = {"onnxruntime": "onnxruntime>=1.22"}
 
 
@@ -79,6 +81,36 @@ class OrtLanguageFp32(OrtLanguageTarget):
         return LanguageBuildResult(
             model_file=MODEL_FILE,
             recipe={"method": "fused operators"},
+            requires={"packages": {"onnxruntime": ">=1.22"}},
+            versions=package_versions("onnx", "onnxruntime", "numpy"),
+        )
+
+
+class OrtLanguageInt8Weights(OrtLanguageTarget):
+    """Matrices and tables in 8 bits; what they are multiplied with is rounded to 8 bits as it comes."""
+
+    record: ClassVar[LanguageTargetRecord] = LanguageTargetRecord(
+        name="ort-int8-weights",
+        runtime="ort",
+        precision="int8-weights",
+        title="ONNX Runtime INT8 weights",
+        is_float=False,
+        needs_calibration=False,
+        build_packages={"onnx": "onnx", **_PACKAGES},
+        run_packages=_PACKAGES,
+        build_extra="ort",
+        run_extra="ort-run",
+        settings=SETTINGS,
+    )
+
+    def build(self, request: LanguageBuildRequest) -> LanguageBuildResult:
+        """Rewrites the graph and rounds its matrices; see `LanguageTarget.build`."""
+        model = PortableModel(request.model)
+        grids = NearestGrids(model, dict.fromkeys(model.linear_layers, _INT8))
+        self.write_model(request, model, BlockMatrices(grids, _INT8))
+        return LanguageBuildResult(
+            model_file=MODEL_FILE,
+            recipe={"method": "weights in blocks, to nearest", "matrices": grids.describe()},
             requires={"packages": {"onnxruntime": ">=1.22"}},
             versions=package_versions("onnx", "onnxruntime", "numpy"),
         )

@@ -1,0 +1,161 @@
+"""Language models in ONNX Runtime follow FP32: whole prompts, token by token, ragged batches, texts that are scored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from language_models import CONFIGS, make_language_folder
+
+from modelwright.core.errors import BadInputError
+from modelwright.core.records.language import LanguageModel, load_language
+from modelwright.exporters.language import export_language
+from modelwright.targets.language.contract import Generator, LanguageBuildRequest
+from modelwright.targets.language.portable import PortableModel
+from modelwright.targets.language.table import get_target
+from modelwright.targets.options import RunSettings
+
+onnx = pytest.importorskip("onnx")
+ort = pytest.importorskip("onnxruntime")
+Array = np.ndarray[Any, Any]
+KINDS = tuple(CONFIGS)
+"""Tied and untied heads, windows, biases, norms of heads, and heads too narrow to be rotated by the fused operator."""
+
+
+@pytest.fixture(scope="module")
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp(request.param)
+    make_language_folder(folder / "source", request.param)
+    export_language(folder / "source", folder / "model")
+    return folder / "model"
+
+
+def make_request(model: Path, directory: Path, **fields: Any) -> LanguageBuildRequest:
+    for name in ("artifact", "scratch", "shared"):
+        (directory / name).mkdir()
+    values: dict[str, Any] = {"calibration": None, "tuning": None, "threads": 2, **fields}
+    return LanguageBuildRequest(
+        model=model,
+        record=load_language(model),
+        source=model,
+        directory=directory / "artifact",
+        scratch=directory / "scratch",
+        shared=directory / "shared",
+        progress=lambda line: None,
+        **values,
+    )
+
+
+@contextmanager
+def build_and_load(name: str, request: LanguageBuildRequest) -> Iterator[Generator]:
+    target = get_target(name)
+    built = target.build(request)
+    with target.load(
+        request.directory, built.model_file, built.recipe, request.record, RunSettings(threads=2)
+    ) as generator:
+        yield generator
+
+
+class Reference:
+    """The portable graph as it is exported."""
+
+    def __init__(self, model: Path, record: LanguageModel) -> None:
+        self._session = ort.InferenceSession(str(model / "model.onnx"), providers=["CPUExecutionProvider"])
+        self._record = record
+
+    def run(
+        self, tokens: Array, mask: Array, past: Mapping[str, Array] | None = None
+    ) -> tuple[Array, dict[str, Array]]:
+        names = [f"{layer}.{part}" for layer in range(self._record.layers) for part in ("key", "value")]
+        empty = np.zeros((len(tokens), self._record.kv_heads, 0, self._record.head_dim), np.float32)
+        feeds = {
+            "input_ids": tokens,
+            "attention_mask": mask,
+            "position_ids": np.maximum(mask.cumsum(axis=1) - 1, 0)[:, -tokens.shape[1] :],
+            "num_logits": np.array([tokens.shape[1]]),
+            **(past or {f"past_key_values.{name}": empty for name in names}),
+        }
+        logits, *present = self._session.run(None, feeds)
+        return logits, {f"past_key_values.{name}": value for name, value in zip(names, present, strict=True)}
+
+
+def relative_error(found: Array, expected: Array) -> float:
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+@pytest.mark.parametrize("exported", KINDS, indirect=True)
+def test_fp32_follows_the_exported_graph(exported: Path, tmp_path: Path) -> None:
+    request = make_request(exported, tmp_path)
+    reference = Reference(exported, request.record)
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, request.record.vocab_size, (2, 24))
+    mask = np.ones_like(tokens)
+    mask[1, :7] = 0
+    with build_and_load("ort-fp32", request) as generator:
+        logits, past = reference.run(tokens, mask)
+        assert relative_error(generator.prefill(tokens, mask), logits[:, -1]) < 1e-5
+        for _ in range(4):
+            step = rng.integers(0, request.record.vocab_size, 2)
+            mask = np.concatenate([mask, np.ones((2, 1), mask.dtype)], axis=1)
+            logits, past = reference.run(step[:, None], mask, past)
+            assert relative_error(generator.step(step), logits[:, -1]) < 1e-5
+        assert generator.cache_bytes() == (28 + 21) * request.record.cache_bytes_per_token
+        logits, _ = reference.run(tokens, np.ones_like(tokens))
+        assert relative_error(generator.score(tokens), logits) < 1e-5
+        assert relative_error(generator.prefill(tokens[:1]), logits[:1, -1]) < 1e-5
+        assert generator.describe_execution()["operators"]["GroupQueryAttention"] == request.record.layers
+
+
+@pytest.mark.parametrize("exported", ["llama", "qwen2", "gpt2"], indirect=True)
+def test_8_bits_follow_the_exported_graph_in_a_quarter_of_its_size(exported: Path, tmp_path: Path) -> None:
+    request = make_request(exported, tmp_path)
+    reference = Reference(exported, request.record)
+    tokens = np.random.default_rng(0).integers(0, request.record.vocab_size, (2, 24))
+    with build_and_load("ort-int8-weights", request) as generator:
+        logits, _ = reference.run(tokens, np.ones_like(tokens))
+        # Weights and what they are multiplied with have 8 bits; a layer that is wrong gives 1 and more.
+        assert relative_error(generator.score(tokens), logits) < 0.15
+        assert relative_error(generator.prefill(tokens), logits[:, -1]) < 0.15
+        operators = generator.describe_execution()["operators"]
+        assert operators["MatMulNBits"] == 4 * request.record.layers + 1
+        assert "MatMul" not in operators
+        assert operators["GatherBlockQuantized"] == 1
+    path = request.directory / "model.onnx"
+    graph = onnx.load(path)
+    stored = [tensor for tensor in graph.graph.initializer if tensor.data_type == onnx.TensorProto.UINT8]
+    integers = sum(int(np.prod(tensor.dims)) for tensor in stored)
+    weights = sum(layer.rows * layer.columns for layer in PortableModel(exported).linear_layers.values())
+    apart = 0 if request.record.tied_embeddings else request.record.vocab_size * request.record.hidden_size
+    padded = weights * 1.4 + apart  # 48 rows fill one and a half blocks of 32
+    assert weights + apart <= integers <= padded
+
+
+@pytest.mark.parametrize("exported", ["mistral"], indirect=True)
+def test_a_cache_that_is_full_grows_and_forgets_nothing(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modelwright.targets.ort.language.generator._LEAST_CAPACITY", 2)
+    request = make_request(exported, tmp_path)
+    tokens = np.random.default_rng(1).integers(0, request.record.vocab_size, (1, 20))
+    with build_and_load("ort-fp32", request) as generator:
+        scored = generator.score(tokens).copy()
+        generator.prefill(tokens[:, :3])
+        for place in range(3, 20):
+            assert relative_error(generator.step(tokens[:, place]), scored[:, place]) < 1e-5
+
+
+@pytest.mark.parametrize("exported", ["mistral"], indirect=True)
+def test_a_prompt_beyond_the_context_is_refused_and_a_shorter_one_is_not(exported: Path, tmp_path: Path) -> None:
+    request = make_request(exported, tmp_path)
+    tokens = np.zeros((1, request.record.context_length + 1), np.int64)
+    with build_and_load("ort-fp32", request) as generator:
+        with pytest.raises(BadInputError, match="129 tokens are more than the context of the model, 128") as caught:
+            generator.prefill(tokens)
+        assert "shorter prompts, or fewer tokens" in (caught.value.hint or "")
+        generator.prefill(tokens[:, :-1])
+        with pytest.raises(BadInputError, match="129 tokens"):
+            generator.step(tokens[:, 0])
