@@ -6,16 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from modelwright.compression.layers import flatten
+from modelwright.compression.loading import load_student
 from modelwright.compression.network import Network, make_network
 from modelwright.compression.saving import require_savable
 from modelwright.compression.step import Step
 from modelwright.compression.teacher import Teacher, has_classes
 from modelwright.core.errors import BadInputError
-from modelwright.core.samples.python_source import split_function
-from modelwright.core.samples.sample_set import SampleRef
-from modelwright.exporters.torch.outputs import plain_outputs
-from modelwright.exporters.torch.source import import_torch, load_factory
-from modelwright.exporters.trace import Trace, watch
+from modelwright.exporters.torch.source import import_torch
 
 _CHANNELS_OF_MAPS = 1
 _LEAST_SPREAD = 1e-6
@@ -30,13 +27,7 @@ class Distillation(Step):
     """
 
     def prepare(self, network: Network) -> None:
-        path, function = split_function(self.method.student)
-        assert function is not None
-        trace = Trace(path.resolve().parent)
-        with watch(trace):
-            source = load_factory(path, function, SampleRef(path=self.task.train.path), trace)
-        plain_outputs(import_torch(), source)
-        student = make_network(source)
+        student = make_network(load_student(self.method.student, self.task.train.path))
         settings = self.task.settings
         self._teacher = Teacher(network, has_classes=has_classes(self.task.train.answers, settings), settings=settings)
         self._require_alike(student, network)
@@ -51,6 +42,7 @@ class Distillation(Step):
             for number, names in enumerate(map(_split_match, settings.match))
             for who, each, name in (("teacher", self._teacher.network, names[0]), ("student", network, names[1]))
         ]
+        self._axes: list[int] = []
         self.extra = self._make_maps(network)
         self.notes.extend(student.notes)
 
@@ -110,27 +102,39 @@ class Distillation(Step):
         maps = torch.nn.ModuleList()
         for number, text in enumerate(self.task.settings.match):
             teacher, student = self._kept[f"teacher {number}"], self._kept[f"student {number}"]
-            axis = _find_channels(teacher)
-            rest = [
-                [size for place, size in enumerate(each.shape) if place != axis % each.dim()]
-                for each in (teacher, student)
-            ]
-            if teacher.dim() != student.dim() or rest[0] != rest[1]:
+            layer = _find_layer(self._teacher.network, _split_match(text)[0])
+            axis = _find_channels(list(teacher.shape), list(student.shape), is_convolution=_has_convolution(layer))
+            if axis is None:
                 raise BadInputError(
                     f"--match {text}: features {list(student.shape)} cannot match {list(teacher.shape)}",
                     hint="choose layers whose features differ in their channels alone",
                 )
+            self._axes.append(axis)
             maps.append(torch.nn.Linear(student.shape[axis], teacher.shape[axis], bias=False))
         return maps
 
     def _map(self, number: int, features: Any) -> Any:
-        axis = _find_channels(features)
+        axis = self._axes[number]
         return self.extra[number](features.movedim(axis, -1)).movedim(-1, axis)
 
 
-def _find_channels(features: Any) -> int:
-    """Returns the axis of the channels: the second of maps, the last of tokens and of rows."""
-    return _CHANNELS_OF_MAPS if features.dim() > 3 else -1
+def _find_channels(teacher: list[int], student: list[int], *, is_convolution: bool) -> int | None:
+    """Returns the axis of the channels, in which alone features may differ; None where they differ in another, too.
+
+    It is the second of what convolutions make and of maps, and the last of tokens and of rows; shapes decide where
+    they leave but one of the two.
+    """
+    if len(teacher) != len(student) or len(teacher) < 2:
+        return None
+    last = len(teacher) - 1
+    ordered = (_CHANNELS_OF_MAPS, last) if is_convolution or len(teacher) > 3 else (last, _CHANNELS_OF_MAPS)
+    return next(
+        (axis for axis in ordered if teacher[:axis] + teacher[axis + 1 :] == student[:axis] + student[axis + 1 :]), None
+    )
+
+
+def _has_convolution(layer: Any) -> bool:
+    return any(isinstance(each, import_torch().nn.modules.conv._ConvNd) for each in layer.modules())  # noqa: SLF001
 
 
 def _compare_features(student: Any, teacher: Any) -> Any:

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.compression.network import make_network
+from modelwright.core.files import hash_json
 from modelwright.core.process.child import Progress
 from modelwright.core.records.codec import encode
 from modelwright.core.records.signature import Signature, TensorSpec
+from modelwright.core.samples.python_source import load_function, split_function
 from modelwright.core.samples.sample_set import SampleRef
 from modelwright.exporters.torch.source import TorchSource, import_torch, load_factory, load_program
 from modelwright.exporters.trace import Trace, watch
@@ -29,6 +31,30 @@ def load_source(
         loaded = load_factory(path, function, ref, trace)
     plain_outputs(import_torch(), loaded)
     return loaded
+
+
+def load_student(spec: str, samples: Path) -> TorchSource:
+    """Calls the factory of a student; its `files` are all that was read for it."""
+    from modelwright.exporters.torch.outputs import plain_outputs
+
+    path, function = split_function(spec)
+    assert function is not None
+    trace = Trace(path.resolve().parent, [samples])
+    with watch(trace):
+        source = load_factory(path, function, SampleRef(path=samples), trace)
+    plain_outputs(import_torch(), source)
+    return source
+
+
+def hash_function(spec: str) -> str:
+    """Returns a `file.py:function` as a hash of what running its file reads; other texts as they are."""
+    path, function = split_function(spec)
+    if function is None:
+        return spec
+    trace = Trace(path.resolve().parent)
+    with watch(trace):
+        load_function(path, function)
+    return f"{hash_json(trace.list_read())}:{function}"
 
 
 def describe_in_child(

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import copy
 import re
+import traceback
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from modelwright.compression.layers import find_last_layers, flatten, iterate_layers
@@ -22,6 +24,14 @@ ROUND_TO = 8
 """Channels that are left come in so many: kernels of the runtimes compute whole vectors."""
 _TAYLOR_BATCHES = 16
 _NAMED = 3
+_SIZES_FIXED = (
+    "sizes that forward computes from fixed numbers are the usual reason: take them from the tensors, such as "
+    "x.flatten(1) in the place of x.view(-1, 512); or use prune:magnitude"
+)
+_CHANNELS_LOST = (
+    "torch-pruning loses track of channels that are parted and mixed, such as by chunk, split and a shuffle: use "
+    "prune:magnitude or low-rank, or distil a network with fewer channels"
+)
 _HEAD_COUNTS = ("num_heads", "n_heads", "num_attention_heads", "n_head", "heads")
 _HEAD_SIZES = ("head_dim", "head_size", "attention_head_size", "dim_head")
 _PROJECTION = re.compile(r"(to_|c_)?(q|k|v|qkv|query|key|value|attn)(_proj|_lin|_linear)?")
@@ -80,9 +90,8 @@ class StructuredPruning(Step):
             return
         network.module = original
         raise BadInputError(
-            f"{network.name} cannot be traced for pruning: {type(fault).__name__}: {fault}",
-            hint="sizes that forward computes from fixed numbers are the usual reason: take them from the tensors, "
-            "such as x.flatten(1) in the place of x.view(-1, 512); or use prune:magnitude",
+            f"{network.name} cannot be pruned by channels: {type(fault).__name__}: {fault}",
+            hint=_CHANNELS_LOST if _is_raised_by(fault, pruning) else _SIZES_FIXED,
             detail=shorten_traceback(fault),
         ) from fault
 
@@ -154,6 +163,12 @@ class StructuredPruning(Step):
         for _, batch in zip(range(_TAYLOR_BATCHES), batches, strict=False):
             self.task.objective.loss(network(batch), batch).backward()
         return pruning.importance.GroupTaylorImportance()
+
+
+def _is_raised_by(fault: BaseException, package: Any) -> bool:
+    """Whether a package's own code failed, rather than what it called."""
+    frames = traceback.extract_tb(fault.__traceback__)
+    return bool(frames) and Path(frames[-1].filename).is_relative_to(Path(package.__file__).parent)
 
 
 def _count(module: Any) -> int:

@@ -25,7 +25,7 @@ from modelwright.compression.data import (
     require_enough,
     require_same_answers,
 )
-from modelwright.compression.loading import load_source
+from modelwright.compression.loading import hash_function, load_source, load_student
 from modelwright.compression.methods import Method, parse_methods
 from modelwright.compression.network import Network, copy_state, make_network, measure_size, measure_sparsity, weigh
 from modelwright.compression.objective import check_first_batch, make_objective
@@ -37,14 +37,16 @@ from modelwright.compression.teacher import Teacher, has_classes
 from modelwright.compression.threads import settle_threads
 from modelwright.compression.training import seed, train
 from modelwright.core.errors import BadInputError
-from modelwright.core.files import hash_file, hash_json
+from modelwright.core.files import hash_json
 from modelwright.core.process.child import LASTING
 from modelwright.core.records.codec import decode, encode
 from modelwright.core.records.compressed import CompressedModel, Stage
-from modelwright.core.samples.python_source import split_function
+from modelwright.core.samples.python_source import shorten_traceback, split_function
 from modelwright.core.system_errors import explain_os_error
 
-_PACKAGES = ("modelwright", "torch", "torch-pruning", "torchao", "safetensors", "numpy")
+_TRAINING = ("torch", "torch-pruning", "torchao")
+"""Packages that decide what comes out."""
+_PACKAGES = ("modelwright", *_TRAINING, "safetensors", "numpy")
 
 
 def compress_in_child(
@@ -104,18 +106,21 @@ def compress_in_child(
                 require_enough(evaluation)
         described = {
             "source": hash_json({"files": loaded.files, "weights": loaded.weights_sha256}),
-            "methods": [_identify(method) for method in steps],
+            "methods": [_identify(method, Path(train_path)) for method in steps],
             "settings": _hash_settings(wanted),
             "train": encode(data.describe()),
         }
         unfinished = hash_json(described)
         judged = None if evaluation is None else evaluation.describe()
-        key = hash_json({**described, "epochs": wanted.epochs, "evaluation": encode(judged)})
+        trained_by = {name: version for name, version in _list_versions().items() if name in _TRAINING}
+        key = hash_json(
+            {**described, "epochs": wanted.epochs, "evaluation": encode(judged), "versions": trained_by},
+        )
         if key == known:
             return None
         if known is not None and not renew:
             raise BadInputError(
-                f"{out} holds the result of another source, or of other methods, data or settings",
+                f"{out} holds the result of another source, or of other methods, data, settings or versions of torch",
                 hint="choose another --out, or add --overwrite",
             )
         checkpoint = Checkpoint(Path(out))
@@ -179,24 +184,18 @@ def compress_in_child(
         return encode(record)  # type: ignore[no-any-return]  # a record becomes a dict
 
 
-def _identify(method: Method) -> str:
-    """Returns what a method is: its text, and of a student the code, wherever it lies."""
+def _identify(method: Method, samples: Path) -> str:
+    """Returns what a method is: its text, and of a student the code and weights, wherever they lie."""
     if not method.student:
         return method.text
     path, function = split_function(method.student)
-    return f"{method.kind}:{path.name}:{function} {hash_file(path)}"
+    return f"{method.kind}:{path.name}:{function} {hash_json(load_student(method.student, samples).files)}"
 
 
 def _hash_settings(settings: Settings) -> str:
     """Hashes what decides a result beside how long it was trained; functions of the user's by their code."""
-    loss, augment = _hash_function(settings.loss), _hash_function(settings.augment)
+    loss, augment = hash_function(settings.loss), hash_function(settings.augment)
     return hash_json(encode(replace(settings, loss=loss, augment=augment, epochs=0, budget_s=None, max_drop=None)))
-
-
-def _hash_function(spec: str) -> str:
-    """Returns a `file.py:function` by its code; any other text as it is."""
-    path, function = split_function(spec)
-    return spec if function is None else f"{hash_file(path)}:{function}"
 
 
 def _make_teacher(network: Network, data: Data, settings: Settings) -> Teacher | None:
@@ -205,7 +204,15 @@ def _make_teacher(network: Network, data: Data, settings: Settings) -> Teacher |
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's own parts to each other, where it is a saved program
-        kept = dataclasses.replace(network, module=copy.deepcopy(network.module))
+        try:
+            kept = dataclasses.replace(network, module=copy.deepcopy(network.module))
+        except Exception as error:  # what a module raises is its own affair
+            raise BadInputError(
+                f"{network.name} cannot be copied, to learn from as it was: {type(error).__name__}: {error}",
+                hint="leave --distil-from-source away; or keep in the module's attributes only what copy.deepcopy "
+                "copies: parameters, buffers, modules and plain values",
+                detail=shorten_traceback(error),
+            ) from error
     return Teacher(kept, has_classes=has_classes(data.answers, settings), settings=settings)
 
 

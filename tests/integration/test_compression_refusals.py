@@ -90,6 +90,11 @@ class OfTwo(Net):
     def forward(self, x):
         return super().forward(x.reshape(2, 6)) if self.training else super().forward(x)
 
+def locked():
+    import threading
+    net = create()[0]
+    net.lock = threading.Lock()
+    return net, torch.zeros(2, 6)
 def of_two(): return OfTwo(), torch.zeros(2, 6)
 
 class Renamed(Net):
@@ -207,9 +212,14 @@ CASES: dict[str, tuple[Act, str, Act]] = {
         "400 weights of net.py:create in .* makes 0 zeros",
         using("prune:magnitude:0.01"),
     ),
+    "a source that cannot be copied": (
+        using(function="locked", distil_from_source=True),
+        "locked cannot be copied, to learn from as it was: TypeError: cannot pickle",
+        using(function="locked"),
+    ),
     "sizes written into forward": (
         using("prune:structured:0.5", function="fixed"),
-        "cannot be traced for pruning",
+        "cannot be pruned by channels",
         using("prune:structured:0.5"),
     ),
     "a ratio that leaves no eight channels": (

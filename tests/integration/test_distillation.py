@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.metadata
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from refusing import refused
 torch = pytest.importorskip("torch")
 
 from modelwright.compression import Settings, compressing  # noqa: E402
+from modelwright.compression.distil import _find_channels  # noqa: E402
 from modelwright.compression.network import Network  # noqa: E402
 from modelwright.compression.objective import make_objective  # noqa: E402
 from modelwright.compression.teacher import Teacher  # noqa: E402
@@ -61,6 +65,15 @@ def renamed():
 
 def wider():
     return Small(inputs=7), torch.zeros(2, 7)
+"""
+
+STUDENT = """
+def other():
+    return Small(), torch.zeros(2, 6)
+"""
+LOSS = """
+def lose(outputs, batch):
+    return cross_entropy(outputs, batch["labels"])
 """
 
 
@@ -125,12 +138,56 @@ def test_features_are_matched_and_the_map_between_them_is_no_part_of_the_student
     assert made.record.files["weights.safetensors"] != plain.record.files["weights.safetensors"]
 
 
-def test_a_students_code_decides_the_result(place: Path) -> None:
-    distil(place, epochs=1)
-    assert distil(place, epochs=1).reused
-    with (place / "net.py").open("a") as file:
-        file.write("# another\n")
-    refused(lambda: distil(place, epochs=1), "holds the result of another source")
+def test_code_decides_the_result_that_of_a_student_and_what_files_of_the_users_import(place: Path) -> None:
+    (place / "widths.py").write_text("WIDTH = 24\n")
+    (place / "other.py").write_text("import widths\nfrom net import Small, torch\n" + STUDENT)
+    (place / "learn.py").write_text("import widths\nfrom torch.nn.functional import cross_entropy\n" + LOSS)
+    student, loss = f"distil:{place / 'other.py'}:other", f"{place / 'learn.py'}:lose"
+    for out, method, options in (("student", student, {}), ("loss", "prune:magnitude:0.5", {"loss": loss})):
+        again = functools.partial(_run_afresh, place, method, function="teacher", out=out, epochs=1, **options)
+        (place / "widths.py").write_text("WIDTH = 24\n")
+        again()
+        assert again().reused
+        (place / "widths.py").write_text("WIDTH = 25\n")
+        refused(again, "holds the result of another source")
+
+
+def _run_afresh(place: Path, *methods: str, **options: Any) -> Any:
+    """Runs as in a process of its own: modules of the folder that an earlier run imported are forgotten."""
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(str(place)):
+            del sys.modules[name]
+    return run(place, *methods, **options)
+
+
+def test_versions_of_what_trains_decide_the_result(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    distil(place, epochs=0)
+    version = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "99" if name == "torch-pruning" else version(name))
+    refused(lambda: distil(place, epochs=0), "or versions of torch")
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "99" if name == "numpy" else version(name))
+    assert distil(place, epochs=0).reused, "which computes nothing that is trained"
+
+
+@pytest.mark.parametrize(
+    ("teacher", "student", "is_convolution", "axis"),
+    [
+        ([8, 16, 50], [8, 4, 50], True, 1),
+        ([8, 16, 50], [8, 4, 50], False, 1),
+        ([8, 50, 16], [8, 50, 4], False, 2),
+        ([8, 16, 16], [8, 16, 16], True, 1),
+        ([8, 16, 16], [8, 16, 16], False, 2),
+        ([8, 16, 7, 7], [8, 4, 7, 7], False, 1),
+        ([8, 7, 7, 16], [8, 7, 7, 4], False, 3),
+        ([8, 16], [8, 4], False, 1),
+        ([8, 16, 50], [8, 4, 25], True, None),
+        ([8, 16, 50], [8, 16], True, None),
+    ],
+)
+def test_the_channels_are_where_features_may_differ(
+    teacher: list[int], student: list[int], is_convolution: bool, axis: int | None
+) -> None:
+    assert _find_channels(teacher, student, is_convolution=is_convolution) == axis
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,7 @@ def test_attention_that_cannot_lose_heads_stays_and_the_rest_is_pruned(tmp_path:
 
 
 def test_a_module_that_cannot_be_traced_is_refused_and_doing_as_told_helps(tmp_path: Path) -> None:
-    hint = refused(lambda: prune(Fixed(), (3, 8, 8), tmp_path), "net cannot be traced for pruning")
+    hint = refused(lambda: prune(Fixed(), (3, 8, 8), tmp_path), "net cannot be pruned by channels")
     assert "x.flatten(1)" in hint
 
     class Free(Fixed):
@@ -179,7 +179,27 @@ def test_a_module_that_cannot_be_traced_is_refused_and_doing_as_told_helps(tmp_p
 def test_a_module_that_cannot_be_copied_is_refused_as_it_was(tmp_path: Path) -> None:
     module = Residual()
     module.lock = threading.Lock()
-    refused(lambda: prune(module, (3, 8, 8), tmp_path), "net cannot be traced for pruning: TypeError: cannot pickle")
+    refused(lambda: prune(module, (3, 8, 8), tmp_path), "net cannot be pruned by channels: TypeError: cannot pickle")
+
+
+class Mixed(nn.Module):
+    """All channels are parted, and shuffled in groups."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.head = nn.Conv2d(3, 32, 3, padding=1), nn.Linear(32, 5)
+
+    def forward(self, x: Any) -> Any:
+        first, second = torch.relu(self.convolution(x)).chunk(2, 1)
+        both = torch.cat((second, first), 1)
+        batch, channels, *sides = both.shape
+        return self.head(both.view(batch, 4, channels // 4, *sides).transpose(1, 2).flatten(1, 2).mean((2, 3)))
+
+
+def test_channels_that_are_lost_track_of_are_not_said_to_be_fixed_sizes(tmp_path: Path) -> None:
+    hint = refused(lambda: prune(Mixed(), (3, 8, 8), tmp_path), "net cannot be pruned by channels: IndexError")
+    assert "a shuffle" in hint
+    assert "x.flatten" not in hint
 
 
 class HalfFixed(nn.Module):

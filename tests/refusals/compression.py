@@ -182,7 +182,7 @@ TABLE: Refusals = {
         "Python package {} is not installed; prune:structured needs it": INSTALLS,
         "nothing can be removed from {} at {}: of every group of channels a multiple of {} is left, and layers that "
         "give the outputs stay": Followed(COMPRESSION + "test_what_is_compressed_as_the_hint_says_is_taken"),
-        "{} cannot be traced for pruning: {}: {}": Followed(
+        "{} cannot be pruned by channels: {}: {}": Followed(
             COMPRESSION + "test_what_is_compressed_as_the_hint_says_is_taken"
         ),
         "{} is a saved program: its layers are gone, and nothing can be removed from them": Followed(
@@ -207,7 +207,10 @@ TABLE: Refusals = {
         "all {} samples of {} are in {} too: they judge nothing": Followed(
             COMPRESSION + "test_what_is_compressed_as_the_hint_says_is_taken"
         ),
-        "{} holds the result of another source, or of other methods, data or settings": Followed(
+        "{} cannot be copied, to learn from as it was: {}: {}": Followed(
+            COMPRESSION + "test_what_is_compressed_as_the_hint_says_is_taken"
+        ),
+        "{} holds the result of another source, or of other methods, data, settings or versions of torch": Followed(
             COMPRESS + "test_another_result_is_replaced_only_when_told"
         ),
     },
