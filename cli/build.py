@@ -44,9 +44,9 @@ def build(
 
     \b
     Examples:
-      modelwright build net.onnx --target ort-int8 --samples images.npz --out artifacts
-      modelwright build net.py:create --profile raspberry-pi-5 --samples images.npz --out pi
-      modelwright build net.onnx --profile rtx-4090 -t tensorrt-rtx-int8 -s images.npz -o rtx
+      modelwright build net.onnx --target ort-int8 --samples images.npz -o out
+      modelwright build net.py:create -p raspberry-pi-5 -s images.npz -o pi
+      modelwright build net.onnx -p rtx-4090 -t tensorrt-rtx-int8 -s x.npz -o rtx
 
     A target that cannot be built here is skipped with its reason; one asked for by name makes the exit code that of
     its reason, 3 to 5. One that loses more than --max-drop allows is not delivered, and makes it 7.

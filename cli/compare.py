@@ -68,11 +68,11 @@ def compare(
     Examples:
       modelwright compare resnet.onnx --samples images.npz --out comparison
       modelwright compare net.py:create -s train.npz --eval test.npz -o comparison
-      modelwright compare teacher.py:create student.py:create -s train.npz -t ort-int8 -o c
-      modelwright compare bert.onnx -s texts.npz -t ort-int8-dynamic -t openvino-int8 -o c
+      modelwright compare teacher.py:create student.py:create -s train.npz -o c
+      modelwright compare bert.onnx -s texts.npz -t ort-fp32 -t ort-int8 -o c
       modelwright compare net.py:create -s images.npz --baseline torch-fp32 -o c
-      modelwright compare net.onnx -s images.npz --threads 2 --setting spinning=false -o c
-      modelwright compare ./SmolLM2-135M -s prompts.jsonl --max-perplexity-increase 5% -o c
+      modelwright compare net.onnx -s x.npz --setting spinning=false -o c
+      modelwright compare ./SmolLM2 -s x.jsonl --max-perplexity-increase 5% -o c
 
     The folder gets artifacts/TARGET/, results.json, results.csv and report.html. Running it again builds only what
     has changed. One target that fails does not stop the others; a target asked for by name that could not be built

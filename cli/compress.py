@@ -121,21 +121,27 @@ def compress(
     SOURCE is file.py:factory, which gives the module itself, or model.pt2. A METHOD is
 
     \b
-      prune:magnitude:0.3   the smallest 30 % of weights become 0, over the first half of the epochs
-      prune:2:4             of every four weights along the input channels two become 0
-      prune:structured:0.5  half of all channels, neurons and heads go, with what depends on them: smaller
-                            layers, which are faster everywhere
-      distil:f.py:student   another network learns from the answers of this one, and takes its place
-      low-rank:0.5          large layers become two thin ones, with half of the weights
-      qat                   training with the rounding of integers; the targets run the scales that were trained
+      prune:magnitude:0.3   the smallest 30 % of weights become 0, over the
+                            first half of the epochs
+      prune:2:4             of every four weights along the input channels
+                            two become 0
+      prune:structured:0.5  half of all channels, neurons and heads go, with
+                            what depends on them: smaller layers, which are
+                            faster everywhere
+      distil:f.py:student   another network learns from the answers of this
+                            one, and takes its place
+      low-rank:0.5          large layers become two thin ones, with half of
+                            the weights
+      qat                   training with the rounding of integers; the
+                            targets run the scales that were trained
 
     Zeros make nothing faster in the runtimes that this tool builds for; they count where files are compressed. The
     folder gets model.pt2, weights.safetensors and compression.json, and is a source like any other.
 
     \b
     Examples:
-      modelwright compress net.py:create prune:magnitude:0.5 --train train.npz --eval test.npz -o pruned
-      modelwright compare pruned -s test.npz -o out
+      modelwright compress net.py:create low-rank:0.5 --train x.npz -o smaller
+      modelwright compare net.py:create smaller -s test.npz -o out
 
     Ctrl-C keeps what was trained, epoch by epoch; the same command goes on from there, and with a --budget that is
     spent, or fewer --epochs, it delivers the best there is.

@@ -95,8 +95,8 @@ def mix(
     \b
     Examples:
       modelwright mix vit.py:create -s images.npz -o mixed
-      modelwright mix net.onnx -s images.npz --eval test.npz --bits 8,4 --max-drop 1 -o mixed
-      modelwright build vit.py:create -s images.npz -t ort-int8 --plan mixed/plan.json -o built
+      modelwright mix net.onnx -s images.npz --bits 8,4 --max-drop 1 -o mixed
+      modelwright build vit.py:create -s images.npz --plan mixed/plan.json -o b
 
     The folder gets plan.json, which `build --plan` carries out; mix.json and mix.csv with all that was judged; and
     pareto.png and .svg.

@@ -77,9 +77,9 @@ def tune(source: str, targets: tuple[str, ...], out: str, as_json: bool, **setti
 
     \b
     Examples:
-      modelwright tune bert.onnx -s texts.npz -t ort-int8 -t openvino-int8 -o tuned
-      modelwright tune bert.onnx -s texts.npz --eval test.npz --max-drop 0.5 -o tuned
-      modelwright tune net.py:create -s images.npz --for throughput --budget 20m -o tuned
+      modelwright tune bert.onnx -s texts.npz -t ort-int8 -t ort-fp32 -o tuned
+      modelwright tune bert.onnx -s texts.npz --max-drop 0.5 -o tuned
+      modelwright tune net.py:create -s x.npz --for size --budget 20m -o tuned
       modelwright measure tuned/best          runs it as it was tuned
       modelwright inspect tuned/best --snippet cpp
 

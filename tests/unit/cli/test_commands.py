@@ -24,9 +24,11 @@ def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_explains_itself(command: str) -> None:
+def test_every_command_explains_itself_in_80_columns(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     done = run(command, "--help")
     assert done.returncode == 0
+    assert [line for line in done.stdout.splitlines() if len(line) > 80] == []
     assert "Usage:" in done.stdout
     assert len(done.stdout.splitlines()) > 8
 
