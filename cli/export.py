@@ -10,6 +10,7 @@ import click
 
 from modelwright.cli import options
 from modelwright.cli.printing import close_progress, open_progress, print_json, print_line
+from modelwright.core.errors import UsageError
 
 if TYPE_CHECKING:
     from modelwright.core.samples.source import Named
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Turn a source into a verified ONNX model.")
 @click.argument("source")
-@click.option("-o", "--out", required=True, type=click.Path(dir_okay=False), help="The ONNX file to write.")
+@click.option(
+    "-o", "--out", required=True, type=click.Path(), help="The ONNX file to write; the folder, for a language model."
+)
 @click.option(
     "-s",
     "--samples",
@@ -28,9 +31,22 @@ if TYPE_CHECKING:
 @options.overwrite_option
 @click.option("--fresh", is_flag=True, help="Export again although nothing that can be seen has changed.")
 @options.trust_option
+@click.option(
+    "--low-memory",
+    is_flag=True,
+    help="Of a language model: hold the weights of one module at a time while its export is compared with PyTorch, "
+    "which reads them anew for each token.",
+)
 @options.json_option
 def export(
-    source: str, out: str, samples: Named | None, overwrite: bool, fresh: bool, trust: bool, as_json: bool
+    source: str,
+    out: str,
+    samples: Named | None,
+    overwrite: bool,
+    fresh: bool,
+    trust: bool,
+    low_memory: bool,
+    as_json: bool,
 ) -> int:
     """Turn SOURCE into a verified ONNX model.
 
@@ -45,10 +61,22 @@ def export(
     time. NAME.made-from.json lists what was seen. Exports of PyTorch sources are kept in the cache folder too, in at
     most 10 GB (MODELWRIGHT_EXPORTS_GB) and a tenth of the free disk.
 
+    A transformers folder of a causal language model, or a GGUF file, becomes a folder: a graph that takes and gives its
+    cache, written from config.json and safetensors, its weights beside it, and the tokenizer's files. Its logits and
+    greedy tokens are compared with PyTorch's; no code of the folder runs.
+
     \b
     Examples:
       modelwright export net.py:create --out net.onnx --samples images.npz
+      modelwright export ./SmolLM2-135M --out smollm2
     """
+    from modelwright.exporters.language.source import is_language_source
+
+    if is_language_source(source):
+        _refuse_samples(samples, trust=trust)
+        return _export_language(source, out, overwrite=overwrite, fresh=fresh, low_memory=low_memory, as_json=as_json)
+    if low_memory:
+        raise UsageError("--low-memory is for language models", hint="leave it out")
     from modelwright.core.records.codec import encode
     from modelwright.core.samples.sample_set import SampleRef
     from modelwright.core.scratch import scratch_directory
@@ -85,5 +113,44 @@ def export(
     for spec in exported.signature.outputs:
         print_line(f"  output  {spec.describe()}")
     for note in exported.notes:
+        print_line(f"note: {note}")
+    return 0
+
+
+def _refuse_samples(samples: Named | None, *, trust: bool) -> None:
+    """Refuses what would silently mean nothing for a language model.
+
+    Raises:
+        UsageError: Names it.
+    """
+    said = [name for name, is_said in (("--samples", samples is not None), ("--trust", trust)) if is_said]
+    if said:
+        raise UsageError(f"{' and '.join(said)}: not for a language model", hint="leave it out")
+
+
+def _export_language(source: str, out: str, *, overwrite: bool, fresh: bool, low_memory: bool, as_json: bool) -> int:
+    from modelwright.core.records.codec import encode
+    from modelwright.exporters.language import export_language
+
+    progress = open_progress()
+    try:
+        progress.start("export", f"exporting {source}")
+        model = export_language(
+            source,
+            out,
+            overwrite=overwrite,
+            fresh=fresh,
+            low_memory=low_memory,
+            progress=lambda text: progress.say("export", text),
+        )
+        progress.finish("export", model.summarize())
+    finally:
+        close_progress(progress)
+    if as_json:
+        print_json(encode(model))
+        return 0
+    click.echo(out)
+    print_line(f"  {model.summarize()}")
+    for note in model.notes:
         print_line(f"note: {note}")
     return 0

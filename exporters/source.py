@@ -10,6 +10,7 @@ from modelwright.core.errors import BadInputError
 from modelwright.core.records.compressed import COMPRESSED_PROGRAM, is_compressed_folder, load_compressed
 from modelwright.core.samples.python_source import is_python, require_function
 from modelwright.exporters.file_kinds import refuse_other_files
+from modelwright.exporters.language.source import is_language_source
 
 Kind = Literal["onnx", "pt2", "factory"]
 
@@ -81,6 +82,8 @@ def parse_source(source: str | Path) -> Source:
     if path.suffix == ".pt2":
         _require_content(path)
         return Source(text=text, kind="pt2", path=path)
+    if is_language_source(path):
+        raise _explain_language_model(path)
     if path.suffix == ".onnx":
         refuse_other_files(path)
         return Source(text=text, kind="onnx", path=path)
@@ -108,10 +111,18 @@ def _require_content(path: Path) -> None:
         raise BadInputError(f"{path} is not a saved torch.export program: it is {found}", hint=hint)
 
 
+def _explain_language_model(path: Path) -> BadInputError:
+    return BadInputError(
+        f"{path} is a language model, which is not taken here", hint="give it to `modelwright export` or `compare`"
+    )
+
+
 def _explain_directory(path: Path) -> BadInputError:
     models = sorted(found.relative_to(path).as_posix() for found in path.rglob("*.onnx"))[:5]
     if models:
         return BadInputError(f"{path} is a folder", hint=f"give one of the models in it: {', '.join(models)}")
+    if is_language_source(path):
+        return _explain_language_model(path)
     if (path / "config.json").is_file():
         return BadInputError(
             f"{path} is a folder of transformers, which is not read as such",

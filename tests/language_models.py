@@ -79,3 +79,74 @@ def write_tokenizer(folder: Path) -> None:
     names = dict(zip(("bos_token", "eos_token", "pad_token"), _SPECIAL, strict=True))
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 128, **names}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+def write_gguf(folder: Path, path: Path, *, architecture: str = "llama", leave_out: str = "") -> Path:
+    """Writes a Llama folder as a GGUF file, as llama.cpp's converter does, and returns it.
+
+    Args:
+        folder: That `make_language_folder` wrote.
+        path: The file.
+        architecture: That the file says it is.
+        leave_out: Name of a tensor that is not written.
+    """
+    import gguf
+
+    from modelwright.exporters.language.safetensors_files import open_weights
+
+    config = json.loads((folder / "config.json").read_text())
+    heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
+    writer = gguf.GGUFWriter(path, architecture)
+    writer.add_name("tiny")
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(kv_heads)
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_rope_freq_base(config["rope_parameters"]["rope_theta"])
+    writer.add_rope_dimension_count(config["hidden_size"] // heads)
+    tokens = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    pairs = ["ab", "ba"]
+    names = [*sorted(tokens, key=tokens.__getitem__), *pairs]
+    names += [f"<{index}>" for index in range(len(names), config["vocab_size"])]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(names)
+    writer.add_token_types([1] * len(names))
+    writer.add_token_merges([" ".join(pair) for pair in pairs])
+    writer.add_bos_token_id(256)
+    writer.add_eos_token_id(257)
+    for name, tensor in open_weights(folder).items():
+        values = tensor.read()
+        if "q_proj" in name or "k_proj" in name:  # llama.cpp turns neighbouring channels, transformers halves
+            count = heads if "q_proj" in name else kv_heads
+            apart = values.reshape(count, 2, values.shape[0] // count // 2, -1)
+            values = apart.swapaxes(1, 2).reshape(values.shape)
+        written = _name_in_gguf(name)
+        if written != leave_out:
+            writer.add_tensor(written, values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _name_in_gguf(name: str) -> str:
+    for theirs, ours in (
+        ("model.embed_tokens", "token_embd"),
+        ("model.norm", "output_norm"),
+        ("model.layers", "blk"),
+        ("self_attn.q_proj", "attn_q"),
+        ("self_attn.k_proj", "attn_k"),
+        ("self_attn.v_proj", "attn_v"),
+        ("self_attn.o_proj", "attn_output"),
+        ("mlp.gate_proj", "ffn_gate"),
+        ("mlp.up_proj", "ffn_up"),
+        ("mlp.down_proj", "ffn_down"),
+        ("input_layernorm", "attn_norm"),
+        ("post_attention_layernorm", "ffn_norm"),
+    ):
+        name = name.replace(theirs, ours)
+    return name

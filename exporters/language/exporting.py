@@ -12,7 +12,9 @@ from modelwright.core.process.child import Child, Progress, run_in_child
 from modelwright.core.records.codec import decode
 from modelwright.core.records.language import LANGUAGE_RECORD, LanguageModel, load_language, save_language
 from modelwright.core.scratch import scratch_directory, staged_directory
+from modelwright.exporters.language.source import is_gguf
 
+_WORKER = "modelwright.exporters.language.worker"
 _SHAPE = ("layers", "kv_heads", "head_dim", "vocab_size", "context_length")
 _OFFLINE = {
     "HF_HUB_OFFLINE": "1",
@@ -24,7 +26,7 @@ _OFFLINE = {
 
 
 def export_language(
-    folder: str | Path,
+    source: str | Path,
     out: str | Path,
     *,
     overwrite: bool = False,
@@ -32,12 +34,12 @@ def export_language(
     low_memory: bool = False,
     progress: Progress | None = None,
 ) -> LanguageModel:
-    """Turns a transformers folder of a causal language model into a verified FP32 graph with a cache.
+    """Turns a causal language model into a verified FP32 graph with a cache.
 
     An export that lies there already, of the same files, is found and not made again.
 
     Args:
-        folder: With `config.json`, safetensors and `tokenizer.json`.
+        source: A transformers folder with `config.json`, safetensors and `tokenizer.json`, or a GGUF file.
         out: The folder to write: `model.onnx`, `model.onnx.data`, `language.json` and the tokenizer's files.
         overwrite: Replace an export of something else that lies there; nothing else is ever replaced.
         fresh: Make it again although its source is unchanged.
@@ -49,20 +51,25 @@ def export_language(
 
     Raises:
         BadInputError: The source cannot be used, or something else lies at `out`.
-        BuildFailedError: The graph does not follow its source, or the disk is full.
+        BuildFailedError: The graph does not follow its source, or the disk or the memory is too small.
         ToolchainMissingError: transformers, torch, onnx or onnxruntime is absent or broken.
     """
-    folder, out = Path(folder), Path(out)
-    with Child(f"exporting {folder}", crash_error=BadInputError, environment=_OFFLINE) as child:
-        hashes = child.call("modelwright.exporters.language.worker:hash_source", {"folder": str(folder)})
+    source, out = Path(source), Path(out)
+    with Child(f"exporting {source}", crash_error=BadInputError, environment=_OFFLINE) as child:
+        reading = "hash_gguf" if is_gguf(source) else "hash_source"
+        hashes = child.call(f"{_WORKER}:{reading}", {"source": str(source)})
         found = None if fresh else _find_earlier(out, hashes["sha256"])
         if found is not None:
             return found
         _require_free(out, overwrite=overwrite)
-        with staged_directory(out) as staging, scratch_directory() as scratch:
+        with staged_directory(out) as staging, scratch_directory(out.parent) as scratch:
+            folder = source
+            if is_gguf(source):
+                folder = Path(scratch) / source.stem
+                write_folder(source, folder, progress=progress)
             fields = child.call(
-                "modelwright.exporters.language.worker:write_model",
-                {"folder": str(folder), "directory": str(staging)},
+                f"{_WORKER}:write_model",
+                {"folder": str(folder), "directory": str(staging), "low_memory": low_memory},
                 progress=progress,
             )
             answers = str(Path(scratch) / "reference.npz")
@@ -76,13 +83,39 @@ def export_language(
             verification = run_in_child(
                 "modelwright.exporters.language.follows:compare_with_reference",
                 {"directory": str(staging), "shape": shape, "path": answers},
-                purpose=f"checking the export of {folder}",
+                purpose=f"checking the export of {source}",
                 crash_error=BuildFailedError,
                 progress=progress,
             )
-            model = _to_record(fields, hashes, str(folder), verification)
+            model = _to_record(fields, hashes, source, verification)
             save_language(staging, model)
     return model
+
+
+def write_folder(source: str | Path, folder: str | Path, *, progress: Progress | None = None) -> None:
+    """Writes what a GGUF file holds as a transformers folder, with weights as float32.
+
+    Args:
+        source: The GGUF file.
+        folder: To write; must not be there.
+        progress: Takes a line about what is going on.
+
+    Raises:
+        BadInputError: It is no GGUF file, or of a kind that is not read; or the folder is there.
+        ToolchainMissingError: transformers or gguf is not installed.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise BadInputError(f"{folder} exists: nothing there is replaced", hint="choose another folder")
+    with staged_directory(folder) as staging:
+        run_in_child(
+            "modelwright.exporters.language.gguf_file:make_folder",
+            {"path": str(source), "directory": str(staging)},
+            purpose=f"reading {source}",
+            crash_error=BadInputError,
+            environment=_OFFLINE,
+            progress=progress,
+        )
 
 
 def _find_earlier(out: Path, sha256: str) -> LanguageModel | None:
@@ -119,8 +152,9 @@ def _require_free(out: Path, *, overwrite: bool) -> None:
 
 
 def _to_record(
-    fields: Mapping[str, Any], hashes: Mapping[str, Any], path: str, verification: Mapping[str, Any]
+    fields: Mapping[str, Any], hashes: Mapping[str, Any], path: Path, verification: Mapping[str, Any]
 ) -> LanguageModel:
     rest = {name: value for name, value in fields.items() if name != "weights_dtype"}
-    source = {"kind": "folder", "path": path, "weights_dtype": fields["weights_dtype"], **hashes}
+    kind = "gguf" if is_gguf(path) else "folder"
+    source = {"kind": kind, "path": str(path), "weights_dtype": fields["weights_dtype"], **hashes}
     return decode(LanguageModel, {**rest, "source": source, "verification": verification, "verification_reason": None})

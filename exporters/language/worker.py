@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from modelwright.core.errors import BadInputError
+from modelwright.core.errors import BadInputError, BuildFailedError
 from modelwright.core.files import hash_file, hash_json, is_plain_file
+from modelwright.core.memory import read_available_bytes
 from modelwright.core.records.language import GRAPH_FILE, TOKENIZER_FILE, WEIGHTS_FILE
 from modelwright.exporters.language.config import CONFIG_FILE, Config, load_config, read_raw_config
 from modelwright.exporters.language.data_file import require_weights, write_data
@@ -28,16 +29,31 @@ COPIED_FILES = (
     CONFIG_FILE,
 )
 """What an artifact needs of the folder to turn text into tokens and back, and to know when an answer ends."""
+_PROGRAMS_BYTES = 700_000_000
+"""What torch, transformers and the caches of the comparison take beside weights."""
 _PACKAGES = ("transformers", "torch", "onnx", "numpy")
 
 
-def hash_source(folder: str) -> dict[str, Any]:
+def hash_gguf(source: str) -> dict[str, Any]:
+    """Returns the hash of a GGUF file, as `hash_source` does.
+
+    Raises:
+        BadInputError: No such file.
+    """
+    path = Path(source)
+    if not path.is_file():
+        raise BadInputError(f"no such file: {path}", hint="check the path")
+    sha256 = hash_file(path)
+    return {"files": {path.name: sha256}, "sha256": sha256}
+
+
+def hash_source(source: str) -> dict[str, Any]:
     """Returns the hashes of all files that decide an export: `files` and one `sha256` of them.
 
     Raises:
         BadInputError: The folder cannot be exported, as far as its file names and config tell.
     """
-    place = Path(folder)
+    place = Path(source)
     require_known(read_raw_config(place), place / CONFIG_FILE)
     require_tokenizer(place)
     names = [*find_weight_files(place), *(name for name in COPIED_FILES if is_plain_file(place, name))]
@@ -45,19 +61,23 @@ def hash_source(folder: str) -> dict[str, Any]:
     return {"files": files, "sha256": hash_json(files)}
 
 
-def write_model(folder: str, directory: str, progress: Callable[[str], None]) -> dict[str, Any]:
+def write_model(
+    folder: str, directory: str, progress: Callable[[str], None], *, low_memory: bool = False
+) -> dict[str, Any]:
     """Writes the graph, its data and the tokenizer's files.
 
     Args:
         folder: Of transformers.
         directory: Empty staging folder.
         progress: Takes the phase that begins.
+        low_memory: How the export will be compared with its source; see `require_memory`.
 
     Returns:
         Fields of `LanguageModel`, but for what its source, its verification and its notes beyond the kind's are.
 
     Raises:
         BadInputError: The folder cannot be exported.
+        BuildFailedError: The memory is too small.
     """
     source, out = Path(folder), Path(directory)
     progress("reading config.json")
@@ -66,6 +86,7 @@ def write_model(folder: str, directory: str, progress: Callable[[str], None]) ->
     model, weights = write_graph(decoder, source.resolve().name)
     stored = open_weights(source, decoder.prefix)
     require_weights(weights, stored, source)
+    require_memory(source, [weight.size_bytes for weight in weights], read_available_bytes(), low_memory=low_memory)
     progress("writing the weights")
     write_data(model, weights, stored, out / WEIGHTS_FILE)
     (out / GRAPH_FILE).write_bytes(model.SerializeToString())
@@ -85,6 +106,31 @@ def write_model(folder: str, directory: str, progress: Callable[[str], None]) ->
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
         "weights_dtype": _find_dtype(read),
     }
+
+
+def require_memory(folder: Path, sizes: Sequence[int], available: int | None, *, low_memory: bool) -> None:
+    """Refuses an export that the memory cannot hold, before it begins.
+
+    Args:
+        folder: For the message.
+        sizes: Of the weights as float32, in bytes.
+        available: Memory; None where the system does not tell.
+        low_memory: Whether PyTorch will hold one module at a time.
+
+    Raises:
+        BuildFailedError: Says how much is needed, by estimate.
+    """
+    largest, whole = 3 * max(sizes), sum(sizes)
+    needed = _PROGRAMS_BYTES + (largest if low_memory else max(whole, largest))
+    if available is None or available >= needed:
+        return
+    raise BuildFailedError(
+        f"exporting {folder} would take about {needed / 1e9:.1f} GB of memory, by estimate, of which "
+        f"{available / 1e9:.1f} GB are free",
+        hint="free some memory, or take a machine with more"
+        if low_memory
+        else f"add --low-memory, which takes about {(_PROGRAMS_BYTES + largest) / 1e9:.1f} GB; or free some memory",
+    )
 
 
 def require_tokenizer(folder: Path) -> None:

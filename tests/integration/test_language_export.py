@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("transformers")
 pytest.importorskip("onnxruntime")
 
-from language_models import CONFIGS, make_language_folder
+from language_models import CONFIGS, make_language_folder, write_gguf
 
 from modelwright.core.errors import BadInputError, BuildFailedError
 from modelwright.core.records.language import load_language
@@ -54,6 +54,11 @@ def test_a_folder_becomes_a_graph_that_answers_as_pytorch_does(folder: Path, tmp
     assert len(model.verification.cases) == 5
     assert model.verification.equal_tokens == 32
     assert {"tokenizer.json", "config.json"} <= set(model.tokenizer_files)
+
+    gguf = tmp_path / "tiny.gguf"
+    other = export_language(write_gguf(folder, gguf), tmp_path / "from gguf")
+    assert (other.source.kind, list(other.source.files)) == ("gguf", ["tiny.gguf"])
+    assert other.files["model.onnx.data"] == model.files["model.onnx.data"]
 
     again: list[str] = []
     assert export_language(folder, out, progress=again.append) == model

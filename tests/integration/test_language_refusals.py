@@ -10,18 +10,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 pytest.importorskip("transformers")
 pytest.importorskip("onnxruntime")
 
-from language_models import make_language_folder
+from language_models import make_language_folder, write_gguf
 
-from modelwright.core.errors import BadInputError, BuildFailedError, ModelwrightError
-from modelwright.exporters.language.exporting import export_language
+from modelwright.cli.export import export
+from modelwright.core.errors import BadInputError, BuildFailedError, ModelwrightError, UsageError
+from modelwright.exporters.language.exporting import export_language, write_folder
 from modelwright.exporters.language.follows import judge
+from modelwright.exporters.language.gguf_file import make_folder
 from modelwright.exporters.language.reference import compute_reference
 from modelwright.exporters.language.safetensors_files import find_weight_files, open_weights
-from modelwright.exporters.language.worker import hash_source, write_model
+from modelwright.exporters.language.source import is_language_source
+from modelwright.exporters.language.worker import hash_gguf, hash_source, require_memory, write_model
+from modelwright.exporters.source import parse_source
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of transformers'
 
@@ -368,3 +373,88 @@ def test_files_of_weights_are_listed_with_their_index_first(folder: Path) -> Non
     files = split_into_shards(folder)
     assert find_weight_files(folder) == ["model.safetensors.index.json", *files]
     assert open_weights(folder)["model.norm.weight"].shape == (32,)
+
+
+def make_from_gguf(path: Path, place: Path) -> None:
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    make_folder(str(path), str(place), lambda _line: None)
+
+
+def test_a_gguf_file_that_is_not_read_gives_way_to_the_folder(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    path, place = tmp_path / "tiny.gguf", tmp_path / "made"
+    path.write_bytes(b"not one")
+    with pytest.raises(BadInputError, match="is no GGUF file: it does not begin with GGUF"):
+        make_from_gguf(path, place)
+    path.write_bytes(b"GGUF" + b"\xff" * 60)
+    with pytest.raises(BadInputError, match="is not a GGUF file that transformers reads"):
+        make_from_gguf(path, place)
+    write_gguf(folder, path, architecture="rwkv6")
+    with pytest.raises(BadInputError, match="is not a GGUF file that transformers reads") as caught:
+        make_from_gguf(path, place)
+    assert "rwkv6" in str(caught.value.detail)
+    write_gguf(folder, path, leave_out="blk.1.ffn_up.weight")
+    with pytest.raises(BadInputError, match=r"lacks 1 of the tensors .*: model\.layers\.1\.mlp\.up_proj\.weight"):
+        make_from_gguf(path, place)
+    write(folder)  # the model's own folder, which the hints name
+    write_gguf(folder, path)
+    make_from_gguf(path, place)
+    made, given = open_weights(place), open_weights(folder)
+    assert set(made) == set(given)
+    for name, tensor in given.items():
+        np.testing.assert_array_equal(made[name].read(), tensor.read())
+    assert write(place)["num_parameters"] == write(folder)["num_parameters"]
+
+
+def test_a_folder_is_made_where_nothing_lies(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="exists: nothing there is replaced"):
+        write_folder(tmp_path / "tiny.gguf", tmp_path)
+
+
+def test_a_file_that_is_not_there_is_named(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    path = tmp_path / "tiny.gguf"
+    with pytest.raises(BadInputError, match=r"no such file: .*tiny\.gguf"):
+        hash_gguf(str(path))
+    assert list(hash_gguf(str(write_gguf(folder, path)))["files"]) == ["tiny.gguf"]
+
+
+def test_too_little_memory_is_said_with_the_estimate(folder: Path) -> None:
+    """A model of 8 GB, whose largest weight has one, on a machine with 5 GB and with 3."""
+    sizes = [10**9, *[10**8] * 70]
+    with pytest.raises(
+        BuildFailedError, match=r"about 8\.7 GB of memory, by estimate, of which 5\.0 GB are free"
+    ) as told:
+        require_memory(folder, sizes, 5 * 10**9, low_memory=False)
+    assert "add --low-memory, which takes about 3.7 GB" in str(told.value.hint)
+    require_memory(folder, sizes, 5 * 10**9, low_memory=True)
+    with pytest.raises(BuildFailedError, match=r"about 3\.7 GB"):
+        require_memory(folder, sizes, 3 * 10**9, low_memory=True)
+    require_memory(folder, sizes, 9 * 10**9, low_memory=False)
+    require_memory(folder, sizes, None, low_memory=False)
+
+
+def test_a_language_model_is_not_taken_for_another_source(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="is a language model, which is not taken here"):
+        parse_source(folder)
+    assert is_language_source(folder)
+    (tmp_path / "tiny.gguf").write_bytes(b"GGUF")
+    with pytest.raises(BadInputError, match="is a language model, which is not taken here"):
+        parse_source(tmp_path / "tiny.gguf")
+    assert is_language_source(tmp_path / "tiny.gguf")
+    edit_config(folder, architectures=["BertForSequenceClassification"])
+    assert not is_language_source(folder)
+
+
+def test_options_that_mean_nothing_are_refused(folder: Path, tmp_path: Path) -> None:
+    run = CliRunner().invoke
+    for arguments, expected in (
+        (
+            (str(folder), "-o", str(tmp_path / "o"), "--trust", "-s", "x.npz"),
+            "--samples and --trust: not for a language",
+        ),
+        (("net.onnx", "-o", str(tmp_path / "o.onnx"), "--low-memory"), "--low-memory is for language models"),
+    ):
+        with pytest.raises(UsageError, match=expected):
+            run(export, arguments, catch_exceptions=False, standalone_mode=False)

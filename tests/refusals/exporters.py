@@ -48,6 +48,7 @@ TABLE: Refusals = {
         "{} holds {}, and no export of a language model: nothing there is replaced": Followed(
             LANGUAGE + "test_what_lies_at_the_place_is_not_replaced"
         ),
+        "{} exists: nothing there is replaced": Followed(LANGUAGE + "test_a_folder_is_made_where_nothing_lies"),
         "{} is a file, not a folder": Followed(LANGUAGE + "test_what_lies_at_the_place_is_not_replaced"),
         "{} holds another export": Followed(
             "tests/integration/test_language_export.py::test_a_folder_becomes_a_graph_that_answers_as_pytorch_does"
@@ -61,6 +62,17 @@ TABLE: Refusals = {
         ),
         "the graph does not follow PyTorch: on {} its logits are off by {}, relatively, expected at most {}": Followed(
             LANGUAGE + "test_answers_that_part_from_the_source_fail"
+        ),
+    },
+    "exporters/language/gguf_file.py": {
+        "{} is no GGUF file: it does not begin with GGUF": Followed(
+            LANGUAGE + "test_a_gguf_file_that_is_not_read_gives_way_to_the_folder"
+        ),
+        "{} is not a GGUF file that transformers reads": Followed(
+            LANGUAGE + "test_a_gguf_file_that_is_not_read_gives_way_to_the_folder"
+        ),
+        "{} lacks {} of the tensors that its kind of model has, or has them in other shapes: {}": Followed(
+            LANGUAGE + "test_a_gguf_file_that_is_not_read_gives_way_to_the_folder"
         ),
     },
     "exporters/language/kinds/shape.py": {
@@ -116,6 +128,10 @@ TABLE: Refusals = {
         ),
     },
     "exporters/language/worker.py": {
+        "exporting {} would take about {} GB of memory, by estimate, of which {} GB are free": Followed(
+            LANGUAGE + "test_too_little_memory_is_said_with_the_estimate"
+        ),
+        "no such file: {}": Followed(LANGUAGE + "test_a_file_that_is_not_there_is_named"),
         "{} is not a file that transformers reads": Followed(
             LANGUAGE + "test_a_generation_config_that_transformers_cannot_read_is_removed"
         ),
@@ -165,6 +181,9 @@ TABLE: Refusals = {
         ),
     },
     "exporters/source.py": {
+        "{} is a language model, which is not taken here": Followed(
+            LANGUAGE + "test_a_language_model_is_not_taken_for_another_source"
+        ),
         "no such source: {}": Followed(SOURCES + "test_a_source_that_is_not_there_is_given_as_one_of_three"),
         "{} is a folder": Followed(SOURCES + "test_a_folder_is_refused_with_the_models_in_it"),
         "{} is a folder of transformers, which is not read as such": Followed(
