@@ -1,4 +1,4 @@
-"""Small models for the ONNX Runtime recipes, and a bench that builds, runs and profiles them."""
+"""Small models for recipes, and a bench that builds, runs and profiles them in ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import pytest
 from onnx import helper, numpy_helper
 
 from modelwright.core.records.machine import Machine
@@ -26,12 +25,6 @@ RNG = np.random.default_rng(0)
 MACHINE = Machine(name="plain", architecture="x86_64", instruction_sets=frozenset({"avx2"}), cores=2)
 
 ARM = Machine(name="arm", architecture="aarch64", instruction_sets=frozenset({"asimd"}), cores=4)
-
-
-@pytest.fixture(autouse=True)
-def same_numbers() -> None:
-    """Gives every test the same numbers, whichever ran before it."""
-    RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state
 
 
 def random_weights(*shape: int) -> Any:

@@ -45,12 +45,6 @@ def toolchain() -> None:
         pytest.skip(str(error))
 
 
-@pytest.fixture(autouse=True)
-def same_numbers() -> None:
-    """Gives every test the same numbers, whichever ran before it."""
-    RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state
-
-
 def weights(*shape: int) -> Any:
     fan_in = int(np.prod(shape[1:])) if len(shape) > 2 else shape[0]
     return (RNG.standard_normal(shape) / np.sqrt(fan_in)).astype(np.float32)

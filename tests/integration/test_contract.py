@@ -275,10 +275,30 @@ def test_the_program_of_an_artifact_gives_the_answers_of_its_session(
     np.testing.assert_allclose(np.asarray(found).reshape(expected.shape), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.fixture(scope="module")
+def compile_cpp(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Compiles a program against what OpenVINO's own package brings; the same text, of several artifacts, once."""
+    folder = tmp_path_factory.mktemp("cpp")
+    done: dict[str, Path] = {}
+
+    def compile_once(text: str) -> Path:
+        if text not in done:
+            source, program = folder / f"{len(done)}.cpp", folder / f"{len(done)}"
+            source.write_text(text)
+            package = Path(importlib.util.find_spec("openvino").origin).parent
+            (library,) = (package / "libs").glob("libopenvino.so.*")
+            compiler = ["g++", "-std=c++17", "-Wall", "-Wno-unused-variable", f"-I{package / 'include'}", str(source)]
+            subprocess.run([*compiler, "-o", str(program), str(library), f"-Wl,-rpath,{library.parent}"], check=True)
+            done[text] = program
+        return done[text]
+
+    return compile_once
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("requests", [1, 2])
-def test_the_program_in_cpp_compiles_and_runs(built, tmp_path: Path, requests: int) -> None:
-    """Against the headers and libraries that OpenVINO's own package brings; the others' packages bring none."""
+def test_the_program_in_cpp_compiles_and_runs(built, compile_cpp: Callable[[str], Path], requests: int) -> None:
+    """Against the headers and libraries of OpenVINO's package; the others' packages bring none."""
     name, artifact, _ = built
     if get_target(name).record.runtime != "openvino" or shutil.which("g++") is None:
         pytest.skip("needs g++ and a runtime whose package has its headers")
@@ -287,13 +307,7 @@ def test_the_program_in_cpp_compiles_and_runs(built, tmp_path: Path, requests: i
     settings = RunSettings(threads=1, requests=requests, options=options | {"core-type": "any"})
     text = target.write_snippet("cpp", manifest.model_file, manifest.recipe, manifest.signature, settings)
     assert text is not None
-    source, program = tmp_path / "run.cpp", tmp_path / "run"
-    source.write_text(text)
-    package = Path(importlib.util.find_spec("openvino").origin).parent
-    (library,) = (package / "libs").glob("libopenvino.so.*")
-    compiler = ["g++", "-std=c++17", "-Wall", "-Wno-unused-variable", f"-I{package / 'include'}", str(source)]
-    subprocess.run([*compiler, "-o", str(program), str(library), f"-Wl,-rpath,{library.parent}"], check=True)
-    subprocess.run([str(program)], check=True, cwd=artifact.directory, timeout=120)
+    subprocess.run([str(compile_cpp(text))], check=True, cwd=artifact.directory, timeout=120)
 
 
 def test_it_is_measured_in_a_process_of_its_own(built) -> None:

@@ -16,7 +16,6 @@ from ort_bench import (
     make_attention,
     make_cnn,
     make_model,
-    same_numbers,  # noqa: F401 - runs before every test
 )
 
 from modelwright.core.outputs.tasks.roles import OutputRole

@@ -23,7 +23,6 @@ from ort_bench import (
     make_model,
     random_weights,
     rotate,
-    same_numbers,  # noqa: F401 - runs before every test
 )
 
 from modelwright.core.errors import BuildFailedError

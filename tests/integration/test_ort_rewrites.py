@@ -17,7 +17,6 @@ from ort_bench import (
     count_operators,
     make_model,
     random_weights,
-    same_numbers,  # noqa: F401 - runs before every test
 )
 
 from modelwright.core.records.machine import Machine

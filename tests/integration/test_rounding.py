@@ -32,12 +32,6 @@ CONVOLUTIONS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def same_numbers() -> None:
-    """Gives every test the same numbers, whichever ran before it."""
-    RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state
-
-
 def smooth(count: int) -> Any:
     """Images whose neighbouring pixels and channels go together."""
     values = RNG.standard_normal((count, CHANNELS, 14, 14)).cumsum(axis=2).cumsum(axis=3) / 8

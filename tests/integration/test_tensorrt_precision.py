@@ -8,15 +8,12 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
+from ort_bench import RNG, Bench, make_attention, make_cnn, make_lstm, make_model, random_weights
 from rtx_builder import ask_rtx, require_rtx
 
 from modelwright.core.errors import BuildFailedError
-from modelwright.core.records.machine import Machine
 from modelwright.core.records.shapes import ShapeRange
-from modelwright.core.records.signature import Signature, TensorSpec
-from modelwright.core.samples.sample_set import SampleRef, SampleSet, open_samples
-from modelwright.targets.contract import BuildRequest
 from modelwright.targets.graphs.dtypes import find_float_types
 from modelwright.targets.graphs.emulation import round_half_results
 from modelwright.targets.graphs.files import load_model
@@ -27,92 +24,6 @@ from modelwright.targets.quantization.half import PrecisionGraph, make_fp16
 from modelwright.targets.tensorrt.recipes import make_fp32, make_int8
 
 pytest.importorskip("modelopt.onnx.autocast", reason="nvidia-modelopt is not installed")
-
-RNG = np.random.default_rng(0)
-MACHINE = Machine(name="plain", architecture="x86_64", instruction_sets=frozenset({"avx2"}), cores=2)
-
-
-def make_weight(*shape: int) -> Any:
-    fan_in = int(np.prod(shape[1:])) if len(shape) > 2 else shape[0]
-    return (RNG.standard_normal(shape) / np.sqrt(fan_in)).astype(np.float32)
-
-
-def make_model(
-    nodes: list[Any], constants: dict[str, Any], shape: tuple[Any, ...], result: tuple[Any, ...], opset: int = 17
-) -> Any:
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info("x", 1, shape)],
-        [helper.make_tensor_value_info("y", 1, result)],
-        [numpy_helper.from_array(np.asarray(values), name) for name, values in constants.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8 if opset > 8 else 3)
-
-
-def make_cnn(opset: int = 17) -> Any:
-    """A residual block with batch norm and a depthwise convolution; [n, 3, 12, 12] -> [n, 10]."""
-    nodes = [
-        helper.make_node("Conv", ["x", "w1"], ["c1"], "conv1", pads=[1, 1, 1, 1]),
-        helper.make_node("BatchNormalization", ["c1", "g", "o", "m", "v"], ["n1"], "norm1"),
-        helper.make_node("Relu", ["n1"], ["r1"], "relu1"),
-        helper.make_node("Conv", ["r1", "w2"], ["c2"], "depthwise", pads=[1, 1, 1, 1], group=16),
-        helper.make_node("Relu", ["c2"], ["r2"], "relu2"),
-        helper.make_node("Conv", ["r2", "w3"], ["c3"], "project"),
-        helper.make_node("Add", ["c3", "r1"], ["a"], "shortcut"),
-        helper.make_node("GlobalAveragePool", ["a"], ["p"], "pool"),
-        helper.make_node("Flatten", ["p"], ["f"], "flatten"),
-        helper.make_node("Gemm", ["f", "w4", "b4"], ["y"], "head"),
-    ]
-    constants = {
-        "w1": make_weight(16, 3, 3, 3),
-        "g": np.linspace(0.5, 1.5, 16, dtype=np.float32),
-        "o": make_weight(16, 1)[:, 0] * 0.1,
-        "m": np.zeros(16, np.float32),
-        "v": np.ones(16, np.float32),
-        "w2": make_weight(16, 1, 3, 3),
-        "w3": make_weight(16, 16, 1, 1),
-        "w4": make_weight(16, 10),
-        "b4": np.linspace(-1, 1, 10, dtype=np.float32),
-    }
-    return make_model(nodes, constants, ("n", 3, 12, 12), ("n", 10), opset)
-
-
-def make_attention() -> Any:
-    """One attention layer whose input has a channel sixty times larger than the others; [n, 8, 32] -> [n, 8, 32]."""
-    norm = np.ones(32, np.float32)
-    norm[5] = 60
-    nodes = [
-        helper.make_node("LayerNormalization", ["x", "g", "z"], ["n"], "norm"),
-        *(helper.make_node("MatMul", ["n", f"w{name}"], [name], name) for name in ("q", "k", "v")),
-        helper.make_node("Transpose", ["k"], ["kt"], "turn", perm=[0, 2, 1]),
-        helper.make_node("MatMul", ["q", "kt"], ["s"], "scores"),
-        helper.make_node("Softmax", ["s"], ["p"], "softmax"),
-        helper.make_node("MatMul", ["p", "v"], ["c"], "mix"),
-        helper.make_node("MatMul", ["c", "wo"], ["o"], "out"),
-        helper.make_node("Add", ["o", "n"], ["y"], "sum"),
-    ]
-    constants = {f"w{name}": make_weight(32, 32) for name in ("q", "k", "v", "o")}
-    for name in ("wq", "wk", "wv"):
-        constants[name][5] *= 0.02
-    constants["wo"] *= 30
-    return make_model(nodes, {**constants, "g": norm, "z": norm * 0}, ("n", 8, 32), ("n", 8, 32))
-
-
-def make_lstm() -> Any:
-    hidden = 24
-    nodes = [
-        helper.make_node("LSTM", ["x", "w", "r"], ["all", "last"], "lstm", hidden_size=hidden),
-        helper.make_node("Squeeze", ["last", "first"], ["h"], "squeeze"),
-        helper.make_node("Gemm", ["h", "wf"], ["y"], "head"),
-    ]
-    constants = {
-        "w": make_weight(1, 4 * hidden, 8),
-        "r": make_weight(1, 4 * hidden, hidden),
-        "wf": make_weight(hidden, 5),
-        "first": np.array([0]),
-    }
-    return make_model(nodes, constants, (10, "n", 8), ("n", 5))
 
 
 def make_growing(*, ends: str = "MatMul") -> Any:
@@ -130,45 +41,22 @@ def make_growing(*, ends: str = "MatMul") -> Any:
     return make_model(nodes, constants, ("n", 32), ("n", 32))
 
 
-class Bench:
-    """A model on disk with samples, and what comes out of the functions under test."""
+class PrecisionBench(Bench):
+    """A model on disk with samples, and what is asked of the functions under test."""
 
     def __init__(self, folder: Path, model: Any, *, external: bool = False) -> None:
-        self.path = folder / "source.onnx"
-        onnx.save(model, str(self.path), save_as_external_data=external, location="weights.bin", size_threshold=0)
-        value, result = model.graph.input[0], model.graph.output[0]
-        shapes = [tuple(d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim) for v in (value, result)]
-        self.signature = Signature(
-            inputs=(TensorSpec(name="x", dtype="float32", shape=shapes[0]),),
-            outputs=(TensorSpec(name="y", dtype="float32", shape=shapes[1]),),
-        )
-        sample = tuple(1 if isinstance(size, str) else size for size in shapes[0])
-        np.savez(folder / "samples.npz", x=RNG.standard_normal((60, *sample)).astype(np.float32))
-        self._samples = folder / "samples.npz"
+        super().__init__(folder, model, 60, external=external)
         scratch = folder / "scratch"
         scratch.mkdir()
-        optimum = tuple(4 if isinstance(size, str) else size for size in shapes[0])
-        self.request = BuildRequest(
-            model_path=self.path,
-            signature=self.signature,
-            directory=folder,
-            machine=MACHINE,
-            calibration=self.samples("calibration"),
-            tuning=self.samples("tuning"),
-            reference=None,
-            scratch=scratch,
-            shared=folder,
-            progress=lambda _line: None,
-            shapes={"x": ShapeRange(minimum=sample, optimum=optimum, maximum=optimum)},
-        )
-
-    def samples(self, part: Any) -> SampleSet:
-        return open_samples(SampleRef(path=self._samples, part=part), self.signature)
+        (value,) = self.signature.inputs
+        single, four = (tuple(batch if isinstance(size, str) else size for size in value.shape) for batch in (1, 4))
+        shapes = {"x": ShapeRange(minimum=single, optimum=four, maximum=four)}
+        self.asked = replace(self.request(folder, scratch), shapes=shapes)
 
     def cosine(self, graph: PrecisionGraph) -> float:
         """Mean cosine with FP32 on samples that no recipe saw."""
-        before = open_session(load_model(self.path), self.request.scratch)
-        after = open_session(load_model(graph.emulation), self.request.scratch)
+        before = open_session(load_model(self.path), self.asked.scratch)
+        after = open_session(load_model(graph.emulation), self.asked.scratch)
         pairs = [
             (before.run(None, feeds)[0].ravel(), after.run(None, feeds)[0].ravel())
             for feeds in self.samples("evaluation").feeds()
@@ -186,8 +74,8 @@ def load(graph: PrecisionGraph) -> Any:
 
 
 def test_fp32_is_the_verified_model_itself(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, make_cnn(), external=True)
-    graph = make_fp32(bench.request)
+    bench = PrecisionBench(tmp_path, make_cnn(), external=True)
+    graph = make_fp32(bench.asked)
     assert graph.path == bench.path, "its weights stay where they are found"
     assert graph.recipe["precision"] == "fp32"
 
@@ -204,8 +92,8 @@ def test_fp16_computes_in_float16_between_float32_ends(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], make: Any, compute: Any
 ) -> None:
     require_rtx()
-    bench = Bench(tmp_path, make())
-    graph = make_fp16(bench.request)
+    bench = PrecisionBench(tmp_path, make())
+    graph = make_fp16(bench.asked)
     assert capsys.readouterr().out == "", "AutoCast's log belongs to no standard output"
     assert graph.recipe["compute_types"] == compute
     assert graph.recipe["measured_samples"] > 0
@@ -222,12 +110,12 @@ def test_fp16_computes_in_float16_between_float32_ends(
 @pytest.mark.parametrize(("opset", "external"), [(17, False), (17, True), (11, False), (7, False)])
 def test_a_residual_cnn_runs_in_int8_and_float16(tmp_path: Path, opset: int, external: bool) -> None:
     require_rtx()
-    bench = Bench(tmp_path, make_cnn(opset), external=external)
-    graph = make_int8(bench.request)
+    bench = PrecisionBench(tmp_path, make_cnn(opset), external=external)
+    graph = make_int8(bench.asked)
     assert graph.recipe["int8_layer_count"] == 3
     assert graph.recipe["int8_residuals"] == 1
     assert [entry["reason"] for entry in graph.recipe["float_layers"]] == [
-        "a matrix of 16x10 is too small for INT8 to pay"
+        "a matrix of 10x16 is too small for INT8 to pay"
     ]
     assert graph.recipe["rest"]["compute_types"] == {"Conv": {"int8": 3}, "Gemm": {"float16": 1}}
     assert check_graph(load(graph)) == []
@@ -240,8 +128,8 @@ def test_a_residual_cnn_runs_in_int8_and_float16(tmp_path: Path, opset: int, ext
 
 def test_a_transformer_is_smoothed_and_its_sums_stay_in_float16(tmp_path: Path) -> None:
     require_rtx()
-    bench = Bench(tmp_path, make_attention())
-    graph = make_int8(bench.request)
+    bench = PrecisionBench(tmp_path, make_attention())
+    graph = make_int8(bench.asked)
     assert graph.recipe["graph"] == "transformer"
     assert graph.recipe["search"]["chosen"]["alpha"] is not None, "one channel is sixty times larger than the others"
     assert graph.recipe["int8_residuals"] == 0
@@ -266,8 +154,8 @@ def make_lopsided_chain() -> Any:
 
 
 def test_a_layer_that_int8_ruins_goes_back_to_float(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, make_lopsided_chain())
-    graph = make_int8(bench.request)
+    bench = PrecisionBench(tmp_path, make_lopsided_chain())
+    graph = make_int8(bench.asked)
     found = graph.recipe["search"]
     (kept,) = found["float_layers"]
     assert (kept["layer"], kept["reason"], kept["cost_us"]) == ("layer5", "sensitivity analysis", None)
@@ -279,8 +167,8 @@ def test_a_layer_that_int8_ruins_goes_back_to_float(tmp_path: Path) -> None:
 
 
 def test_large_activations_stay_in_float32_where_samples_show_them(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, make_growing())
-    graph = make_fp16(bench.request)
+    bench = PrecisionBench(tmp_path, make_growing())
+    graph = make_fp16(bench.asked)
     assert graph.recipe["compute_types"] == {"MatMul": {"float16": 2, "float32": 4}}
     told = {entry["node"]: entry["reason"] for entry in graph.recipe["fp32_nodes"]}
     assert list(told) == ["grow", "grow_again", "shrink", "shrink_again"]
@@ -291,25 +179,25 @@ def test_large_activations_stay_in_float32_where_samples_show_them(tmp_path: Pat
 
 
 def test_without_samples_fp16_says_what_it_could_not_see(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, make_growing())
-    graph = make_fp16(replace(bench.request, calibration=None, tuning=None))
+    bench = PrecisionBench(tmp_path, make_growing())
+    graph = make_fp16(replace(bench.asked, calibration=None, tuning=None))
     assert graph.recipe["data_limit"] is None
     assert graph.recipe["checked"] is None
     assert "no samples" in graph.notes[0]
     with pytest.raises(BuildFailedError, match=r"does not follow the FP32 model .*NaN or infinity") as caught:
-        make_fp16(replace(bench.request, calibration=None))
+        make_fp16(replace(bench.asked, calibration=None))
     assert caught.value.hint == "take the FP32 target of this runtime"
-    assert bench.cosine(make_fp32(bench.request)) > 0.9999
+    assert bench.cosine(make_fp32(bench.asked)) > 0.9999
 
 
 def test_a_network_that_is_too_large_for_float16_throughout_is_refused(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, make_growing(ends="Mul"))
+    bench = PrecisionBench(tmp_path, make_growing(ends="Mul"))
     with pytest.raises(BuildFailedError, match=r"a request for FP16 that yields FP32: .*MatMul in float32") as caught:
-        make_fp16(bench.request)
+        make_fp16(bench.asked)
     assert "take the FP32 target, or normalize the inputs" in (caught.value.hint or "")
-    assert bench.cosine(make_fp32(bench.request)) > 0.9999
-    small = Bench(make_folder(tmp_path, "small"), make_growing())
-    assert make_fp16(small.request).recipe["compute_types"]["MatMul"]["float16"]
+    assert bench.cosine(make_fp32(bench.asked)) > 0.9999
+    small = PrecisionBench(make_folder(tmp_path, "small"), make_growing())
+    assert make_fp16(small.asked).recipe["compute_types"]["MatMul"]["float16"]
 
 
 def test_onnx_runtime_sees_an_overflow_only_in_the_emulation(tmp_path: Path) -> None:
@@ -328,22 +216,22 @@ def test_onnx_runtime_sees_an_overflow_only_in_the_emulation(tmp_path: Path) -> 
 
 
 def test_refusals_say_what_to_do(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, make_lstm())
+    bench = PrecisionBench(tmp_path, make_lstm())
     with pytest.raises(BuildFailedError, match=r"none of the model's 1 layers .* gains from INT8: .* head") as caught:
-        make_int8(bench.request)
+        make_int8(bench.asked)
     assert "FP16 target" in (caught.value.hint or "")
-    assert bench.cosine(make_fp16(bench.request)) > 0.999
+    assert bench.cosine(make_fp16(bench.asked)) > 0.999
     with pytest.raises(BuildFailedError, match="needs calibration samples") as caught:
-        make_int8(replace(bench.request, calibration=None))
+        make_int8(replace(bench.asked, calibration=None))
     assert caught.value.hint == "give --samples FILE.npz"
-    given = Bench(make_folder(tmp_path, "given"), make_cnn())
-    assert make_int8(given.request).recipe["int8_layer_count"]
+    given = PrecisionBench(make_folder(tmp_path, "given"), make_cnn())
+    assert make_int8(given.asked).recipe["int8_layer_count"]
     plain = make_model([helper.make_node("Tanh", ["x"], ["y"])], {}, ("n", 4), ("n", 4))
-    without = Bench(make_folder(tmp_path, "plain"), plain)
+    without = PrecisionBench(make_folder(tmp_path, "plain"), plain)
     with pytest.raises(BuildFailedError, match="nothing to quantize") as caught:
-        make_int8(without.request)
+        make_int8(without.asked)
     assert "FP16 target" in (caught.value.hint or "")
-    assert without.cosine(make_fp16(without.request)) > 0.999
+    assert without.cosine(make_fp16(without.asked)) > 0.999
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -351,19 +239,19 @@ def test_the_float_model_of_a_quantized_one_is_taken(tmp_path: Path) -> None:
     """What ONNX Runtime's quantizer makes by default is no graph for TensorRT, in whatever precision."""
     source, path = tmp_path / "source.onnx", tmp_path / "quantized.onnx"
     onnx.save(make_biased_cnn(), str(source))
-    quantized = Bench(make_folder(tmp_path, "quantized"), quantize(source, path))
+    quantized = PrecisionBench(make_folder(tmp_path, "quantized"), quantize(source, path))
     with pytest.raises(BuildFailedError, match="TensorRT does not take this graph") as caught:
-        make_fp32(quantized.request)
+        make_fp32(quantized.asked)
     assert "give the float model that it was made from" in (caught.value.hint or "")
     with pytest.raises(BuildFailedError, match="TensorRT does not take this graph") as caught:
-        make_int8(quantized.request)
+        make_int8(quantized.asked)
     assert "give the float model that it was made from" in (caught.value.hint or "")
     with pytest.raises(BuildFailedError, match="the model is quantized already") as caught:
-        make_fp16(quantized.request)
+        make_fp16(quantized.asked)
     assert caught.value.hint == "give the float model that it was made from"
-    given = Bench(make_folder(tmp_path, "float"), onnx.load(str(source)))
-    make_fp32(given.request)
-    assert make_int8(given.request).recipe["int8_layer_count"]
+    given = PrecisionBench(make_folder(tmp_path, "float"), onnx.load(str(source)))
+    make_fp32(given.asked)
+    assert make_int8(given.asked).recipe["int8_layer_count"]
 
 
 def quantize(source: Path, path: Path, **options: Any) -> Any:
@@ -432,9 +320,9 @@ def test_a_symmetric_graph_of_onnx_runtimes_quantizer_is_legal_for_both(tmp_path
     assert check_graph(quantize(source, path, **symmetric())) == []
     answer = ask_rtx(path)
     assert answer["built"], answer["errors"]
-    given = Bench(make_folder(tmp_path, "sub"), onnx.load(str(path)))
-    graph = make_int8(given.request)
-    assert graph.path == given.request.model_path, "its own scales run as they are"
+    given = PrecisionBench(make_folder(tmp_path, "sub"), onnx.load(str(path)))
+    graph = make_int8(given.asked)
+    assert graph.path == given.asked.model_path, "its own scales run as they are"
     assert graph.recipe["method"] == "the model's own scales"
 
 
@@ -448,9 +336,9 @@ def make_biased_cnn() -> Any:
         helper.make_node("MatMul", ["f", "w3"], ["y"], "head"),
     ]
     constants = {
-        "w1": make_weight(16, 3, 3, 3),
-        "b1": make_weight(16, 1)[:, 0],
-        "w2": make_weight(16, 16, 1, 1),
-        "w3": make_weight(16, 16),
+        "w1": random_weights(16, 3, 3, 3),
+        "b1": random_weights(16, 1)[:, 0],
+        "w2": random_weights(16, 16, 1, 1),
+        "w3": random_weights(16, 16),
     }
     return make_model(nodes, constants, ("n", 3, 12, 12), ("n", 16))

@@ -17,7 +17,6 @@ from tflite_bench import (
     Bench,
     node,
     rms,
-    same_numbers,  # noqa: F401 - runs before every test
     toolchain,  # noqa: F401 - runs before every test
     weights,
 )

@@ -13,7 +13,6 @@ from tflite_bench import (
     RNG,
     Bench,
     node,
-    same_numbers,  # noqa: F401 - runs before every test
     toolchain,  # noqa: F401 - runs before every test
     weights,
 )

@@ -14,12 +14,6 @@ from modelwright.targets.quantization.rounding import find_exchange, split_colum
 RNG = np.random.default_rng(0)
 
 
-@pytest.fixture(autouse=True)
-def same_numbers() -> None:
-    """Gives every test the same numbers, whichever ran before it."""
-    RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state
-
-
 def make_inputs(groups: int, rows: int, columns: int) -> Any:
     """Inputs that go together, as neighbouring pixels and channels do."""
     mixed = RNG.standard_normal((groups, columns, columns)) / np.sqrt(columns) + np.eye(columns)
