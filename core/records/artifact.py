@@ -245,7 +245,9 @@ def open_artifact(directory: Path) -> Artifact:
         )
     path = directory / MANIFEST
     if not path.is_file():
-        inner = sorted(child.parent.name for child in directory.glob(f"*/{MANIFEST}"))
+        # What `build` makes holds artifacts, what `compare` makes a folder of them.
+        found = [*directory.glob(f"*/{MANIFEST}"), *directory.glob(f"artifacts/*/{MANIFEST}")]
+        inner = sorted(str(child.parent.relative_to(directory)) for child in found)
         hint = f"it holds artifacts: {', '.join(inner)}" if inner else "build one with `modelwright build`"
         if any(directory.glob("*.export.json")):
             hint = "it holds the exported ONNX model; name the artifacts beside it"

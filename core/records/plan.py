@@ -80,7 +80,7 @@ class BitPlan(Record):
         method: How the bits were assigned, such as `sensitivity, by thirds` or `by hand`.
         granularity: What was asked for as a whole; layers may differ.
         rank_aware: Whether the scales were chosen to keep the order of attention's scores.
-        layers: All that are not left to the target; those that are not listed stay in float.
+        layers: Those that get bits; those that are not listed stay in float.
     """
 
     schema: Annotated[
@@ -215,7 +215,14 @@ def read_plan(path: Path) -> BitPlan:
     """
     if (path / PLAN_FILE).is_file():
         raise BadInputError(f"{path} is a folder, and a plan is a file", hint=f"give {path / PLAN_FILE}")
-    plan = read_record(BitPlan, path, what="a plan of precisions")
+    try:
+        plan = read_record(BitPlan, path, what="a plan of precisions")
+    except BadInputError as error:
+        beside = path.with_name(PLAN_FILE)
+        if path.name == PLAN_FILE or not beside.is_file():
+            raise
+        hint = "; ".join(filter(None, (error.hint, f"`modelwright mix` has written a plan beside it: {beside}")))
+        raise BadInputError(error.message, hint=hint, detail=error.detail) from error
     twice = [output for output, count in Counter(layer.output for layer in plan.layers).items() if count > 1]
     if twice:
         raise BadInputError(

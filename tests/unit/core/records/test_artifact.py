@@ -250,5 +250,9 @@ def test_a_folder_of_artifacts_says_what_it_holds(tmp_path: Path) -> None:
     with pytest.raises(BadInputError) as caught:
         open_artifact(tmp_path)
     assert caught.value.hint == "it holds artifacts: ort-fp32"
+    make(tmp_path / "comparison" / "artifacts" / "ort-int8")
+    with pytest.raises(BadInputError) as caught:
+        open_artifact(tmp_path / "comparison")
+    assert caught.value.hint == "it holds artifacts: artifacts/ort-int8"
     with pytest.raises(BadInputError, match="no such artifact"):
         open_artifact(tmp_path / "absent")

@@ -114,6 +114,15 @@ def test_the_folder_of_a_plan_is_told_the_file(tmp_path: Path) -> None:
     assert caught.value.hint == f"give {tmp_path / PLAN_FILE}"
 
 
+def test_another_result_of_a_mix_is_told_the_plan_beside_it(tmp_path: Path) -> None:
+    write_plan(tmp_path / PLAN_FILE, PLAN)
+    other = tmp_path / "mix.json"
+    other.write_text('{"layers": []}')
+    with pytest.raises(BadInputError, match=r"mix\.json") as caught:
+        read_plan(other)
+    assert str(caught.value.hint).endswith(f"a plan beside it: {tmp_path / PLAN_FILE}")
+
+
 @pytest.mark.parametrize("text", ["[]", "{", '{"layers": NaN}', "[" * 10_000])
 def test_what_is_no_plan_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / PLAN_FILE
