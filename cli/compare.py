@@ -79,8 +79,8 @@ def compare(
     or measured makes the exit code that of its reason, 3 to 6.
     """
     from modelwright.cli.printing import print_comparison, progress_of_a_comparison, require_limits
+    from modelwright.exporters.language.source import is_language_source
     from modelwright.harness import compare as run
-    from modelwright.harness.language.source import is_language_source
     from modelwright.targets.table import BASELINE
 
     models = [source for source in sources if is_language_source(source)]

@@ -32,6 +32,7 @@ def export_language(
     overwrite: bool = False,
     fresh: bool = False,
     low_memory: bool = False,
+    folder: Path | None = None,
     progress: Progress | None = None,
 ) -> LanguageModel:
     """Turns a causal language model into a verified FP32 graph with a cache.
@@ -44,6 +45,7 @@ def export_language(
         overwrite: Replace an export of something else that lies there; nothing else is ever replaced.
         fresh: Make it again although its source is unchanged.
         low_memory: While it is compared with PyTorch, hold the weights of one module at a time.
+        folder: What `write_folder` made of a GGUF file, where that is there already.
         progress: Takes a line about what is going on.
 
     Returns:
@@ -63,10 +65,10 @@ def export_language(
             return found
         _require_free(out, overwrite=overwrite)
         with staged_directory(out) as staging, scratch_directory(out.parent) as scratch:
-            folder = source
-            if is_gguf(source):
+            if folder is None and is_gguf(source):
                 folder = Path(scratch) / source.stem
                 write_folder(source, folder, progress=progress)
+            folder = folder or source
             fields = child.call(
                 f"{_WORKER}:write_model",
                 {"folder": str(folder), "directory": str(staging), "low_memory": low_memory},

@@ -19,7 +19,8 @@ from modelwright.core.records.codec import encode
 from modelwright.core.records.language import LanguageModel
 from modelwright.core.records.language_artifact import LanguageArtifact
 from modelwright.core.scratch import locked_folder, made_folder, scratch_directory
-from modelwright.exporters.language import export_language
+from modelwright.exporters.language import export_language, write_folder
+from modelwright.exporters.language.source import is_gguf
 from modelwright.harness.claimed import claimed_folder, spell_source
 from modelwright.harness.formatting import count_noun, format_bytes, join_words
 from modelwright.harness.language.assembling import Context, assemble_language, describe_absent
@@ -165,9 +166,14 @@ def _describe_context(request: LanguageRequest) -> Context:
 def _prepare(request: LanguageRequest, model: Path, scratch: Path, tell: Progress) -> tuple[Bench, Workload]:
     """Exports the model, and makes tokens of the texts."""
     tell.start("export", f"exporting {request.source}")
+    source = Path(request.source)
+    if is_gguf(source):
+        source = scratch / source.stem
+        write_folder(request.source, source, progress=lambda text: tell.say("export", text))
     record = export_language(
         request.source,
         model,
+        folder=source,
         overwrite=request.overwrite,
         fresh=request.fresh,
         low_memory=request.low_memory,
@@ -204,7 +210,7 @@ def _prepare(request: LanguageRequest, model: Path, scratch: Path, tell: Progres
     return Bench(
         model=model,
         record=record,
-        source=Path(request.source),
+        source=source,
         workload=workload,
         workload_path=path,
         reference=scratch / "reference",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from language_models import make_language_folder
+from language_models import make_language_folder, write_gguf
 
 from modelwright.core.records.codec import decode
 from modelwright.core.records.language_artifact import open_language_artifact
@@ -171,3 +171,13 @@ def test_a_prompt_beyond_the_context_is_named(folder: Path, tmp_path: Path) -> N
     done = run("compare", folder, "-s", path, "-o", tmp_path / "x", "--baseline", "ort-fp32", "-t", "ort-fp32")
     assert done.returncode == 3
     assert "line 1: the prompt has 300 tokens, and 20 more are generated; the model's context holds 256" in done.stderr
+
+
+def test_a_gguf_file_is_a_source_of_every_runtime(folder: Path, texts: Path, tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    path, out = write_gguf(folder, tmp_path / "tiny.gguf"), tmp_path / "built"
+    done = run("build", path, "-s", texts, "-o", out, "-t", "torch-fp32", "-t", "ort-fp32")
+    assert done.returncode == 0, done.stderr
+    for target in ("torch-fp32", "ort-fp32"):
+        source = open_language_artifact(out / target).manifest.model.source
+        assert (source.kind, list(source.files)) == ("gguf", ["tiny.gguf"])
