@@ -9,6 +9,7 @@ from pathlib import Path
 from modelwright.core.errors import BadInputError, ModelwrightError
 from modelwright.core.samples.materialize import is_random
 from modelwright.core.samples.pictures.folder import NO_LABELS
+from modelwright.core.samples.pictures.wishes import parse_wishes
 from modelwright.core.samples.python_source import is_python, require_function, split_function
 from modelwright.harness.study.file import StudyFile, TrainingTable
 
@@ -26,9 +27,14 @@ def locate_labels(text: str | None, study: Path) -> str | None:
 def require_there(study: StudyFile, path: Path) -> None:
     """Refuses samples, data and functions that are not there, before hours are spent on what comes first.
 
+    What is done to pictures is read for the same reason.
+
     Raises:
         BadInputError: Names the key, and where it was looked for.
     """
+    if study.samples.preprocess is not None:
+        with named(f"study {path}: samples.preprocess"):
+            parse_wishes(study.samples.preprocess)
     for key, text in _list_places(study):
         place = locate(text, path)
         with named(f"study {path}: {key}"):

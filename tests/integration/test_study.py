@@ -210,6 +210,10 @@ def test_nothing_is_begun_where_a_target_a_method_or_a_file_is_unknown(place: Pa
             STUDY.replace('data = "train.npz"', 'data = "away/train.npz"'),
             r"training\.data: there is no .*away",
         ),
+        (
+            STUDY.replace("[training]", 'preprocess = "size=8,mean=1/2/3"\n[training]'),
+            "samples.preprocess: --preprocess .* expected one number, or three",
+        ),
         (STUDY.replace("net.py:small", "nets.py:small"), r"variants\.small\.source: there is no .*nets\.py"),
         (
             STUDY.replace('"train.npz"\njudge = "test.npz"\n[tr', '"net.py:make"\n[tr'),
