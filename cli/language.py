@@ -101,7 +101,7 @@ def refuse_for_others(language: dict[str, Any]) -> None:
     if said:
         raise UsageError(
             f"{', '.join(map(_flag, said))}: for language models, folders of transformers whose config.json names a "
-            "causal language model",
+            "causal language model, and GGUF files",
             hint="leave it out; --max-drop limits what other models may lose",
         )
 

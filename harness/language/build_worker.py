@@ -108,9 +108,8 @@ def judge_in_child(
         with get_target(target).load(
             Path(directory), model_file, recipe, model, RunSettings(threads=threads)
         ) as generator:
-            if is_reference:
-                take_reference(generator, tokens, model.context_length, Path(reference), progress)
-            found = judge(generator, tokens, model.context_length, Path(reference), progress)
+            hold = take_reference if is_reference else judge
+            found = hold(generator, tokens, model.context_length, Path(reference), progress)
     except ModelwrightError:
         raise
     except Exception as error:

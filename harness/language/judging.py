@@ -79,7 +79,7 @@ class _Scored:
     tops: Integers
 
 
-def take_reference(generator: Generator, workload: Workload, context: int, folder: Path, tell: Progress) -> None:
+def take_reference(generator: Generator, workload: Workload, context: int, folder: Path, tell: Progress) -> Judgement:
     """Writes what FP32 makes of a workload: costs, likeliest tokens, distributions at some positions, answers.
 
     Args:
@@ -88,6 +88,12 @@ def take_reference(generator: Generator, workload: Workload, context: int, folde
         context: Tokens that the model reads at most.
         folder: To write into.
         tell: Takes lines.
+
+    Returns:
+        What others will be held against, held against itself: it loses nothing.
+
+    Raises:
+        BuildFailedError: Its logits are not numbers.
     """
     folder.mkdir(parents=True, exist_ok=True)
     positions: Integers | None = None
@@ -105,8 +111,11 @@ def take_reference(generator: Generator, workload: Workload, context: int, folde
 
     scored = _score(generator, workload, context, keep, tell)
     file.flush()
+    written = _write(generator, workload, tell)
     np.savez(folder / _SCORES, costs=scored.costs, tops=scored.tops)
-    write_json(folder / _WRITTEN, encode(_write(generator, workload, tell)))
+    write_json(folder / _WRITTEN, encode(written))
+    assert positions is not None
+    return _conclude(workload, context, (scored, scored), np.zeros(len(positions)), (written, written))
 
 
 def judge(generator: Generator, workload: Workload, context: int, folder: Path, tell: Progress) -> Judgement:
@@ -137,12 +146,21 @@ def judge(generator: Generator, workload: Workload, context: int, folder: Path, 
         kept, rows = _find_kept(positions, numbers)
         found[kept] = divergences(distributions[kept], logits[rows])
 
-    try:
-        scored = _score(generator, workload, context, compare, tell)
-    except ValueError as error:
-        raise BuildFailedError(f"it writes no text: {error}", hint="leave this target out, or report it") from error
+    scored = _score(generator, workload, context, compare, tell)
     fp32 = decode(Written, read_json(folder / _WRITTEN, "what FP32 wrote"))
     written = _write(generator, workload, tell)
+    return _conclude(workload, context, (scored, reference), found, (written, fp32))
+
+
+def _conclude(
+    workload: Workload,
+    context: int,
+    scored_both: tuple[_Scored, _Scored],
+    found: Floats,
+    written_both: tuple[Written, Written],
+) -> Judgement:
+    """Returns the figures of an artifact's scores, divergences and answers beside FP32's, which come second."""
+    (scored, reference), (written, fp32) = scored_both, written_both
     size_bytes = sum(document.size_bytes for document in workload.evaluation)
     return Judgement(
         tokens=len(scored.costs),
@@ -154,7 +172,7 @@ def judge(generator: Generator, workload: Workload, context: int, folder: Path, 
         bits_per_byte=bits_per_byte(scored.costs, size_bytes),
         bits_per_byte_fp32=bits_per_byte(reference.costs, size_bytes),
         divergence=estimate_mean(found),
-        divergence_positions=len(positions),
+        divergence_positions=len(found),
         agreement=estimate_share(scored.tops == reference.tops),
         answers=_compare_answers(written, fp32, workload.asked.new_tokens),
         choices=_compare_choices(written, fp32, workload.questions),
@@ -173,8 +191,13 @@ def _score(generator: Generator, workload: Workload, context: int, look: Any, te
             logits = generator.score(tokens[None, span.start : span.stop])[0]
             counted = logits[span.first - span.start - 1 : span.stop - span.start - 1]
             numbers = np.arange(count, count + len(counted), dtype=np.int64)
-            look(numbers, counted)
-            span_costs, span_tops = score_tokens(counted, tokens[span.first : span.stop])
+            try:
+                look(numbers, counted)
+                span_costs, span_tops = score_tokens(counted, tokens[span.first : span.stop])
+            except ValueError as error:
+                raise BuildFailedError(
+                    f"it writes no text: {error}", hint="leave this target out, or report it"
+                ) from error
             costs.append(span_costs)
             tops.append(span_tops)
             count += len(counted)

@@ -26,7 +26,7 @@ class LanguageRequest:
     """A comparison that is to be made.
 
     Attributes:
-        source: The transformers folder, as the user wrote it.
+        source: The transformers folder or the GGUF file, as the user wrote it.
         samples: File of texts.
         evaluation: File of texts that only judge; None for a part of `samples`.
         targets: In the order to build, the baseline first.

@@ -1,0 +1,1 @@
+"""A language model that a package ships: exported, built, judged and measured by `make llm`."""
