@@ -12,6 +12,8 @@ TABLE = {
     "ort-int8-weights": "modelwright.targets.ort.language.target:OrtLanguageInt8Weights",
     "openvino-fp32": "modelwright.targets.openvino.language.target:OpenvinoFp32",
     "openvino-bf16": "modelwright.targets.openvino.language.target:OpenvinoBf16",
+    "openvino-int8-weights": "modelwright.targets.openvino.language.target:OpenvinoInt8Weights",
+    "openvino-int4-weights": "modelwright.targets.openvino.language.target:OpenvinoInt4Weights",
     "torch-fp32": "modelwright.targets.pytorch.language.target:TorchFp32",
     "torch-bf16": "modelwright.targets.pytorch.language.target:TorchBf16",
     "torch-int8-dynamic": "modelwright.targets.pytorch.language.target:TorchInt8Dynamic",

@@ -1,4 +1,4 @@
-"""Language models in OpenVINO on CPUs: FP32 and BF16."""
+"""Language models in OpenVINO on CPUs: FP32, BF16, and weights in 8 and 4 bits."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from modelwright.targets.language.contract import (
     LanguageTarget,
     LanguageTargetRecord,
 )
+from modelwright.targets.openvino.language.compress import LIMITS, LanguageCompressor, Tried
 from modelwright.targets.openvino.language.convert import convert_language
 from modelwright.targets.openvino.language.generator import OpenvinoGenerator
 from modelwright.targets.openvino.language.snippet import write_python
@@ -25,7 +26,7 @@ from modelwright.targets.openvino.session import import_openvino, read_propertie
 from modelwright.targets.openvino.settings import SETTINGS, list_properties
 from modelwright.targets.openvino.words import find_cause
 from modelwright.targets.options import RunSettings
-from modelwright.targets.readiness import Readiness, package_versions
+from modelwright.targets.readiness import Readiness, package_versions, require_import
 
 MODEL_FILE = "openvino_model.xml"
 """As openvino-genai looks for it."""
@@ -138,9 +139,81 @@ class OpenvinoBf16(OpenvinoLanguageTarget):
         return _check_bf16(machine) or super().check_run(machine)
 
 
+class _WeightTarget(OpenvinoLanguageTarget):
+    """What both have in common: NNCF packs the weights, activations are rounded to 8 bits as they come."""
+
+    bits: ClassVar[int]
+
+    def _finish_build(self, openvino: Any, model: Any, request: LanguageBuildRequest) -> LanguageBuildResult:
+        with silence_vendor():
+            nncf = require_import("nncf", "openvino")
+        options = {"KV_CACHE_PRECISION": "u8"}  # the plugin's own choice, said so that another version keeps it
+        compressor = LanguageCompressor(
+            openvino, nncf, model, request, self.bits, {"INFERENCE_PRECISION_HINT": self.hint, **options}
+        )
+        chosen, tried = compressor.choose()
+        openvino.save_model(chosen.model, request.directory / MODEL_FILE, compress_to_fp16=False)
+        recipe = {
+            "method": "NNCF weight compression",
+            "chosen": chosen.candidate.name,
+            "search": [one.describe() for one in tried],
+            "layers_in_8_bits": list(chosen.layers_in_8_bits),
+            "inference_precision": self.hint,
+            "compile_options": options,
+        }
+        return LanguageBuildResult(
+            model_file=MODEL_FILE,
+            recipe=recipe,
+            requires=_REQUIRES,
+            versions=package_versions("openvino", "nncf"),
+            notes=_note_loss(chosen, self.bits),
+        )
+
+
+def _note_loss(chosen: Tried, bits: int) -> list[str]:
+    """Returns what the user has to know of a choice that loses more than such weights usually may."""
+    if chosen.increase is None:
+        return ["no tokens were left to choose on: the recipe was not compared with others"]
+    if chosen.increase <= LIMITS[bits]:
+        return []
+    return [f"perplexity grows by {chosen.increase:.1%} on the tuning tokens; no candidate of {bits} bits loses less"]
+
+
+def _make_weight_record(bits: int) -> LanguageTargetRecord:
+    return LanguageTargetRecord(
+        name=f"openvino-int{bits}-weights",
+        runtime="openvino",
+        precision=f"int{bits}-weights",
+        title=f"OpenVINO INT{bits} weights",
+        is_float=False,
+        needs_calibration=False,
+        uses_tokens=True,
+        uses_limit=True,
+        build_packages={**_RUN_PACKAGES, "nncf": "nncf>=3.0"},
+        run_packages=_RUN_PACKAGES,
+        build_extra="openvino",
+        run_extra="openvino-run",
+        settings=SETTINGS,
+    )
+
+
+class OpenvinoInt8Weights(_WeightTarget):
+    """Weights of 8 bits."""
+
+    bits = 8
+    record = _make_weight_record(8)
+
+
+class OpenvinoInt4Weights(_WeightTarget):
+    """Weights of 4 bits; tables, the head and what 4 bits ruin have 8."""
+
+    bits = 4
+    record = _make_weight_record(4)
+
+
 def _check_bf16(machine: Machine) -> Readiness | None:
     """Returns why the machine cannot run BF16; None when it can."""
     if machine.instruction_sets & BF16_INSTRUCTION_SETS:
         return None
     reason = f"{machine.name} has neither avx512_bf16 nor amx_bf16: OpenVINO would run FP32 under the name of BF16"
-    return Readiness.no(reason, "use openvino-fp32, or the profile of a machine that has it")
+    return Readiness.no(reason, "use openvino-fp32 or openvino-int8-weights, or the profile of a machine that has it")
