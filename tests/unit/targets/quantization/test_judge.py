@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scripted_search import SIGNATURE
 
 from modelwright.core.outputs.chain_runs import record_chains
 from modelwright.core.outputs.states import State
 from modelwright.core.outputs.tasks.roles import find_roles
+from modelwright.core.records.machine import Machine
 from modelwright.core.records.signature import Signature, TensorSpec
 from modelwright.core.samples.sample_set import SampleRef, open_samples
+from modelwright.targets.contract import BuildRequest
 from modelwright.targets.quantization.goal import Level
 from modelwright.targets.quantization.judge import Judge, count_samples
 
@@ -82,3 +85,44 @@ def test_a_few_samples_are_not_chained(judge: Judge) -> None:
 )
 def test_more_samples_judge_what_works_less(available: int, work: float, expected: int) -> None:
     assert count_samples(available, work) == expected
+
+
+def make_request(tmp_path: Path, tuning: str | None, calibration: str | None) -> BuildRequest:
+    import onnx
+    from onnx import helper
+
+    value, result = (helper.make_tensor_value_info(name, 1, ["n", 2]) for name in ("x", "y"))
+    graph = helper.make_graph([helper.make_node("Mul", ["x", "x"], ["y"])], "g", [value], [result])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
+
+    def open_part(part: Any) -> Any:
+        return None if part is None else open_samples(SampleRef(path=tmp_path / "s.npz", part=part), SIGNATURE)
+
+    np.savez(tmp_path / "s.npz", x=np.random.default_rng(0).standard_normal((40, 2)).astype(np.float32))
+    return BuildRequest(
+        model_path=tmp_path / "m.onnx",
+        signature=SIGNATURE,
+        directory=tmp_path,
+        machine=Machine(name="box", architecture="x86_64", instruction_sets=frozenset(), cores=2),
+        calibration=open_part(calibration),
+        tuning=open_part(tuning),
+        reference=None,
+        scratch=tmp_path,
+        shared=tmp_path,
+        progress=lambda line: None,
+    )
+
+
+@pytest.mark.parametrize(("tuning", "part", "count"), [("tuning", "tuning", 5), (None, "calibration", 15)])
+def test_the_judge_asks_fp32_itself_where_nobody_did(tmp_path: Path, tuning: str | None, part: str, count: int) -> None:
+    pytest.importorskip("onnxruntime")
+    judge = Judge.of_request(make_request(tmp_path, tuning, "calibration"))
+    assert judge is not None
+    assert judge.to_dict() == {"part": part, "samples": count}
+    figures = judge.judge(lambda feeds: ({"y": inputs["x"] ** 2} for inputs in feeds))
+    assert figures.error == pytest.approx(0.0, abs=1e-12)
+    assert figures.samples == count
+
+
+def test_without_samples_there_is_no_judge(tmp_path: Path) -> None:
+    assert Judge.of_request(make_request(tmp_path, None, None)) is None
