@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numpy as np
 
 from modelwright.core.errors import BadInputError
-from modelwright.core.files import is_plain_file, read_json
+from modelwright.core.files import read_json
+from modelwright.exporters.language.folder_files import has_file
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -82,9 +83,9 @@ def find_weight_files(folder: Path) -> list[str]:
     Raises:
         BadInputError: None, pickled ones, or a shard that is missing.
     """
-    if (folder / INDEX_FILE).is_file():
+    if has_file(folder, INDEX_FILE):
         shards = sorted({str(name) for name in _read_index(folder).values()})
-        missing = [name for name in shards if "/" in name or not is_plain_file(folder, name)]
+        missing = [name for name in shards if not has_file(folder, name)]
         if missing:
             raise BadInputError(
                 f"{folder / INDEX_FILE} names {len(shards)} files of weights, and of these {len(missing)} are not in "
@@ -92,7 +93,7 @@ def find_weight_files(folder: Path) -> list[str]:
                 hint="download what is missing into the folder, as a file and not as a link",
             )
         return [INDEX_FILE, *shards]
-    if is_plain_file(folder, SINGLE_FILE) or (folder / SINGLE_FILE).is_file():
+    if has_file(folder, SINGLE_FILE):
         return [SINGLE_FILE]
     pickled = sorted(path.name for path in folder.glob("*.bin"))[:3]
     if pickled:

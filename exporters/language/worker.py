@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.core.errors import BadInputError, BuildFailedError
-from modelwright.core.files import hash_file, hash_json, is_plain_file
+from modelwright.core.files import hash_file, hash_json
 from modelwright.core.memory import read_available_bytes
 from modelwright.core.records.language import GRAPH_FILE, TOKENIZER_FILE, WEIGHTS_FILE
 from modelwright.exporters.language.config import CONFIG_FILE, Config, load_config, read_raw_config
 from modelwright.exporters.language.data_file import require_weights, write_data
 from modelwright.exporters.language.decoder import Decoder
+from modelwright.exporters.language.folder_files import has_file
 from modelwright.exporters.language.graph import OPSET, write_graph
 from modelwright.exporters.language.kinds.table import KINDS, require_known
 from modelwright.exporters.language.safetensors_files import StoredTensor, find_weight_files, open_weights
@@ -56,7 +57,7 @@ def hash_source(source: str) -> dict[str, Any]:
     place = Path(source)
     require_known(read_raw_config(place), place / CONFIG_FILE)
     require_tokenizer(place)
-    names = [*find_weight_files(place), *(name for name in COPIED_FILES if is_plain_file(place, name))]
+    names = [*find_weight_files(place), *(name for name in COPIED_FILES if has_file(place, name))]
     files = {name: hash_file(place / name) for name in sorted(set(names))}
     return {"files": files, "sha256": hash_json(files)}
 
@@ -90,7 +91,7 @@ def write_model(
     progress("writing the weights")
     write_data(model, weights, stored, out / WEIGHTS_FILE)
     (out / GRAPH_FILE).write_bytes(model.SerializeToString())
-    copied = [name for name in COPIED_FILES if is_plain_file(source, name)]
+    copied = [name for name in COPIED_FILES if has_file(source, name)]
     for name in copied:
         shutil.copyfile(source / name, out / name)
     files = {name: hash_file(out / name) for name in (GRAPH_FILE, WEIGHTS_FILE)}
@@ -139,7 +140,7 @@ def require_tokenizer(folder: Path) -> None:
     Raises:
         BadInputError: Says what to do.
     """
-    if not is_plain_file(folder, TOKENIZER_FILE):
+    if not has_file(folder, TOKENIZER_FILE):
         raise BadInputError(
             f"{folder} has no {TOKENIZER_FILE}: an artifact carries its tokenizer",
             hint="AutoTokenizer.from_pretrained(NAME).save_pretrained(FOLDER) writes it, from the name of the model "
@@ -151,8 +152,9 @@ def _describe(decoder: Decoder, config: Config) -> dict[str, Any]:
     attention = decoder.blocks[0].attention
     windows = {block.attention.window for block in decoder.blocks} - {None}
     named = config.values.get("architectures")
+    given = str(named[0]) if isinstance(named, list) and named else ""
     return {
-        "architecture": str(named[0])[:100] if isinstance(named, list) and named else type(config.loaded).__name__,
+        "architecture": given[:100] if given.isidentifier() else type(config.loaded).__name__,
         "kind": str(config.values["model_type"]),
         "layers": len(decoder.blocks),
         "hidden_size": decoder.hidden_size,

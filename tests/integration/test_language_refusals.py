@@ -164,11 +164,33 @@ def test_a_generation_config_that_transformers_cannot_read_is_removed(folder: Pa
     write(folder)
 
 
+def test_an_architecture_that_is_no_name_is_not_printed(folder: Path) -> None:
+    edit_config(folder, architectures=["\x1b[2JForCausalLM"])
+    assert write(folder)["architecture"] == "LlamaConfig"
+
+
 def test_tokens_outside_the_vocabulary_are_none(folder: Path) -> None:
     (folder / "generation_config.json").unlink()
     edit_config(folder, eos_token_id=[257, 10**6], pad_token_id=-1)
     fields = write(folder)
     assert (fields["eos_token_ids"], fields["pad_token_id"]) == ([257], None)
+
+
+def test_a_snapshot_of_a_hubs_cache_is_a_folder_and_other_links_are_not(folder: Path, tmp_path: Path) -> None:
+    snapshot, blobs = tmp_path / "models--tiny" / "snapshots" / "0123", tmp_path / "models--tiny" / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for number, path in enumerate(sorted(folder.iterdir())):
+        path.rename(blobs / str(number))
+        (snapshot / path.name).symlink_to(Path("../../blobs") / str(number))
+    assert "tokenizer.json" in write(snapshot)["tokenizer_files"]
+    secret = tmp_path / "secret.json"
+    secret.write_text("{}")
+    (snapshot / "special_tokens_map.json").symlink_to(secret)
+    assert "special_tokens_map.json" not in write(snapshot)["tokenizer_files"]
+    (snapshot / "tokenizer.json").unlink()
+    (snapshot / "tokenizer.json").symlink_to(secret)
+    refuse(snapshot, r"has no tokenizer\.json")
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Any], bytes]:
@@ -210,9 +232,10 @@ def test_a_missing_shard_is_named_and_downloaded(folder: Path) -> None:
     write(folder)
 
 
-@pytest.mark.parametrize("places", [{}, [], {"a": 3}, {"a": "../../secret"}, None])
+@pytest.mark.parametrize("places", [{}, [], {"a": 3}, {"a": "../secret"}, {"a": "."}, None])
 def test_an_index_that_names_no_files_of_the_folder_is_refused(folder: Path, places: Any) -> None:
     files = split_into_shards(folder)
+    (folder.parent / "secret").write_bytes((folder / files[0]).read_bytes())
     path = folder / "model.safetensors.index.json"
     kept = path.read_text()
     path.write_text(json.dumps({"weight_map": places}))
