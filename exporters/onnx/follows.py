@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from modelwright.core.errors import BuildFailedError
+from modelwright.core.onnx.quantized import find_own_scales
 from modelwright.core.outputs.fidelity import Fidelity, FidelityMeter
 from modelwright.core.outputs.output_meter import OutputFidelity
 from modelwright.core.outputs.reference import ReferenceModel
@@ -23,6 +24,9 @@ Array = npt.NDArray[Any]
 SAMPLE_LIMIT = 32
 TOLERANCE = 1e-3
 """Relative L2 error: FP32 against FP32 differs by the order of sums, some 1e-7 to 1e-5; a wrong operator by 1e-2 up."""
+_ROUNDING_FACTOR = 5
+"""More for models that round their own activations: values at the edge of a step fall to its other side by the order of
+sums. ResNet-20, trained with 4-bit weights and 8-bit activations, differed by 1.2e-3."""
 _PEAK_TOLERANCE_FACTOR = 10
 """One element may differ by this many tolerances of the output's largest value."""
 _NEGLIGIBLE_ERROR = 1e-6
@@ -49,7 +53,7 @@ def compare_with_source(
         source: The PyTorch module.
         captured: How it is called.
         samples: None compares on the example inputs alone, row by row and in batches.
-        tolerance: Relative L2 error that no output may exceed.
+        tolerance: Relative L2 error that no output may exceed; more is allowed where the model rounds activations.
 
     Returns:
         What `ExportedModel.comparison` holds.
@@ -59,6 +63,7 @@ def compare_with_source(
         BadInputError: The samples do not fit, or ONNX Runtime fails on them.
     """
     torch = import_torch()
+    tolerance = widen_tolerance(path, tolerance)
     meter = FidelityMeter()
     peaks: dict[str, float] = {}
     count = 0
@@ -93,6 +98,14 @@ def compare_with_source(
             for output in fidelity.outputs
         },
     }
+
+
+def widen_tolerance(path: Path, tolerance: float) -> float:
+    """Returns the tolerance of a model: a larger one where it rounds activations by scales of its own."""
+    import onnx
+
+    rounds = find_own_scales(onnx.load(path, load_external_data=False)) is not None
+    return tolerance * _ROUNDING_FACTOR if rounds else tolerance
 
 
 def _iterate_feeds(
