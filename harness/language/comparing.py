@@ -179,10 +179,6 @@ def _prepare(request: LanguageRequest, model: Path, scratch: Path, tell: Progres
         low_memory=request.low_memory,
         progress=lambda text: tell.say("export", text),
     )
-    source = Path(request.source)
-    if is_gguf(source):  # targets that run transformers' own model need what it reads
-        source = scratch / "source"
-        write_folder(request.source, source, progress=lambda text: tell.say("export", text))
     tell.finish("export", record.summarize())
     tell.start("texts", "tokenizing texts")
     path = scratch / "workload.json"

@@ -35,7 +35,7 @@ def render_language(comparison: LanguageComparison, console: Console, *, verbose
         _print_legend(measured, comparison, console)
     for index, row in enumerate(row for row in rows if not row.measured):
         style = "red" if row.status == "failed" else "yellow"
-        reason = (row.reason or "no reason given").removeprefix(f"{row.target} ")
+        reason = (row.reason or "no reason given").removeprefix(f"{row.target} ").removeprefix(f"{row.target}: ")
         _say(console, Text.assemble((row.status, style), f" {row.target}: {clean_text(reason)}"), above=index == 0)
         if row.hint:
             _say(console, Text(f"  hint: {clean_text(row.hint)}", style="dim"))

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from language_models import make_language_folder, write_gguf
@@ -128,11 +127,11 @@ def test_an_unchanged_artifact_is_neither_built_nor_judged_again(
     out = compared[0]
     before = open_language_artifact(out / "artifacts" / "ort-fp32").seal
     done = run(
-        *("build", folder, "-s", texts, "-o", out / "artifacts", "-t", "ort-fp32", "--json"),
-        *("--new-tokens", NEW_TOKENS, "--max-perplexity-increase", "5%"),
+        *("compare", folder, "-s", texts, "-o", out, "-e", "quick", "-t", "ort-fp32", "--baseline", "ort-fp32"),
+        *("--new-tokens", NEW_TOKENS, "--max-perplexity-increase", "5%", "--json"),
     )
-    built: dict[str, Any] = json.loads(done.stdout)
-    assert Path(built["artifacts"]["ort-fp32"]) == out / "artifacts" / "ort-fp32", done.stderr
+    comparison = decode(LanguageComparison, json.loads(done.stdout))
+    assert comparison.measured[0].reused
     assert open_language_artifact(out / "artifacts" / "ort-fp32").seal == before
 
 

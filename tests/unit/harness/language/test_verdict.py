@@ -4,6 +4,8 @@ import pytest
 from language_results import make_comparison, make_row
 from msgspec.structs import replace
 
+from modelwright.core.errors import LimitNotMetError
+from modelwright.harness.language.comparing import require_kept
 from modelwright.harness.language.measuring import Measured, drop_unequal
 from modelwright.harness.language.record import LanguageComparison, LanguageRow
 from modelwright.harness.language.runner import GenerationWindow
@@ -96,3 +98,11 @@ def test_the_same_speed_is_said_so(ratio: float) -> None:
     assert verdict is not None
     assert "as fast per token as torch-fp32 title (95 % interval 0.99 to 1.03)" in verdict.sentence
     assert same.token_ms == Latency(p50=61.0)
+
+
+def test_what_was_asked_for_and_loses_too_much_makes_the_exit_code() -> None:
+    over = replace(INT4, status="failed", exit_code=7, hint="allow more")
+    assert require_kept([FP32, INT8, over], asked=[]) == 0
+    assert require_kept([FP32, INT8, over], asked=["ort-int4-weights"]) == 7
+    with pytest.raises(LimitNotMetError, match="ort-int4-weights lost more than --max-perplexity-increase allows"):
+        require_kept([FP32, over], asked=[])
