@@ -1,7 +1,8 @@
 """From the portable graph to a stateful OpenVINO model, whose cache stays inside from call to call.
 
 The model has the inputs that openvino-genai asks for, `beam_idx` among them, and one more: how many of the last
-positions get logits. Where nobody sets that, it is one.
+positions get logits. Where nobody sets that, it is one. genai's LLMPipeline (2026.4) so generates with its usual paged
+attention; its `ATTENTION_BACKEND="SDPA"` refuses a fifth input.
 """
 
 from __future__ import annotations
