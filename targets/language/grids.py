@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,3 +63,47 @@ class NearestGrids(Grids):
         found = self.formats[layer.name]
         matrix = self.model.read_matrix(layer)
         return round_blocks(matrix, bits=found.bits, size=found.size, symmetric=found.symmetric)
+
+
+class SparedGrids(Grids):
+    """Few bits for most matrices, and more for those that lose most by few.
+
+    Args:
+        few: The matrices on grids of few bits.
+        spared: Names of layers that get more.
+        more: How those are stored, and all that have no grid of few bits; at the nearest levels.
+    """
+
+    def __init__(self, few: Grids, spared: Collection[str], more: BlockFormat) -> None:
+        kept = {name: found for name, found in few.formats.items() if name not in spared}
+        super().__init__(few.model, {name: kept.get(name, more) for name in few.model.linear_layers})
+        self._few, self._kept = few, kept
+        self._more = NearestGrids(few.model, self.formats)
+
+    def round_layer(self, layer: LinearLayer) -> Blocks:
+        return (self._few if layer.name in self._kept else self._more).round_layer(layer)
+
+
+def choose_spared(model: PortableModel, noise: Mapping[str, float], share: float) -> frozenset[str]:
+    """Returns the layers with the most noise, until they hold a share of all weights.
+
+    Layers that read the same value go together: only then can they stay one product.
+
+    Args:
+        model: Whose layers they are.
+        noise: Name of a layer -> what few bits do to its output.
+        share: Of the weights of all these layers.
+    """
+    groups: dict[str, list[LinearLayer]] = {}
+    for name in noise:
+        layer = model.linear_layers[name]
+        groups.setdefault(layer.reads, []).append(layer)
+    ranked = sorted(groups.values(), key=lambda group: -sum(noise[layer.name] for layer in group) / len(group))
+    left = share * sum(layer.rows * layer.columns for group in ranked for layer in group)
+    spared: set[str] = set()
+    for group in ranked:
+        size = sum(layer.rows * layer.columns for layer in group)
+        if size <= left:
+            spared |= {layer.name for layer in group}
+            left -= size
+    return frozenset(spared)

@@ -49,6 +49,7 @@ class PortableModel:
         folder: Of the exported model.
 
     Attributes:
+        folder: Where it lies.
         proto: The graph; its large initializers hold no values.
         index: Who makes and who reads each value.
         tables: Names of the matrices that tokens are looked up in.
@@ -56,7 +57,7 @@ class PortableModel:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self.proto = load_model(folder / GRAPH_FILE, weights=False)
         self.index: GraphIndex = index_graph(self.proto)
         self.tables = frozenset(
@@ -73,7 +74,7 @@ class PortableModel:
         if not facts:
             return np.asarray(self.index.array(name), np.float32)
         return np.memmap(
-            self._folder / facts["location"], np.float32, "r", int(facts.get("offset", 0)), tuple(tensor.dims)
+            self.folder / facts["location"], np.float32, "r", int(facts.get("offset", 0)), tuple(tensor.dims)
         )
 
     def read_matrix(self, layer: LinearLayer) -> Floats:

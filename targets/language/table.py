@@ -10,6 +10,7 @@ from modelwright.targets.language.contract import LanguageTarget
 TABLE = {
     "ort-fp32": "modelwright.targets.ort.language.target:OrtLanguageFp32",
     "ort-int8-weights": "modelwright.targets.ort.language.target:OrtLanguageInt8Weights",
+    "ort-int4-weights": "modelwright.targets.ort.language.target:OrtLanguageInt4Weights",
     "openvino-fp32": "modelwright.targets.openvino.language.target:OpenvinoFp32",
     "openvino-bf16": "modelwright.targets.openvino.language.target:OpenvinoBf16",
     "openvino-int8-weights": "modelwright.targets.openvino.language.target:OpenvinoInt8Weights",

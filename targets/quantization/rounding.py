@@ -8,13 +8,14 @@ runtime's quantizer, which takes a channel's largest weight for 127, finds exact
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from modelwright.targets.quantization.blocks import Blocks
 from modelwright.targets.quantization.formats import FULL_WEIGHT, LEAST_SCALE
 
 Array = npt.NDArray[Any]
@@ -35,9 +36,9 @@ def describe_rounding() -> dict[str, Any]:
     return {"block": BLOCK, "damping": _DAMPING}
 
 
-def split_columns(columns: int) -> list[slice]:
+def split_columns(columns: int, together: int = BLOCK) -> list[slice]:
     """Returns the blocks of columns that trade errors among themselves."""
-    return [slice(start, min(start + BLOCK, columns)) for start in range(0, columns, BLOCK)]
+    return [slice(start, min(start + together, columns)) for start in range(0, columns, together)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,32 +98,68 @@ def round_weights(weights: Array, exchanges: Sequence[Exchange]) -> Array:
     pinned = np.abs(weights).argmax(axis=2)
     rounded = np.empty_like(weights)
     for part, exchange in zip(split_columns(weights.shape[2]), exchanges, strict=True):
-        rounded[:, :, part] = _round_block(weights[:, :, part], exchange, scales, pinned - part.start)
+        block, kept = weights[:, :, part], pinned - part.start
+
+        def snap(columns: Array, wanted: Array, block: Array = block, kept: Array = kept) -> Array:
+            values = np.clip(np.rint(wanted / scales), -FULL_WEIGHT, FULL_WEIGHT) * scales
+            original = np.take_along_axis(block, columns[:, None, None], 2)[:, :, 0]
+            return np.where(kept == columns[:, None], original, values)
+
+        rounded[:, :, part] = _round_block(block, exchange, snap)
     return rounded
 
 
-def _round_block(weights: Array, exchange: Exchange, scales: Array, pinned: Array) -> Array:
+def round_in_blocks(matrix: Array, exchanges: Sequence[Exchange], grid: Blocks) -> Blocks:
+    """Returns a matrix on a grid whose scales stay, its integers chosen for what they make of inputs.
+
+    Args:
+        matrix: float32 [rows, columns].
+        exchanges: Of its rows, which are summed over; one for each block of them, in their order.
+        grid: The matrix rounded to the nearest levels.
+    """
+    most = 2**grid.bits - 1
+    size = grid.values.shape[2]
+    middle = np.full(grid.scales.shape, 2.0 ** (grid.bits - 1), np.float32)
+    zeros = middle if grid.zero_points is None else grid.zero_points.astype(np.float32)
+    levels = np.empty(matrix.shape, np.float32)
+    start = 0
+    for exchange in exchanges:
+        part = slice(start, start + exchange.order.shape[1])
+        start = part.stop
+
+        def snap(columns: Array, wanted: Array, first: int = part.start) -> Array:
+            place = (first + int(columns[0])) // size
+            scale, zero = grid.scales[:, place], zeros[:, place]
+            return np.asarray((np.clip(np.rint(wanted / scale) + zero, 0, most) - zero) * scale)
+
+        levels[part] = _round_block(matrix[part].T[None], exchange, snap)[0].T
+    padded = np.zeros((grid.values.shape[0], grid.values.shape[1] * size), np.float32)
+    padded[:, : len(matrix)] = levels.T
+    blocks = padded.reshape(grid.values.shape)
+    values = np.clip(np.rint(blocks / grid.scales[:, :, None]) + zeros[:, :, None], 0, most)
+    return replace(grid, values=values.astype(np.uint8))
+
+
+def _round_block(weights: Array, exchange: Exchange, snap: Callable[[Array, Array], Array]) -> Array:
     """Rounds the columns of one block.
 
     Args:
         weights: float [groups, channels, columns].
         exchange: Of these columns.
-        scales: float32 [groups, channels].
-        pinned: int [groups, channels]: the column that stays, or one outside of the block.
+        snap: Takes which column of each group it is, int [groups], and what its weights should be, float32
+            [groups, channels]; returns the nearest that they can be.
     """
     order, carry = exchange.order, exchange.carry
     columns = order.shape[1]
     # Columns first: what is changed together lies together.
-    original = np.take_along_axis(weights.transpose(0, 2, 1), order[:, :, None], 1).astype(np.float32)
-    left, rounded = original.copy(), np.empty_like(original)
+    left = np.take_along_axis(weights.transpose(0, 2, 1), order[:, :, None], 1).astype(np.float32)
+    rounded = np.empty_like(left)
     for start in range(0, columns, _LAZY):
         end = min(start + _LAZY, columns)
         errors = np.empty((len(left), end - start, left.shape[2]), np.float32)
         for column in range(start, end):
             wanted = left[:, column]
-            values = np.clip(np.rint(wanted / scales), -FULL_WEIGHT, FULL_WEIGHT) * scales
-            stays = pinned == order[:, column, None]
-            rounded[:, column] = np.where(stays, original[:, column], values)
+            rounded[:, column] = snap(order[:, column], wanted)
             error = (wanted - rounded[:, column]) / carry[:, column, column, None]
             errors[:, column - start] = error
             left[:, column + 1 : end] -= carry[:, column, column + 1 : end, None] * error[:, None, :]

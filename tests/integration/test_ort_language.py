@@ -14,10 +14,15 @@ from language_models import CONFIGS, make_language_folder
 from modelwright.core.errors import BadInputError
 from modelwright.core.records.language import LanguageModel, load_language
 from modelwright.exporters.language import export_language
+from modelwright.targets.language.compensated import CompensatedGrids, measure_noise
 from modelwright.targets.language.contract import Generator, LanguageBuildRequest
+from modelwright.targets.language.energies import measure_energies
+from modelwright.targets.language.grids import NearestGrids
+from modelwright.targets.language.perplexity import measure_loss
 from modelwright.targets.language.portable import PortableModel
 from modelwright.targets.language.table import get_target
 from modelwright.targets.options import RunSettings
+from modelwright.targets.ort.language.four_bits import FEW
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
@@ -132,6 +137,67 @@ def test_8_bits_follow_the_exported_graph_in_a_quarter_of_its_size(exported: Pat
     apart = 0 if request.record.tied_embeddings else request.record.vocab_size * request.record.hidden_size
     padded = weights * 1.4 + apart  # 48 rows fill one and a half blocks of 32
     assert weights + apart <= integers <= padded
+
+
+def answer(model: Path, record: LanguageModel, rows: int, length: int) -> Array:
+    """Returns texts that the model itself is likely to write: those of random tokens tell nothing of what it loses."""
+    reference, rng = Reference(model, record), np.random.default_rng(3)
+    tokens = rng.integers(0, record.vocab_size, (rows, 1))
+    for _ in range(length - 1):
+        logits = reference.run(tokens, np.ones_like(tokens))[0][:, -1].astype(np.float64)
+        drawn = (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
+        tokens = np.concatenate([tokens, drawn[:, None]], axis=1)
+    return tokens
+
+
+@pytest.mark.parametrize("exported", ["llama"], indirect=True)
+def test_4_bits_spare_as_many_matrices_as_the_limit_asks_for(exported: Path, tmp_path: Path) -> None:
+    texts = answer(exported, load_language(exported), 12, 32)
+    shares = {}
+    for name, limit in (("strict", 0.0), ("loose", 10.0)):
+        (tmp_path / name).mkdir()
+        request = make_request(
+            exported, tmp_path / name, calibration=texts[:8], tuning=texts[8:], max_perplexity_increase=limit
+        )
+        built = get_target("ort-int4-weights").build(request)
+        search = built.recipe["search"]
+        assert search["limit"] == limit
+        bits = {found["bits"]: found["layers"] for found in built.recipe["matrices"]}
+        nodes = [
+            node for node in onnx.load(request.directory / "model.onnx").graph.node if node.op_type == "MatMulNBits"
+        ]
+        found = [next(a.i for a in node.attribute if a.name == "bits") for node in nodes]
+        assert set(found) == set(bits)
+        # Of 12 products, three of them for three matrices and three for two, and the head.
+        assert len(found) == 4 * request.record.layers + 1
+        shares[name] = bits.get(8, 0)
+        with get_target("ort-int4-weights").load(
+            request.directory, built.model_file, built.recipe, request.record, RunSettings(threads=2)
+        ) as generator:
+            loss = measure_loss(generator, texts[8:])
+            assert np.isfinite(loss)
+    assert shares["loose"] == 1, "the head alone"
+    assert shares["strict"] > 1
+
+
+@pytest.mark.parametrize("exported", ["llama"], indirect=True)
+def test_errors_that_are_made_up_for_leave_less_noise_than_the_nearest_levels(exported: Path, tmp_path: Path) -> None:
+    texts = answer(exported, load_language(exported), 12, 32)
+    request = make_request(exported, tmp_path, calibration=texts[:10])
+    model = PortableModel(exported)
+    layers = [layer for layer in model.linear_layers.values() if not layer.is_turned]
+    few = CompensatedGrids(request, model, FEW, [layer.name for layer in layers])
+    nearest = NearestGrids(model, few.formats)
+    others = measure_energies(model, {layer.reads: layer.rows for layer in layers}, texts[10:], 2)
+    noise = [
+        [
+            measure_noise(model.read_matrix(layer), grids.round_layer(layer).restore(), others[layer.reads])
+            for layer in layers
+        ]
+        for grids in (few, nearest)
+    ]
+    # On texts that did not calibrate; these matrices are random, so that what they read goes together little.
+    assert np.mean(noise[0]) < 0.9 * np.mean(noise[1])
 
 
 @pytest.mark.parametrize("exported", ["mistral"], indirect=True)

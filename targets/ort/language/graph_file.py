@@ -38,7 +38,7 @@ class GraphFile:
         self.nodes: list[Any] = []
 
     def __enter__(self) -> Self:
-        self._file = self._weights.open("xb")
+        self._file = self._weights.open("wb")
         return self
 
     def __exit__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from modelwright.targets.language.contract import (
 from modelwright.targets.language.grids import BlockFormat, NearestGrids
 from modelwright.targets.language.portable import PortableModel
 from modelwright.targets.options import RunSettings
+from modelwright.targets.ort.language.four_bits import choose_mixture
 from modelwright.targets.ort.language.fuse import DecoderFuser
 from modelwright.targets.ort.language.generator import OrtGenerator
 from modelwright.targets.ort.language.graph_file import GraphFile
@@ -49,12 +51,23 @@ class OrtLanguageTarget(LanguageTarget):
         finally:
             generator.close()
 
-    def write_model(self, request: LanguageBuildRequest, model: PortableModel, matrices: Matrices) -> None:
-        """Writes the fused graph, and opens it once."""
-        path = request.directory / MODEL_FILE
+    def write_model(
+        self, request: LanguageBuildRequest, model: PortableModel, matrices: Matrices, folder: Path | None = None
+    ) -> Path:
+        """Writes the fused graph, opens it once, and returns its file.
+
+        Args:
+            request: What is built.
+            model: The portable graph.
+            matrices: How its products are.
+            folder: Instead of the artifact's; another model there is replaced.
+        """
+        path = (folder or request.directory) / MODEL_FILE
+        path.parent.mkdir(exist_ok=True)
         with GraphFile(path, model.proto) as graph:
             DecoderFuser(model, graph, matrices, request.record).write()
         open_file(path, RunSettings(), BuildFailedError)
+        return path
 
 
 class OrtLanguageFp32(OrtLanguageTarget):
@@ -113,4 +126,40 @@ class OrtLanguageInt8Weights(OrtLanguageTarget):
             recipe={"method": "weights in blocks, to nearest", "matrices": grids.describe()},
             requires={"packages": {"onnxruntime": ">=1.22"}},
             versions=package_versions("onnx", "onnxruntime", "numpy"),
+        )
+
+
+class OrtLanguageInt4Weights(OrtLanguageTarget):
+    """Matrices in 4 bits, rounded for what they make of texts; the head, tables and the most sensitive ones in 8."""
+
+    record: ClassVar[LanguageTargetRecord] = LanguageTargetRecord(
+        name="ort-int4-weights",
+        runtime="ort",
+        precision="int4-weights",
+        title="ONNX Runtime INT4 weights",
+        is_float=False,
+        needs_calibration=True,
+        uses_tokens=True,
+        uses_limit=True,
+        build_packages={"onnx": "onnx", **_PACKAGES},
+        run_packages=_PACKAGES,
+        build_extra="ort",
+        run_extra="ort-run",
+        settings=SETTINGS,
+    )
+
+    def build(self, request: LanguageBuildRequest) -> LanguageBuildResult:
+        """Rounds the matrices and chooses those that need more bits; see `LanguageTarget.build`."""
+        model = PortableModel(request.model)
+        chosen = choose_mixture(
+            request, model, lambda folder, matrices: self.write_model(request, model, matrices, folder)
+        )
+        for path in chosen.path.parent.iterdir():
+            shutil.move(path, request.directory / path.name)
+        return LanguageBuildResult(
+            model_file=MODEL_FILE,
+            recipe=chosen.recipe,
+            requires={"packages": {"onnxruntime": ">=1.22"}},
+            versions=package_versions("onnx", "onnxruntime", "numpy"),
+            notes=chosen.notes,
         )

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from modelwright.targets.language.grids import BlockFormat, NearestGrids
+from modelwright.targets.language.grids import BlockFormat, NearestGrids, SparedGrids, choose_spared
 from modelwright.targets.language.portable import LinearLayer
 
 EIGHT, FOUR = (BlockFormat(bits=bits, size=32, symmetric=True) for bits in (8, 4))
@@ -31,3 +31,33 @@ def test_formats_are_described_with_how_many_layers_have_them() -> None:
         {"bits": 8, "block_size": 32, "symmetric": True, "layers": 2},
         {"bits": 4, "block_size": 32, "symmetric": True, "layers": 1},
     ]
+
+
+def make_layer(name: str, reads: str, columns: int) -> LinearLayer:
+    return LinearLayer(name=name, weight=f"{name}.weight", reads=reads, gives=f"{name}.y", rows=10, columns=columns)
+
+
+def make_layers() -> Any:
+    layers = [make_layer("q", "x", 2), make_layer("k", "x", 2), make_layer("up", "y", 4), make_layer("down", "z", 2)]
+    return SimpleNamespace(linear_layers={layer.name: layer for layer in layers})
+
+
+def test_layers_with_the_most_noise_are_spared_together_with_those_that_read_the_same() -> None:
+    noise = {"q": 0.1, "k": 0.5, "up": 0.2, "down": 0.25}
+    model = make_layers()
+    assert choose_spared(model, noise, 0.0) == frozenset()
+    assert choose_spared(model, noise, 0.4) == {"q", "k"}
+    assert choose_spared(model, noise, 0.65) == {"q", "k", "down"}
+    assert choose_spared(model, noise, 1.0) == {"q", "k", "up", "down"}
+
+
+def test_a_group_that_is_too_large_for_what_is_left_does_not_keep_a_smaller_one_out() -> None:
+    assert choose_spared(make_layers(), {"q": 0.1, "k": 0.1, "up": 0.9, "down": 0.5}, 0.2) == {"down"}
+
+
+def test_spared_layers_and_those_without_few_bits_have_more() -> None:
+    matrix = np.arange(-8, 8, dtype=np.float32).repeat(2)[:, None] * 0.5
+    layers = {name: LinearLayer(**{**vars(LAYER), "name": name}) for name in ("up", "down", "head")}
+    model: Any = SimpleNamespace(read_matrix=lambda layer: matrix, linear_layers=layers)
+    mixed = SparedGrids(NearestGrids(model, {"up": FOUR, "down": FOUR}), {"down"}, EIGHT)
+    assert {name: mixed.round_layer(layer).bits for name, layer in layers.items()} == {"up": 4, "down": 8, "head": 8}

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from modelwright.targets.quantization import rounding
+from modelwright.targets.quantization.blocks import Blocks, round_blocks
 from modelwright.targets.quantization.formats import quantize_weight
-from modelwright.targets.quantization.rounding import find_exchange, split_columns
+from modelwright.targets.quantization.rounding import find_exchange, round_in_blocks, split_columns
 
 RNG = np.random.default_rng(0)
 
@@ -80,3 +81,31 @@ def test_channels_of_zeros_and_inputs_never_seen_are_no_trouble() -> None:
     weights[0, 1] = [1, -0.5, 0.25, 0.1]
     found = round_weights(weights, np.zeros((1, 3, 4), np.float32))
     np.testing.assert_allclose(found, np.where(weights == 0, 0, round_to_nearest(weights[:, 1:])), atol=1e-6)
+
+
+def test_integers_in_blocks_make_up_for_errors_in_what_goes_together() -> None:
+    # Two rows that are always the same: 0.4 in each is 0.8 together, which one level of 1 comes closest to.
+    grid = Blocks(
+        bits=4,
+        rows=2,
+        values=np.full((1, 1, 16), 8, np.uint8),
+        scales=np.ones((1, 1), np.float32),
+        zero_points=None,
+    )
+    exchange = find_exchange(np.ones((1, 2, 2)))
+    rounded = round_in_blocks(np.full((2, 1), 0.4, np.float32), [exchange], grid)
+    assert sorted(rounded.restore().ravel()) == [0, 1]
+    assert rounded.scales is grid.scales
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_blocks_leave_less_error_in_products_than_the_nearest_integers(symmetric: bool) -> None:
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(500, 12)) @ rng.normal(size=(12, 80)) + 0.3 * rng.normal(size=(500, 80))
+    matrix = rng.normal(size=(80, 7)).astype(np.float32)
+    nearest = round_blocks(matrix, bits=4, size=32, symmetric=symmetric)
+    parts = [inputs[:, :48], inputs[:, 48:]]
+    rounded = round_in_blocks(matrix, [find_exchange((part.T @ part)[None]) for part in parts], nearest)
+    assert rounded.values.max() <= 15
+    errors = [np.linalg.norm(inputs @ (found.restore() - matrix)) for found in (rounded, nearest)]
+    assert errors[0] < 0.7 * errors[1]

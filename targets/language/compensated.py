@@ -1,0 +1,122 @@
+"""Matrices rounded for what they make of real texts (GPTQ's method), kept for all targets of a model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from modelwright.core.files import hash_json
+from modelwright.targets.language.contract import LanguageBuildRequest, Tokens
+from modelwright.targets.language.energies import TOGETHER, Energy, measure_energies
+from modelwright.targets.language.grids import BlockFormat, Grids
+from modelwright.targets.language.portable import Floats, LinearLayer, PortableModel
+from modelwright.targets.quantization.blocks import Blocks, round_blocks
+from modelwright.targets.quantization.rounding import describe_rounding, find_exchange, round_in_blocks
+
+_ENERGY_BYTES = 2**29
+"""Of what layers read that is held at a time: texts are run again for what is more."""
+
+
+class CompensatedGrids(Grids):
+    """The matrices of linear layers in one format, rounded once and kept in files.
+
+    Args:
+        request: Whose calibration texts say what layers read, and whose shared folder keeps the integers.
+        model: The portable graph.
+        found: How each of the matrices is stored.
+        names: Of the layers.
+    """
+
+    def __init__(
+        self, request: LanguageBuildRequest, model: PortableModel, found: BlockFormat, names: Sequence[str]
+    ) -> None:
+        super().__init__(model, dict.fromkeys(names, found))
+        assert request.calibration is not None, "asked for by the record"
+        facts = {
+            "model": dict(request.record.files),
+            "tokens": hashlib.sha256(request.calibration.tobytes()).hexdigest(),
+            "format": found.describe(),
+            "rounding": {**describe_rounding(), "together": TOGETHER},
+        }
+        self._folder = request.shared / f"grids-{hash_json(facts)[:16]}"
+        self._round_missing(request.calibration, request.threads, request.progress)
+
+    def round_layer(self, layer: LinearLayer) -> Blocks:
+        with np.load(self._path(layer.name)) as stored:
+            zeros = stored["zero_points"]
+            return Blocks(
+                bits=self.formats[layer.name].bits,
+                rows=layer.rows,
+                values=stored["values"],
+                scales=stored["scales"],
+                zero_points=zeros if zeros.size else None,
+            )
+
+    def read_noise(self, name: str) -> float:
+        """Returns what rounding does to a layer's output on the calibration texts: noise energy over its own."""
+        with np.load(self._path(name)) as stored:
+            return float(stored["noise"])
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}.npz"
+
+    def _round_missing(self, tokens: Tokens, threads: int, progress: Callable[[str], None]) -> None:
+        self._folder.mkdir(exist_ok=True)
+        missing = [name for name in self.formats if not self._path(name).is_file()]
+        readers: dict[str, list[LinearLayer]] = {}
+        for name in missing:
+            layer = self.model.linear_layers[name]
+            readers.setdefault(layer.reads, []).append(layer)
+        for part in _split_readers(readers):
+            progress(f"reading {len(tokens)} texts for what {len(part)} groups of matrices multiply")
+            energies = measure_energies(
+                self.model, {reads: layers[0].rows for reads, layers in part.items()}, tokens, threads
+            )
+            for reads, layers in part.items():
+                self._round_group(layers, energies.pop(reads))
+
+    def _round_group(self, layers: Sequence[LinearLayer], energy: Energy) -> None:
+        """Rounds layers that read the same value."""
+        exchanges = [find_exchange(block) for block in energy]
+        for layer in layers:
+            found = self.formats[layer.name]
+            matrix = np.asarray(self.model.read_matrix(layer))
+            nearest = round_blocks(matrix, bits=found.bits, size=found.size, symmetric=found.symmetric)
+            rounded = round_in_blocks(matrix, exchanges, nearest)
+            zeros = np.zeros(0, np.uint8) if rounded.zero_points is None else rounded.zero_points
+            noise = measure_noise(matrix, rounded.restore(), energy)
+            path = self._path(layer.name)
+            with path.with_suffix(".part").open("wb") as file:
+                np.savez(file, values=rounded.values, scales=rounded.scales, zero_points=zeros, noise=np.array(noise))
+            path.with_suffix(".part").replace(path)
+
+
+def measure_noise(matrix: Floats, rounded: Floats, energy: Energy) -> float:
+    """Returns the energy of a layer's error over that of its output, on what it reads."""
+    noise = signal = 0.0
+    start = 0
+    for block in energy:
+        part = slice(start, start + block.shape[1])
+        start = part.stop
+        error = rounded[part] - matrix[part]
+        noise += float(np.sum(error * (block[0] @ error)))
+        signal += float(np.sum(matrix[part] * (block[0] @ matrix[part])))
+    return noise / max(signal, 1e-30)
+
+
+def _split_readers(readers: Mapping[str, list[LinearLayer]]) -> Iterator[dict[str, list[LinearLayer]]]:
+    """Yields groups of layers whose energies fit into memory together."""
+    part: dict[str, list[LinearLayer]] = {}
+    held = 0
+    for reads, layers in readers.items():
+        size = 4 * layers[0].rows * min(layers[0].rows, TOGETHER)
+        if part and held + size > _ENERGY_BYTES:
+            yield part
+            part, held = {}, 0
+        part[reads] = layers
+        held += size
+    if part:
+        yield part

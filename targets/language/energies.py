@@ -1,0 +1,72 @@
+"""What linear layers read, as products of channels with each other: what GPTQ's method weighs errors by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from modelwright.core.errors import BuildFailedError
+from modelwright.targets.graphs.run import session_options
+from modelwright.targets.language.contract import Tokens
+from modelwright.targets.language.portable import PortableModel
+from modelwright.targets.options import RunSettings
+from modelwright.targets.quantization.rounding import split_columns
+from modelwright.targets.readiness import require_import
+
+TOGETHER = 2048
+"""Channels whose errors are made up for together; more of them would cost more than they gain."""
+Energy = Sequence[npt.NDArray[np.float32]]
+"""float32 [1, channels, channels] for each block of channels: sums over tokens of one channel times another."""
+
+
+def measure_energies(model: PortableModel, reads: Mapping[str, int], tokens: Tokens, threads: int) -> dict[str, Energy]:
+    """Runs the model on texts and sums up what layers read.
+
+    Args:
+        model: The portable graph.
+        reads: Names of values that layers read -> how many channels they have.
+        tokens: int64 [rows, length]: each row a text of its own.
+        threads: To compute with.
+    """
+    session = _open(model, list(reads), threads)
+    empty = {
+        value.name: np.zeros((1, value.shape[1], 0, value.shape[3]), np.float32)
+        for value in session.get_inputs()
+        if value.name.startswith("past_key_values.")
+    }
+    parts = {name: split_columns(channels, TOGETHER) for name, channels in reads.items()}
+    sums = {
+        name: [np.zeros((1, p.stop - p.start, p.stop - p.start), np.float32) for p in parts[name]] for name in reads
+    }
+    for row in tokens:
+        feeds: dict[str, Any] = {
+            "input_ids": row[None],
+            "attention_mask": np.ones((1, len(row)), np.int64),
+            "position_ids": np.arange(len(row))[None],
+            "num_logits": np.array([len(row)]),
+            **empty,
+        }
+        for name, values in zip(reads, session.run(list(reads), feeds), strict=True):
+            flat = values.reshape(-1, values.shape[-1])
+            for part, total in zip(parts[name], sums[name], strict=True):
+                total += flat[:, part].T @ flat[:, part]
+    return dict(sums)
+
+
+def _open(model: PortableModel, names: Sequence[str], threads: int) -> Any:
+    """Opens the portable graph with more outputs; its weights stay where they are."""
+    onnx, ort = require_import("onnx", "onnx"), require_import("onnxruntime", "ort")
+    proto = onnx.ModelProto.FromString(model.proto.SerializeToString())
+    present = {value.name for value in proto.graph.output}
+    proto.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names if name not in present
+    )
+    options = session_options(RunSettings(threads=threads))
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(model.folder))
+    try:
+        return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises a class of its own for every status code
+        raise BuildFailedError("ONNX Runtime cannot load the exported model", detail=str(error)) from error
