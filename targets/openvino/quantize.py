@@ -157,10 +157,14 @@ class NncfQuantizer(OpenvinoQuantizer[NncfCandidate]):
         if path is None:
             return None
         try:
-            return convert_model(self._openvino, replace(self._request, model_path=path)).model
+            rounded = convert_model(self._openvino, replace(self._request, model_path=path)).model
         except BuildFailedError as error:
             self._request.progress(f"the rounded weights are not used: {error.message}")
             return None
+        if not copy_names(self._model, rounded):
+            self._request.progress("the rounded weights are not used: OpenVINO makes another graph with them")
+            return None
+        return rounded
 
     def effort(self, candidate: NncfCandidate) -> float:
         # Each is calibrated anew, in float, and an evaluation is of so many samples.
@@ -319,6 +323,24 @@ def widen_weights(openvino: Any, model: Any) -> Any:
             for target in node.output(0).get_target_inputs():
                 target.replace_source_output(constant.output(0))
     return widened
+
+
+def copy_names(original: Any, model: Any) -> bool:
+    """Gives a graph's operators the names of those of another with the same operators, by which layers are found.
+
+    OpenVINO counts on where it makes up a name itself, so that two conversions of one graph differ in some.
+
+    Returns:
+        Whether the two are the same but for their constants; names are given only then.
+    """
+    pairs = list(zip(original.get_ordered_ops(), model.get_ordered_ops(), strict=False))
+    if len(original.get_ops()) != len(model.get_ops()):
+        return False
+    if any(before.get_type_name() != after.get_type_name() for before, after in pairs):
+        return False
+    for before, after in pairs:
+        after.set_friendly_name(before.get_friendly_name())
+    return True
 
 
 def has_attention(model: Any) -> bool:

@@ -17,6 +17,7 @@ from modelwright.core.errors import BadInputError, BuildFailedError
 from modelwright.core.outputs.fidelity import compare_outputs
 from modelwright.core.records.signature import Signature, TensorSpec
 from modelwright.targets.openvino.clamps import drop_clamps
+from modelwright.targets.openvino.quantize import copy_names, find_recurrent
 from modelwright.targets.openvino.session import FIXED_SHAPES
 from modelwright.targets.openvino.target import OpenvinoBf16, OpenvinoFp32, OpenvinoInt8
 
@@ -356,3 +357,20 @@ def test_float64_runs_in_float32(tmp_path: Path) -> None:
         fidelity = compare_outputs([place.answer(feeds) for feeds in place.feeds()], answers)
         assert fidelity.cosine is not None
         assert fidelity.cosine > 0.98
+
+
+def test_two_conversions_of_a_graph_call_their_operators_alike(tmp_path):
+    import openvino
+
+    path = make_lstm(tmp_path / "lstm.onnx")
+    first, second, other = (
+        openvino.convert_model(each) for each in (path, path, make_attention(tmp_path / "attention.onnx"))
+    )
+    names = [node.get_friendly_name() for node in first.get_ordered_ops()]
+    assert [node.get_friendly_name() for node in second.get_ordered_ops()] != names
+    assert find_recurrent(first) != find_recurrent(second)
+    assert copy_names(first, second)
+    assert [node.get_friendly_name() for node in second.get_ordered_ops()] == names
+    before = [node.get_friendly_name() for node in other.get_ordered_ops()]
+    assert not copy_names(first, other)
+    assert [node.get_friendly_name() for node in other.get_ordered_ops()] == before
