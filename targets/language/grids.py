@@ -85,7 +85,7 @@ class SparedGrids(Grids):
 
 
 def choose_spared(model: PortableModel, noise: Mapping[str, float], share: float) -> frozenset[str]:
-    """Returns the layers with the most noise, until they hold a share of all weights.
+    """Returns the layers with the most noise for their size, until they hold a share of all weights.
 
     Layers that read the same value go together: only then can they stay one product.
 
@@ -98,11 +98,12 @@ def choose_spared(model: PortableModel, noise: Mapping[str, float], share: float
     for name in noise:
         layer = model.linear_layers[name]
         groups.setdefault(layer.reads, []).append(layer)
-    ranked = sorted(groups.values(), key=lambda group: -sum(noise[layer.name] for layer in group) / len(group))
-    left = share * sum(layer.rows * layer.columns for group in ranked for layer in group)
+    sizes = {reads: sum(layer.rows * layer.columns for layer in group) for reads, group in groups.items()}
+    gains = {reads: sum(noise[layer.name] for layer in group) / sizes[reads] for reads, group in groups.items()}
+    left = share * sum(sizes.values())
     spared: set[str] = set()
-    for group in ranked:
-        size = sum(layer.rows * layer.columns for layer in group)
+    for reads in sorted(gains, key=gains.__getitem__, reverse=True):
+        group, size = groups[reads], sizes[reads]
         if size <= left:
             spared |= {layer.name for layer in group}
             left -= size

@@ -42,7 +42,7 @@ def make_layers() -> Any:
     return SimpleNamespace(linear_layers={layer.name: layer for layer in layers})
 
 
-def test_layers_with_the_most_noise_are_spared_together_with_those_that_read_the_same() -> None:
+def test_layers_with_the_most_noise_for_their_size_are_spared_together_with_those_that_read_the_same() -> None:
     noise = {"q": 0.1, "k": 0.5, "up": 0.2, "down": 0.25}
     model = make_layers()
     assert choose_spared(model, noise, 0.0) == frozenset()
@@ -52,7 +52,11 @@ def test_layers_with_the_most_noise_are_spared_together_with_those_that_read_the
 
 
 def test_a_group_that_is_too_large_for_what_is_left_does_not_keep_a_smaller_one_out() -> None:
-    assert choose_spared(make_layers(), {"q": 0.1, "k": 0.1, "up": 0.9, "down": 0.5}, 0.2) == {"down"}
+    assert choose_spared(make_layers(), {"q": 0.1, "k": 0.1, "up": 0.9, "down": 0.2}, 0.2) == {"down"}
+
+
+def test_a_small_matrix_goes_before_a_large_one_with_a_little_more_noise() -> None:
+    assert choose_spared(make_layers(), {"q": 0.1, "k": 0.1, "up": 0.9, "down": 0.5}, 0.4) == {"down"}
 
 
 def test_spared_layers_and_those_without_few_bits_have_more() -> None:
