@@ -48,6 +48,7 @@ class DecoderFuser:
         self._model, self._index = model, model.index
         self._head_dim, self._hidden_size = record.head_dim, record.hidden_size
         self._graph, self._matrices = graph, matrices
+        self._turned = {layer.weight for layer in model.linear_layers.values() if layer.is_turned}
         self._joined: dict[tuple[str, ...], str] = {}
         self._written: set[str] = set()
 
@@ -69,6 +70,8 @@ class DecoderFuser:
             self._write_norm(node)
         elif node.op_type == "Gather" and node.input[0] in self._model.tables:
             self._matrices.write_lookup(self._graph, node)
+        elif node.op_type == "Transpose" and node.input[0] in self._turned:
+            return  # the head's product reads the table itself; a copy would lie in the file for nobody
         elif node.op_type == "Slice" and self._is_choice_of_positions(node):
             self._write_choice(node)
         else:
