@@ -143,7 +143,10 @@ class BlockMatrices(Matrices):
             if head is not None
             else round_blocks(model.read(table).T, bits=found.bits, size=found.size, symmetric=found.symmetric)
         )
-        _store(graph, names, rounded)
+        if head is None:
+            graph.add_constant(names[0], rounded.values)
+        else:
+            _store(graph, names, rounded)  # for the product, too
         # As [rows, blocks, values] it is what the product reads: to flatten it would be a second copy in memory.
         scales = graph.add_constant(f"{names[1]}.rows", rounded.scales[:, :, None])
         inputs = [names[0], node.input[1], scales]
