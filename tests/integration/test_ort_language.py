@@ -27,7 +27,8 @@ from modelwright.targets.ort.language.four_bits import FEW
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 Array = np.ndarray[Any, Any]
-KINDS = tuple(CONFIGS)
+QUICK = ("llama", "mistral", "gpt2")
+KINDS = [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in CONFIGS]
 """Tied and untied heads, windows, biases, norms of heads, and heads too narrow to be rotated by the fused operator."""
 
 
@@ -115,7 +116,7 @@ def test_fp32_follows_the_exported_graph(exported: Path, tmp_path: Path) -> None
         assert generator.describe_execution()["operators"]["GroupQueryAttention"] == request.record.layers
 
 
-@pytest.mark.parametrize("exported", ["llama", "qwen2", "gpt2"], indirect=True)
+@pytest.mark.parametrize("exported", ["llama", pytest.param("qwen2", marks=pytest.mark.slow), "gpt2"], indirect=True)
 def test_8_bits_follow_the_exported_graph_in_a_quarter_of_its_size(exported: Path, tmp_path: Path) -> None:
     request = make_request(exported, tmp_path)
     reference = Reference(exported, request.record)
