@@ -25,7 +25,6 @@ def write_python(model_file: str, signature: Signature, settings: RunSettings, e
         settings: How to run it.
         entries: Of the session's configuration, which the artifact needs.
     """
-    chosen = resolve_options(SETTINGS, settings.options)
     feeds = [
         f"    {quote_python(spec.name)}: np.zeros({choose_shape(spec)}, np.{_name_python(spec.dtype)}),"
         for spec in signature.inputs
@@ -36,19 +35,7 @@ def write_python(model_file: str, signature: Signature, settings: RunSettings, e
         "import numpy as np",
         "import onnxruntime as ort",
         "",
-        "options = ort.SessionOptions()",
-        f"options.intra_op_num_threads = {settings.threads}",
-        f"options.inter_op_num_threads = {chosen['inter-threads']}",
-        f"options.execution_mode = ort.ExecutionMode.{MODES[str(chosen['execution'])]}",
-        f"options.graph_optimization_level = ort.GraphOptimizationLevel.{LEVELS[str(chosen['graph-level'])]}",
-        [
-            f'options.add_session_config_entry("{ENTRIES[name]}", "{int(value)}")'
-            if name in ENTRIES
-            else f"options.{find_attribute(name)} = {value}"
-            for name, value in _list_others(settings)
-        ],
-        [f'options.add_session_config_entry("{key}", "{value}")' for key, value in entries.items()],
-        f"session = ort.InferenceSession({quote_python(model_file)}, options, providers=['CPUExecutionProvider'])",
+        list_session(model_file, settings, entries),
         "",
         "feeds = {",
         feeds,
@@ -56,6 +43,26 @@ def write_python(model_file: str, signature: Signature, settings: RunSettings, e
         f"names = [{outputs}]",
         _run_python(settings.requests),
     )
+
+
+def list_session(model_file: str, settings: RunSettings, entries: Mapping[str, str]) -> list[str]:
+    """Returns the lines in Python that load a model as `session`; see `write_python`."""
+    chosen = resolve_options(SETTINGS, settings.options)
+    return [
+        "options = ort.SessionOptions()",
+        f"options.intra_op_num_threads = {settings.threads}",
+        f"options.inter_op_num_threads = {chosen['inter-threads']}",
+        f"options.execution_mode = ort.ExecutionMode.{MODES[str(chosen['execution'])]}",
+        f"options.graph_optimization_level = ort.GraphOptimizationLevel.{LEVELS[str(chosen['graph-level'])]}",
+        *(
+            f'options.add_session_config_entry("{ENTRIES[name]}", "{int(value)}")'
+            if name in ENTRIES
+            else f"options.{find_attribute(name)} = {value}"
+            for name, value in _list_others(settings)
+        ),
+        *(f'options.add_session_config_entry("{key}", "{value}")' for key, value in entries.items()),
+        f"session = ort.InferenceSession({quote_python(model_file)}, options, providers=['CPUExecutionProvider'])",
+    ]
 
 
 def _run_python(requests: int) -> list[str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +29,7 @@ from modelwright.targets.ort.language.four_bits import FEW
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
+tokenizers = pytest.importorskip("tokenizers")
 Array = np.ndarray[Any, Any]
 QUICK = ("llama", "mistral", "gpt2")
 KINDS = [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in CONFIGS]
@@ -234,3 +238,23 @@ def test_a_prompt_beyond_the_context_is_refused_and_a_shorter_one_is_not(exporte
         generator.prefill(tokens[:, :-1])
         with pytest.raises(BadInputError, match="129 tokens"):
             generator.step(tokens[:, 0])
+
+
+@pytest.mark.parametrize("exported", ["llama", "gpt2"], indirect=True)
+def test_the_program_that_is_shown_writes_what_the_generator_does(exported: Path, tmp_path: Path) -> None:
+    request = make_request(exported, tmp_path)
+    target = get_target("ort-fp32")
+    tokenizer = tokenizers.Tokenizer.from_file(str(exported / "tokenizer.json"))
+    prompt = "A cache holds keys and values."
+    with build_and_load("ort-fp32", request) as generator:
+        logits, answer = generator.prefill(np.array([tokenizer.encode(prompt).ids])), []
+        while len(answer) < 20 and (token := int(logits.argmax())) not in request.record.eos_token_ids:
+            answer.append(token)
+            logits = generator.step(np.array([token]))
+    shutil.copy(exported / "tokenizer.json", request.directory)
+    program = target.write_snippet("model.onnx", {}, request.record, RunSettings(threads=1))
+    written = subprocess.run(
+        [sys.executable, "-c", program, prompt], cwd=request.directory, capture_output=True, text=True, check=True
+    )
+    assert tokenizer.decode(answer)
+    assert written.stdout == tokenizer.decode(answer) + "\n"

@@ -25,6 +25,7 @@ from modelwright.targets.ort.language.fuse import DecoderFuser
 from modelwright.targets.ort.language.generator import OrtGenerator
 from modelwright.targets.ort.language.graph_file import GraphFile
 from modelwright.targets.ort.language.matrices import BlockMatrices, FloatMatrices, Matrices
+from modelwright.targets.ort.language.snippet import write_python
 from modelwright.targets.ort.settings import SETTINGS
 from modelwright.targets.readiness import package_versions
 
@@ -50,6 +51,15 @@ class OrtLanguageTarget(LanguageTarget):
             yield generator
         finally:
             generator.close()
+
+    def write_snippet(
+        self,
+        model_file: str,
+        recipe: Mapping[str, Any],  # noqa: ARG002
+        record: LanguageModel,
+        settings: RunSettings,
+    ) -> str | None:
+        return write_python(model_file, record, settings)
 
     def write_model(
         self, request: LanguageBuildRequest, model: PortableModel, matrices: Matrices, folder: Path | None = None
