@@ -138,8 +138,8 @@ def main() -> None:
 def run(cifar: Path, work: Path, ranges: Ranges) -> Iterator[tuple[int, Mixture]]:
     """Yields what a mix finds with the images of each seed."""
     images, labels = read(cifar, "train")
-    judging = dict(zip(("image", "labels"), read(cifar, "test"), strict=True))
-    np.savez(work / "test.npz", **judging)
+    judged, judged_labels = read(cifar, "test")
+    np.savez(work / "test.npz", image=judged, labels=judged_labels)
     for seed in SEEDS:
         drawn = np.random.default_rng(seed).choice(len(images), DRAWN, replace=False)
         np.savez(work / "drawn.npz", image=images[drawn], labels=labels[drawn])
@@ -151,7 +151,7 @@ def run(cifar: Path, work: Path, ranges: Ranges) -> Iterator[tuple[int, Mixture]
                     VIT,
                     samples=work / "drawn.npz",
                     evaluation=work / "test.npz",
-                    evaluation_limit=len(judging["labels"]),
+                    evaluation_limit=len(judged_labels),
                     out=work / "mixed",
                     settings=Settings(bits=BITS, ranges=ranges, rank_aware=True),
                     progress=progress,
