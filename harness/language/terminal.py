@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.table import Table
@@ -88,22 +89,20 @@ def _print_table(rows: Sequence[LanguageRow], comparison: LanguageComparison, co
                 cell.append(f"\n{lower.cell(row)}", style="" if chosen else "dim")
             line.append(cell)
         table.add_row(*line, style="bold green" if chosen else None)
-    with _at_least(console):
+    with _at_least(console, _WIDTH):
         console.print(table)
 
 
-class _at_least:  # noqa: N801 - reads as what it does
+@contextmanager
+def _at_least(console: Console, width: int) -> Iterator[None]:
     """Gives a pipe, whose width is nobody's, room for the table."""
-
-    def __init__(self, console: Console) -> None:
-        self._console, self._width = console, console.width
-
-    def __enter__(self) -> None:
-        if not self._console.is_terminal:
-            self._console.width = max(self._width, _WIDTH)
-
-    def __exit__(self, *_: object) -> None:
-        self._console.width = self._width
+    before = console.width
+    if not console.is_terminal:
+        console.width = max(before, width)
+    try:
+        yield
+    finally:
+        console.width = before
 
 
 def _fold_name(name: str, mark: str) -> str:

@@ -18,7 +18,8 @@ def measure_loss(generator: Generator, tokens: Tokens) -> float:
 
 
 def _score_text(logits: Logits, row: Tokens) -> float:
-    before = logits[:-1].astype(np.float64)
+    before = logits[:-1]
+    # Sums alone are float64: a copy of all logits would be hundreds of megabytes with a large vocabulary.
     highest = before.max(axis=1, keepdims=True)
-    total = np.log(np.exp(before - highest).sum(axis=1)) + highest[:, 0]
+    total = np.log(np.exp(before - highest).sum(axis=1, dtype=np.float64)) + highest[:, 0]
     return float(np.mean(total - before[np.arange(len(before)), row[1:]]))

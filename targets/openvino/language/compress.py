@@ -7,6 +7,7 @@ rounded for the calibration tokens (`rounded.py`), and those that lose most by i
 from __future__ import annotations
 
 import logging
+import math
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,8 @@ from typing import Any
 
 from modelwright.core.errors import BuildFailedError
 from modelwright.targets.language.contract import LanguageBuildRequest
-from modelwright.targets.openvino.language.perplexity import measure_perplexity
+from modelwright.targets.language.perplexity import measure_loss
+from modelwright.targets.openvino.language.generator import OpenvinoGenerator
 from modelwright.targets.openvino.language.rounded import RoundedLayer, find_layers, measure_inputs, round_layers
 from modelwright.targets.openvino.session import silence_vendor
 from modelwright.targets.openvino.words import find_cause
@@ -237,7 +239,8 @@ class LanguageCompressor:
             compiled = self._openvino.Core().compile_model(
                 path, "CPU", {**self._properties, "INFERENCE_NUM_THREADS": self._request.threads}
             )
-            return measure_perplexity(compiled, self._request.record, self._request.tuning)
+            generator = OpenvinoGenerator(compiled, {}, self._request.record)
+            return math.exp(measure_loss(generator, self._request.tuning))
 
 
 def count_constant_bytes(model: Any) -> int:
