@@ -125,7 +125,7 @@ def _explain_directory(path: Path) -> BadInputError:
         return _explain_language_model(path)
     if (path / "config.json").is_file():
         return BadInputError(
-            f"{path} is a folder of transformers, which is not read as such",
+            f"{path} is a folder of transformers whose config.json names no causal language model",
             hint=f"write a factory and give FILE.py:create: {_TRANSFORMERS_FACTORY.format(folder=str(path))}",
         )
     return BadInputError(f"{path} is a folder", hint="give model.onnx, model.pt2 or FILE.py:FUNCTION")

@@ -186,7 +186,7 @@ TABLE: Refusals = {
         ),
         "no such source: {}": Followed(SOURCES + "test_a_source_that_is_not_there_is_given_as_one_of_three"),
         "{} is a folder": Followed(SOURCES + "test_a_folder_is_refused_with_the_models_in_it"),
-        "{} is a folder of transformers, which is not read as such": Followed(
+        "{} is a folder of transformers whose config.json names no causal language model": Followed(
             SOURCES + "test_a_folder_of_transformers_is_read_by_the_factory_that_the_hint_writes"
         ),
         "{} is not a regular file": Followed(SOURCES + "test_a_pipe_is_given_as_a_file"),
