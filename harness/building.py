@@ -22,7 +22,7 @@ from modelwright.core.errors import (
 )
 from modelwright.core.faults import as_error
 from modelwright.core.outputs.fidelity import Fidelity
-from modelwright.core.outputs.limit import SHARE_POINTS
+from modelwright.core.outputs.limit import require_limiting
 from modelwright.core.outputs.states import State, StateChoice, parse_states
 from modelwright.core.outputs.tasks.roles import Role, parse_task
 from modelwright.core.outputs.user_metric import find_metric
@@ -239,12 +239,8 @@ def prepare(
         )
     if max_drop is not None and not 0 <= max_drop < math.inf:
         raise UsageError(f"--max-drop {max_drop:g}: expected a number of points, 0 or more")
-    if max_drop is not None and max_drop >= SHARE_POINTS and metric is None:
-        raise UsageError(
-            f"--max-drop {max_drop:g} limits nothing: right answers and kept ones are shares, of which a point is a "
-            f"hundredth, and no more than {SHARE_POINTS:g} can be lost",
-            hint="give for instance --max-drop 0.5; leave it out for no limit",
-        )
+    if max_drop is not None and metric is None:
+        require_limiting(max_drop)
     own_metric = None if metric is None else find_metric(metric)
     progress.start("export", f"exporting {source}")
     random = is_random(str(samples))

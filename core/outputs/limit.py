@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from modelwright.core.errors import UsageError
 from modelwright.core.records.codec import Amount, Count, Line, Record, Sha256
 
 SHARE_POINTS = 100.0
@@ -18,6 +19,23 @@ the second took 38 layers of a MiniLM to float, for half a point on 500 samples,
 LimitedBy = Literal["accuracy", "kept", "metric"]
 """What the drop is taken of: right answers, where the samples that judge have labels; what is kept of FP32's answers,
 by the measure of the task; or the user's own metric."""
+
+
+def require_limiting(max_drop: float) -> None:
+    """Refuses a limit that every artifact keeps to, where a point is a hundredth of a share.
+
+    Args:
+        max_drop: In points.
+
+    Raises:
+        UsageError: No more can be lost.
+    """
+    if max_drop >= SHARE_POINTS:
+        raise UsageError(
+            f"--max-drop {max_drop:g} limits nothing: right answers and kept ones are shares, of which a point is a "
+            f"hundredth, and no more than {SHARE_POINTS:g} can be lost",
+            hint="give for instance --max-drop 0.5; leave it out for no limit",
+        )
 
 
 class Metric(Record):

@@ -57,7 +57,10 @@ def test_samples() -> Iterator[dict[str, npt.NDArray[np.generic]]]:
 
 
 def _iterate(part: str) -> Iterator[dict[str, npt.NDArray[np.generic]]]:
-    images, labels = read(Path(os.environ["CIFAR10"]), part)
+    folder = os.environ.get("CIFAR10")
+    if not folder:
+        raise ValueError("the environment variable CIFAR10 is not set: it names the folder with train.npz and test.npz")
+    images, labels = read(Path(folder), part)
     for image, label in zip(images, labels, strict=True):
         yield {"image": image, "labels": label}
 

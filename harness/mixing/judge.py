@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from modelwright.core.errors import BadInputError
 from modelwright.core.outputs.fidelity import FidelityMeter, count_correct
 from modelwright.core.outputs.tasks.roles import OutputRole
 from modelwright.core.samples.sample_set import SampleSet
@@ -70,7 +71,14 @@ class Judge:
             if task.measure == "agreement" and one_each and all(share in (0.0, 1.0) for share in kept):
                 return self._count("agreement", tuple(bool(share) for share in kept))
             return Judged(quality=Quality(measure=task.measure, value=task.kept, samples=self.count))
-        return Judged(quality=Quality(measure="cosine", value=fidelity.cosine or 0.0, samples=self.count))
+        for measure, value in (("cosine", fidelity.cosine), ("agreement", fidelity.agreement)):
+            if value is not None:
+                return Judged(quality=Quality(measure=measure, value=value, samples=self.count))
+        raise BadInputError(
+            f"what the outputs {', '.join(self._names)} keep of FP32's answers cannot be told: they are no numbers, "
+            "and not one answer a sample",
+            hint="give samples with labels, or take an output away that only says something else",
+        )
 
     def _count(self, measure: str, right: tuple[bool, ...]) -> Judged:
         count = sum(right)

@@ -19,7 +19,7 @@ from modelwright.exporters.exporting import Export
 from modelwright.harness.building import prepare, require_no_others
 from modelwright.harness.mixing.planning import make_plan
 from modelwright.harness.mixing.record import Mixture
-from modelwright.harness.mixing.settings import Settings, require_one_limit
+from modelwright.harness.mixing.settings import Settings, require_sound_limits
 from modelwright.harness.mixing.worker import Request
 from modelwright.harness.mixing.writing import (
     RESULT,
@@ -78,7 +78,7 @@ def mix(
         BuildFailedError: The export does not follow the source.
         LimitNotMetError: No bits keep to the limit that was set; there is no plan then.
     """
-    require_one_limit(settings)
+    require_sound_limits(settings)
     tell, folder = Undisturbed(progress), Path(out)
     technology = (detect_host() if profile == "host" else load_profile(profile)).technology
     with made_folder(folder), locked_folder(folder), scratch_directory(folder) as scratch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from modelwright.core.errors import UsageError
+from modelwright.core.outputs.limit import require_limiting
 from modelwright.core.records.codec import Amount, Count, Record
 
 FEWEST_BITS, MOST_BITS = 2, 16
@@ -58,12 +59,14 @@ def parse_bits(text: str) -> tuple[int, ...]:
     return tuple(widths)
 
 
-def require_one_limit(settings: Settings) -> None:
-    """Refuses limits that exclude each other.
+def require_sound_limits(settings: Settings) -> None:
+    """Refuses limits that exclude each other, and one that limits nothing.
 
     Raises:
-        UsageError: Two are given.
+        UsageError: Two are given, or what no plan can lose.
     """
+    if settings.max_drop is not None:
+        require_limiting(settings.max_drop)
     if settings.max_drop is not None and settings.max_error is not None:
         raise UsageError(
             "--max-drop and --max-error are both limits of what may be lost",

@@ -42,6 +42,12 @@ def test_samples_are_the_same_as_files_and_as_a_function(cifar: Path, monkeypatc
             assert stored["labels"][row] == sample["labels"] == row
 
 
+def test_a_folder_that_nobody_named_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CIFAR10", raising=False)
+    with pytest.raises(ValueError, match="CIFAR10 is not set: it names the folder"):
+        next(iter(data.test_samples()))
+
+
 def test_images_are_shifted_whole_and_half_of_them_mirrored() -> None:
     image = torch.arange(1.0, 3 * 32 * 32 + 1).reshape(1, 3, 32, 32)
     inner = image[0, :, 8, 8:24]  # stays inside whatever the shift

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from modelwright.core.errors import UsageError
-from modelwright.harness.mixing.settings import Settings, parse_bits, require_one_limit
+from modelwright.harness.mixing.settings import Settings, parse_bits, require_sound_limits
 
 
 def test_bits_are_sorted_and_each_counts_once() -> None:
@@ -35,7 +35,13 @@ def test_bits_that_make_no_sense_are_refused(text: str, fault: str, mended: str)
 
 
 def test_one_limit_may_be_set() -> None:
-    require_one_limit(Settings(bits=(8, 4), max_drop=1.0))
-    require_one_limit(Settings(bits=(8, 4), max_error=0.1))
+    require_sound_limits(Settings(bits=(8, 4), max_drop=1.0))
+    require_sound_limits(Settings(bits=(8, 4), max_error=0.1))
     with pytest.raises(UsageError, match="both limits"):
-        require_one_limit(Settings(bits=(8, 4), max_drop=1.0, max_error=0.1))
+        require_sound_limits(Settings(bits=(8, 4), max_drop=1.0, max_error=0.1))
+
+
+def test_a_limit_that_every_plan_keeps_to_is_none() -> None:
+    require_sound_limits(Settings(bits=(8, 4), max_drop=99.9))
+    with pytest.raises(UsageError, match="--max-drop 100 limits nothing"):
+        require_sound_limits(Settings(bits=(8, 4), max_drop=100.0))
