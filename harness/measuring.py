@@ -53,6 +53,7 @@ def measure(
     streams: int = 1,
     settings: Sequence[str] = (),
     tuned: bool = True,
+    meter_computation: bool = False,
     region: str | None = None,
     limits: Limits | None = None,
     seed: int = 0,
@@ -77,6 +78,7 @@ def measure(
         streams: Inferences in flight on the GPU where the computation alone is timed.
         settings: `NAME=VALUE` of runtimes' settings, or `TARGET:NAME=VALUE` for one target.
         tuned: Whether artifacts that were tuned run so, where neither `threads` nor `settings` say otherwise.
+        meter_computation: Meter the energy on a GPU without copying inputs and outputs, where a runtime lets that be.
         region: Of the grid, for carbon; None for the profile's.
         limits: What a target must meet to be shipped.
         seed: Of the order of turns.
@@ -105,6 +107,7 @@ def measure(
         streams=streams,
         options=read_settings(settings, list(dict.fromkeys(artifact.manifest.target for artifact in opened))),
         tuned=tuned,
+        meter_computation=meter_computation,
     )
     _require_one_source(opened)
     source, packed_samples = _read_source(opened[0]), _read_samples(opened[0], samples)

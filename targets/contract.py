@@ -21,6 +21,7 @@ from modelwright.core.outputs.limit import Limit
 from modelwright.core.outputs.states import State
 from modelwright.core.outputs.tasks.roles import OutputRole
 from modelwright.core.records.artifact import Arithmetic
+from modelwright.core.records.device_memory import DeviceMemory
 from modelwright.core.records.machine import Machine
 from modelwright.core.records.operators import OperatorProfile
 from modelwright.core.records.plan import ExecutedPlan, PlanChoice
@@ -248,6 +249,10 @@ class Session(ABC):
         Args:
             feeds: As for `run`.
         """
+        return None
+
+    def read_device_memory(self) -> DeviceMemory | None:
+        """Returns what the runtime's allocator holds of the accelerator; None where it keeps none."""
         return None
 
     def describe_execution(self) -> dict[str, Any]:

@@ -327,6 +327,7 @@ def _describe_energy(context: Context, measured: Measured, measurements: Measure
             sum(window.inferences for window in metered),
             sum(window.elapsed_s for window in metered),
             measurements.idle_power_w,
+            [power for window in metered for power in window.power],
         )
     return estimate_energy(
         power_on(context.profile, context.host),

@@ -13,7 +13,7 @@ from modelwright.core.process.child import Child
 from modelwright.core.records.codec import Count, Record, Sha256, decode
 from modelwright.core.records.language_artifact import LanguageArtifact
 from modelwright.harness.kinds import Figure
-from modelwright.harness.meters.host_energy import Meter
+from modelwright.harness.meters.host_energy import Meter, run_metered
 from modelwright.harness.run.interleave import Window
 from modelwright.harness.run.runner import ENVIRONMENT, LOAD_TIMEOUT_S
 from modelwright.harness.run.told import Executed
@@ -150,16 +150,16 @@ class GenerationRunner:
         del window_s
         turn, self._turn = {"turn": self._turn}, self._turn + 1
         self._call("warm_up", turn)
-        before_j = None if self._meter is None else self._meter.read_j()
-        stream = decode(Stream, self._call("run_stream", turn))
-        after_j = None if self._meter is None else self._meter.read_j()
+        told, metered = run_metered(self._meter, lambda: self._call("run_stream", turn))
+        stream = decode(Stream, told)
         opening = self._call("run_opening", turn)
         batch = self._call("run_batch", turn) if self._how.batch > 1 else None
         return GenerationWindow(
             latencies_ms=[nanoseconds / 1e6 for nanoseconds in stream.step_ns],
             inferences=len(stream.tokens),
             elapsed_s=(stream.first_ns + sum(stream.step_ns)) / 1e9,
-            energy_j=None if before_j is None or after_j is None else after_j - before_j,
+            energy_j=metered.energy_j,
+            power=metered.power,
             prompt_tokens=stream.prompt_tokens,
             first_ms=stream.first_ns / 1e6,
             tokens=stream.tokens,

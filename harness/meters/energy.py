@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from modelwright.core.records.codec import Count, Record
 from modelwright.harness.kinds import Figure
+from modelwright.harness.meters.power_samples import PowerSamples
 from modelwright.profiles.grid import GridRegion
 
 
@@ -16,6 +17,7 @@ class Energy(Record, kw_only=True):
         idle_power_w: Before anything was loaded.
         loaded_idle_power_w: Of a GPU's board with all artifacts loaded and none running.
         mean_power_w: While inferring.
+        power: How the power varied meanwhile; null for an estimate.
         source: `measured:METER` or `estimated:tdp_util`.
         scope: What is covered, such as `CPU package`; figures of two scopes are not comparable.
         reason: Why there is none.
@@ -23,6 +25,7 @@ class Energy(Record, kw_only=True):
         metered_s: Of a GPU: seconds between the first and the last step of its counter.
         counter_steps: Of a GPU: steps of its counter meanwhile.
         total_j: Joules of all measured inferences.
+        transfers: Of a GPU: whether inputs and outputs were copied in the metered inferences; null elsewhere.
     """
 
     per_inference_j: Figure | None = None
@@ -30,6 +33,7 @@ class Energy(Record, kw_only=True):
     idle_power_w: Figure | None = None
     loaded_idle_power_w: Figure | None = None
     mean_power_w: Figure | None = None
+    power: PowerSamples | None = None
     source: str | None = None
     scope: str | None = None
     reason: str | None = None
@@ -37,6 +41,7 @@ class Energy(Record, kw_only=True):
     metered_s: Figure | None = None
     counter_steps: Count | None = None
     total_j: Figure | None = None
+    transfers: bool | None = None
 
     @property
     def is_estimated(self) -> bool:

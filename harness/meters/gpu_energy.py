@@ -12,13 +12,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self, TypeVar
 
 from modelwright.core.errors import MeasurementInvalidError, ModelwrightError, ToolchainMissingError
 from modelwright.core.nvidia.nvml import Nvml, NvmlDevice
 from modelwright.harness.meters.energy import Energy
+from modelwright.harness.meters.power_samples import Power, Sample, list_power, summarize_power
 
 MIN_WINDOW_S = 10.0
 MIN_STEPS = 100
@@ -33,18 +34,14 @@ SETTLE_S = 0.5
 POWER_SETTLE_S = 1.5
 """The same where power is sampled, whose readings are means of the last second."""
 
+POWER_INTERVAL_S = 0.5
+"""Over which a sample of the power is the mean: a step of the counter is seen up to a look late, which is 2 % of it."""
+
 SAMPLING_S = 0.01
 """Between two looks at the meter. A look takes some tens of microseconds, so the thread sleeps 99 % of the time."""
 
 _MARGIN_S = 0.5
 _Result = TypeVar("_Result")
-
-
-class Sample(NamedTuple):
-    """A look at a meter: the time in seconds, and joules of a counter or watts."""
-
-    at_s: float
-    value: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +56,7 @@ class EnergyWindow:
         elapsed_s: Of the whole run, inferences only.
         source: `measured:nvml`, or `measured:nvml-power` where power was sampled.
         scope: What the meter covers.
+        power: In between, over whiles of `POWER_INTERVAL_S`.
     """
 
     mean_power_w: float
@@ -68,6 +66,7 @@ class EnergyWindow:
     elapsed_s: float
     source: str
     scope: str
+    power: tuple[Power, ...] = ()
 
     @property
     def per_inference_j(self) -> float:
@@ -240,6 +239,7 @@ def meter_energy(
                 elapsed_s=elapsed_s,
                 source=f"measured:{meter.name}",
                 scope=meter.scope,
+                power=tuple(power for item in pieces for power in item.power),
             )
         missing_s = max(MIN_WINDOW_S - metered_s, (MIN_STEPS - steps) * metered_s / steps)
         wanted_s = 1.1 * missing_s + _settle_s(meter) + _MARGIN_S
@@ -292,6 +292,7 @@ def describe_gpu_energy(
         idle_power_w=idle_power_w,
         loaded_idle_power_w=loaded_idle_power_w,
         mean_power_w=window.mean_power_w,
+        power=summarize_power(window.power),
         source=window.source,
         scope=window.scope,
         metered_s=window.metered_s,
@@ -303,6 +304,7 @@ class _Piece(NamedTuple):
     energy_j: float
     metered_s: float
     steps: int
+    power: tuple[Power, ...]
 
 
 def _settle_s(meter: BoardMeter) -> float:
@@ -313,15 +315,16 @@ def _measure_piece(samples: Sequence[Sample], ran_s: float, meter: BoardMeter) -
     """Returns the energy within a run, from the first to the last step of the meter in it; None without two."""
     # The inferences end `ran_s` after the start at the earliest; after that only their results travel.
     start_s, end_s = samples[0].at_s + _settle_s(meter), samples[0].at_s + ran_s
-    if meter.counts:
-        within = [step for step in find_steps(samples) if start_s <= step.at_s <= end_s]
-        energy_j = within[-1].value - within[0].value if within else 0.0
-    else:
-        within = [sample for sample in samples if start_s <= sample.at_s <= end_s]
-        energy_j = sum((b.at_s - a.at_s) * (a.value + b.value) / 2 for a, b in pairwise(within))
+    looks = find_steps(samples) if meter.counts else samples
+    within = [look for look in looks if start_s <= look.at_s <= end_s]
     if len(within) < 2:
         return None
-    return _Piece(energy_j, within[-1].at_s - within[0].at_s, len(within) - 1)
+    counter = within
+    if not meter.counts:
+        joules = (0.0, *((b.at_s - a.at_s) * (a.value + b.value) / 2 for a, b in pairwise(within)))
+        counter = [Sample(look.at_s, total) for look, total in zip(within, accumulate(joules), strict=True)]
+    energy_j, metered_s = counter[-1].value - counter[0].value, counter[-1].at_s - counter[0].at_s
+    return _Piece(energy_j, metered_s, len(within) - 1, list_power(counter, POWER_INTERVAL_S))
 
 
 def find_steps(samples: Sequence[Sample]) -> list[Sample]:

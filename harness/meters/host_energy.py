@@ -10,21 +10,25 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
 from modelwright.harness.meters.energy import Energy
+from modelwright.harness.meters.power_samples import Power, Sample, list_power, summarize_power
 from modelwright.profiles.kernel_files import read_text
 from modelwright.profiles.meters import hwmon_sensors, rapl_counters, why_unreadable
 
 IDLE_S = 2.0
 """Seconds of idleness metered before the first round."""
-_SAMPLING_INTERVAL_S = 0.05
+SAMPLING_INTERVAL_S = 0.05
+"""Between two looks at a meter. RAPL's counters step about every millisecond, which is 2 % of it."""
 BOARD_INPUTS = frozenset({"VDD_IN", "POM_5V_IN"})
 """Labels of the rails that feed a whole Jetson module or board, by NVIDIA's developer guide (Jetson Linux, "Power
 Supply Modes"); others of its INA3221 feed parts."""
 _Read = TypeVar("_Read")
+_Result = TypeVar("_Result")
 
 
 class Meter(ABC):
@@ -164,7 +168,7 @@ class HwmonMeter(Meter):
             return self._joules
 
     def _sample(self) -> None:
-        while self.failure is None and not self._ended.wait(_SAMPLING_INTERVAL_S):
+        while self.failure is None and not self._ended.wait(SAMPLING_INTERVAL_S):
             self.read_j()
 
 
@@ -194,6 +198,57 @@ def find_meter(root: Path = Path("/")) -> Meter | None:
     return None if sensor is None else HwmonMeter(sensor)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Metered:
+    """What a meter told while something ran.
+
+    Attributes:
+        energy_j: Joules; None without a meter, and once it has failed.
+        power: Mean power of successive whiles; empty where there is no energy.
+    """
+
+    energy_j: float | None = None
+    power: tuple[Power, ...] = ()
+
+
+def run_metered(
+    meter: Meter | None, run: Callable[[], _Result], *, interval_s: float = SAMPLING_INTERVAL_S
+) -> tuple[_Result, Metered]:
+    """Runs something on this thread, which mostly waits for another process, while a second one looks at the meter.
+
+    Args:
+        meter: Read at both ends and in between; None meters nothing.
+        run: What is metered.
+        interval_s: Between two looks.
+    """
+    if meter is None:
+        return run(), Metered()
+    looks: list[Sample] = []
+    ended = threading.Event()
+
+    def look() -> bool:
+        value = meter.read_j()
+        if value is not None:
+            looks.append(Sample(time.monotonic(), value))
+        return value is not None
+
+    def keep_looking() -> None:
+        while not ended.wait(interval_s) and look():
+            pass
+
+    look()
+    thread = threading.Thread(target=keep_looking, name="power samples", daemon=True)
+    thread.start()
+    try:
+        result = run()
+    finally:
+        ended.set()
+        thread.join()
+    if not look() or len(looks) < 2:
+        return result, Metered()
+    return result, Metered(energy_j=looks[-1].value - looks[0].value, power=list_power(looks, interval_s))
+
+
 def measure_idle_power_w(meter: Meter, duration_s: float = IDLE_S) -> float | None:
     """Returns the mean power in watts while nothing of ours runs; None where the meter fails."""
     before_j, started = meter.read_j(), time.monotonic()
@@ -203,7 +258,12 @@ def measure_idle_power_w(meter: Meter, duration_s: float = IDLE_S) -> float | No
 
 
 def describe_measured(
-    meter: Meter, energy_j: float, inferences: int, elapsed_s: float, idle_power_w: float | None
+    meter: Meter,
+    energy_j: float,
+    inferences: int,
+    elapsed_s: float,
+    idle_power_w: float | None,
+    power: Sequence[Power] = (),
 ) -> Energy:
     """Returns the energy of metered windows; the idle share is told apart, not taken away."""
     if meter.failure is not None:
@@ -218,6 +278,7 @@ def describe_measured(
         above_idle_per_inference_j=above_idle_j,
         idle_power_w=idle_power_w,
         mean_power_w=energy_j / elapsed_s,
+        power=summarize_power(power),
         source=f"measured:{meter.name}",
         scope=meter.scope,
     )

@@ -303,6 +303,7 @@ def _describe_row(
         first_inference_ms=opened.first_inference_ms,
         latency_ms=latency_ms,
         num_inferences=count,
+        warm_up_inferences=sum(window.inferences for window in measured.windows.values()) - count,
         effective_inferences=round(count_effective(windows_ms), 1),
         throughput_per_s=(
             # Requests in flight share the time that each of them measured.
@@ -321,6 +322,7 @@ def _describe_row(
         compute_enqueue_ms=on_device.enqueue_ms,
         compute_speedup=on_device.speedup,
         gpu_memory_bytes=on_device.memory_bytes,
+        device_memory=finished.device_memory if finished else None,
         gpu=on_device.gpu,
         round_log_ratios=tuple(ratios.values()),
         rounds=tuple(launches),
@@ -375,6 +377,7 @@ def _describe_energy(context: Context, measured: Measured, measurements: Measure
             sum(window.inferences for window in metered),
             sum(window.elapsed_s for window in metered),
             measurements.idle_power_w,
+            [power for window in metered for power in window.power],
         )
     cores = (context.host if context.profile.is_class else context.profile).cores
     ran = None if measured.opened is None else measured.opened.settings

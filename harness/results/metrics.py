@@ -313,6 +313,21 @@ METRICS: tuple[Metric, ...] = (
         ),
         chart=Chart(title="GPU memory", note="of the process that runs it", show=format_bytes, on_device=True),
     ),
+    *(
+        Metric(
+            key=f"device_memory.{name}_bytes",
+            title=f"memory {title} on the GPU",
+            unit="bytes",
+            better="lower",
+            null="on a CPU, and where the runtime does not tell",
+            detail=Detail(line="GPU memory of its allocator", name=name, show=format_bytes, on_device=True),
+        )
+        for name, title in (
+            ("allocated", "that the runtime uses"),
+            ("peak", "that the runtime used at most"),
+            ("reserved", "that the runtime took from the driver"),
+        )
+    ),
     Metric(
         key="energy.per_inference_j",
         title="energy of an inference",
@@ -334,6 +349,31 @@ METRICS: tuple[Metric, ...] = (
         ),
         estimated=lambda row: row.energy_estimated,
         scope=lambda row: row.energy_scope,
+    ),
+    *(
+        Metric(
+            key=key,
+            title=f"{title} while inferring",
+            unit="W",
+            better="lower",
+            null="without a meter" if key.startswith("energy.power") else "without a meter or a power model",
+            detail=Detail(line="power", name=name, show=lambda value: f"{format_significant(value)} W"),
+            csv=(Csv(name=f"power_{name}_w"),),
+        )
+        for key, name, title in (
+            ("energy.mean_power_w", "mean", "mean power"),
+            ("energy.power.std_w", "std", "standard deviation of the power"),
+            ("energy.power.min_w", "min", "lowest power"),
+            ("energy.power.median_w", "median", "median power"),
+            ("energy.power.max_w", "max", "highest power"),
+        )
+    ),
+    Metric(
+        key="energy.power.count",
+        title="samples of the power",
+        null="without a meter",
+        detail=Detail(line="power", name="samples", show=str),
+        csv=(Csv(name="power_samples"),),
     ),
     Metric(
         key="carbon.per_inference_g",

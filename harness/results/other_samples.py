@@ -44,6 +44,7 @@ def _without_quality(row: Measurement, own: str, base: str) -> Measurement:
         "accuracy_ci95": None,
         "accuracy_fp32": None,
         "evaluated": None,
+        "correct": None,
         "fidelity": None,
         "chain": None,
         "fits": (),

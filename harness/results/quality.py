@@ -22,6 +22,7 @@ class Quality:
     accuracy_ci95: tuple[float, float] | None = None
     accuracy_fp32: float | None = None
     evaluated: int | None = None
+    correct: int | None = None
     fidelity: Fidelity | None = None
     drop: Drop | None = None
     emulated: bool = False
@@ -45,6 +46,7 @@ def quality_fields(quality: Quality) -> dict[str, Any]:
         "accuracy_ci95": quality.accuracy_ci95,
         "accuracy_fp32": quality.accuracy_fp32,
         "evaluated": quality.evaluated,
+        "correct": quality.correct,
         "agreement": fidelity.agreement if fidelity else None,
         "kept": fidelity.task.kept if fidelity and fidelity.task else None,
         "cosine": fidelity.cosine if fidelity else None,
@@ -127,6 +129,7 @@ def _count_quality(
         accuracy_ci95=None if correct is None else wilson_interval(correct, count),
         accuracy_fp32=None if correct is None or correct_fp32 is None else correct_fp32 / count,
         evaluated=count,
+        correct=correct,
         fidelity=fidelity,
         emulated=emulated,
         drop=drop,

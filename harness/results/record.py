@@ -21,6 +21,7 @@ from modelwright.core.outputs.fidelity import Fidelity
 from modelwright.core.outputs.target_fit import TargetFit as TargetFit
 from modelwright.core.outputs.tasks.judge import TaskFidelity
 from modelwright.core.records.codec import Cosine, Count, Record, Share
+from modelwright.core.records.device_memory import DeviceMemory
 from modelwright.core.records.operators import OperatorProfile as OperatorProfile
 from modelwright.core.records.pictures import Pictures
 from modelwright.harness.formatting import clean_text
@@ -216,11 +217,13 @@ class Measurement(Record, kw_only=True):
         reused: Whether the artifact was there from an earlier run.
         import_ms: Time to import the runtime, in the first launch as all that is told of loading and memory.
         latency_ms: From inputs to outputs in the host's memory.
+        warm_up_inferences: That ran before the measured ones, at the start of each turn.
         effective_inferences: What the measured ones are worth, as successive latencies are correlated.
         memory: What the peak consists of.
         accuracy_ci95: Both ends of the accuracy's 95 % interval.
         accuracy_fp32: Of the FP32 source on the same samples.
         evaluated: Samples that the quality was taken on.
+        correct: Right answers among them; null without labels.
         fidelity: How each output follows FP32, and how well they serve the task that FP32 serves.
         chain: How it follows FP32 when each is fed with its own state for many steps; null for a model without states.
             Its findings are among those of `fidelity`.
@@ -234,6 +237,8 @@ class Measurement(Record, kw_only=True):
         compute_latency_ms: Of the computation alone, its inputs and outputs on the device; null on a CPU.
         compute_enqueue_ms: What the host takes to queue a computation.
         compute_speedup: Over the baseline's computation, where the two ran alike.
+        device_memory: What the runtime's allocator held on the GPU after the last turn; null on a CPU, and where a
+            runtime does not tell.
         gpu: What was observed of the card meanwhile.
         round_log_ratios: Per shared round, log(baseline's median latency / this one's).
         rounds: The rounds in which it had a turn.
@@ -270,6 +275,7 @@ class Measurement(Record, kw_only=True):
     first_inference_ms: Figure | None = None
     latency_ms: Latency | None = None
     num_inferences: Count | None = None
+    warm_up_inferences: Count | None = None
     effective_inferences: Figure | None = None
     throughput_per_s: Figure | None = None
     peak_memory_bytes: Count | None = None
@@ -278,6 +284,7 @@ class Measurement(Record, kw_only=True):
     accuracy_ci95: tuple[Share, Share] | None = None
     accuracy_fp32: Share | None = None
     evaluated: Count | None = None
+    correct: Count | None = None
     agreement: Share | None = None
     kept: Share | None = None
     cosine: Cosine | None = None
@@ -295,6 +302,7 @@ class Measurement(Record, kw_only=True):
     compute_enqueue_ms: Figure | None = None
     compute_speedup: SpeedRatio | None = None
     gpu_memory_bytes: Count | None = None
+    device_memory: DeviceMemory | None = None
     gpu: CardObservations | None = None
     round_log_ratios: tuple[LogRatio, ...] = ()
     rounds: tuple[Count, ...] = ()

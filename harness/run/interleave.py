@@ -14,6 +14,7 @@ import numpy as np
 
 from modelwright.core.errors import ModelwrightError
 from modelwright.core.faults import as_error
+from modelwright.harness.meters.power_samples import Power
 from modelwright.harness.run.effort import Effort
 
 
@@ -26,6 +27,7 @@ class Window:
         inferences: All that ran, warm-up included.
         elapsed_s: Over all of them.
         energy_j: What the meter counted meanwhile; None without a meter.
+        power: That it told in between.
         compute_latencies_ms: Of the computation alone on an accelerator, inputs and outputs staying there; empty on a
             CPU.
         compute_inferences: All computations that ran alone, warm-up included.
@@ -38,6 +40,7 @@ class Window:
     inferences: int
     elapsed_s: float
     energy_j: float | None = None
+    power: Sequence[Power] = ()
     compute_latencies_ms: Sequence[float] = ()
     compute_inferences: int = 0
     compute_elapsed_s: float = 0.0

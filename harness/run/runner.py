@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
 import msgspec
+from msgspec.structs import replace
 
 from modelwright.core.errors import BadInputError, MeasurementInvalidError
 from modelwright.core.process.child import Child
@@ -16,7 +18,7 @@ from modelwright.core.records.codec import encode
 from modelwright.core.samples.sample_set import SampleRef
 from modelwright.harness.meters.gpu_bench import GpuBench, OnGpu
 from modelwright.harness.meters.gpu_watch import WindowOnGpu
-from modelwright.harness.meters.host_energy import Meter
+from modelwright.harness.meters.host_energy import Meter, run_metered
 from modelwright.harness.run.effort import Effort
 from modelwright.harness.run.interleave import Window
 from modelwright.harness.run.told import Finished, Opened, QualityHere, RanAlone, Turn
@@ -47,6 +49,8 @@ class MeasureSettings:
         requests: Inferences in flight on the CPU; None for what each artifact was tuned with, else 1.
         options: Target -> settings of its runtime that are not to be at their defaults.
         tuned: Whether artifacts run as they were tuned, where nothing else is said; see `settle`.
+        meter_computation: Whether the energy on a GPU is that of the computation alone, where a runtime gives one: on
+            inputs that are there before, not copied for each inference.
     """
 
     effort: Effort
@@ -60,6 +64,7 @@ class MeasureSettings:
     requests: int | None = None
     options: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
     tuned: bool = True
+    meter_computation: bool = False
 
 
 class ArtifactRunner:
@@ -83,6 +88,7 @@ class ArtifactRunner:
         self._artifact = artifact
         self._settings = settings
         self._opened: Child | None = None
+        self._transfers: bool | None = None
 
     @property
     def _child(self) -> Child:
@@ -130,14 +136,15 @@ class ArtifactRunner:
 
     def run_window(self, window_s: float) -> Window:
         """Takes a turn; the parent blocks on a pipe meanwhile."""
-        before_j = None if self._meter is None else self._meter.read_j()
         before = None if self._bench is None else self._bench.observe()
-        result = self._child.call(
-            "modelwright.harness.run.windows:run_window",
-            {"window_s": window_s},
-            timeout_s=window_s * HANG_FACTOR + HANG_GRACE_S,
+        result, metered = run_metered(
+            self._meter,
+            lambda: self._child.call(
+                "modelwright.harness.run.windows:run_window",
+                {"window_s": window_s},
+                timeout_s=window_s * HANG_FACTOR + HANG_GRACE_S,
+            ),
         )
-        after_j = None if self._meter is None else self._meter.read_j()
         after = None if self._bench is None else self._bench.observe()
         turn = msgspec.convert(result, Turn)
         if before is not None and after is not None:
@@ -146,7 +153,8 @@ class ArtifactRunner:
             latencies_ms=[nanoseconds / 1e6 for nanoseconds in turn.latencies_ns],
             inferences=turn.inferences,
             elapsed_s=turn.elapsed_s,
-            energy_j=None if before_j is None or after_j is None else after_j - before_j,
+            energy_j=metered.energy_j,
+            power=metered.power,
             compute_latencies_ms=[nanoseconds / 1e6 for nanoseconds in turn.compute_latencies_ns or ()],
             compute_inferences=turn.compute_inferences or 0,
             compute_elapsed_s=turn.compute_elapsed_s or 0.0,
@@ -157,15 +165,19 @@ class ArtifactRunner:
         """Runs alone for so many seconds; returns the inferences and the seconds that they took."""
         result = self._child.call(
             "modelwright.harness.run.windows:run_energy_window",
-            {"duration_s": duration_s},
+            {"duration_s": duration_s, "computation": self._settings.meter_computation},
             timeout_s=duration_s * 2 + HANG_GRACE_S,
         )
         told = msgspec.convert(result, RanAlone)
+        self._transfers = told.transfers
         return told.inferences, told.elapsed_s
 
     def describe_gpu(self) -> OnGpu | None:
         """Meters the artifact alone and sums up what was seen of the card; None for an artifact on the CPU."""
-        return None if self._bench is None else self._bench.describe(self._child.pid, self._looks, self.run_for)
+        if self._bench is None:
+            return None
+        found = self._bench.describe(self._child.pid, self._looks, self.run_for)
+        return dataclasses.replace(found, energy=replace(found.energy, transfers=self._transfers))
 
     def finish(self) -> Finished:
         """Returns memory and what really ran."""

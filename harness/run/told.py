@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from modelwright.core.outputs.fidelity import Fidelity
 from modelwright.core.records.codec import Count, Record, Sha256, Share, decode
+from modelwright.core.records.device_memory import DeviceMemory
 from modelwright.core.records.operators import OperatorProfile
 from modelwright.harness.kinds import Figure
 
@@ -80,6 +81,7 @@ class RanAlone(Record, kw_only=True):
 
     inferences: Count
     elapsed_s: Figure
+    transfers: bool
 
 
 class Turn(Record, kw_only=True):
@@ -148,6 +150,7 @@ class Finished(Record, kw_only=True):
     peak_memory_bytes: Count | None
     steady_memory_bytes: Count | None
     precision_executed: Executed
+    device_memory: DeviceMemory | None = None
 
 
 class Packed(Record, kw_only=True):

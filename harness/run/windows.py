@@ -88,15 +88,22 @@ def _time_lanes(window_s: float) -> dict[str, Any]:
     }
 
 
-def run_energy_window(duration_s: float) -> dict[str, Any]:
-    """Runs inferences end to end, one after the other without a pause, while the parent reads a slow meter.
+def run_energy_window(duration_s: float, computation: bool = False) -> dict[str, Any]:
+    """Runs inferences without a pause, while the parent reads a slow meter.
 
     Args:
         duration_s: How long; at least one inference runs.
+        computation: Whether the computation alone is to run, on inputs that lie on the accelerator since the artifact
+            was loaded; end to end where a session has no such computation, and on a CPU.
 
     Returns:
-        `inferences` and `elapsed_s`.
+        `inferences`, `elapsed_s`, and `transfers`: whether inputs and outputs were copied in each of them.
     """
+    if computation and loaded.lanes:
+        with explaining_gpu_memory("the inference cannot run"), _without_collecting():
+            times = time_computations(loaded.lanes, duration_s, turn=loaded.compute_turn)
+        loaded.compute_turn += times.inferences
+        return {"inferences": times.inferences, "elapsed_s": times.elapsed_s, "transfers": False}
     clock = time.perf_counter
     calls, turn = loaded.calls, loaded.turn
     inferences = 0
@@ -110,7 +117,7 @@ def run_energy_window(duration_s: float) -> dict[str, Any]:
             if elapsed_s >= duration_s:
                 break
     loaded.turn = turn
-    return {"inferences": inferences, "elapsed_s": elapsed_s}
+    return {"inferences": inferences, "elapsed_s": elapsed_s, "transfers": True}
 
 
 @contextlib.contextmanager

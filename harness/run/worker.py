@@ -244,10 +244,14 @@ def finish_in_child() -> dict[str, Any]:
         executed = loaded.session.describe_execution()
     except Exception as error:  # introspection must not cost a measurement that is already taken
         executed = {"precision": None, "reason": f"{type(error).__name__}: {error}"}
+    memory = None
+    with contextlib.suppress(Exception):
+        memory = loaded.session.read_device_memory()
     return {
         "peak_memory_bytes": peak_bytes,
         "steady_memory_bytes": steady_bytes,
         "precision_executed": encode(Executed.of(executed)),
+        "device_memory": encode(memory),
     }
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from modelwright.core.errors import MeasurementInvalidError, ToolchainMissingError
+from modelwright.core.records.device_memory import DeviceMemory
 from modelwright.core.records.operators import OperatorProfile
 from modelwright.core.records.signature import Signature
 from modelwright.targets.contract import Array, Computation, Feeds, RunSettings, Session
@@ -206,6 +207,14 @@ class TorchCudaSession(TorchSession):
             forward = self._prepare(inputs, stream_index)
             self._wait()
         return _TorchComputation(self._torch, self._streams[stream_index], forward, uses_graph=self._uses_graph)
+
+    def read_device_memory(self) -> DeviceMemory:
+        cuda = self._torch.cuda
+        return DeviceMemory(
+            allocated_bytes=cuda.memory_allocated(),
+            peak_bytes=cuda.max_memory_allocated(),
+            reserved_bytes=cuda.memory_reserved(),
+        )
 
     def close(self) -> None:
         # After a fault on the device every call fails; the first error is the one to see.

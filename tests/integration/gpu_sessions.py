@@ -20,7 +20,7 @@ from modelwright.core.nvidia.driver import LIBRARY
 from modelwright.core.records.signature import Signature
 from modelwright.harness.run import worker
 from modelwright.harness.run.loaded import loaded
-from modelwright.harness.run.windows import run_window
+from modelwright.harness.run.windows import run_energy_window, run_window
 from modelwright.targets.contract import (
     Array,
     BuildRequest,
@@ -167,3 +167,12 @@ def run_window_for(window_s: float) -> dict[str, Any]:
     before, started = session.runs, time.perf_counter()
     result = run_window(window_s)
     return {**result, "runs": session.runs - before, "wall_s": time.perf_counter() - started}
+
+
+def run_energy_window_for(duration_s: float, computation: bool) -> dict[str, Any]:
+    """Runs a window for its energy and adds how often the session ran end to end, inputs and outputs copied."""
+    session = loaded.session
+    assert isinstance(session, DoublingSession)
+    before = session.runs
+    result = run_energy_window(duration_s, computation)
+    return {**result, "runs": session.runs - before}

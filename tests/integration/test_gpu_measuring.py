@@ -159,10 +159,27 @@ def test_the_proof_still_runs_beside_the_computations(tmp_path: Path, gpu_worker
 def test_an_energy_window_runs_end_to_end_for_its_time(tmp_path: Path, gpu_worker: Worker) -> None:
     gpu_worker.open(make_artifact(tmp_path / "a"))
     told = gpu_worker.ask("modelwright.harness.run.windows:run_energy_window", duration_s=0.1)
-    assert set(told) == {"inferences", "elapsed_s"}
+    assert set(told) == {"inferences", "elapsed_s", "transfers"}
+    assert told["transfers"] is True
     assert told["inferences"] > 1
     assert told["elapsed_s"] >= 0.1
     assert gpu_worker.ask("modelwright.harness.run.windows:run_energy_window", duration_s=0.0)["inferences"] == 1
+
+
+def test_an_energy_window_of_the_computation_alone_copies_no_input(tmp_path: Path, gpu_worker: Worker) -> None:
+    gpu_worker.open(make_artifact(tmp_path / "a"))
+    told = gpu_worker.ask(f"{HERE}:run_energy_window_for", duration_s=0.1, computation=True)
+    assert (told["transfers"], told["runs"]) == (False, 0)
+    assert told["inferences"] > 1
+    assert told["elapsed_s"] >= 0.1
+    end_to_end = gpu_worker.ask(f"{HERE}:run_energy_window_for", duration_s=0.02, computation=False)
+    assert (end_to_end["transfers"], end_to_end["runs"]) == (True, end_to_end["inferences"])
+
+
+def test_energy_is_end_to_end_where_there_is_no_computation_and_says_so(tmp_path: Path, gpu_worker: Worker) -> None:
+    gpu_worker.open(make_artifact(tmp_path / "a", most_streams=0))
+    told = gpu_worker.ask("modelwright.harness.run.windows:run_energy_window", duration_s=0.02, computation=True)
+    assert told["transfers"] is True
 
 
 def test_a_graph_that_is_not_used_is_not_reported(tmp_path: Path, gpu_worker: Worker) -> None:

@@ -157,6 +157,9 @@ def test_all_precisions_are_measured_side_by_side(find: Callable[[str], Artifact
         assert result.opened.gpu is not None
         assert result.opened.gpu.name == gpu.name
         assert (result.opened.gpu.device_bytes_delta or 0) > 0
+        memory = result.finished.device_memory
+        assert memory is not None
+        assert 0 < memory.allocated_bytes <= memory.peak_bytes <= memory.reserved_bytes
         executed = result.finished.precision_executed
         assert executed.precision == name.rsplit("-", 1)[1], executed
         assert executed.facts["device_name"] == gpu.name
@@ -180,8 +183,10 @@ def test_compiled_programs_are_measured(find: Callable[[str], Artifact]) -> None
         assert all(window.compute_latencies_ms for window in result.windows.values())
 
 
-def test_energy_is_metered_or_the_reason_is_told(find: Callable[[str], Artifact]) -> None:
-    on_gpu = measure({"torch-fp32": find("torch-fp32")}, meter_gpu=True)["torch-fp32"].on_gpu
+@pytest.mark.parametrize("computation", [False, True])
+def test_energy_is_metered_or_the_reason_is_told(find: Callable[[str], Artifact], computation: bool) -> None:
+    artifacts = {"torch-fp32": find("torch-fp32")}
+    on_gpu = measure(artifacts, meter_gpu=True, meter_computation=computation)["torch-fp32"].on_gpu
     assert on_gpu is not None
     energy = on_gpu.energy
     print(f"energy: {energy}\nobserved: {on_gpu.observed}\nmemory: {on_gpu.memory_bytes} ({on_gpu.memory_reason})")
@@ -191,6 +196,10 @@ def test_energy_is_metered_or_the_reason_is_told(find: Callable[[str], Artifact]
         assert energy.source in ("measured:nvml", "measured:nvml-power")
         assert energy.per_inference_j > 0.0
         assert (energy.mean_power_w or 0.0) > 0.0
+        assert energy.transfers is not computation
+        assert energy.power is not None
+        assert energy.power.count >= 10
+        assert energy.power.min_w <= energy.power.median_w <= energy.power.max_w
     assert on_gpu.memory_bytes or on_gpu.memory_reason
     assert on_gpu.observed.windows == ROUNDS or on_gpu.observed.unavailable
 

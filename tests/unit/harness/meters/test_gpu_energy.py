@@ -14,11 +14,11 @@ from fake_driver.build import build_fake_driver, use_fake_nvml
 from modelwright.core.errors import MeasurementInvalidError, ToolchainMissingError
 from modelwright.harness.meters.gpu_bench import GpuBench
 from modelwright.harness.meters.gpu_energy import (
+    POWER_INTERVAL_S,
     SAMPLING_S,
     EnergyWindow,
     MeterFailedError,
     NvmlMeter,
-    Sample,
     describe_gpu_energy,
     find_steps,
     measure_idle,
@@ -26,6 +26,7 @@ from modelwright.harness.meters.gpu_energy import (
     sample_while,
 )
 from modelwright.harness.meters.power_model import estimate_energy
+from modelwright.harness.meters.power_samples import Sample
 from modelwright.profiles import load_profile
 
 
@@ -91,6 +92,11 @@ def test_the_power_is_right_within_the_resolution_that_is_promised() -> None:
     assert window.steps >= 100
     assert (window.source, window.scope) == ("measured:nvml", "GPU board")
     assert len(board.asked_s) == 1
+    power = describe_gpu_energy(window, None).power
+    assert power is not None
+    assert power.count == pytest.approx(window.metered_s / POWER_INTERVAL_S, abs=1)
+    assert power.min_w == pytest.approx(200, rel=0.025), "a step is seen up to 0.01 s late"
+    assert power.max_w == pytest.approx(200, rel=0.025)
 
 
 def test_a_slow_counter_gets_a_longer_window() -> None:
@@ -130,6 +136,8 @@ def test_without_a_counter_power_is_integrated_and_the_source_says_so() -> None:
     assert window.source == "measured:nvml-power"
     assert window.mean_power_w == pytest.approx(200)
     assert window.metered_s >= 10
+    assert [power.watts for power in window.power] == pytest.approx([200.0] * len(window.power))
+    assert len(window.power) >= 19
 
 
 def test_idle_is_metered_in_a_window_of_the_same_kind() -> None:

@@ -93,10 +93,12 @@ def test_figures_of_known_windows() -> None:
     row = rows(document)["ort-int8"]
     assert row.speedup.ratio == pytest.approx(4.0)
     assert row.num_inferences == 1200
+    assert row.warm_up_inferences == 120
     assert row.latency_ms.mean == pytest.approx(0.5 * 6.5)
     assert row.throughput_per_s == pytest.approx(1000 / (0.5 * 6.5))
     assert row.memory == Memory(runtime_bytes=40, steady_bytes=90, model_bytes=50)
     assert row.accuracy == pytest.approx(0.95)
+    assert (row.correct, row.evaluated) == (190, 200)
     assert row.energy.per_inference_j == pytest.approx((5 + 21 / 6) * 0.5 * 6.5 / 1000), "one of six cores"
     assert row.energy.source == "estimated:tdp_util"
     assert row.carbon.per_inference_g == pytest.approx(row.energy.per_inference_j / 3.6e6 * 420)
