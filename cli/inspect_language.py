@@ -98,9 +98,9 @@ def describe_proof(proof: LanguageProof) -> list[tuple[str, str]]:
                 f"similarity {answers.similarity.value:.1%}",
             )
         )
-    if proof.choices is not None:
-        choices = proof.choices
-        lines.append(("questions", f"{choices.correct} of {choices.count} right, FP32 {choices.correct_fp32}"))
+    for task in proof.tasks:
+        told = f"{task.whole.correct} of {task.count} right, FP32 {task.whole.correct_fp32}"
+        lines.append((task.name, f"{told}; {task.by_character.correct} by likelihood a character (acc_norm)"))
     if proof.max_increase is not None:
         kept = "kept" if proof.increase.value <= proof.max_increase else "OVER IT"
         lines.append(("limit", f"{kept}: perplexity may be {proof.max_increase * 100:g} % above FP32's"))

@@ -19,11 +19,13 @@ _APPLICABLE = frozenset(
         *("source", "sources", "artifacts", "targets", "samples", "evaluation", "evaluation_limit", "baseline"),
         *("options", "profile", "out", "overwrite", "fresh", "details", "as_json", "settings", "effort", "threads"),
         *("batch", "region", "seed", "max_perplexity_increase", "new_tokens", "eval_tokens", "low_memory"),
+        "tasks",
     }
 )
 """Parameters of commands that mean something for a language model."""
-OPTIONS = ("max_perplexity_increase", "new_tokens", "eval_tokens", "low_memory")
+OPTIONS = ("max_perplexity_increase", "new_tokens", "eval_tokens", "tasks", "low_memory")
 """Those that mean something for nothing else."""
+_UNSAID = (None, False, ())
 
 
 class _Increase(click.ParamType[float]):
@@ -64,6 +66,13 @@ _BUILDING = (
         help="Of a language model: judge on at most this many tokens. [2048]",
     ),
     click.option(
+        "--tasks",
+        multiple=True,
+        metavar="FILE.yaml",
+        help="Of a language model: a task of lm-evaluation-harness with questions and choices in a file of your own, "
+        "scored as it does. May be given more than once.",
+    ),
+    click.option(
         "--low-memory",
         is_flag=True,
         help="Of a language model: check its export with the weights of one layer at a time in memory.",
@@ -97,7 +106,7 @@ def refuse_for_others(language: dict[str, Any]) -> None:
     Raises:
         UsageError: Names them.
     """
-    said = [name for name, value in language.items() if value not in (None, False)]
+    said = [name for name, value in language.items() if value not in _UNSAID]
     if said:
         raise UsageError(
             f"{', '.join(map(_flag, said))}: for language models, folders of transformers whose config.json names a "
@@ -145,7 +154,7 @@ def require_alone(sources: Sequence[str]) -> None:
 def name_build_settings(language: dict[str, Any]) -> dict[str, Any]:
     """Returns what was said as the request calls it; what was not said is left to its defaults."""
     names = {"max_perplexity_increase": "max_increase", "eval_tokens": "evaluation_tokens"}
-    return {names.get(name, name): value for name, value in language.items() if value not in (None, False)}
+    return {names.get(name, name): value for name, value in language.items() if value not in _UNSAID}
 
 
 def print_language_comparison(

@@ -91,20 +91,46 @@ class Answers(Record):
     similarity: Estimate
 
 
-class Choices(Record):
-    """Questions with one right choice, each chosen by its likelihood a byte.
+class RightAnswers(Record):
+    """How many questions are answered rightly when choices are compared in one way.
 
     Attributes:
-        count: Questions.
-        correct: That the artifact answers rightly.
-        correct_fp32: That FP32 does.
-        ci95: Both ends of the interval of the artifact's share (Wilson).
+        correct: By the artifact.
+        correct_fp32: By FP32.
+        kept: Of those that FP32 answers rightly, by the artifact too: as a share of these, what users call retention.
+        ci95: Both ends of the interval of the artifact's share of all questions (Wilson).
+        kept_ci95: Of the share that is kept; null where FP32 answers none rightly.
     """
 
-    count: Count
     correct: Count
     correct_fp32: Count
+    kept: Count
     ci95: tuple[Amount, Amount] | None = None
+    kept_ci95: tuple[Amount, Amount] | None = None
+
+
+class TaskScores(Record):
+    """Questions with one right choice, answered by how likely each choice is after its question.
+
+    Scored as lm-evaluation-harness scores `output_type: multiple_choice`; in brackets its name of each way.
+
+    Attributes:
+        name: Of the task.
+        count: Questions that were asked.
+        total: That its file holds.
+        whole: The likeliest choice is taken (`acc`).
+        by_character: The likeliest one for its length in characters (`acc_norm`).
+        by_byte: For its length in bytes of UTF-8 (`acc_bytes`).
+        by_token: For its number of tokens.
+    """
+
+    name: Line
+    count: Count
+    total: Count
+    whole: RightAnswers
+    by_character: RightAnswers
+    by_byte: RightAnswers
+    by_token: RightAnswers
 
 
 class LanguageProof(Record):
@@ -123,7 +149,7 @@ class LanguageProof(Record):
         divergence_positions: Tokens that it was taken at, evenly spread.
         agreement: Share of the tokens whose likeliest next one is FP32's.
         answers: To prompts; null without prompts.
-        choices: Of questions with choices; null without any.
+        tasks: Questions with choices, by task.
         max_increase: What `increase` may be at most, as the user said; null where they set no limit.
         reference: Target of the FP32 artifact that it was held against.
         evaluation_sha256: Of all that it was judged on: texts, prompts, questions.
@@ -143,7 +169,7 @@ class LanguageProof(Record):
     divergence_positions: Count
     agreement: Estimate
     answers: Answers | None = None
-    choices: Choices | None = None
+    tasks: tuple[TaskScores, ...] = ()
     max_increase: Amount | None = None
     reference: Line
     evaluation_sha256: Sha256

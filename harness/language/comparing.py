@@ -188,6 +188,7 @@ def _prepare(request: LanguageRequest, model: Path, scratch: Path, tell: Progres
             "model": str(model.absolute()),
             "samples": request.samples,
             "evaluation": request.evaluation,
+            "tasks": list(request.tasks),
             "wanted": encode(
                 Wanted(
                     context=record.context_length,

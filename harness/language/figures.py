@@ -15,6 +15,7 @@ from modelwright.harness.formatting import (
 )
 from modelwright.harness.language.limits import format_change
 from modelwright.harness.language.record import LanguageRow
+from modelwright.harness.results.statistics import wilson_interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +63,28 @@ def _answers_exact(row: LanguageRow) -> float | None:
     return None if answers is None else answers.exact / answers.count
 
 
-def _choices(row: LanguageRow) -> float | None:
-    choices = None if row.quality is None else row.quality.choices
-    return None if choices is None else choices.correct / choices.count
+def _pool(row: LanguageRow, way: str) -> tuple[int, int] | None:
+    """Returns how many questions of all tasks are answered rightly in one way, and how many there are."""
+    tasks = () if row.quality is None else row.quality.tasks
+    count = sum(task.count for task in tasks)
+    return (sum(getattr(task, way).correct for task in tasks), count) if count else None
+
+
+def _share_of_questions(way: str) -> Callable[[LanguageRow], float | None]:
+    return lambda row: None if (pool := _pool(row, way)) is None else pool[0] / pool[1]
+
+
+def _interval_of_questions(way: str) -> Callable[[LanguageRow], tuple[float, float] | None]:
+    return lambda row: None if (pool := _pool(row, way)) is None else wilson_interval(*pool)
+
+
+WAYS = {
+    "whole": "by the likelihood of the whole choice (lm-eval's acc)",
+    "by_character": "by likelihood a character (acc_norm)",
+    "by_byte": "by likelihood a byte (acc_bytes)",
+    "by_token": "by likelihood a token",
+}
+"""How choices are compared -> what people are told of it."""
 
 
 def _percent(value: float) -> str:
@@ -223,12 +243,15 @@ FIGURES: Sequence[LanguageFigure] = (
             None if row.quality is None or row.quality.answers is None else row.quality.answers.similarity.ci95
         ),
     ),
-    LanguageFigure(
-        key="choices_correct",
-        title="questions answered rightly, by likelihood (%)",
-        read=_choices,
-        show=_percent,
-        interval=lambda row: None if row.quality is None or row.quality.choices is None else row.quality.choices.ci95,
+    *(
+        LanguageFigure(
+            key=f"questions_{way}",
+            title=f"questions answered rightly, {told} (%)",
+            read=_share_of_questions(way),
+            show=_percent,
+            interval=_interval_of_questions(way),
+        )
+        for way, told in WAYS.items()
     ),
     LanguageFigure(
         key="energy_per_token_j",

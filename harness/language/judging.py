@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,13 @@ import numpy as np
 from modelwright.core.errors import BuildFailedError
 from modelwright.core.files import read_json, write_json
 from modelwright.core.process.child import Progress
-from modelwright.core.records.codec import Count, Record, decode, encode
-from modelwright.core.records.language_artifact import Answers, Choices, Estimate
+from modelwright.core.records.codec import Amount, Count, Record, decode, encode
+from modelwright.core.records.language_artifact import Answers, Estimate, TaskScores
 from modelwright.harness.language.generating import generate
 from modelwright.harness.language.quality import (
     Floats,
     Integers,
     bits_per_byte,
-    choose_by_likelihood,
     divergences,
     estimate_increase,
     estimate_mean,
@@ -31,6 +30,7 @@ from modelwright.harness.language.quality import (
     score_tokens,
     similarity,
 )
+from modelwright.harness.language.questions import compare_tasks, cost_choices
 from modelwright.harness.language.workload import Question, Workload
 from modelwright.harness.results.statistics import wilson_interval
 from modelwright.targets.language.contract import Generator
@@ -48,11 +48,11 @@ class Written(Record):
 
     Attributes:
         answers: To each prompt, in tokens.
-        chosen: Number of the choice, of each question.
+        costs: Of each task and question, what each choice costs in nats.
     """
 
     answers: tuple[tuple[Count, ...], ...]
-    chosen: tuple[Count, ...]
+    costs: tuple[tuple[tuple[Amount, ...], ...], ...]
 
 
 class Judgement(Record):
@@ -70,7 +70,7 @@ class Judgement(Record):
     divergence_positions: Count
     agreement: Estimate
     answers: Answers | None
-    choices: Choices | None
+    tasks: tuple[TaskScores, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +175,7 @@ def _conclude(
         divergence_positions=len(found),
         agreement=estimate_share(scored.tops == reference.tops),
         answers=_compare_answers(written, fp32, workload.asked.new_tokens),
-        choices=_compare_choices(written, fp32, workload.questions),
+        tasks=compare_tasks(workload.tasks, written.costs, fp32.costs),
     )
 
 
@@ -195,9 +195,7 @@ def _score(generator: Generator, workload: Workload, context: int, look: Any, te
                 look(numbers, counted)
                 span_costs, span_tops = score_tokens(counted, tokens[span.first : span.stop])
             except ValueError as error:
-                raise BuildFailedError(
-                    f"it writes no text: {error}", hint="leave this target out, or report it"
-                ) from error
+                raise _refuse(error) from error
             costs.append(span_costs)
             tops.append(span_tops)
             count += len(counted)
@@ -226,21 +224,22 @@ def _write(generator: Generator, workload: Workload, tell: Progress) -> Written:
     for index, prompt in enumerate(workload.asked.prompts, start=1):
         tell(f"answering prompt {index} of {len(workload.asked.prompts)}")
         answers.append(tuple(generate(generator, [prompt], workload.asked.new_tokens).tokens[0].tolist()))
-    chosen = []
-    for index, question in enumerate(workload.questions, start=1):
-        tell(f"answering question {index} of {len(workload.questions)}")
-        costs = list(_cost_choices(generator, question))
-        chosen.append(choose_by_likelihood(costs, question.sizes))
-    return Written(answers=tuple(answers), chosen=tuple(chosen))
+    costs = []
+    for task in workload.tasks:
+        tell(f"answering {len(task.questions)} questions of {task.name}")
+        costs.append(tuple(_cost(generator, question) for question in task.questions))
+    return Written(answers=tuple(answers), costs=tuple(costs))
 
 
-def _cost_choices(generator: Generator, question: Question) -> Iterator[float]:
-    """Yields what each choice costs after the question, in nats."""
-    for choice in question.choices:
-        tokens = np.asarray([*question.context, *choice], dtype=np.int64)
-        logits = generator.score(tokens[None])[0]
-        first = len(question.context)
-        yield float(score_tokens(logits[first - 1 : -1], tokens[first:])[0].sum())
+def _cost(generator: Generator, question: Question) -> tuple[float, ...]:
+    try:
+        return cost_choices(generator, question)
+    except ValueError as error:
+        raise _refuse(error) from error
+
+
+def _refuse(error: ValueError) -> BuildFailedError:
+    return BuildFailedError(f"it writes no text: {error}", hint="leave this target out, or report it")
 
 
 def _compare_answers(written: Written, fp32: Written, new_tokens: int) -> Answers | None:
@@ -254,17 +253,4 @@ def _compare_answers(written: Written, fp32: Written, new_tokens: int) -> Answer
         exact=exact,
         exact_ci95=wilson_interval(exact, len(pairs)),
         similarity=estimate_of_few([similarity(answer, reference) for answer, reference in pairs]),
-    )
-
-
-def _compare_choices(written: Written, fp32: Written, questions: Sequence[Question]) -> Choices | None:
-    if not questions:
-        return None
-    labels = [question.label for question in questions]
-    correct = sum(chosen == label for chosen, label in zip(written.chosen, labels, strict=True))
-    return Choices(
-        count=len(labels),
-        correct=correct,
-        correct_fp32=sum(chosen == label for chosen, label in zip(fp32.chosen, labels, strict=True)),
-        ci95=wilson_interval(correct, len(labels)),
     )

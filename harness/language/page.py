@@ -20,7 +20,7 @@ _SPEED = ("token_ms.p50", "token_ms.p95", "token_ms.p99", "speedup", "tokens_per
 _WHOLE = ("answer_ms.p50", "prompts_per_s", "offline.tokens_per_s", "offline.prompts_per_s", "energy_per_token_j")
 _COST = ("peak_memory_mb", "cache_mb", "size_mb", "load_ms", "carbon_per_token_g")
 _QUALITY = ("perplexity", "perplexity_increase", "bits_per_byte", "agreement", "divergence")
-_ANSWERS = ("answers_exact", "answers_similarity", "choices_correct")
+_ANSWERS = ("answers_exact", "answers_similarity")
 _CHARTS = ("token_ms.p50", "first_token_ms.p50", "peak_memory_mb", "perplexity", "energy_per_token_j")
 _Table = tuple[str, str, list[str], list[tuple[LanguageRow, list[tuple[str, str]]]]]
 

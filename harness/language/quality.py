@@ -203,16 +203,3 @@ def similarity(answer: Sequence[int], reference: Sequence[int]) -> float:
         for j, other in enumerate(reference, start=1):
             diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (token != other))
     return 1.0 - row[-1] / longest
-
-
-def choose_by_likelihood(costs: Sequence[float], sizes: Sequence[int]) -> int:
-    """Returns the choice whose text costs the fewest nats a byte; the first of equal ones.
-
-    By bytes, as lm-evaluation-harness' `acc_norm`: a long choice is not less likely for being long. Choices of one
-    length, such as letters, are chosen as by the plain likelihood.
-
-    Args:
-        costs: Of each choice, -log p of all of its tokens after the question.
-        sizes: Bytes of each choice in UTF-8.
-    """
-    return int(np.argmin([cost / max(1, size) for cost, size in zip(costs, sizes, strict=True)]))

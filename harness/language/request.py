@@ -29,6 +29,7 @@ class LanguageRequest:
         source: The transformers folder or the GGUF file, as the user wrote it.
         samples: File of texts.
         evaluation: File of texts that only judge; None for a part of `samples`.
+        tasks: Task files of questions with choices, which only judge.
         targets: In the order to build, the baseline first.
         named: Those that the user asked for.
         baseline: Computes in FP32: quality and speed are held against it.
@@ -54,6 +55,7 @@ class LanguageRequest:
     source: str
     samples: str
     evaluation: str | None
+    tasks: tuple[str, ...]
     targets: tuple[str, ...]
     named: tuple[str, ...]
     baseline: str
@@ -81,6 +83,7 @@ def make_language_request(
     *,
     samples: str | Path,
     evaluation: str | Path | None = None,
+    tasks: Sequence[str | Path] = (),
     targets: Sequence[str] | None = None,
     baseline: str | None = None,
     threads: int | None = None,
@@ -117,6 +120,7 @@ def make_language_request(
         source=str(source),
         samples=str(samples),
         evaluation=None if evaluation is None else str(evaluation),
+        tasks=tuple(map(str, tasks)),
         targets=names,
         named=tuple(targets or ()),
         baseline=base,

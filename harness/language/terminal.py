@@ -140,8 +140,9 @@ def quality_lines(rows: Sequence[LanguageRow]) -> Iterator[str]:
         f"quality on {found.tokens:,} tokens that neither calibrated nor tuned; ppl perplexity, top-1 and KL: "
         "next tokens against FP32's"
     )
-    if found.choices is not None:
-        yield f"questions: {found.choices.count}, of which FP32 answers {found.choices.correct_fp32} rightly"
+    for task in found.tasks:
+        asked = f"{task.count:,}" + (f" of {task.total:,}" if task.total > task.count else "")
+        yield f"{task.name}: {asked} questions, of which FP32 answers {task.whole.correct_fp32:,} rightly"
 
 
 def missing_lines(rows: Sequence[LanguageRow]) -> Iterator[str]:

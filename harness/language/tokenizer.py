@@ -65,6 +65,10 @@ class TextTokenizer:
             raise BadInputError(f"{path} cannot be read as a tokenizer", detail=str(error)) from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        config = folder / _CONFIG
+        self._config: Mapping[str, Any] = read_json(config, "a tokenizer's configuration") if config.is_file() else {}
+        spelled = {name: _spell_token(self._config.get(name)) for name in _SPECIAL}
+        self._special = {name: token for name, token in spelled.items() if token is not None}
 
     def encode(self, text: str, *, special: bool = True) -> Tokenized:
         """Returns the tokens of a text.
@@ -78,40 +82,64 @@ class TextTokenizer:
         ends = list(accumulate((sizes[end] for _, end in found.offsets), max))
         return Tokenized(tokens=tuple(found.ids), ends=tuple(ends))
 
+    @property
+    def prefix_token(self) -> int | None:
+        """The token that stands before a text without a context: that which begins texts, else that which ends them."""
+        text = self._special.get("bos_token") or self._special.get("eos_token")
+        number = None if text is None else self._tokenizer.token_to_id(text)
+        return None if number is None else int(number)
+
+    def begins_text(self, text: str) -> bool:
+        """Whether a text has the token that begins texts written out at its start: then none is to be added."""
+        begin = self._special.get("bos_token")
+        return begin is not None and text.startswith(begin)
+
     def encode_chat(self, messages: Sequence[Mapping[str, str]], where: str) -> Tokenized:
-        """Returns the tokens of a conversation in which the model speaks next.
+        """Returns the tokens of a conversation in which the model speaks next; see `render_chat`."""
+        return self.encode(self.render_chat(messages, where), special=False)
+
+    def render_chat(self, messages: Sequence[Mapping[str, str]], where: str, *, speaks_next: bool = True) -> str:
+        """Returns the text of a conversation, special tokens written out.
 
         Args:
             messages: With `role` and `content`.
             where: They stand, for errors.
+            speaks_next: Whether the model begins a message of its own; else it goes on with the last one.
 
         Raises:
             BadInputError: The model has no chat template, or it refuses the conversation.
         """
-        template, special = self._read_template(where)
+        template = self.read_template(where)
         from jinja2.exceptions import TemplateError
         from jinja2.sandbox import ImmutableSandboxedEnvironment
 
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
         environment.globals |= {"raise_exception": _refuse, "strftime_now": _format_now}
         try:
-            text = environment.from_string(template).render(messages=messages, add_generation_prompt=True, **special)
+            text = environment.from_string(template).render(
+                messages=messages, add_generation_prompt=speaks_next, **self._special
+            )
         except (TemplateError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise BadInputError(
                 f"{where}: the model's chat template refuses these messages: {error}",
                 hint="see what roles and order the model was trained on, or give prompts in the place of messages",
             ) from error
-        return self.encode(text, special=False)
+        if speaks_next:
+            return text
+        last = messages[-1]["content"].strip()
+        return text[: text.rindex(last) + len(last)] if last in text else text
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Returns the text of tokens, without those that only steer the model."""
         return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
 
-    def _read_template(self, where: str) -> tuple[str, dict[str, str]]:
-        """Returns the chat template, and the special tokens that it may name."""
-        path = self._folder / _CONFIG
-        config: Mapping[str, Any] = read_json(path, "a tokenizer's configuration") if path.is_file() else {}
-        template: Any = config.get("chat_template")
+    def read_template(self, where: str) -> str:
+        """Returns the chat template.
+
+        Raises:
+            BadInputError: There is none.
+        """
+        template: Any = self._config.get("chat_template")
         file = self._folder / _TEMPLATE
         if file.is_file() and file.stat().st_size <= _LARGEST_TEMPLATE:
             template = file.read_text(encoding="utf-8")
@@ -123,10 +151,7 @@ class TextTokenizer:
                 f"{where}: the model has no chat template to make text of messages",
                 hint='give prompts in the place of messages: {"prompt": "..."}',
             )
-        special = {
-            name: _spell_token(config.get(name)) for name in ("bos_token", "eos_token", "pad_token", "unk_token")
-        }
-        return template, {name: text for name, text in special.items() if text is not None}
+        return template
 
 
 def _spell_token(value: Any) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ from modelwright.core.process.child import Progress
 from modelwright.core.records.codec import decode, encode
 from modelwright.core.records.language_artifact import PromptSet, TextPart, Texts
 from modelwright.core.samples.sample_set import SPLIT_SEED
+from modelwright.harness.language.questions import ask
+from modelwright.harness.language.task_files import Asked, TaskFile, read_task
 from modelwright.harness.language.text_files import Entry, read_entries
 from modelwright.harness.language.tokenizer import TextTokenizer, Tokenized
-from modelwright.harness.language.workload import Document, Question, Wanted, Workload
+from modelwright.harness.language.workload import Document, Task, Wanted, Workload
 
 PIECE_TOKENS = 512
 """Longer texts are cut: so that a book, too, has a part that calibrates and another that judges."""
@@ -27,6 +29,8 @@ ROW_TOKENS, CALIBRATION_ROWS, TUNING_ROWS = 256, 64, 8
 ANSWERED_PROMPTS = 16
 LEAST_JUDGED = 64
 """Tokens under which a perplexity says nothing."""
+_LOOSE = "questions"
+"""What those are called that stand among texts."""
 _OPENING_TOKENS = 32
 """Of a text that is no prompt, what is generated from."""
 
@@ -53,7 +57,13 @@ class _Piece:
 
 
 def prepare_in_child(
-    model: str, samples: str, evaluation: str | None, wanted: dict[str, Any], out: str, progress: Progress
+    model: str,
+    samples: str,
+    evaluation: str | None,
+    tasks: Sequence[str],
+    wanted: dict[str, Any],
+    out: str,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Tokenizes what calibrates, tunes and judges, and writes it as a `Workload`.
 
@@ -61,6 +71,7 @@ def prepare_in_child(
         model: Folder with the tokenizer's files.
         samples: File of texts: a part calibrates, a part tunes, and a part is held back.
         evaluation: File of texts that only judge; None judges on what is held back.
+        tasks: Task files with questions, which only judge.
         wanted: A `Wanted`: how much of what.
         out: The file to write.
         progress: Takes lines.
@@ -77,8 +88,9 @@ def prepare_in_child(
     tokenizer = TextTokenizer(Path(model))
     given = read_entries(Path(samples))
     judging = None if evaluation is None else read_entries(Path(evaluation))
+    files = [read_task(Path(task)) for task in tasks]
     progress("tokenizing texts")
-    workload = _prepare(given, judging, tokenizer, asked, samples, evaluation)
+    workload = _prepare(given, judging, tokenizer, asked, samples, evaluation, files)
     write_json(Path(out), encode(workload))
     described = encode(workload.described)
     assert isinstance(described, dict)
@@ -113,6 +125,7 @@ def _prepare(
     asked: Wanted,
     samples: str,
     evaluation: str | None,
+    tasks: Sequence[TaskFile],
 ) -> Workload:
     pieces = [piece for entry in given for piece in _cut(entry, tokenizer)]
     held, tuning, calibration = _split(pieces, 2 if judging is None else 4)
@@ -124,19 +137,19 @@ def _prepare(
         Document(tokens=piece.scored.tokens, size_bytes=piece.scored.size_after_first) for piece in judged
     )
     prompt_set = _make_prompts(held, [*held, *judged], asked)
-    questions = tuple(_ask(entry, tokenizer, asked) for entry in judging or given if entry.choices)
+    made = tuple(_make_tasks(given if judging is None else judging, tasks, tokenizer, asked))
     return Workload(
         calibration=_pack(calibration, CALIBRATION_ROWS, asked.context),
         tuning=_pack(tuning, TUNING_ROWS, asked.context),
         evaluation=documents,
         asked=prompt_set,
-        questions=questions,
+        tasks=made,
         described=Texts(
             calibration=_describe(samples, calibration),
             tuning=_describe(samples, tuning),
             evaluation=_describe(source, judged),
         ),
-        evaluation_sha256=hash_json(encode([documents, prompt_set.prompts, questions, asked.new_tokens])),
+        evaluation_sha256=hash_json(encode([documents, prompt_set.prompts, made, asked.new_tokens])),
     )
 
 
@@ -220,31 +233,19 @@ def _open_prompts(pieces: Sequence[_Piece], asked: Wanted) -> tuple[tuple[int, .
     return tuple(tuple(stream[:length]) for length in asked.lengths if length <= longest)
 
 
-def _ask(entry: Entry, tokenizer: TextTokenizer, asked: Wanted) -> Question:
-    """Returns a question with what each choice adds to it: its tokens may differ from those of the choice alone."""
-    assert entry.prompt is not None
-    assert entry.label is not None
-    context = tokenizer.encode(entry.prompt).tokens
-    whole = [tokenizer.encode(f"{entry.prompt} {choice}").tokens for choice in entry.choices]
-    if max(map(len, whole)) > asked.context:
-        raise BadInputError(
-            f"{entry.where}: the question has {max(map(len, whole)):,} tokens; the model's context holds "
-            f"{asked.context:,}",
-            hint="shorten the question",
-        )
-    shared = min(_count_shared(context, tokens) for tokens in whole)
-    return Question(
-        context=context[:shared],
-        choices=tuple(tokens[shared:] for tokens in whole),
-        sizes=tuple(len(choice.encode()) for choice in entry.choices),
-        label=entry.label,
-    )
-
-
-def _count_shared(context: Sequence[int], tokens: Sequence[int]) -> int:
-    """Returns how many tokens two sequences have in common at their start, fewer than all of either."""
-    pairs = zip(context, tokens[:-1], strict=False)
-    return max(1, next((index for index, (one, other) in enumerate(pairs) if one != other), len(context)))
+def _make_tasks(
+    entries: Sequence[Entry], files: Sequence[TaskFile], tokenizer: TextTokenizer, asked: Wanted
+) -> Iterator[Task]:
+    """Yields the questions that stand among texts as one task, and those of task files."""
+    loose = [
+        Asked(where=entry.where, context=entry.prompt, choices=entry.choices, label=entry.label)
+        for entry in entries
+        if entry.prompt is not None and entry.label is not None
+    ]
+    for file in [TaskFile(name=_LOOSE, questions=tuple(loose)), *files] if loose else files:
+        taken = file.questions[: asked.texts]
+        questions = tuple(ask(each, tokenizer, asked.context) for each in taken)
+        yield Task(name=file.name, questions=questions, total=len(file.questions))
 
 
 def _pack(pieces: Sequence[_Piece], rows: int, context: int) -> tuple[tuple[int, ...], ...]:

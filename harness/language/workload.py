@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modelwright.core.records.codec import Count, Record, Sha256
+from modelwright.core.records.codec import Count, Line, Record, Sha256
 from modelwright.core.records.language_artifact import PromptSet, Texts
 
 NEW_TOKENS = 20
@@ -17,7 +17,7 @@ class Wanted(Record):
         context: Tokens that the model reads at most.
         new_tokens: To generate of each prompt.
         lengths: Of prompts whose first token is timed, in tokens.
-        texts: Judge on at most this many texts.
+        texts: Judge on at most this many texts, and this many questions of each task.
         tokens: Judge on at most this many predicted tokens.
     """
 
@@ -40,20 +40,46 @@ class Document(Record):
     size_bytes: Count
 
 
+class Choice(Record):
+    """A choice after its question.
+
+    Attributes:
+        tokens: Of both.
+        start: Number of the first token that counts for the choice.
+        characters: Of the choice's text.
+        size_bytes: Of the choice's text in UTF-8.
+    """
+
+    tokens: tuple[Count, ...]
+    start: Count
+    characters: Count
+    size_bytes: Count
+
+
 class Question(Record):
     """A question with choices.
 
     Attributes:
-        context: Tokens of the question.
-        choices: Of each choice, the tokens that follow.
-        sizes: Bytes of each choice.
+        choices: Two or more.
         label: Number of the right one.
     """
 
-    context: tuple[Count, ...]
-    choices: tuple[tuple[Count, ...], ...]
-    sizes: tuple[Count, ...]
+    choices: tuple[Choice, ...]
     label: Count
+
+
+class Task(Record):
+    """Questions of one kind.
+
+    Attributes:
+        name: For people.
+        questions: That are asked.
+        total: That its file holds.
+    """
+
+    name: Line
+    questions: tuple[Question, ...]
+    total: Count
 
 
 class Workload(Record):
@@ -64,7 +90,7 @@ class Workload(Record):
         tuning: Rows of one length, of other texts.
         evaluation: Texts that only judge.
         asked: What is generated from, of texts that neither calibrate nor tune.
-        questions: With choices.
+        tasks: Questions with choices.
         described: For the manifest.
         evaluation_sha256: Of all that judges.
     """
@@ -73,6 +99,6 @@ class Workload(Record):
     tuning: tuple[tuple[Count, ...], ...]
     evaluation: tuple[Document, ...]
     asked: PromptSet
-    questions: tuple[Question, ...]
+    tasks: tuple[Task, ...]
     described: Texts
     evaluation_sha256: Sha256

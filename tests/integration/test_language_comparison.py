@@ -95,9 +95,9 @@ def test_fp32_against_itself_loses_nothing(compared: tuple[Path, subprocess.Comp
     assert quality.agreement.value == 1
     assert quality.answers is not None
     assert quality.answers.exact == quality.answers.count
-    assert quality.choices is not None
-    assert quality.choices.count == len(QUESTIONS)
-    assert quality.choices.correct == quality.choices.correct_fp32 == 2  # one choice for all, which is half right
+    (task,) = quality.tasks
+    assert task.count == task.total == len(QUESTIONS)
+    assert task.whole.correct == task.whole.correct_fp32 == task.whole.kept == 2  # one choice for all: half are right
 
 
 def test_what_judges_neither_calibrates_nor_tunes(compared: tuple[Path, subprocess.CompletedProcess[str]]) -> None:

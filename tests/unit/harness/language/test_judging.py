@@ -9,7 +9,7 @@ import pytest
 from modelwright.core.errors import BuildFailedError
 from modelwright.core.records.language_artifact import PromptSet, Texts
 from modelwright.harness.language.judging import judge, take_reference
-from modelwright.harness.language.workload import Document, Question, Workload
+from modelwright.harness.language.workload import Choice, Document, Question, Task, Workload
 from modelwright.targets.language.contract import Generator, Logits, Tokens
 
 WORDS = 8
@@ -48,8 +48,8 @@ class Bigram(Generator):
 def _make_workload(*, questions: bool = False) -> Workload:
     """Texts that count upwards; 200 tokens are predicted, each of 2 bytes."""
     count = [index % WORDS for index in range(101)]
-    asked = Question(context=(2,), choices=((3,), (5,)), sizes=(1, 1), label=0)
-    wrong = Question(context=(2,), choices=((3,), (5,)), sizes=(1, 1), label=1)
+    choices = tuple(Choice(tokens=(2, word), start=1, characters=1, size_bytes=1) for word in (3, 5))
+    asked = tuple(Question(choices=choices, label=label) for label in (0, 1))
     return Workload(
         calibration=(),
         tuning=(),
@@ -58,7 +58,7 @@ def _make_workload(*, questions: bool = False) -> Workload:
             Document(tokens=tuple(count), size_bytes=200),
         ),
         asked=PromptSet(prompts=((1, 2), (5,)), openings=(), new_tokens=4),
-        questions=(asked, wrong) if questions else (),
+        tasks=(Task(name="threes", questions=asked, total=7),) if questions else (),
         described=Texts(),
         evaluation_sha256="0" * 64,
     )
@@ -102,8 +102,11 @@ def test_another_language_agrees_nowhere(tmp_path: Path) -> None:
 
 def test_questions_are_answered_by_likelihood(tmp_path: Path) -> None:
     found = _judge(tmp_path, Bigram(0.5, step_by=3), _make_workload(questions=True))
-    assert found.choices is not None
-    assert (found.choices.count, found.choices.correct, found.choices.correct_fp32) == (2, 1, 1)
+    (task,) = found.tasks
+    assert (task.name, task.count, task.total) == ("threes", 2, 7)
+    # After 2 FP32 takes 3, which is right once, and the candidate 5, which is right the other time.
+    for right in (task.whole, task.by_character, task.by_byte, task.by_token):
+        assert (right.correct, right.correct_fp32, right.kept) == (1, 1, 0)
 
 
 def test_texts_longer_than_the_context_are_read_in_windows(tmp_path: Path) -> None:

@@ -114,11 +114,6 @@ def test_similarity_by_hand() -> None:
     assert quality.similarity([], []) == 1
 
 
-def test_a_long_choice_is_not_less_likely_for_being_long() -> None:
-    assert quality.choose_by_likelihood([2.0, 3.0], [1, 4]) == 1
-    assert quality.choose_by_likelihood([2.0, 3.0], [1, 1]) == 0
-
-
 def test_the_mean_of_few_answers_has_students_width() -> None:
     values = [0.0, 0.5, 1.0, 0.5, 0.5]
     found = quality.estimate_of_few(values)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -37,10 +38,12 @@ def _words(*numbers: int) -> str:
     return " ".join(f"w{number}" for number in numbers)
 
 
-def _prepare(model: Path, samples: str, evaluation: str | None = None, **wanted: object) -> Workload:
+def _prepare(
+    model: Path, samples: str, evaluation: str | None = None, *, tasks: Sequence[str] = (), **wanted: object
+) -> Workload:
     out = model.parent / "workload.json"
     asked = Wanted(**{"context": 1000, "new_tokens": 4, "lengths": (8, 50, 5000), **wanted})  # type: ignore[arg-type]
-    prepare_in_child(str(model), samples, evaluation, encode(asked), str(out), lambda _text: None)
+    prepare_in_child(str(model), samples, evaluation, tasks, encode(asked), str(out), lambda _text: None)
     return read_workload(out)
 
 
@@ -98,11 +101,30 @@ def test_questions_keep_what_each_choice_adds(model: Path, tmp_path: Path) -> No
     asked: list[object] = [{"question": _words(1, 2), "choices": [_words(3), _words(4, 5)], "answer": 1}]
     texts: list[object] = [{"text": _words(*range(30)) * 3} for _ in range(8)]
     found = _prepare(model, _write(tmp_path / "a.jsonl", [*asked, *texts]))
-    (question,) = found.questions
-    assert question.context == (0, 3, 4)
-    assert question.choices == ((5,), (6, 7))
-    assert question.sizes == (2, 5)
+    (task,) = found.tasks
+    (question,) = task.questions
+    assert [choice.tokens for choice in question.choices] == [(0, 3, 4, 5), (0, 3, 4, 6, 7)]
+    assert [choice.start for choice in question.choices] == [3, 3]
+    assert [choice.size_bytes for choice in question.choices] == [2, 5]
     assert question.label == 1
+    assert (task.name, task.total) == ("questions", 1)
+
+
+def test_tasks_only_judge_and_as_many_questions_are_asked_as_texts(model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("yaml")
+    questions = [{"q": _words(1, number), "choices": [_words(3), _words(4)], "right": 1} for number in range(5)]
+    _write(tmp_path / "questions.jsonl", list(questions))
+    (tmp_path / "counting.yaml").write_text(
+        "dataset_path: json\ndataset_kwargs: {data_files: {test: questions.jsonl}}\ntest_split: test\n"
+        "output_type: multiple_choice\ndoc_to_text: q\ndoc_to_choice: choices\ndoc_to_target: right\n"
+    )
+    samples = _write(tmp_path / "a.jsonl", [{"text": _words(*range(30)) * 3} for _ in range(8)])
+    tasks = [str(tmp_path / "counting.yaml")]
+    found = [_prepare(model, samples, tasks=given, texts=3) for given in ([], tasks)]
+    (task,) = found[1].tasks
+    assert (task.name, len(task.questions), task.total) == ("counting", 3, 5)
+    assert found[0].described == found[1].described
+    assert found[0].evaluation_sha256 != found[1].evaluation_sha256
 
 
 def test_too_little_text_is_refused(model: Path, tmp_path: Path) -> None:
