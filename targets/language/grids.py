@@ -71,14 +71,13 @@ class SparedGrids(Grids):
     Args:
         few: The matrices on grids of few bits.
         spared: Names of layers that get more.
-        more: How those are stored, and all that have no grid of few bits; at the nearest levels.
+        more: All matrices on grids of more bits, for those, and for what has no grid of few.
     """
 
-    def __init__(self, few: Grids, spared: Collection[str], more: BlockFormat) -> None:
+    def __init__(self, few: Grids, spared: Collection[str], more: Grids) -> None:
         kept = {name: found for name, found in few.formats.items() if name not in spared}
-        super().__init__(few.model, {name: kept.get(name, more) for name in few.model.linear_layers})
-        self._few, self._kept = few, kept
-        self._more = NearestGrids(few.model, self.formats)
+        super().__init__(few.model, {**more.formats, **kept})
+        self._few, self._kept, self._more = few, kept, more
 
     def round_layer(self, layer: LinearLayer) -> Blocks:
         return (self._few if layer.name in self._kept else self._more).round_layer(layer)

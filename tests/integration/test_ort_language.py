@@ -21,11 +21,11 @@ from modelwright.targets.language.compensated import CompensatedGrids, measure_n
 from modelwright.targets.language.contract import Generator, LanguageBuildRequest
 from modelwright.targets.language.energies import measure_energies
 from modelwright.targets.language.grids import NearestGrids
+from modelwright.targets.language.mixture import FEW
 from modelwright.targets.language.perplexity import measure_loss
 from modelwright.targets.language.portable import PortableModel
 from modelwright.targets.language.table import get_target
 from modelwright.targets.options import RunSettings
-from modelwright.targets.ort.language.four_bits import FEW
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")

@@ -20,7 +20,7 @@ from modelwright.targets.language.contract import (
 from modelwright.targets.language.grids import BlockFormat, NearestGrids
 from modelwright.targets.language.portable import PortableModel
 from modelwright.targets.options import RunSettings
-from modelwright.targets.ort.language.four_bits import choose_mixture
+from modelwright.targets.ort.language.four_bits import write_mixture
 from modelwright.targets.ort.language.fuse import DecoderFuser
 from modelwright.targets.ort.language.generator import OrtGenerator
 from modelwright.targets.ort.language.graph_file import GraphFile
@@ -161,7 +161,7 @@ class OrtLanguageInt4Weights(OrtLanguageTarget):
     def build(self, request: LanguageBuildRequest) -> LanguageBuildResult:
         """Rounds the matrices and chooses those that need more bits; see `LanguageTarget.build`."""
         model = PortableModel(request.model)
-        chosen = choose_mixture(
+        chosen = write_mixture(
             request, model, lambda folder, matrices: self.write_model(request, model, matrices, folder)
         )
         for path in chosen.path.parent.iterdir():

@@ -63,5 +63,8 @@ def test_spared_layers_and_those_without_few_bits_have_more() -> None:
     matrix = np.arange(-8, 8, dtype=np.float32).repeat(2)[:, None] * 0.5
     layers = {name: LinearLayer(**{**vars(LAYER), "name": name}) for name in ("up", "down", "head")}
     model: Any = SimpleNamespace(read_matrix=lambda layer: matrix, linear_layers=layers)
-    mixed = SparedGrids(NearestGrids(model, {"up": FOUR, "down": FOUR}), {"down"}, EIGHT)
+    few, more = (
+        NearestGrids(model, dict.fromkeys(names, found)) for names, found in ((["up", "down"], FOUR), (layers, EIGHT))
+    )
+    mixed = SparedGrids(few, {"down"}, more)
     assert {name: mixed.round_layer(layer).bits for name, layer in layers.items()} == {"up": 4, "down": 8, "head": 8}

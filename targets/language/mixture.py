@@ -1,0 +1,82 @@
+"""Chooses which matrices have few bits and which more, by what that does to the perplexity of tuning texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from modelwright.targets.language.compensated import CompensatedGrids
+from modelwright.targets.language.contract import LanguageBuildRequest
+from modelwright.targets.language.grids import BlockFormat, Grids, SparedGrids, choose_spared
+
+FEW = BlockFormat(bits=4, size=32, symmetric=False)
+"""What runtimes share: whoever asks for it second finds the integers."""
+DEFAULT_INCREASE = 0.08
+"""Of perplexity, where the user set no limit."""
+_SHARES = (0.0, 0.125, 0.25, 0.375, 0.5, 0.75)
+"""Of the weights, that have more bits."""
+Measure = Callable[[Grids], float]
+"""Builds a candidate and returns by what share it makes perplexity on the tuning texts grow."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixture:
+    """What was chosen.
+
+    Attributes:
+        grids: The matrices.
+        search: For the manifest; None where there were no texts to choose on.
+        notes: For the user.
+        increase: Of perplexity on the tuning texts; None where there are none.
+        limit: What it was to be at most.
+    """
+
+    grids: Grids
+    search: Mapping[str, Any] | None
+    notes: tuple[str, ...]
+    increase: float | None
+    limit: float
+
+    @property
+    def keeps_limit(self) -> bool:
+        return self.increase is not None and self.increase <= self.limit
+
+
+def choose_mixture(request: LanguageBuildRequest, few: CompensatedGrids, more: Grids, measure: Measure) -> Mixture:
+    """Finds the fewest matrices of more bits with which perplexity grows by no more than the limit.
+
+    Args:
+        request: Whose texts it is chosen on.
+        few: The matrices in few bits.
+        more: All of the model's in more.
+        measure: Tries a candidate.
+    """
+    noise = {name: few.read_noise(name) for name in few.formats}
+    limit = DEFAULT_INCREASE if request.max_perplexity_increase is None else request.max_perplexity_increase
+
+    def mix(share: float) -> Grids:
+        return SparedGrids(few, choose_spared(few.model, noise, share), more)
+
+    if request.tuning is None:
+        note = "no tuning texts: all matrices but the head have 4 bits, whatever that does to perplexity"
+        return Mixture(grids=mix(0.0), search=None, notes=(note,), increase=None, limit=limit)
+    tried: dict[float, float] = {}
+    low, high = 0, len(_SHARES) - 1
+    while low <= high:
+        middle = (low + high) // 2 if tried else 1
+        share = _SHARES[middle]
+        tried[share] = measure(mix(share))
+        request.progress(f"{share:.0%} of the weights in 8 bits: perplexity {tried[share]:+.1%} on tuning texts")
+        low, high = (low, middle - 1) if tried[share] <= limit else (middle + 1, high)
+    good = [share for share, increase in tried.items() if increase <= limit]
+    share = min(good) if good else max(tried)
+    notes = () if good else (f"perplexity grows by {tried[share]:.1%} on tuning texts, more than {limit:.1%}",)
+    told = [{"share_in_8_bits": share, "perplexity_increase": increase} for share, increase in sorted(tried.items())]
+    return Mixture(
+        grids=mix(share),
+        search={"limit": limit, "tuning_texts": len(request.tuning), "tried": told},
+        notes=notes,
+        increase=tried[share],
+        limit=limit,
+    )
