@@ -133,6 +133,24 @@ class TaskScores(Record):
     by_token: RightAnswers
 
 
+class Decoding(Record):
+    """What writing with the cache costs beyond reading the same text at once, in nats a token of divergence from FP32.
+
+    Attributes:
+        rows: Pieces of text.
+        tokens: Whose next token was predicted.
+        divergence_read: Of the artifact from FP32 where both read at once.
+        alone: What it is more where the artifact reads token by token, one piece after the other.
+        together: What it is more where it does so with all pieces at once, the shorter ones padded.
+    """
+
+    rows: Count
+    tokens: Count
+    divergence_read: Amount
+    alone: Estimate
+    together: Estimate
+
+
 class LanguageProof(Record):
     """The comparison with FP32 on text that neither calibrated nor tuned.
 
@@ -148,6 +166,7 @@ class LanguageProof(Record):
         divergence: Of the distributions of the next token from FP32's (Kullback-Leibler), in nats a token.
         divergence_positions: Tokens that it was taken at, evenly spread.
         agreement: Share of the tokens whose likeliest next one is FP32's.
+        decoding: How it writes with its cache; null in manifests of before that was looked at.
         answers: To prompts; null without prompts.
         tasks: Questions with choices, by task.
         max_increase: What `increase` may be at most, as the user said; null where they set no limit.
@@ -168,6 +187,7 @@ class LanguageProof(Record):
     divergence: Estimate
     divergence_positions: Count
     agreement: Estimate
+    decoding: Decoding | None = None
     answers: Answers | None = None
     tasks: tuple[TaskScores, ...] = ()
     max_increase: Amount | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from modelwright.core.records.language_artifact import Decoding
 from modelwright.harness.formatting import (
     MISSING,
     format_interval,
@@ -58,6 +59,10 @@ def _answer_ms(row: LanguageRow) -> float | None:
     return None if row.answer_ms is None else row.answer_ms.typical
 
 
+def _decoding(row: LanguageRow) -> Decoding | None:
+    return None if row.quality is None else row.quality.decoding
+
+
 def _answers_exact(row: LanguageRow) -> float | None:
     answers = None if row.quality is None else row.quality.answers
     return None if answers is None else answers.exact / answers.count
@@ -95,6 +100,10 @@ def _percent(value: float) -> str:
 def _nats(value: float) -> str:
     # FP32's distributions are kept in single precision.
     return "<1e-6" if value < 1e-6 else format_significant(value, 2) if value >= 1e-3 else f"{value:.0e}"
+
+
+def _more_nats(value: float) -> str:
+    return "0" if abs(value) < 1e-6 else f"{value:+.2g}"
 
 
 FIGURES: Sequence[LanguageFigure] = (
@@ -222,6 +231,20 @@ FIGURES: Sequence[LanguageFigure] = (
         show=_nats,
         interval=lambda row: None if row.quality is None else row.quality.divergence.ci95,
         under="agreement",
+    ),
+    LanguageFigure(
+        key="decoding_cost",
+        title="what writing with the cache costs beyond reading at once (nats)",
+        read=lambda row: None if (found := _decoding(row)) is None else found.alone.value,
+        show=_more_nats,
+        interval=lambda row: None if (found := _decoding(row)) is None else found.alone.ci95,
+    ),
+    LanguageFigure(
+        key="batched_decoding_cost",
+        title="the same, of several prompts at once (nats)",
+        read=lambda row: None if (found := _decoding(row)) is None else found.together.value,
+        show=_more_nats,
+        interval=lambda row: None if (found := _decoding(row)) is None else found.together.ci95,
     ),
     LanguageFigure(
         key="answers_exact",

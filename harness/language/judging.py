@@ -13,7 +13,8 @@ from modelwright.core.errors import BuildFailedError
 from modelwright.core.files import read_json, write_json
 from modelwright.core.process.child import Progress
 from modelwright.core.records.codec import Amount, Count, Record, decode, encode
-from modelwright.core.records.language_artifact import Answers, Estimate, TaskScores
+from modelwright.core.records.language_artifact import Answers, Decoding, Estimate, TaskScores
+from modelwright.harness.language.decoding import judge_decoding, plan_rows, read_rows
 from modelwright.harness.language.generating import generate
 from modelwright.harness.language.quality import (
     Floats,
@@ -40,7 +41,7 @@ WINDOW = 512
 _POSITIONS = 1024
 _MOST_BYTES = 2**29
 """Of FP32's distributions, which are kept in a file: with 150,000 words, 900 positions."""
-_SCORES, _DISTRIBUTIONS, _WRITTEN = "scores.npz", "distributions.npy", "written.json"
+_SCORES, _DISTRIBUTIONS, _WRITTEN, _ROWS = "scores.npz", "distributions.npy", "written.json", "rows.npz"
 
 
 class Written(Record):
@@ -69,6 +70,7 @@ class Judgement(Record):
     divergence: Estimate
     divergence_positions: Count
     agreement: Estimate
+    decoding: Decoding
     answers: Answers | None
     tasks: tuple[TaskScores, ...]
 
@@ -111,11 +113,15 @@ def take_reference(generator: Generator, workload: Workload, context: int, folde
 
     scored = _score(generator, workload, context, keep, tell)
     file.flush()
+    rows = plan_rows(workload.evaluation, context)
+    read = read_rows(generator, rows)
+    decoding = judge_decoding(generator, rows, read)
     written = _write(generator, workload, tell)
+    np.savez(folder / _ROWS, *read)
     np.savez(folder / _SCORES, costs=scored.costs, tops=scored.tops)
     write_json(folder / _WRITTEN, encode(written))
     assert positions is not None
-    return _conclude(workload, context, (scored, scored), np.zeros(len(positions)), (written, written))
+    return _conclude(workload, context, (scored, scored), np.zeros(len(positions)), decoding, (written, written))
 
 
 def judge(generator: Generator, workload: Workload, context: int, folder: Path, tell: Progress) -> Judgement:
@@ -148,8 +154,11 @@ def judge(generator: Generator, workload: Workload, context: int, folder: Path, 
 
     scored = _score(generator, workload, context, compare, tell)
     fp32 = decode(Written, read_json(folder / _WRITTEN, "what FP32 wrote"))
+    tell("reading token by token")
+    with np.load(folder / _ROWS) as arrays:
+        decoding = judge_decoding(generator, plan_rows(workload.evaluation, context), list(arrays.values()))
     written = _write(generator, workload, tell)
-    return _conclude(workload, context, (scored, reference), found, (written, fp32))
+    return _conclude(workload, context, (scored, reference), found, decoding, (written, fp32))
 
 
 def _conclude(
@@ -157,6 +166,7 @@ def _conclude(
     context: int,
     scored_both: tuple[_Scored, _Scored],
     found: Floats,
+    decoding: Decoding,
     written_both: tuple[Written, Written],
 ) -> Judgement:
     """Returns the figures of an artifact's scores, divergences and answers beside FP32's, which come second."""
@@ -174,6 +184,7 @@ def _conclude(
         divergence=estimate_mean(found),
         divergence_positions=len(found),
         agreement=estimate_share(scored.tops == reference.tops),
+        decoding=decoding,
         answers=_compare_answers(written, fp32, workload.asked.new_tokens),
         tasks=compare_tasks(workload.tasks, written.costs, fp32.costs),
     )

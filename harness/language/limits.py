@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from modelwright.core.errors import BuildFailedError, LimitNotMetError, ModelwrightError
 from modelwright.core.records.language_artifact import Estimate, LanguageProof
+from modelwright.harness.language.decoding import find_fault
 
 BROKEN = 0.5
 """Of perplexity's increase. Round-to-nearest at 4 bits costs small models 20 to 40 % (37.4 to 44 .. 52), which has its
@@ -59,6 +60,14 @@ def find_loss(name: str, proof: LanguageProof, *, is_float: bool) -> LossError |
             proof,
             LimitNotMetError.exit_code,
             hint="allow more, give more text to calibrate and tune on, or ship a target of more bits",
+        )
+    fault = None if proof.decoding is None else find_fault(proof.decoding, is_float=is_float)
+    if fault is not None:
+        return LossError(
+            f"{name} does not write as it reads: {fault}",
+            proof,
+            BuildFailedError.exit_code,
+            hint="ship another target; and report it: perplexity does not show such a fault",
         )
     # The lower end: too little text must not make a good artifact look broken.
     least = proof.increase.value if proof.increase.ci95 is None else proof.increase.ci95[0]
