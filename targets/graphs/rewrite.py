@@ -5,7 +5,7 @@ They are made in place, unless the docstring says otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -196,6 +196,16 @@ def prune_graph(model: Any) -> None:
     used = {name for node in model.graph.node for name in read_names(node)}
     used |= {value.name for value in model.graph.output}
     _drop(model.graph.initializer, lambda tensor: tensor.name not in used)
+
+
+def keep_needed(nodes: Sequence[Any], wanted: Collection[str]) -> tuple[list[Any], set[str]]:
+    """Returns the nodes that lead to what is wanted, in their order, and all that these read."""
+    read, kept = set(wanted), []
+    for node in reversed(nodes):
+        if any(name in read for name in node.output):
+            kept.append(node)
+            read.update(read_names(node))
+    return kept[::-1], read
 
 
 def require_domain(model: Any, domain: str, version: int) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from modelwright.core.errors import BuildFailedError
+from modelwright.targets.graphs.rewrite import keep_needed, prune_graph
 from modelwright.targets.graphs.run import session_options
 from modelwright.targets.language.contract import Tokens
 from modelwright.targets.language.portable import PortableModel
@@ -31,15 +32,35 @@ def measure_energies(model: PortableModel, reads: Mapping[str, int], tokens: Tok
         tokens: int64 [rows, length]: each row a text of its own.
         threads: To compute with.
     """
-    session = _open(model, list(reads), threads)
+    parts = {name: split_columns(channels, TOGETHER) for name, channels in reads.items()}
+    sums = {
+        name: [np.zeros((1, p.stop - p.start, p.stop - p.start), np.float32) for p in parts[name]] for name in reads
+    }
+    for found in read_values(model, list(reads), tokens, threads):
+        for name, values in zip(reads, found, strict=True):
+            flat = values.reshape(-1, values.shape[-1])
+            for part, total in zip(parts[name], sums[name], strict=True):
+                total += flat[:, part].T @ flat[:, part]
+    return dict(sums)
+
+
+def read_values(
+    model: PortableModel, names: Sequence[str], tokens: Tokens, threads: int
+) -> Iterator[Sequence[npt.NDArray[np.float32]]]:
+    """Runs the model on one text after the other, and yields what some of its values are.
+
+    Args:
+        model: The portable graph.
+        names: Of the values.
+        tokens: int64 [rows, length]: each row a text of its own.
+        threads: To compute with.
+    """
+    session = _open(model, names, threads)
+    fed = [value.name for value in session.get_inputs()]
     empty = {
         value.name: np.zeros((1, value.shape[1], 0, value.shape[3]), np.float32)
         for value in session.get_inputs()
         if value.name.startswith("past_key_values.")
-    }
-    parts = {name: split_columns(channels, TOGETHER) for name, channels in reads.items()}
-    sums = {
-        name: [np.zeros((1, p.stop - p.start, p.stop - p.start), np.float32) for p in parts[name]] for name in reads
     }
     for row in tokens:
         feeds: dict[str, Any] = {
@@ -49,21 +70,22 @@ def measure_energies(model: PortableModel, reads: Mapping[str, int], tokens: Tok
             "num_logits": np.array([len(row)]),
             **empty,
         }
-        for name, values in zip(reads, session.run(list(reads), feeds), strict=True):
-            flat = values.reshape(-1, values.shape[-1])
-            for part, total in zip(parts[name], sums[name], strict=True):
-                total += flat[:, part].T @ flat[:, part]
-    return dict(sums)
+        yield session.run(list(names), {name: feeds[name] for name in fed})
 
 
 def _open(model: PortableModel, names: Sequence[str], threads: int) -> Any:
-    """Opens the portable graph with more outputs; its weights stay where they are."""
+    """Opens the part of the portable graph that makes some values; its weights stay where they are."""
     onnx, ort = require_import("onnx", "onnx"), require_import("onnxruntime", "ort")
     proto = onnx.ModelProto.FromString(model.proto.SerializeToString())
-    present = {value.name for value in proto.graph.output}
-    proto.graph.output.extend(
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names if name not in present
-    )
+    del proto.graph.output[:]
+    proto.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names)
+    nodes, read = keep_needed(proto.graph.node, names)
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+    fed = [value for value in proto.graph.input if value.name in read]
+    del proto.graph.input[:]
+    proto.graph.input.extend(fed)
+    prune_graph(proto)
     options = session_options(RunSettings(threads=threads))
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(model.folder))
     try:

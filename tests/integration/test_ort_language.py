@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,12 @@ from modelwright.targets.language.grids import NearestGrids
 from modelwright.targets.language.mixture import FEW
 from modelwright.targets.language.perplexity import measure_loss
 from modelwright.targets.language.portable import PortableModel
+from modelwright.targets.language.smoothing import SmoothedModel
 from modelwright.targets.language.table import get_target
 from modelwright.targets.options import RunSettings
+from modelwright.targets.ort.language.generator import OrtGenerator
+from modelwright.targets.ort.language.matrices import FloatMatrices
+from modelwright.targets.ort.language.target import OrtLanguageFp32
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
@@ -145,11 +150,54 @@ def test_8_bits_follow_the_exported_graph_in_a_quarter_of_its_size(exported: Pat
     # Nothing lies in the file that no node reads: each tensor begins on a page.
     assert path.with_name("model.onnx.data").stat().st_size <= sum(-(-size // 4096) * 4096 for size in apart_bytes)
     stored = [tensor for tensor in graph.graph.initializer if tensor.data_type == onnx.TensorProto.UINT8]
-    integers = sum(int(np.prod(tensor.dims)) for tensor in stored)
+    # By where they lie: a table that is looked up in lies where the head's matrix does.
+    sizes = {str(tensor.external_data or tensor.name): int(np.prod(tensor.dims)) for tensor in stored}
+    assert len(stored) - len(sizes) == request.record.tied_embeddings
+    integers = sum(sizes.values())
     weights = sum(layer.rows * layer.columns for layer in PortableModel(exported).linear_layers.values())
     apart = 0 if request.record.tied_embeddings else request.record.vocab_size * request.record.hidden_size
     padded = weights * 1.4 + apart  # 48 rows fill one and a half blocks of 32
     assert weights + apart <= integers <= padded
+
+
+def enlarge_channels(exported: Path, folder: Path) -> Path:
+    """Copies a model with norms of which three channels are a hundred times as large as they were."""
+    shutil.copytree(exported, folder)
+    graph = onnx.load(exported / "model.onnx")
+    for tensor in graph.graph.initializer:
+        if "norm" in tensor.name and tensor.name.endswith("weight"):
+            values = onnx.numpy_helper.to_array(tensor).copy()
+            values[[3, 8, 21]] *= 100
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    onnx.save(graph, folder / "model.onnx")
+    return folder
+
+
+@pytest.mark.parametrize("exported", ["llama"], indirect=True)
+def test_8_bits_lose_little_by_channels_that_are_much_larger_than_others(exported: Path, tmp_path: Path) -> None:
+    model = enlarge_channels(exported, tmp_path / "model")
+    texts = np.random.default_rng(0).integers(0, load_language(exported).vocab_size, (3, 24))
+    errors = {}
+    for name, calibration in (("smooth", texts[:2]), ("plain", None)):
+        (tmp_path / name).mkdir()
+        request = replace(make_request(exported, tmp_path / name, calibration=calibration), model=model)
+        logits, _ = Reference(model, request.record).run(texts[2:], np.ones_like(texts[2:]))
+        with build_and_load("ort-int8-weights", request) as generator:
+            errors[name] = relative_error(generator.score(texts[2:]), logits)
+    assert errors["smooth"] < errors["plain"] / 2, errors
+
+
+@pytest.mark.parametrize("exported", KINDS, indirect=True)
+def test_smoothed_channels_change_no_answer(exported: Path, tmp_path: Path) -> None:
+    request = make_request(exported, tmp_path)
+    tokens = np.random.default_rng(0).integers(0, request.record.vocab_size, (3, 24))
+    model = SmoothedModel(exported, tokens[:2], 2)
+    assert len(model.smoothed) >= 2 * request.record.layers
+    path = OrtLanguageFp32().write_model(request, model, FloatMatrices(model))
+    logits, _ = Reference(exported, request.record).run(tokens[2:], np.ones_like(tokens[2:]))
+    generator = OrtGenerator(path, request.record, RunSettings(threads=2))
+    assert relative_error(generator.score(tokens[2:]), logits) < 1e-4
+    generator.close()
 
 
 def answer(model: Path, record: LanguageModel, rows: int, length: int) -> Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -132,8 +134,7 @@ class _Cache:
         self._ort, self._record, self.capacity = ort, record, capacity
         shape = (batch, record.kv_heads, capacity, record.head_dim)
         names = [f"{layer}.{part}" for layer in range(record.layers) for part in ("key", "value")]
-        # Zeroed by the system as they are first touched: only what is used takes memory.
-        self._buffers = {name: np.zeros(shape, np.float32) for name in names}
+        self._buffers = {name: _reserve(shape) for name in names}
         self._wrap()
 
     @property
@@ -144,7 +145,7 @@ class _Cache:
     def grow(self, capacity: int) -> None:
         """Makes room for more tokens."""
         for name, old in self._buffers.items():
-            new = np.zeros((*old.shape[:2], capacity, old.shape[3]), np.float32)
+            new = _reserve((*old.shape[:2], capacity, old.shape[3]))
             new[:, :, : self.capacity] = old
             self._buffers[name] = new
         self.capacity = capacity
@@ -159,6 +160,15 @@ class _Cache:
     def _wrap(self) -> None:
         make = self._ort.OrtValue.ortvalue_from_numpy
         self._values = {name: make(buffer) for name, buffer in self._buffers.items()}
+
+
+def _reserve(shape: tuple[int, ...]) -> Any:
+    """Returns zeros that take memory as they are first touched: of a cache, only what is used.
+
+    The system's own pages: what `np.zeros` gives may be memory that was freed before, and is then cleared as a whole.
+    """
+    pages = mmap.mmap(-1, math.prod(shape) * np.dtype(np.float32).itemsize)
+    return np.frombuffer(pages, np.float32).reshape(shape)
 
 
 def _shift_left(tokens: Tokens, padding: Any) -> Tokens:

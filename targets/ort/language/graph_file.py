@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from modelwright.targets.graphs.rewrite import MICROSOFT_DOMAIN
+from modelwright.targets.graphs.rewrite import MICROSOFT_DOMAIN, keep_needed
 from modelwright.targets.readiness import require_import
 
 _STORED_APART_BYTES = 1024
@@ -67,6 +67,21 @@ class GraphFile:
         self._constants[name] = tensor
         return name
 
+    def add_twin(self, name: str, of: str, shape: Sequence[int]) -> str:
+        """Adds an initializer with the values of another one, which lie in the file once, and returns its name.
+
+        Each is mapped by itself: where a product keeps its matrix in an order of its own, what was mapped for it is let
+        go of, and a node that looks up rows of the twin takes memory for these rows only.
+        """
+        if name in self._constants:
+            return name
+        tensor = self._onnx.TensorProto()
+        tensor.CopyFrom(self._constants[of])
+        tensor.name = name
+        tensor.dims[:] = shape
+        self._constants[name] = tensor
+        return name
+
     def has_constant(self, name: str) -> bool:
         """Whether an initializer is stored already."""
         return name in self._constants
@@ -95,7 +110,7 @@ class GraphFile:
             inputs: `ValueInfoProto` of all that may be fed; those that no node reads are left out.
             outputs: `ValueInfoProto` of what it gives.
         """
-        nodes, read = _keep_needed(self.nodes, {value.name for value in outputs})
+        nodes, read = keep_needed(self.nodes, {value.name for value in outputs})
         graph = self._onnx.helper.make_graph(
             nodes,
             self._source.graph.name,
@@ -108,13 +123,3 @@ class GraphFile:
             graph, opset_imports=opsets, ir_version=self._source.ir_version, producer_name="modelwright"
         )
         self._path.write_bytes(model.SerializeToString())
-
-
-def _keep_needed(nodes: Sequence[Any], wanted: Iterable[str]) -> tuple[list[Any], set[str]]:
-    """Returns the nodes that lead to what is wanted, in their order, and all that these read."""
-    read, kept = set(wanted), []
-    for node in reversed(nodes):
-        if any(name in read for name in node.output):
-            kept.append(node)
-            read.update(node.input)
-    return kept[::-1], read

@@ -143,15 +143,15 @@ class BlockMatrices(Matrices):
             if head is not None
             else round_blocks(model.read(table).T, bits=found.bits, size=found.size, symmetric=found.symmetric)
         )
-        if head is None:
-            graph.add_constant(names[0], rounded.values)
-        else:
-            _store(graph, names, rounded)  # for the product, too
+        _store(graph, names, rounded)
         # As [rows, blocks, values] it is what the product reads: to flatten it would be a second copy in memory.
-        scales = graph.add_constant(f"{names[1]}.rows", rounded.scales[:, :, None])
-        inputs = [names[0], node.input[1], scales]
-        if rounded.zero_points is not None:
-            inputs.append(graph.add_constant(f"{names[2]}.rows", rounded.zero_points[:, :, None]))
+        shapes = [rounded.values.shape, *[(*rounded.scales.shape, 1)] * 2]
+        values, scales, *zeros = (
+            graph.add_twin(f"{name}.rows", name, shape)
+            for name, shape in zip(names, shapes, strict=True)
+            if graph.has_constant(name)
+        )
+        inputs = [values, node.input[1], scales, *zeros]
         looked_up = graph.add_fused(
             "GatherBlockQuantized",
             inputs,
