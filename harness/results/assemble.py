@@ -318,6 +318,7 @@ def _describe_row(
         speedup=speedup,
         device=opened.settings.device,
         compute_latency_ms=on_device.latency_ms,
+        num_computations=on_device.count,
         compute_throughput_per_s=on_device.throughput_per_s,
         compute_enqueue_ms=on_device.enqueue_ms,
         compute_speedup=on_device.speedup,

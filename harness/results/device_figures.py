@@ -25,6 +25,7 @@ class DeviceFigures:
     """Of the computation alone and of the card.
 
     Attributes:
+        count: Computations that were measured.
         enqueue_ms: What the host takes to queue a computation.
         memory_bytes: That the process held on the card.
         gpu: What was observed of it.
@@ -32,6 +33,7 @@ class DeviceFigures:
     """
 
     latency_ms: Latency | None = None
+    count: int | None = None
     throughput_per_s: float | None = None
     enqueue_ms: float | None = None
     speedup: SpeedRatio | None = None
@@ -74,6 +76,7 @@ def describe_computation(name: str, measured: Measured, baseline_name: str, base
         figures = replace(
             figures,
             latency_ms=latency_ms,
+            count=sum(map(len, windows_ms)),
             throughput_per_s=ran * settings.batch / elapsed_s if elapsed_s > 0 else None,
             enqueue_ms=statistics.median(queuing) if queuing else None,
             speedup=speedup,

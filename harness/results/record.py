@@ -235,6 +235,7 @@ class Measurement(Record, kw_only=True):
         speedup: Over the baseline, end to end.
         device: Where it ran: `cpu` or `cuda`.
         compute_latency_ms: Of the computation alone, its inputs and outputs on the device; null on a CPU.
+        num_computations: Measured ones of the computation alone.
         compute_enqueue_ms: What the host takes to queue a computation.
         compute_speedup: Over the baseline's computation, where the two ran alike.
         device_memory: What the runtime's allocator held on the GPU after the last turn; null on a CPU, and where a
@@ -298,6 +299,7 @@ class Measurement(Record, kw_only=True):
     speedup: SpeedRatio | None = None
     device: str = "cpu"
     compute_latency_ms: Latency | None = None
+    num_computations: Count | None = None
     compute_throughput_per_s: Figure | None = None
     compute_enqueue_ms: Figure | None = None
     compute_speedup: SpeedRatio | None = None
