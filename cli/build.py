@@ -18,7 +18,7 @@ from modelwright.cli.printing import close_progress, open_progress, print_json, 
 @options.samples_option
 @options.evaluation_option
 @options.evaluation_limit_option
-@options.picture_options("samples", "evaluation")
+@options.made_sample_options("samples", "evaluation")
 @options.task_option
 @options.state_option
 @options.max_drop_option

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @options.samples_option
 @options.evaluation_option
 @options.evaluation_limit_option
-@options.picture_options("samples", "evaluation")
+@options.made_sample_options("samples", "evaluation")
 @options.task_option
 @options.state_option
 @options.metric_option
@@ -61,6 +61,8 @@ def compare(
     returns an nn.Module. Several with the same inputs and outputs, such as a model and its pruned or distilled
     variants, are compared in one table: agreement is with the first one's FP32, speed-ups are over its baseline.
 
+    So is a folder of transformers that classifies or embeds texts, with texts (.jsonl, .csv, .txt) as samples.
+
     A folder of transformers with a causal language model is one, too: its samples are texts (.jsonl, .csv, .txt), its
     artifacts generate, and they are judged by what they write and measured by the token.
 
@@ -72,6 +74,7 @@ def compare(
       modelwright compare bert.onnx -s texts.npz -t ort-fp32 -t ort-int8 -o c
       modelwright compare net.py:create -s images.npz --baseline torch-fp32 -o c
       modelwright compare net.onnx -s x.npz --setting spinning=false -o c
+      modelwright compare ./my-bert -s texts.csv --eval others.csv -o c
       modelwright compare ./SmolLM2 -s x.jsonl --max-perplexity-increase 5% -o c
 
     The folder gets artifacts/TARGET/, results.json, results.csv and report.html. Running it again builds only what

@@ -99,7 +99,7 @@ from modelwright.cli import options
 @click.option("--symmetric", is_flag=True, help="qat: signed activations around zero, as TensorRT asks for.")
 @click.option("-o", "--out", required=True, type=click.Path(file_okay=False), help="Folder to write: a new source.")
 @click.option("--overwrite", is_flag=True, help="Replace what is there, an unfinished compression too.")
-@options.picture_options("train", "evaluation")
+@options.made_sample_options("train", "evaluation")
 @options.trust_option
 @options.json_option
 def compress(

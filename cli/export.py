@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     metavar="SAMPLES",
     help="Real inputs to compare the ONNX model with its source on. Default: the factory's example inputs.",
 )
-@options.picture_options("samples")
+@options.made_sample_options("samples")
 @options.overwrite_option
 @click.option("--fresh", is_flag=True, help="Export again although nothing that can be seen has changed.")
 @options.trust_option
@@ -50,7 +50,8 @@ def export(
 ) -> int:
     """Turn SOURCE into a verified ONNX model.
 
-    SOURCE is model.onnx (checked and passed through), model.pt2, or file.py:factory, which is run. The result is
+    SOURCE is model.onnx (checked and passed through), model.pt2, file.py:factory, which is run, or a folder of
+    transformers that classifies or embeds texts, which texts (.jsonl, .csv, .txt) are samples for. The result is
     compared with its source on the samples; beyond the tolerance the export fails and names the worst output. Beside
     the model lie its record, NAME.export.json (signature, opset, hashes, errors, versions), and of a PyTorch source the
     captured program, NAME.program.pt2, which the torch-* targets run.

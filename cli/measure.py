@@ -18,7 +18,7 @@ from modelwright.cli import options
     "takes it; pictures are made into inputs as for the artifact, unless --preprocess says otherwise. "
     "Default: the inputs packed with each artifact.",
 )  # fmt: skip
-@options.picture_options("samples")
+@options.made_sample_options("samples")
 @click.option("--baseline", metavar="TARGET", help="What speed-ups are over. [ort-fp32 if given, else the first]")
 @options.profile_option
 @click.option("-o", "--out", type=click.Path(), metavar="results.json", help="Write the results here.")

@@ -18,7 +18,7 @@ from modelwright.cli import options
 @options.samples_option
 @options.evaluation_option
 @options.evaluation_limit_option
-@options.picture_options("samples", "evaluation")
+@options.made_sample_options("samples", "evaluation")
 @options.task_option
 @click.option(
     "--bits", default="8,6,4", show_default=True, metavar="N,N,...",

@@ -19,7 +19,7 @@ _LARGEST_BATCH = 2**31 - 1
 
 _SECTIONS = {
     "Building": ("shapes", "options", "plan", "repair_plan"),
-    "Pictures as samples": ("preprocess", "labels"),
+    "Pictures and texts as samples": ("preprocess", "labels", "max_length"),
     "Measuring": ("effort", "threads", "settings", "untuned", "batch", "region", "seed"),
     "On a GPU": ("device", "cuda_graph", "spin", "streams"),
     "Language models": ("max_perplexity_increase", "new_tokens", "eval_tokens", "low_memory"),
@@ -60,11 +60,11 @@ NOT_NEGATIVE = _Number(min=0)
 SHARE = _Number(min=0, max=1)
 TEMPERATURE = _Number(min=0, max=1000, min_open=True)
 
-PICTURE_OPTIONS = ("preprocess", "labels")
+SAMPLE_OPTIONS = ("preprocess", "labels", "max_length")
 
 
-def picture_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Adds the options on pictures, and hands samples to the command together with them.
+def made_sample_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Adds the options on pictures and texts, and hands samples to the command together with them.
 
     Args:
         names: Parameters of the command that are samples.
@@ -73,11 +73,11 @@ def picture_options(*names: str) -> Callable[[Callable[..., Any]], Callable[...,
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(command)
         def wrapped(**given: Any) -> Any:
-            preprocess, labels = (given.pop(name) for name in PICTURE_OPTIONS)
-            if preprocess is not None or labels is not None:
+            said = [given.pop(name) for name in SAMPLE_OPTIONS]
+            if any(value is not None for value in said):
                 from modelwright.core.samples.source import add_preprocessing
 
-                given |= zip(names, add_preprocessing([given[name] for name in names], preprocess, labels), strict=True)
+                given |= zip(names, add_preprocessing([given[name] for name in names], *said), strict=True)
             return command(**given)
 
         for option in reversed(
@@ -96,6 +96,13 @@ def picture_options(*names: str) -> Callable[[Callable[..., Any]], Callable[...,
                     help="Names of the model's classes in its order, one a line, each beginning with the name of its "
                     "folder of pictures; `none` for folders that are no classes. [classes.txt in the folder, else "
                     "the sorted names of its folders]",
+                ),
+                click.option(
+                    "--max-length",
+                    type=click.IntRange(min=1),
+                    metavar="N",
+                    help="Of texts: tokens a row, to which longer texts are cut and shorter ones padded. [the longest "
+                    "text's, rounded up to 8, at most what the model takes]",
                 ),
             )
         ):
@@ -118,9 +125,9 @@ samples_option = click.option(
     "--samples",
     required=True,
     metavar="SAMPLES",
-    help="Real inputs: a .npz keyed by input name (and `labels`), a folder of pictures (with --preprocess), a .npy, or "
-    "file.py:function that yields dicts or returns a data set. One half calibrates, the other judges. `random` or "
-    "`random:64` uses noise instead.",
+    help="Real inputs: a .npz keyed by input name (and `labels`), a folder of pictures (with --preprocess), a .npy, "
+    "texts (.jsonl, .csv, .txt), or file.py:function that yields dicts or returns a data set. One half calibrates, the "
+    "other judges. `random` or `random:64` uses noise instead.",
 )
 evaluation_option = click.option(
     "--eval",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @options.samples_option
 @options.evaluation_option
 @options.evaluation_limit_option
-@options.picture_options("samples", "evaluation")
+@options.made_sample_options("samples", "evaluation")
 @options.task_option
 @options.state_option
 @options.shapes_option

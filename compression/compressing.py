@@ -192,7 +192,7 @@ def _place_data(data: Named, folder: Path, loading: Mapping[str, Any], say: Prog
     def place(signature: Signature | None) -> Path:
         if is_python(spec):
             return materialize_function(data, folder, signature=signature, limit=ROW_LIMIT, batched=True, progress=say)
-        return materialize_samples(data, signature, folder, most_pictures=ROW_LIMIT, progress=say)
+        return materialize_samples(data, signature, folder, most=ROW_LIMIT, progress=say)
 
     try:
         return place(None)

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from modelwright.core.errors import BadInputError, BuildFailedError, UsageError
 from modelwright.core.process.child import Progress, run_in_child
+from modelwright.core.process.offline import OFFLINE
 from modelwright.core.records.codec import decode, encode
 from modelwright.core.records.exported import ExportedModel, save_exported
 from modelwright.core.samples.sample_set import SampleRef
@@ -119,8 +120,9 @@ def find_or_export(
     the targets that run PyTorch. There is either all of the result or nothing.
 
     Args:
-        source: `model.onnx`, `model.pt2` (`torch.export.save`), or `file.py:factory`; the factory returns an
-            `nn.Module` or (module, example inputs), and `module.output_names` may name the outputs.
+        source: `model.onnx`, `model.pt2` (`torch.export.save`), a folder of transformers that classifies or embeds
+            texts, or `file.py:factory`; the factory returns an `nn.Module` or (module, example inputs), and
+            `module.output_names` may name the outputs.
         out: The ONNX file to write; its folder is made.
         samples: Inputs to compare on, up to 32; they also serve a factory without example inputs.
         tolerance: Relative L2 error that no output may exceed.
@@ -128,7 +130,7 @@ def find_or_export(
             files of an earlier export only, whatever is said here.
         replace_own: Replace it if an earlier export left it and nobody has changed it since.
         fresh: Make it again although nothing that can be seen has changed.
-        trust: Run code that a saved program holds; see `core/saved_program.py`.
+        trust: Run code that a saved program, or a folder of transformers, holds; see `core/saved_program.py`.
         timeout_s: Give up after this many seconds.
         progress: Takes a line about what is going on.
         review: Takes the record before anything is replaced, and may raise.
@@ -203,9 +205,10 @@ def _run(
         },
         purpose=f"{'checking' if source.kind == 'onnx' else 'exporting'} {source.text}",
         # A file that crashes the tools that read it is a bad file; a crash while converting is the converter's.
-        crash_error=BuildFailedError if source.kind == "factory" else BadInputError,
+        crash_error=BuildFailedError if source.kind in ("factory", "transformers") else BadInputError,
         timeout_s=timeout_s,
         progress=progress,
+        environment=OFFLINE if source.kind == "transformers" else None,
     )
     assert isinstance(made, dict)
     return made

@@ -10,17 +10,13 @@ from modelwright.core.errors import BadInputError
 from modelwright.core.records.compressed import COMPRESSED_PROGRAM, is_compressed_folder, load_compressed
 from modelwright.core.samples.python_source import is_python, require_function
 from modelwright.exporters.file_kinds import refuse_other_files
+from modelwright.exporters.language.config import CONFIG_FILE
 from modelwright.exporters.language.source import is_language_source
+from modelwright.exporters.transformers.source import describe_inputs, is_transformers_folder
 
-Kind = Literal["onnx", "pt2", "factory"]
+Kind = Literal["onnx", "pt2", "factory", "transformers"]
 
 _FACTORY_HINT = "write a function that returns the nn.Module with its weights loaded, and give FILE.py:FUNCTION"
-_TRANSFORMERS_FACTORY = (
-    "def create(): from transformers import AutoModel, AutoTokenizer; "
-    "return AutoModel.from_pretrained({folder!r}, return_dict=False), "
-    "dict(AutoTokenizer.from_pretrained({folder!r})('text', return_tensors='pt'))"
-)
-"""A whole file, for models that read text."""
 _OTHER_SUFFIXES = {
     ".pt": "a PyTorch checkpoint or script, which runs code when it is read",
     ".pth": "a PyTorch checkpoint, which runs code when it is read",
@@ -43,8 +39,8 @@ class Source:
 
     Attributes:
         text: As the user wrote it.
-        kind: `onnx`, `pt2` or `factory`.
-        path: The file.
+        kind: `onnx`, `pt2`, `factory` or `transformers`.
+        path: The file; of a folder of transformers, its config.
         function: Of a factory.
     """
 
@@ -74,6 +70,9 @@ def parse_source(source: str | Path) -> Source:
         if is_compressed_folder(path):
             load_compressed(path)
             return Source(text=text, kind="pt2", path=path / COMPRESSED_PROGRAM)
+        if is_transformers_folder(path) and not is_language_source(path):
+            describe_inputs(path)
+            return Source(text=text, kind="transformers", path=path / CONFIG_FILE)
         raise _explain_directory(path)
     if not path.exists():
         raise BadInputError(
@@ -123,9 +122,4 @@ def _explain_directory(path: Path) -> BadInputError:
         return BadInputError(f"{path} is a folder", hint=f"give one of the models in it: {', '.join(models)}")
     if is_language_source(path):
         return _explain_language_model(path)
-    if (path / "config.json").is_file():
-        return BadInputError(
-            f"{path} is a folder of transformers whose config.json names no causal language model",
-            hint=f"write a factory and give FILE.py:create: {_TRANSFORMERS_FACTORY.format(folder=str(path))}",
-        )
     return BadInputError(f"{path} is a folder", hint="give model.onnx, model.pt2 or FILE.py:FUNCTION")

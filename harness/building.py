@@ -31,13 +31,12 @@ from modelwright.core.records.artifact_files import MANIFEST
 from modelwright.core.records.exported import ExportedModel
 from modelwright.core.records.shapes import require_shapes_fit
 from modelwright.core.samples.materialize import is_random
-from modelwright.core.samples.pictures.folders import explain_pictures
 from modelwright.core.samples.sample_set import SampleRef
 from modelwright.core.samples.source import Named
 from modelwright.core.scratch import locked_folder, made_folder, scratch_directory
 from modelwright.exporters.exporting import Export, find_or_export
 from modelwright.exporters.source import parse_source
-from modelwright.harness.given_samples import export_alone, read_samples
+from modelwright.harness.given_samples import add_reader, explain_made, export_alone, read_samples
 from modelwright.harness.preconditions import find_hindrance, require_one_buildable
 from modelwright.harness.progress import Progress, Undisturbed
 from modelwright.harness.results.assemble import Absent, name_row
@@ -246,6 +245,7 @@ def prepare(
     random = is_random(str(samples))
     say = functools.partial(progress.say, "export")
     files = {} if stored is None else stored
+    samples, evaluation = add_reader(source, samples, evaluation)
     read = functools.partial(read_samples, stored=files, scratch=scratch, limit=limit, say=say)
     calibration_path, evaluation_path = read(samples, None, "samples"), read(evaluation, None, "evaluation")
     if calibration_path is None and not random and parse_source(source).kind != "onnx":
@@ -271,8 +271,8 @@ def prepare(
     assert calibration_path is not None
     progress.finish("export", export.summarize())
     progress.start("samples", "reading the samples")
-    for sentence in explain_pictures((str(samples), calibration_path), (str(evaluation), evaluation_path)):
-        progress.finish("pictures", sentence)
+    for sentence in explain_made((str(samples), calibration_path), (str(evaluation), evaluation_path)):
+        progress.finish("samples", sentence)
     origins = {str(calibration_path): str(samples)}
     if evaluation_path is not None:
         origins[str(evaluation_path)] = str(evaluation)

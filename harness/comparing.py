@@ -83,8 +83,9 @@ def compare(
     """Builds targets of one source, or of several, measures them side by side and writes the comparison.
 
     Args:
-        source: `model.onnx`, `model.pt2` or `file.py:factory`; or several, which have the same inputs and outputs. Then
-            a row is a model and a target, `student/ort-int8`, and agreement is with the first model's FP32.
+        source: `model.onnx`, `model.pt2`, `file.py:factory` or a folder of transformers that classifies or embeds
+            texts; or several, which have the same inputs and outputs. Then a row is a model and a target,
+            `student/ort-int8`, and agreement is with the first model's FP32.
         samples: `.npz`, `file.py:function`, or `random[:COUNT]` for noise; calibrates, and judges too unless
             `evaluation` is given.
         out: A folder: `artifacts/TARGET/`, `model/`, `results.json`, `results.csv`, `report.html`; of further models,
@@ -222,7 +223,12 @@ def carry_out(
         source=first.describe_source(),
         samples=decode(
             Samples,
-            {**evidence.described, "random": evidence.random, "pictures": encode(evidence.pictures)},
+            {
+                **evidence.described,
+                "random": evidence.random,
+                "pictures": encode(evidence.pictures),
+                "texts": encode(evidence.texts),
+            },
             where="the samples",
         ),
         artifacts=built.artifacts,

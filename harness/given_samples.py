@@ -13,18 +13,59 @@ from modelwright.core.records.codec import encode
 from modelwright.core.records.exported import ExportedModel
 from modelwright.core.records.pictures import Pictures, read_pictures
 from modelwright.core.records.signature import Signature
+from modelwright.core.records.texts import read_texts
 from modelwright.core.samples.materialize import is_random, materialize_samples
 from modelwright.core.samples.pictures.folder import CLASSES_FILE, holds_pictures
-from modelwright.core.samples.pictures.folders import require_same_classes
+from modelwright.core.samples.pictures.folders import Made, explain_pictures, require_same_classes
 from modelwright.core.samples.python_source import is_python
 from modelwright.core.samples.sample_set import SampleRef
-from modelwright.core.samples.source import Named, SampleSource, SignatureNeededError, as_source
+from modelwright.core.samples.source import Named, SampleSource, SignatureNeededError, TextReader, as_source
+from modelwright.core.samples.texts.rows import is_text_file
 from modelwright.exporters.exporting import find_or_export
+from modelwright.exporters.source import parse_source
+from modelwright.exporters.transformers.source import describe_inputs
 from modelwright.harness.progress import Progress
 from modelwright.targets.building.evidence import EVALUATION_LIMIT
 
 _PARTS = 2
 """Where one folder of pictures calibrates and judges, half of them judge."""
+
+
+def add_reader(source: str | Path, samples: Named, evaluation: Named | None) -> tuple[Named, Named | None]:
+    """Returns samples with what reads texts, where the source is a model that takes some.
+
+    Raises:
+        BadInputError: The source cannot be used.
+    """
+    texts = tuple(str(each) for each in (samples, evaluation) if each is not None and is_text_file(str(each)))
+    parsed = parse_source(source) if texts else None
+    if parsed is None or parsed.kind != "transformers":
+        return samples, evaluation
+    reader = TextReader(folder=parsed.folder, model=describe_inputs(parsed.folder), beside=texts)
+    return _read_by(reader, samples), None if evaluation is None else _read_by(reader, evaluation)
+
+
+def _read_by(reader: TextReader, samples: Named) -> Named:
+    return replace(as_source(samples), reader=reader) if is_text_file(str(samples)) else samples
+
+
+def explain_made(first: Made, judging: Made) -> list[str]:
+    """Returns what the user is to know of pictures and texts that became samples, a sentence each.
+
+    Args:
+        first: What calibrates: what the user calls it, and the folder that it was made into.
+        judging: What judges; it may be the same.
+
+    Raises:
+        BadInputError: Their labels do not mean the same.
+    """
+    found = [
+        sentence
+        for name, path in dict.fromkeys((first, judging))
+        if path is not None and (texts := read_texts(path)) is not None
+        for sentence in texts.tell(name)
+    ]
+    return [*explain_pictures(first, judging), *found]
 
 
 def read_samples(
@@ -53,7 +94,7 @@ def read_samples(
     most = _PARTS * max(EVALUATION_LIMIT, limit)
     try:
         if folder not in stored:
-            stored[folder] = materialize_samples(spec, signature, scratch / folder, most_pictures=most, progress=say)
+            stored[folder] = materialize_samples(spec, signature, scratch / folder, most=most, progress=say)
     except SignatureNeededError:
         if signature is not None:
             raise
@@ -70,6 +111,7 @@ def place_for_export(
         SignatureNeededError: It is noise: what is compared on that says little.
     """
     folder = scratch / "samples"
+    samples, _ = add_reader(source, samples, None)
     try:
         return materialize_samples(samples, None, folder, progress=say)
     except SignatureNeededError:
@@ -96,11 +138,14 @@ def place_samples(samples: Named, artifact: Artifact, scratch: Path, tell: Progr
     source = as_source(samples)
     if known is not None:
         source = _say_as_known(source, known, scratch)
+    texts = artifact.manifest.samples.texts or None
+    if texts is not None:
+        reader = TextReader(folder=artifact.directory, model=texts.model, length=texts.length)
+        source = as_source(_read_by(reader, source))
     path = materialize_samples(source, signature, scratch / "samples", progress=lambda text: tell.say("samples", text))
+    for sentence in explain_made((source.text, path), (source.text, None)):
+        tell.finish("samples", sentence)
     made = read_pictures(path)
-    if made is not None:
-        for sentence in made.tell(source.text):
-            tell.finish("pictures", sentence)
     if made is not None and known is not None:
         require_same_classes(known.classes, made.classes, ("the artifact's samples", source.text))
         if made.preprocess != known.preprocess:

@@ -27,6 +27,7 @@ from modelwright.core.records.pictures import Pictures
 from modelwright.core.records.plan import ExecutedPlan
 from modelwright.core.records.seal import read_sealed, write_sealed
 from modelwright.core.records.signature import Signature
+from modelwright.core.records.texts import Texts
 from modelwright.core.records.tuned import Tuned
 
 _HINT = "build the artifact again, or copy it again from where it was built"
@@ -56,6 +57,7 @@ class SampleProvenance(Record):
 
     Attributes:
         pictures: How pictures became samples, as they must where the model is served; absent where they were none.
+        texts: Likewise of texts; the tokenizer that did it lies beside the manifest.
     """
 
     calibration: ProvenancePart | None = None
@@ -63,6 +65,7 @@ class SampleProvenance(Record):
     evaluation: ProvenancePart | None = None
     random: bool = False
     pictures: Pictures | UnsetType = UNSET
+    texts: Texts | UnsetType = UNSET
 
 
 class GpuNeeds(Record):

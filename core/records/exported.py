@@ -90,7 +90,7 @@ class ExportSource(Record):
         weights_sha256: Of the state dict; absent for an ONNX source.
     """
 
-    kind: Literal["onnx", "pt2", "factory"]
+    kind: Literal["onnx", "pt2", "factory", "transformers"]
     path: str
     sha256: Sha256
     files: Mapping[str, Sha256]
@@ -100,7 +100,7 @@ class ExportSource(Record):
 class SourceModel(Record):
     """What manifests and results say of the FP32 model and of its source."""
 
-    kind: Literal["onnx", "pt2", "factory"]
+    kind: Literal["onnx", "pt2", "factory", "transformers"]
     path: str
     sha256: Sha256
     num_parameters: Count

@@ -1,4 +1,4 @@
-"""Samples as the user names them - arrays, pictures, a function, or noise - turned into a sample file."""
+"""Samples as the user names them - arrays, pictures, texts, a function, or noise - turned into a sample file."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from modelwright.core.samples.pictures.store import materialize_pictures
 from modelwright.core.samples.python_source import is_python
 from modelwright.core.samples.sample_set import write_random
 from modelwright.core.samples.source import Named, SignatureNeededError, as_source
+from modelwright.core.samples.texts.rows import is_text_file
+from modelwright.core.samples.texts.store import materialize_texts
 from modelwright.core.system_errors import explain_os_error
 
 PICTURE_LIMIT = 10_000
-"""Pictures taken from a folder at most: accuracy is then known within a point, and 6 GB of 224x224 are written."""
+"""Pictures, or texts, taken at most: accuracy is then known within a point, and 6 GB of 224x224 are written."""
 RANDOM_COUNT = 64
 RANDOM_LIMIT = 65_536
 _RANDOM = "random"
@@ -39,18 +41,18 @@ def materialize_samples(
     directory: Path,
     *,
     limit: int = FUNCTION_LIMIT,
-    most_pictures: int = PICTURE_LIMIT,
+    most: int = PICTURE_LIMIT,
     progress: Progress | None = None,
 ) -> Path:
     """Returns the sample file that a text names, made in `directory` where it does not exist yet.
 
     Args:
         samples: `file.npz`, `file.npy`, a folder of `.npy` files or of pictures, `file.py:function`, `random` or
-            `random:COUNT`; with what is done to pictures, a `SampleSource`.
+            `random:COUNT`; with what is done to pictures, or with what reads texts, a `SampleSource`.
         signature: Of the model; None before it is known, which noise, and what has no inputs' names, has to wait for.
         directory: Folder to write to; only made for what is not a sample file already.
         limit: Samples taken from a function at most.
-        most_pictures: Pictures taken from a folder at most, chosen by a fixed seed.
+        most: Pictures of a folder, or texts of a file, taken at most, chosen by a fixed seed.
         progress: Takes a line about what is going on.
 
     Raises:
@@ -76,7 +78,15 @@ def materialize_samples(
             "`random` for noise",
         )
     if source.preprocess is not None:
-        return materialize_pictures(source, signature, directory, limit=most_pictures, progress=progress)
+        return materialize_pictures(source, signature, directory, limit=most, progress=progress)
+    if source.reader is not None:
+        return materialize_texts(source, directory, limit=most, progress=progress)
+    if is_text_file(spec):
+        raise BadInputError(
+            f"{spec} is read as texts, and the source does not say how they become its inputs",
+            hint="give the folder of transformers as the source, whose tokenizer does; or tokenize them, and save the "
+            "arrays with numpy.savez",
+        )
     return _find_arrays(Path(spec), signature, directory, progress)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from modelwright.core.errors import BadInputError, BuildFailedError, ModelwrightError
 from modelwright.core.files import is_plain_file
 from modelwright.core.process.child import Child, Progress, run_in_child
+from modelwright.core.process.offline import OFFLINE
 from modelwright.core.records.codec import decode
 from modelwright.core.records.language import LANGUAGE_RECORD, LanguageModel, load_language, save_language
 from modelwright.core.scratch import scratch_directory, staged_directory
@@ -16,13 +17,6 @@ from modelwright.exporters.language.source import is_gguf
 
 _WORKER = "modelwright.exporters.language.worker"
 _SHAPE = ("layers", "kv_heads", "head_dim", "vocab_size", "context_length")
-_OFFLINE = {
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
-"""What is read lies on this machine: nothing asks a hub."""
 
 
 def export_language(
@@ -57,7 +51,7 @@ def export_language(
         ToolchainMissingError: transformers, torch, onnx or onnxruntime is absent or broken.
     """
     source, out = Path(source), Path(out)
-    with Child(f"exporting {source}", crash_error=BadInputError, environment=_OFFLINE) as child:
+    with Child(f"exporting {source}", crash_error=BadInputError, environment=OFFLINE) as child:
         reading = "hash_gguf" if is_gguf(source) else "hash_source"
         hashes = child.call(f"{_WORKER}:{reading}", {"source": str(source)})
         found = None if fresh else _find_earlier(out, hashes["sha256"])
@@ -115,7 +109,7 @@ def write_folder(source: str | Path, folder: str | Path, *, progress: Progress |
             {"path": str(source), "directory": str(staging)},
             purpose=f"reading {source}",
             crash_error=BadInputError,
-            environment=_OFFLINE,
+            environment=OFFLINE,
             progress=progress,
         )
 

@@ -182,9 +182,21 @@ def write_onnx(source: TorchSource, captured: Captured, path: Path) -> None:
             hint="replace that operation by one that has an ONNX form",
             detail=str(error)[:_DETAIL_CHARACTERS],
         ) from error
+    _keep_names_apart(program.model.graph)
     weights_bytes = sum(t.numel() * t.element_size() for t in captured.program.state_dict.values())
     program.save(str(path), external_data=weights_bytes > _EMBEDDED_BYTES)
     _clean(path)
+
+
+def _keep_names_apart(graph: Any) -> None:
+    """Renames values inside a graph that are called as an input or output is: torch gives those names afterwards."""
+    ends = [*graph.inputs, *graph.outputs]
+    taken = {value.name for value in ends}
+    known = set(map(id, ends))
+    inner = [value for node in graph.all_nodes() for value in node.outputs]
+    for value in (*inner, *graph.initializers.values()):
+        if value.name in taken and id(value) not in known:
+            value.name = f"{value.name}_inside"
 
 
 def write_program(

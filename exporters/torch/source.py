@@ -285,7 +285,7 @@ def _take_examples(torch: Any, name: str, module: Any, samples: SampleRef) -> _R
     fixed = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     wanted = [parameter for parameter in parameters if parameter.kind not in fixed]
     required = [parameter.name for parameter in wanted if parameter.default is inspect.Parameter.empty]
-    rows = _first_rows(samples, required, name, optional=[parameter.name for parameter in wanted])
+    rows = take_rows(samples, required, name, optional=[parameter.name for parameter in wanted])
     examples = {key: _to_tensor(torch, value) for key, value in rows.items()}
     # Samples with an axis of size 1, as grey images have, and whole inputs with a batch of 1, stacked, look alike; and
     # a recurrent state has its batch on another axis. What the module takes decides.
@@ -301,7 +301,7 @@ def _take_program_examples(
     specs = program.graph_signature.input_specs
     arguments = [spec.arg for spec in specs if spec.kind == signature.InputKind.USER_INPUT]
     constants = {each.name: each.value for each in arguments if isinstance(each, signature.ConstantArgument)}
-    rows = _first_rows(samples, [each.name for each in arguments if each.name not in constants], name)
+    rows = take_rows(samples, [each.name for each in arguments if each.name not in constants], name)
     leaves = [
         constants[each.name] if each.name in constants else _to_tensor(torch, rows[each.name]) for each in arguments
     ]
@@ -329,9 +329,7 @@ def _list_other_examples(examples: Mapping[str, Any]) -> Iterator[_Reading]:
             yield taken, frozenset(whole)
 
 
-def _first_rows(
-    samples: SampleRef, required: Sequence[str], name: str, optional: Sequence[str] = ()
-) -> dict[str, Array]:
+def take_rows(samples: SampleRef, required: Sequence[str], name: str, optional: Sequence[str] = ()) -> dict[str, Array]:
     """Returns the first two samples as one batch, by input name; a single one is taken twice."""
     arrays = read_arrays(samples.path)
     missing = [key for key in required if key not in arrays]

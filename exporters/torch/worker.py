@@ -47,7 +47,7 @@ def convert(
     """Makes `directory/name` from a source.
 
     Args:
-        kind: `onnx`, `pt2` or `factory`.
+        kind: `onnx`, `pt2`, `factory` or `transformers`.
         path: The source's file.
         folder: Where its other files lie.
         function: Of a factory.
@@ -55,7 +55,7 @@ def convert(
         name: File name of the ONNX model.
         samples: `SampleRef.to_dict`, or None.
         tolerance: Relative L2 error that no output may exceed.
-        trust: Whether code in a saved program may run.
+        trust: Whether code in a saved program, or in a folder of transformers, may run.
         progress: Takes the phase that begins.
 
     Returns:
@@ -76,7 +76,7 @@ def convert(
             model = _pass_through(Path(path), out, ref, trace, progress)
         else:
             model = _convert_torch(kind, Path(path), function, out, ref, tolerance, trace, progress, trust=trust)
-    inputs = trace.finish(is_code=kind == "factory")
+    inputs = trace.finish(is_code=kind == "factory" or (kind == "transformers" and trust))
     return {"model": model, "inputs": None if inputs is None else encode(inputs), "opaque": trace.opaque}
 
 
@@ -131,6 +131,7 @@ def _convert_torch(
     """Exports with a dynamic batch, and with a fixed one where that fails."""
     from modelwright.exporters.torch.outputs import plain_outputs
     from modelwright.exporters.torch.source import import_torch, load_factory, load_program
+    from modelwright.exporters.transformers.loading import load_folder
 
     if kind == "pt2":
         progress("loading the saved program")
@@ -141,10 +142,14 @@ def _convert_torch(
                 f"{source.name} was captured with a fixed batch; capture it with a dynamic one to vary it"
             )
     else:
-        assert function is not None
-        progress(f"running {path.name}:{function}")
-        source = load_factory(path, function, samples, trace)
-        plain_outputs(import_torch(), source)
+        if kind == "transformers":
+            progress("loading the model")
+            source = load_folder(trace.folder, samples, trace, trust=trust)
+        else:
+            assert function is not None
+            progress(f"running {path.name}:{function}")
+            source = load_factory(path, function, samples, trace)
+            plain_outputs(import_torch(), source)
         try:
             checked, captured, comparison = _export_once(source, out, samples, tolerance, progress, dynamic=True)
         except _UnfitSamplesError as error:

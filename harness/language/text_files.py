@@ -12,18 +12,14 @@ Questions are read as task files of lm-evaluation-harness have them, too: `query
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from modelwright.core.errors import BadInputError
+from modelwright.core.samples.texts.rows import read_text, split_rows
 
-SUFFIXES = (".jsonl", ".csv", ".txt")
-_LARGEST_BYTES = 64 * 2**20
 _QUESTIONS = ("question", "query", "prompt")
 _ANSWERS = ("answer", "gold", "label", "answerKey")
 _COMPLETIONS = ("answer", "completion", "response")
@@ -57,37 +53,17 @@ class Entry:
         return not self.choices and (self.prompt is not None or self.messages is not None)
 
 
-def is_text_file(path: str | Path) -> bool:
-    """Whether a name is that of a file of texts."""
-    return Path(path).suffix.casefold() in SUFFIXES
-
-
 def read_entries(path: Path) -> list[Entry]:
     """Reads a file of texts.
 
     Raises:
         BadInputError: No such file, not of a kind that is read, not UTF-8, an entry that says nothing, or none at all.
     """
-    if not is_text_file(path):
-        raise BadInputError(
-            f"{path} is no file of texts: language models take {', '.join(SUFFIXES)}",
-            hint=f"a line of .jsonl: {_KNOWN}",
-        )
-    try:
-        if not path.is_file():
-            raise BadInputError(f"no such file: {path} (texts)", hint="check the path")
-        if path.stat().st_size > _LARGEST_BYTES:
-            raise BadInputError(
-                f"{path} has {path.stat().st_size / 1e6:.0f} MB; files of texts are read up to 64 MB",
-                hint="give a part of it: some thousand tokens calibrate and judge",
-            )
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise BadInputError(f"{path} is not UTF-8 text (byte {error.start})", hint="save it as UTF-8") from error
-    except OSError as error:
-        raise BadInputError(f"{path} cannot be read: {error.strerror or error}", hint="check the path") from error
-    readers = {".jsonl": _read_jsonl, ".csv": _read_csv, ".txt": _read_txt}
-    entries = readers[path.suffix.casefold()](text, path)
+    text = read_text(path, _KNOWN)
+    if path.suffix.casefold() == ".txt":
+        entries = _read_txt(text, path)
+    else:
+        entries = [_make_entry(row.values, row.where) for row in split_rows(text, path, _KNOWN, bare="prompt")]
     if not entries:
         raise BadInputError(f"{path} holds no text", hint=f"a line of .jsonl: {_KNOWN}")
     return entries
@@ -99,39 +75,6 @@ def _read_txt(text: str, path: Path) -> list[Entry]:
     if len(parts) == 1:
         parts = [line.strip() for line in parts[0].split("\n") if line.strip()]
     return [Entry(where=f"{path}: text {number}", text=part) for number, part in enumerate(parts, start=1)]
-
-
-def _read_csv(text: str, path: Path) -> list[Entry]:
-    try:
-        rows = list(csv.DictReader(io.StringIO(text), strict=True))
-    except csv.Error as error:
-        raise BadInputError(f"{path} is not a .csv: {error}", hint="quote texts that hold commas or lines") from error
-    entries = []
-    for number, row in enumerate(rows, start=2):
-        # Cells beyond the header lie under None, and missing ones are None.
-        values = {name: value for name, value in row.items() if isinstance(name, str) and value}
-        entries.append(_make_entry(values, f"{path}: row {number}"))
-    return entries
-
-
-def _read_jsonl(text: str, path: Path) -> list[Entry]:
-    entries = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}: line {number}"
-        try:
-            values = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise BadInputError(f"{where}: not JSON: {error}", hint=f"one object a line, such as {_KNOWN}") from error
-        if isinstance(values, str):
-            values = {"prompt": values}
-        if not isinstance(values, dict):
-            raise BadInputError(
-                f"{where}: expected an object, found a {type(values).__name__}", hint=f"such as {_KNOWN}"
-            )
-        entries.append(_make_entry(values, where))
-    return entries
 
 
 def _make_entry(values: Mapping[str, Any], where: str) -> Entry:

@@ -24,6 +24,7 @@ from modelwright.core.records.codec import Cosine, Count, Record, Share
 from modelwright.core.records.device_memory import DeviceMemory
 from modelwright.core.records.operators import OperatorProfile as OperatorProfile
 from modelwright.core.records.pictures import Pictures
+from modelwright.core.records.texts import Texts
 from modelwright.harness.formatting import clean_text
 from modelwright.harness.kinds import Figure, LogRatio
 from modelwright.harness.meters.energy import Carbon, Energy
@@ -44,7 +45,7 @@ class Source(Record, kw_only=True):
     """The FP32 model that everything was built from.
 
     Attributes:
-        kind: How it was given: `onnx`, `pt2` or `factory`.
+        kind: How it was given: `onnx`, `pt2`, `factory` or `transformers`.
         path: Where it lay.
         sha256: Of the source.
         num_parameters: Elements of its weights.
@@ -110,6 +111,7 @@ class Samples(Record, kw_only=True):
         random: Whether they are random numbers.
         measured_on: Samples that `measure` was given to run on.
         pictures: How pictures became samples; null where they were none.
+        texts: How texts did; null where they were none.
     """
 
     calibration: SamplePart | None = None
@@ -118,6 +120,7 @@ class Samples(Record, kw_only=True):
     random: bool = False
     measured_on: str | None = None
     pictures: Pictures | None = None
+    texts: Texts | None = None
 
 
 class Environment(Record, kw_only=True):

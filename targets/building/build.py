@@ -46,6 +46,7 @@ from modelwright.core.records.machine import Machine
 from modelwright.core.records.plan import ExecutedPlan, PlanChoice
 from modelwright.core.records.shapes import ShapeRange, require_shapes_admit, require_shapes_fit, resolve_shapes
 from modelwright.core.records.signature import Signature
+from modelwright.core.records.texts import TEXT_TOKENIZER
 from modelwright.core.scratch import scratch_directory, staged_directory
 from modelwright.targets.building.choices import BuildChoices
 from modelwright.targets.building.evidence import Evidence
@@ -336,6 +337,8 @@ def _build_in_staging(
     assert isinstance(built, dict)
     if not (staging / built["model_file"]).is_file():
         raise BuildFailedError(f"building {target.record.name} left no file {built['model_file']}")
+    if evidence.tokenizer is not None:  # whoever serves the artifact has texts, not tokens
+        shutil.copyfile(evidence.tokenizer, staging / TEXT_TOKENIZER)
     return built
 
 

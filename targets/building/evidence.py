@@ -28,6 +28,7 @@ from modelwright.core.records.codec import decode, encode
 from modelwright.core.records.exported import ExportedModel
 from modelwright.core.records.pictures import Pictures, read_pictures
 from modelwright.core.records.signature import Signature
+from modelwright.core.records.texts import TEXT_TOKENIZER, Texts, read_texts
 from modelwright.core.samples.sample_set import SampleRef, SampleSet, open_samples
 from modelwright.targets.building.doubts import (
     count_right,
@@ -68,6 +69,8 @@ class Evidence:
         limit: What an artifact may lose at most; None where the user set no limit.
         fp32_metric: What the user's metric says of FP32 on the evaluation samples, where it sets the limit.
         pictures: How the pictures became samples that they were; None where they were none.
+        texts: Likewise of texts.
+        tokenizer: The file that made tokens of them; None where they were none.
     """
 
     calibration: SampleRef | None
@@ -82,6 +85,8 @@ class Evidence:
     limit: Limit | None = None
     fp32_metric: float | None = None
     pictures: Pictures | None = None
+    texts: Texts | None = None
+    tokenizer: Path | None = None
 
     @property
     def evaluation_answers(self) -> Path:
@@ -178,6 +183,7 @@ def prepare_evidence(
     for part in described.values():
         if part is not None and origins:
             part["path"] = origins.get(part["path"], part["path"])
+    of_texts = next((each for each in (samples, evaluation) if each is not None and read_texts(each)), None)
     return Evidence(
         calibration=parts["calibration"] if described["calibration"] else None,
         tuning=parts["tuning"] if described["tuning"] else None,
@@ -191,6 +197,8 @@ def prepare_evidence(
         limit=held_to,
         fp32_metric=fp32_metric,
         pictures=read_pictures(samples) or (None if evaluation is None else read_pictures(evaluation)),
+        texts=None if of_texts is None else read_texts(of_texts),
+        tokenizer=None if of_texts is None else of_texts / TEXT_TOKENIZER,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from modelwright.core.files import hash_json
+from modelwright.core.files import hash_file, hash_json
 from modelwright.core.outputs.limit import ROOMS
 from modelwright.core.records.codec import encode
 from modelwright.core.records.exported import ExportedModel
@@ -66,6 +66,7 @@ def make_key(
             "facts": target.key_facts(machine),
             # Only where there is one: artifacts without keep the key that they have.
             **({} if plan is None else {"plan": encode(plan)}),
+            **({} if evidence.tokenizer is None else {"tokenizer": hash_file(evidence.tokenizer)}),
         }
     )
 

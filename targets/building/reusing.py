@@ -52,7 +52,7 @@ def prove_again(
     ):
         require_within(manifest.target, proof)
         described = describe_samples(evidence)
-        if manifest.samples.pictures == described.pictures:
+        if (manifest.samples.pictures, manifest.samples.texts) == (described.pictures, described.texts):
             return artifact
         # The same values, made otherwise.
         return write_manifest(artifact.directory, replace(manifest, samples=described))
@@ -81,5 +81,6 @@ def describe_samples(evidence: Evidence) -> SampleProvenance:
         part: None if facts is None else {**facts, "path": drop_folders(facts["path"])}
         for part, facts in evidence.described.items()
     }
-    pictures = {} if evidence.pictures is None else {"pictures": encode(evidence.pictures)}
-    return decode(SampleProvenance, {**parts, **pictures, "random": evidence.random})
+    made_of = {"pictures": evidence.pictures, "texts": evidence.texts}
+    known = {name: encode(record) for name, record in made_of.items() if record is not None}
+    return decode(SampleProvenance, {**parts, **known, "random": evidence.random})

@@ -68,33 +68,6 @@ def test_a_folder_is_refused_with_the_models_in_it(model: Path) -> None:
     assert "give model.onnx" in refused(lambda: parse_source(empty), "is a folder")
 
 
-@pytest.mark.slow
-def test_a_folder_of_transformers_is_read_by_the_factory_that_the_hint_writes(tmp_path: Path) -> None:
-    """The package itself is a stand-in of the same calls: the hint's code is run as it is written."""
-    pytest.importorskip("torch")
-    folder = tmp_path / "it's bert"
-    folder.mkdir()
-    (folder / "config.json").write_text("{}")
-    hint = refused(lambda: parse_source(folder), "is a folder of transformers")
-    (tmp_path / "net.py").write_text(hint.partition("FILE.py:create: ")[2])
-    (tmp_path / "transformers.py").write_text(
-        "import torch\n"
-        "class Bert(torch.nn.Module):\n"
-        "    def forward(self, input_ids, attention_mask):\n"
-        "        return (input_ids.float() * attention_mask,)\n"
-        "class AutoModel:\n"
-        "    def from_pretrained(folder, *, return_dict):\n"
-        f"        assert folder == {str(folder)!r}\n"
-        "        return Bert()\n"
-        "class AutoTokenizer:\n"
-        "    def from_pretrained(folder):\n"
-        "        made = {'input_ids': torch.arange(4)[None], 'attention_mask': torch.ones(1, 4, dtype=torch.int64)}\n"
-        "        return lambda text, *, return_tensors: made\n"
-    )
-    exported = export(f"{tmp_path / 'net.py'}:create", tmp_path / "out" / "model.onnx")
-    assert [spec.name for spec in exported.signature.inputs] == ["input_ids", "attention_mask"]
-
-
 @pytest.mark.parametrize("name", ["m.pth", "m.safetensors", "m.unknown"])
 def test_what_is_no_source_is_given_as_a_factory_or_a_model(model: Path, name: str) -> None:
     (model.parent / name).write_bytes(b"x")

@@ -7,6 +7,7 @@ from refusals.entries import INSTALLS, Followed, Refusals
 SOURCES = "tests/integration/test_source_refusals.py::"
 TORCH_SOURCES = "tests/integration/test_torch_source_refusals.py::"
 LOADING = "tests/integration/test_loading_refusals.py::"
+TEXTS = "tests/integration/test_text_model_refusals.py::"
 LANGUAGE = "tests/integration/test_language_refusals.py::"
 COMPRESSION = "tests/integration/test_compression_refusals.py::"
 
@@ -186,14 +187,49 @@ TABLE: Refusals = {
         ),
         "no such source: {}": Followed(SOURCES + "test_a_source_that_is_not_there_is_given_as_one_of_three"),
         "{} is a folder": Followed(SOURCES + "test_a_folder_is_refused_with_the_models_in_it"),
-        "{} is a folder of transformers whose config.json names no causal language model": Followed(
-            SOURCES + "test_a_folder_of_transformers_is_read_by_the_factory_that_the_hint_writes"
-        ),
         "{} is not a regular file": Followed(SOURCES + "test_a_pipe_is_given_as_a_file"),
         "{} is not a saved torch.export program: it is {}": Followed(
             SOURCES + "test_what_is_no_saved_program_is_saved_again"
         ),
         "{} is {}": Followed(SOURCES + "test_what_is_no_source_is_given_as_a_factory_or_a_model"),
+    },
+    "exporters/transformers/loading.py": {
+        "Python package {} is not installed; folders of transformers need it": INSTALLS,
+        "{} cannot be loaded by transformers: {}": Followed(
+            TEXTS + "test_weights_of_other_shapes_are_told_as_transformers_tells_them"
+        ),
+        "{} lacks {} weights of its model, such as {}: transformers would take random ones": Followed(
+            TEXTS + "test_weights_that_are_missing_are_not_taken_at_random"
+        ),
+        "{}: transformers {} knows no model_type {}": Followed(
+            TEXTS + "test_what_is_not_exported_is_read_by_a_factory"
+        ),
+        "{}: {} takes no {}": Followed(TEXTS + "test_a_model_without_an_attention_mask_is_read_by_a_factory"),
+    },
+    "exporters/transformers/pooling.py": {
+        "{} is no list of modules of sentence-transformers: {}": Followed(
+            TEXTS + "test_pooling_is_what_sentence_transformers_wrote"
+        ),
+        "{} lists {} in {}: carried out are Transformer in the folder itself, then Pooling, then Normalize": Followed(
+            TEXTS + "test_what_is_not_exported_is_read_by_a_factory"
+        ),
+        "{} names {}, which is not there": Followed(TEXTS + "test_pooling_is_what_sentence_transformers_wrote"),
+        "{} says none of the ways to pool that are known: {}": Followed(
+            TEXTS + "test_pooling_is_what_sentence_transformers_wrote"
+        ),
+    },
+    "exporters/transformers/source.py": {
+        "{} has no vocab_size: its model reads no texts": Followed(
+            TEXTS + "test_what_is_not_exported_is_read_by_a_factory"
+        ),
+        "{} names no architecture: whether its model gives classes or vectors is not known": Followed(
+            TEXTS + "test_a_config_without_an_architecture_is_told_one"
+        ),
+        "{} names the architecture {}; of transformers, causal language models are exported, and architectures that "
+        "end with {}, without a decoder": Followed(TEXTS + "test_what_is_not_exported_is_read_by_a_factory"),
+        "{}: auto_map names Python code in the folder, which runs when the model is read": Followed(
+            TEXTS + "test_code_of_a_folder_runs_only_where_it_is_trusted"
+        ),
     },
     "exporters/torch/export.py": {
         "torch.export cannot capture {}: {}": Followed(

@@ -13,6 +13,8 @@ FOLDERS = "tests/unit/core/samples/pictures/test_folder.py::"
 SETTLING = "tests/unit/core/samples/pictures/test_settle.py::"
 PICTURES = "tests/unit/core/samples/pictures/test_store.py::"
 SOURCES = "tests/integration/test_source_refusals.py::"
+TEXTS = "tests/unit/core/samples/texts/test_labelled.py::"
+TOKENIZERS = "tests/integration/test_text_model_refusals.py::"
 
 TABLE: Refusals = {
     "core/samples/archives.py": {
@@ -67,6 +69,9 @@ TABLE: Refusals = {
         ),
     },
     "core/samples/materialize.py": {
+        "{} is read as texts, and the source does not say how they become its inputs": Followed(
+            TEXTS + "test_texts_need_a_source_that_reads_them_or_are_given_as_arrays"
+        ),
         "no such sample file: {}": Followed(SAMPLES + "test_a_file_that_is_not_there_is_given_as_one_of_three"),
         "random samples need the model's signature first": Followed(
             SOURCES + "test_an_export_is_compared_on_its_example_inputs_where_there_are_only_random_samples"
@@ -217,7 +222,51 @@ TABLE: Refusals = {
         ),
         "{}: {} is {}, the model expects {}": Followed(FITTING + "test_following_the_hint_makes_the_samples_fit"),
     },
+    "core/samples/texts/labelled.py": {
+        "{} holds no text": Followed(TEXTS + "test_a_file_is_written_as_told"),
+        "{} has no {}, and others have one": Followed(TEXTS + "test_all_texts_have_labels_or_none_has"),
+        "{}: holds no text; what it holds is called: {}": Followed(TEXTS + "test_an_entry_is_mended_as_told"),
+        "{}: the label {} is none of the model's": Followed(TEXTS + "test_an_entry_is_mended_as_told"),
+        "{}: the label {} is no number, which is what this model answers with": Followed(
+            TEXTS + "test_a_label_that_is_no_number_is_one_or_none"
+        ),
+    },
+    "core/samples/texts/rows.py": {
+        "no such file: {} (texts)": Followed(
+            TEXTS + "test_a_file_is_there_and_of_a_kind_that_is_read_and_not_too_large"
+        ),
+        "{} cannot be read: {}": Followed(TEXTS + "test_a_file_is_there_and_of_a_kind_that_is_read_and_not_too_large"),
+        "{} has {} MB; files of texts are read up to 64 MB": Followed(
+            TEXTS + "test_a_file_is_there_and_of_a_kind_that_is_read_and_not_too_large"
+        ),
+        "{} is no file of texts, which is {}": Followed(
+            TEXTS + "test_a_file_is_there_and_of_a_kind_that_is_read_and_not_too_large"
+        ),
+        "{} is not UTF-8 text (byte {})": Followed(TEXTS + "test_a_file_is_written_as_told"),
+        "{} is not a .csv: {}": Followed(TEXTS + "test_a_file_is_written_as_told"),
+        "{}: not JSON: {}": Followed(TEXTS + "test_a_file_is_written_as_told"),
+        "{}: expected an object, found a {}": Followed(TEXTS + "test_an_entry_is_mended_as_told"),
+    },
+    "core/samples/texts/store.py": {
+        "{}: it becomes the token {}, and the model knows {}: the tokenizer is another model's": Followed(
+            TOKENIZERS + "test_a_tokenizer_of_another_model_is_replaced"
+        ),
+    },
+    "core/samples/texts/tokenizer.py": {
+        "--max-length {}: the model takes {} tokens at most": Followed(
+            TOKENIZERS + "test_rows_are_no_longer_than_the_model_takes"
+        ),
+        "Python package {} is not installed, which texts need": INSTALLS,
+        "the tokenizer of {} has no token that fills rows up": Followed(
+            TOKENIZERS + "test_a_tokenizer_has_a_token_for_padding"
+        ),
+        "{} cannot be read as a tokenizer": Followed(
+            TOKENIZERS + "test_an_artifact_without_its_tokenizer_is_built_again"
+        ),
+        "{} has no tokenizer that can be used": Followed(TOKENIZERS + "test_a_folder_needs_a_tokenizer"),
+    },
     "core/samples/source.py": {
+        "--max-length is for texts, and {} is no .jsonl, .csv or .txt": Followed(TEXTS + "test_a_length_is_for_texts"),
         "--labels is for folders of pictures": Followed(PICTURES + "test_preprocessing_is_for_pictures"),
         "{} is for pictures, and {} holds none": Followed(PICTURES + "test_preprocessing_is_for_pictures"),
     },

@@ -66,7 +66,7 @@ def test_mistakes_get_one_clear_error(tmp_path: Path, arguments: tuple[str, ...]
 def test_options_of_a_comparison_stand_under_headings() -> None:
     sections = dict(part.split(":\n", 1) for part in run("compare", "--help").stdout.split("\n\n") if ":\n  -" in part)
     assert [title.strip() for title in sections][:5] == [
-        "Options", "Building", "Pictures as samples", "Measuring", "On a GPU",
+        "Options", "Building", "Pictures and texts as samples", "Measuring", "On a GPU",
     ]  # fmt: skip
     assert "--cuda-graph" in sections["On a GPU"]
     assert "--cuda-graph" not in sections["Options"]

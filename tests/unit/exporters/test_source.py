@@ -82,7 +82,7 @@ def test_other_suffixes_say_what_to_do(tmp_path: Path, name: str) -> None:
 def test_folders(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="folder"):
         parse_source(tmp_path)
-    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "config.json").write_text('{"architectures": ["BertForMaskedLM"], "vocab_size": 9}')
     with pytest.raises(BadInputError) as caught:
         parse_source(tmp_path)
     assert "from_pretrained" in (caught.value.hint or "")

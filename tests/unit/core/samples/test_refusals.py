@@ -56,7 +56,7 @@ def test_a_file_that_is_not_there_is_given_as_one_of_three(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("content", [b"x,y\n1,2\n", b""])
 def test_another_kind_of_file_is_saved_with_numpy(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "samples.csv"
+    path = tmp_path / "samples.dat"
     path.write_bytes(content)
     for act in (lambda: take(path, tmp_path), lambda: open_samples(SampleRef(path=path), SIGNATURE)):
         assert "numpy.savez('samples.npz', input_name=array)" in refused(act, "is no sample file")

@@ -65,7 +65,7 @@ def test_class_folders_become_labelled_samples(tmp_path: Path) -> None:
 
 def test_of_many_some_are_chosen_and_always_the_same(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "pictures", 8)
-    (first, record), (second, _) = (take(folder, tmp_path / name, most_pictures=6) for name in ("one", "two"))
+    (first, record), (second, _) = (take(folder, tmp_path / name, most=6) for name in ("one", "two"))
     assert (record.taken, record.left) == (6, 10)
     assert np.array_equal(read_arrays(first)["x"], read_arrays(second)["x"])
     assert set(read_arrays(first)["labels"].tolist()) == {0, 1}, "not the first ones, which are all of one class"

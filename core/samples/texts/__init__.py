@@ -1,0 +1,1 @@
+"""Files of texts: read, tokenized and made into samples."""

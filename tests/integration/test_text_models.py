@@ -1,0 +1,165 @@
+"""Folders of transformers that classify or embed texts: what they answer is what transformers answers to each text."""
+
+from __future__ import annotations
+
+import csv
+import inspect
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("onnxruntime")
+
+import onnxruntime as ort
+import torch
+import transformers
+from text_models import add_pooling, make_text_folder
+
+from modelwright.core.outputs.tasks.classes import ClassMeter
+from modelwright.core.outputs.tasks.roles import OutputRole
+from modelwright.core.records.codec import encode
+from modelwright.core.records.texts import read_texts
+from modelwright.core.samples.archives import read_arrays
+from modelwright.core.samples.sample_set import SampleRef
+from modelwright.core.samples.texts.store import store_in_child
+from modelwright.exporters.exporting import find_or_export
+from modelwright.exporters.trace import Trace
+from modelwright.exporters.transformers.loading import load_folder
+from modelwright.exporters.transformers.pooling import Pooling, pool
+from modelwright.exporters.transformers.source import describe_inputs
+from modelwright.harness.given_samples import place_for_export
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of transformers'
+
+TEXTS = ["A text.", "A much longer text, of more than thirty tokens.", "b"]
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def _place(folder: Path, texts: Path, made: Path, asked: int | None = None) -> dict[str, npt.NDArray[Any]]:
+    """Returns the arrays that texts become."""
+    made.mkdir()
+    model = encode(describe_inputs(folder))
+    store_in_child(str(texts), str(folder), model, None, [str(texts)], asked, str(made), 1000, lambda _text: None)
+    return dict(read_arrays(made))
+
+
+def _load(folder: Path, made: Path) -> Callable[..., npt.NDArray[Any]]:
+    """Returns the module that is exported, called with arrays."""
+    source = load_folder(folder, SampleRef(path=made), Trace(folder), trust=False)
+
+    def call(arrays: dict[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        with torch.inference_mode():
+            found: npt.NDArray[Any] = source.module(
+                **{name: torch.from_numpy(np.array(arrays[name])) for name in source.kwargs}
+            ).numpy()
+        return found
+
+    return call
+
+
+def _ask_transformers(folder: Path, head: str) -> list[Any]:
+    """Returns what transformers answers to each text by itself, without any padding."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = getattr(transformers, head).from_pretrained(folder).eval()
+    known = inspect.signature(model.forward).parameters
+    with torch.inference_mode():
+        tokens = [tokenizer(text, return_tensors="pt") for text in TEXTS]
+        return [model(**{name: value for name, value in each.items() if name in known}) for each in tokens]
+
+
+def test_classes_are_those_of_each_text_without_padding(tmp_path: Path) -> None:
+    head = "AutoModelForSequenceClassification"
+    folder = make_text_folder(tmp_path / "m", head, num_labels=3)
+    texts = _write(tmp_path / "t.jsonl", [{"text": text, "label": "LABEL_2"} for text in TEXTS])
+    arrays = _place(folder, texts, tmp_path / "s")
+    assert set(arrays) == {"input_ids", "attention_mask", "token_type_ids", "labels"}
+    assert arrays["labels"].tolist() == [2, 2, 2]
+    expected = [answer.logits.numpy()[0] for answer in _ask_transformers(folder, head)]
+    np.testing.assert_allclose(_load(folder, tmp_path / "s")(arrays), expected, atol=2e-5)
+
+
+def test_padding_is_no_answer_of_a_model_of_tokens(tmp_path: Path) -> None:
+    head = "AutoModelForTokenClassification"
+    folder = make_text_folder(tmp_path / "m", head, "distilbert", num_labels=4)
+    arrays = _place(folder, _write(tmp_path / "t.jsonl", [{"text": text} for text in TEXTS]), tmp_path / "s")
+    found = _load(folder, tmp_path / "s")(arrays)
+    role = OutputRole(name="logits", role="tokens", why="", axis=2)
+    meter = ClassMeter(role)
+    for row, answer in zip(found, _ask_transformers(folder, head), strict=True):
+        expected = answer.logits.numpy()[0]
+        np.testing.assert_allclose(row[: len(expected)], expected, atol=2e-5)
+        assert not row[len(expected) :].any()
+        meter.add(row[None], row[None])
+    counted = meter.result()
+    assert counted is not None
+    assert counted.rows == arrays["attention_mask"].sum(), "agreement is counted over tokens, not over padding"
+
+
+@pytest.mark.slow
+def test_an_embedding_is_exported_as_the_folder_pools_it(tmp_path: Path) -> None:
+    folder = make_text_folder(tmp_path / "m", "AutoModel")
+    add_pooling(folder)
+    texts = _write(tmp_path / "t.jsonl", [{"text": text} for text in TEXTS])
+    placed = place_for_export(str(folder), str(texts), tmp_path, lambda _text: None, fresh=False, trust=False)
+    export = find_or_export(folder, tmp_path / "out" / "model.onnx", samples=SampleRef(path=placed))
+    signature = export.model.signature
+    assert export.unseen is None
+    assert signature.batch_is_dynamic
+    assert [spec.name for spec in signature.outputs] == ["embedding"]
+    expected = np.stack(
+        [answer.last_hidden_state.numpy()[0].mean(axis=0) for answer in _ask_transformers(folder, "AutoModel")]
+    )
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    session = ort.InferenceSession(str(export.model.model_path), providers=["CPUExecutionProvider"])
+    arrays = read_arrays(placed)
+    (found,) = session.run(None, {spec.name: np.array(arrays[spec.name]) for spec in signature.inputs})
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    again = find_or_export(folder, tmp_path / "out" / "model.onnx", samples=SampleRef(path=placed))
+    assert again.reused
+
+
+def test_ways_to_pool_have_their_known_answers() -> None:
+    hidden = torch.tensor([[[1.0, 9.0], [3.0, 1.0], [100.0, 100.0]]])
+    right, left = torch.tensor([[1, 1, 0]]), torch.tensor([[0, 1, 1]])
+    known = {
+        "cls": [1.0, 9.0],
+        "lasttoken": [3.0, 1.0],
+        "max": [3.0, 9.0],
+        "mean": [2.0, 5.0],
+        "mean_sqrt_len_tokens": [4 / 2**0.5, 10 / 2**0.5],
+        "weightedmean": [7 / 3, 11 / 3],
+    }
+    for mode, expected in known.items():
+        found = pool(torch, hidden, right, Pooling(modes=(mode,)))
+        np.testing.assert_allclose(found.numpy(), [expected], rtol=1e-6)
+    np.testing.assert_allclose(pool(torch, hidden, left, Pooling(modes=("cls",))).numpy(), [[3.0, 1.0]])
+    both = pool(torch, hidden, right, Pooling(modes=("cls", "mean"), normalized=True)).numpy()
+    np.testing.assert_allclose(both, [np.array([1, 9, 2, 5]) / 111**0.5], rtol=1e-6)
+
+
+def test_texts_are_tokenized_as_transformers_does_and_those_that_are_too_long_are_counted(tmp_path: Path) -> None:
+    folder = make_text_folder(tmp_path / "m", "AutoModelForSequenceClassification", kind="roberta")
+    with (tmp_path / "t.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["text", "text_pair", "label"], ["ab", "c", 1], ["ab" * 40, "c", 0]])
+    arrays, record = _place(folder, tmp_path / "t.csv", tmp_path / "one"), read_texts(tmp_path / "one")
+    assert record is not None
+    assert set(arrays) == {"input_ids", "attention_mask", "labels"}, "one kind of tokens: no token_type_ids"
+    assert (record.length, record.longest, record.cut, record.pairs) == (64, 84, 1, 2)
+    tokens = transformers.AutoTokenizer.from_pretrained(folder)(
+        ["ab", "ab" * 40], ["c", "c"], padding="max_length", truncation=True, max_length=64
+    )
+    np.testing.assert_array_equal(arrays["input_ids"], tokens["input_ids"])
+    np.testing.assert_array_equal(arrays["attention_mask"], tokens["attention_mask"])
+    assert any("1 texts are cut" in sentence for sentence in record.tell("t.csv"))
+    assert _place(folder, tmp_path / "t.csv", tmp_path / "two", 16)["input_ids"].shape == (2, 16)

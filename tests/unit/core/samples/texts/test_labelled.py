@@ -1,0 +1,135 @@
+"""Files of texts: labels by name and number, pairs; and what is refused is taken when it is mended as told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from refusing import refused
+
+from modelwright.core.errors import BadInputError
+from modelwright.core.records.texts import TextInputs, TextTask
+from modelwright.core.samples.materialize import materialize_samples
+from modelwright.core.samples.source import add_preprocessing
+from modelwright.core.samples.texts.labelled import LabelledText, read_labelled
+
+
+def _model(task: TextTask = "classification") -> TextInputs:
+    return TextInputs(
+        task=task, inputs=("input_ids", "attention_mask"), classes=("no", "yes", "7"), vocabulary=9, most_tokens=8
+    )
+
+
+def _read(path: Path, content: str | bytes, task: TextTask = "classification") -> list[LabelledText]:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return read_labelled(path, _model(task))
+
+
+def _lines(*values: Any) -> str:
+    return "\n".join(map(json.dumps, values))
+
+
+def test_labels_stand_by_name_or_by_number_and_a_name_goes_first(tmp_path: Path) -> None:
+    rows = [{"text": "a", "label": label} for label in ("yes", 1, "1", "7", 0)]
+    assert [each.label for each in _read(tmp_path / "t.jsonl", _lines(*rows))] == [1, 1, 1, 2, 0]
+    found = _read(tmp_path / "t.csv", 'text,label\n"a, b",yes\nc,no\n')
+    assert [(each.text, each.label) for each in found] == [("a, b", 1), ("c", 0)]
+
+
+def test_pairs_and_plain_lines(tmp_path: Path) -> None:
+    pairs = _read(tmp_path / "t.jsonl", _lines({"sentence1": "a", "sentence2": "b"}, {"text": "c", "text_pair": "d"}))
+    assert [(each.text, each.pair) for each in pairs] == [("a", "b"), ("c", "d")]
+    plain = _read(tmp_path / "t.txt", "one \r\n\n two\n")
+    assert [(each.text, each.where[-6:]) for each in plain] == [("one", "line 1"), ("two", "line 3")]
+
+
+def test_numbers_are_labels_of_a_model_that_gives_one_and_others_read_none(tmp_path: Path) -> None:
+    content = _lines({"text": "a", "label": "0.5"}, {"text": "b", "label": 2})
+    assert [each.label for each in _read(tmp_path / "t.jsonl", content, "regression")] == [0.5, 2.0]
+    assert [each.label for each in _read(tmp_path / "t.jsonl", content, "embedding")] == [None, None]
+
+
+GOOD = _lines({"text": "a", "label": "yes"})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told", "hint", "mended"),
+    [
+        ({"body": "a"}, "holds no text; what it holds is called: body", "call the text `text`", {"text": "a"}),
+        ({"text": "a", "label": "maybe"}, "the label 'maybe' is none of", "no, yes, 7", {"text": "a", "label": "no"}),
+        ({"text": "a", "label": 3}, "the label 3 is none of", "or its number", {"text": "a", "label": 2}),
+        ({"text": "a", "label": True}, "the label True is none of", "or its number", {"text": "a", "label": 1}),
+        ([1], "expected an object, found a list", '{"text": "...", "label": "..."}', {"text": "...", "label": "yes"}),
+    ],
+)
+def test_an_entry_is_mended_as_told(tmp_path: Path, wrong: Any, told: str, hint: str, mended: Any) -> None:
+    assert hint in refused(lambda: _read(tmp_path / "t.jsonl", _lines(wrong)), told)
+    assert len(_read(tmp_path / "t.jsonl", _lines(mended))) == 1
+
+
+def test_a_label_that_is_no_number_is_one_or_none(tmp_path: Path) -> None:
+    for wrong in ("high", "nan", True, "1e999"):
+        content = _lines({"text": "a", "label": wrong})
+        hint = refused(lambda told=content: _read(tmp_path / "t.jsonl", told, "regression"), "is no number")
+        assert "or no labels" in hint
+    assert _read(tmp_path / "t.jsonl", _lines({"text": "a"}), "regression")[0].label is None
+
+
+def test_all_texts_have_labels_or_none_has(tmp_path: Path) -> None:
+    some = _lines({"text": "a", "label": 1}, {"text": "b"})
+    assert "or none" in refused(lambda: _read(tmp_path / "t.jsonl", some), "line 2 has no label")
+    assert len(_read(tmp_path / "t.jsonl", _lines({"text": "a"}, {"text": "b"}))) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told", "hint", "mended"),
+    [
+        ("t.jsonl", "\n\n", "holds no text", "write lines such as", GOOD),
+        ("t.jsonl", '{"text": ', "line 1: not JSON", "one object a line", GOOD),
+        ("t.csv", 'text\n"a', "is not a .csv", "quote texts", 'text\n"a"'),
+        ("t.txt", b"\xff\xfe", "is not UTF-8 text .byte 0.", "save it as UTF-8", "\u00ff"),
+    ],
+)
+def test_a_file_is_written_as_told(
+    tmp_path: Path, name: str, content: str | bytes, told: str, hint: str, mended: str
+) -> None:
+    assert hint in refused(lambda: _read(tmp_path / name, content), told)
+    assert _read(tmp_path / name, mended)
+
+
+def test_a_file_is_there_and_of_a_kind_that_is_read_and_not_too_large(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("a")
+    for path, told in (
+        (tmp_path / "no.txt", "no such file"),
+        (tmp_path / ("n" * 300 + ".txt"), "cannot be read"),
+        (tmp_path / "t.md", "is no file of texts, which is .jsonl, .csv, .txt"),
+    ):
+        assert refused(lambda where=path: read_labelled(where, _model()), told)
+    with (tmp_path / "large.txt").open("wb") as file:
+        file.truncate(65 * 2**20)
+    assert "give a part" in refused(lambda: read_labelled(tmp_path / "large.txt", _model()), "has 68 MB")
+    assert read_labelled(tmp_path / "t.txt", _model())
+
+
+def test_texts_need_a_source_that_reads_them_or_are_given_as_arrays(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("a")
+    hint = refused(
+        lambda: materialize_samples(str(tmp_path / "t.txt"), None, tmp_path / "made"), "does not say how they become"
+    )
+    assert "numpy.savez" in hint
+    np.savez(tmp_path / "t.npz", input_ids=np.zeros((2, 4), np.int64))
+    assert materialize_samples(str(tmp_path / "t.npz"), None, tmp_path / "made") == tmp_path / "t.npz"
+
+
+def test_a_length_is_for_texts() -> None:
+    assert "leave it out" in refused(lambda: add_preprocessing(["x.npz", None], None, None, 8), "--max-length is for")
+    made = add_preprocessing(["x.csv", "y.npz", None], None, None, 8)
+    assert [each and each.max_length for each in made] == [8, None, None]
+
+
+def test_refusals_say_where(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="row 3: the label 'x'"):
+        _read(tmp_path / "t.csv", "text,label\na,yes\nb,x\n")
