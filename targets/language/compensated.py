@@ -13,7 +13,7 @@ from modelwright.targets.language.contract import LanguageBuildRequest, Tokens
 from modelwright.targets.language.energies import TOGETHER, Energy, measure_energies
 from modelwright.targets.language.grids import BlockFormat, Grids
 from modelwright.targets.language.portable import Floats, LinearLayer, PortableModel
-from modelwright.targets.quantization.blocks import Blocks, round_blocks
+from modelwright.targets.quantization.blocks import Blocks
 from modelwright.targets.quantization.rounding import describe_rounding, find_exchange, round_in_blocks
 
 _ENERGY_BYTES = 2**29
@@ -82,10 +82,8 @@ class CompensatedGrids(Grids):
         """Rounds layers that read the same value."""
         exchanges = [find_exchange(block) for block in energy]
         for layer in layers:
-            found = self.formats[layer.name]
             matrix = np.asarray(self.model.read_matrix(layer))
-            nearest = round_blocks(matrix, bits=found.bits, size=found.size, symmetric=found.symmetric)
-            rounded = round_in_blocks(matrix, exchanges, nearest)
+            rounded = round_in_blocks(matrix, exchanges, self.formats[layer.name].round(matrix))
             zeros = np.zeros(0, np.uint8) if rounded.zero_points is None else rounded.zero_points
             noise = measure_noise(matrix, rounded.restore(), energy)
             path = self._path(layer.name)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from modelwright.targets.language.portable import LinearLayer, PortableModel
+from modelwright.targets.language.portable import Floats, LinearLayer, PortableModel
 from modelwright.targets.quantization.blocks import Blocks, round_blocks
 
 
@@ -19,14 +19,21 @@ class BlockFormat:
         bits: Of a value: 4 or 8.
         size: Values along the axis that is summed over which share a scale.
         symmetric: Whether zero is the middle level.
+        positive: Whether scales of symmetric blocks are positive, for kernels that take no others.
     """
 
     bits: int
     size: int
     symmetric: bool
+    positive: bool = False
 
     def describe(self) -> dict[str, Any]:
-        return {"bits": self.bits, "block_size": self.size, "symmetric": self.symmetric}
+        described = {"bits": self.bits, "block_size": self.size, "symmetric": self.symmetric}
+        return {**described, "positive_scales": True} if self.positive else described
+
+    def round(self, matrix: Floats) -> Blocks:
+        """Returns a matrix, float32 [rows, columns], at the nearest levels."""
+        return round_blocks(matrix, bits=self.bits, size=self.size, symmetric=self.symmetric, positive=self.positive)
 
 
 class Grids(ABC):
@@ -60,9 +67,7 @@ class NearestGrids(Grids):
     """Every value at the level nearest to it."""
 
     def round_layer(self, layer: LinearLayer) -> Blocks:
-        found = self.formats[layer.name]
-        matrix = self.model.read_matrix(layer)
-        return round_blocks(matrix, bits=found.bits, size=found.size, symmetric=found.symmetric)
+        return self.formats[layer.name].round(self.model.read_matrix(layer))
 
 
 class SparedGrids(Grids):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from modelwright.core.errors import BuildFailedError
 from modelwright.core.records.language import GRAPH_FILE
 from modelwright.targets.graphs.files import load_model
 from modelwright.targets.graphs.index import GraphIndex, index_graph
@@ -81,6 +82,25 @@ class PortableModel:
         """Returns the matrix of a linear layer: float32 [rows, columns]."""
         values = self.read(layer.weight)
         return values.T if layer.is_turned else values
+
+    def find_window(self, mask: str) -> int | None:
+        """Returns how many tokens an attention's mask lets a token see, itself included; None for all."""
+        waiting, windows = [mask], set()
+        while waiting:
+            node = self.index.producers.get(waiting.pop())
+            if node is None:
+                continue
+            if node.op_type == "Less" and node.input[1] in self.index.constants:
+                windows.add(int(self.index.array(node.input[1])))
+            waiting += node.input
+        if len(windows) > 1:
+            raise BuildFailedError(f"{mask} limits attention to several windows ({sorted(windows)}), expected one")
+        return next(iter(windows), None)
+
+    def list_windows(self) -> list[int | None]:
+        """Returns the windows of all attentions, each once; None first, where some see all."""
+        masks = dict.fromkeys(node.input[3] for node in self.proto.graph.node if node.op_type == "Attention")
+        return sorted({self.find_window(mask) for mask in masks}, key=lambda window: window or 0)
 
     def _find_linear_layers(self) -> Iterator[LinearLayer]:
         for node in self.proto.graph.node:

@@ -25,7 +25,7 @@ class Blocks:
         bits: Of a value: 4 or 8.
         rows: Of the matrix; the last block is filled up with zeros.
         values: uint8 [columns, blocks, size], the rows of a column one after the other.
-        scales: float32 [columns, blocks]; negative where that uses the lowest level.
+        scales: float32 [columns, blocks]; negative where that uses the lowest level, if it may be.
         zero_points: uint8 [columns, blocks]; None where it is the middle, 8 or 128.
     """
 
@@ -42,7 +42,7 @@ class Blocks:
         return np.ascontiguousarray(whole.reshape(len(whole), -1)[:, : self.rows].T)
 
 
-def round_blocks(matrix: Floats, *, bits: int, size: int, symmetric: bool) -> Blocks:
+def round_blocks(matrix: Floats, *, bits: int, size: int, symmetric: bool, positive: bool = False) -> Blocks:
     """Rounds a matrix to the levels that leave the least square error in each block.
 
     Args:
@@ -50,6 +50,7 @@ def round_blocks(matrix: Floats, *, bits: int, size: int, symmetric: bool) -> Bl
         bits: 4 or 8.
         size: Rows of a block.
         symmetric: Whether zero is the middle level.
+        positive: Whether scales of symmetric blocks are positive, for kernels that take no others.
     """
     rows, columns = matrix.shape
     count = -(-rows // size)
@@ -59,7 +60,7 @@ def round_blocks(matrix: Floats, *, bits: int, size: int, symmetric: bool) -> Bl
     best: tuple[Array, Floats, Floats] | None = None
     least = np.full((columns, count), np.inf, np.float32)
     for shrink in _SHRINKS:
-        scales, zeros = (_centre if symmetric else _spread)(blocks, bits, shrink)
+        scales, zeros = _centre(blocks, bits, shrink, positive) if symmetric else _spread(blocks, bits, shrink)
         values = np.clip(np.rint(blocks / scales[:, :, None]) + zeros[:, :, None], 0, 2**bits - 1)
         errors = np.square((values - zeros[:, :, None]) * scales[:, :, None] - blocks).sum(axis=2)
         if best is None:
@@ -116,11 +117,15 @@ def pack_nibbles(values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.asarray(values[..., ::2] | (values[..., 1::2] << 4), np.uint8)
 
 
-def _centre(blocks: Floats, bits: int, shrink: float) -> tuple[Floats, Floats]:
-    """Returns scales that give the largest value of a block the lowest level: there is one more below zero."""
+def _centre(blocks: Floats, bits: int, shrink: float, positive: bool) -> tuple[Floats, Floats]:
+    """Returns scales that give the largest value of a block the lowest level: there is one more below zero.
+
+    Where scales are positive, a largest value above zero has the highest one.
+    """
     place = np.abs(blocks).argmax(axis=2)[:, :, None]
     largest = np.take_along_axis(blocks, place, axis=2)[:, :, 0]
-    scales = -shrink * largest / 2 ** (bits - 1)
+    lowest = np.float32(2 ** (bits - 1))
+    scales = -shrink * largest / (np.where(largest > 0, 1 - lowest, lowest) if positive else lowest)
     scales[np.abs(scales) < LEAST_SCALE] = LEAST_SCALE
     return scales, np.full(scales.shape, 2 ** (bits - 1), np.float32)
 

@@ -83,7 +83,7 @@ class LitertModel:
     """
 
     def __init__(self, data: bytes, threads: int) -> None:
-        self._library = _load_library()
+        self._library = load_library()
         self._kept: list[Any] = [ctypes.create_string_buffer(data, len(data))]
         self._close: list[Callable[[], object]] = []
         self._environment = self._make("LiteRtCreateEnvironment", 0, None, destroy="LiteRtDestroyEnvironment")
@@ -258,7 +258,12 @@ def _read_layout(words: Sequence[int]) -> tuple[int, ...]:
     return tuple(words[1 : 1 + min(_MAX_RANK, words[0] & _RANK_MASK)])
 
 
-def _load_library() -> Any:
+def load_library() -> Any:
+    """Returns LiteRT's library, which the Python package has loaded already or will load.
+
+    Raises:
+        MeasurementInvalidError: It is not there.
+    """
     spec = importlib.util.find_spec("ai_edge_litert")
     folders = [] if spec is None else list(spec.submodule_search_locations or ())
     path = next((Path(folder) / "libLiteRt.so" for folder in folders), None)

@@ -13,6 +13,7 @@ LOADING = "tests/integration/test_loading_refusals.py::"
 TFLITE = "tests/integration/test_tflite_refusals.py::"
 WEIGHTS = "tests/integration/test_weight_targets.py::"
 LANGUAGE = "tests/integration/test_language_targets.py::"
+TFLITE_LANGUAGE = "tests/integration/test_tflite_language.py::"
 ORT_LANGUAGE = "tests/integration/test_ort_language.py::"
 
 TABLE: Refusals = {
@@ -206,6 +207,20 @@ TABLE: Refusals = {
         "{}": Followed(STAND_IN + "test_machines.py::test_an_engine_for_a_gpu_that_is_not_here"),
         "--option hardware-compatible={} makes engines for compute capability {}, and {} has {}": Followed(
             RTX + "test_an_option_that_leaves_the_gpu_out"
+        ),
+    },
+    "targets/tflite/language/buffers.py": {
+        "LiteRT gives no memory of {} bytes for a value of shape {}: status {}, type {}, {} bytes": VENDOR,
+    },
+    "targets/tflite/language/decoder.py": {
+        "{}, which the tflite-* targets do not write": Followed(
+            TFLITE_LANGUAGE + "test_an_operator_that_is_not_written_here_runs_elsewhere"
+        ),
+    },
+    "targets/tflite/language/generator.py": {
+        "LiteRT cannot load {}": Followed(TFLITE_LANGUAGE + "test_a_file_that_is_no_model_is_built_again"),
+        "{} tokens are more than the context of the model, {}": Followed(
+            TFLITE_LANGUAGE + "test_what_does_not_fit_the_context_is_refused_before_it_is_run"
         ),
     },
     "targets/tflite/client.py": {

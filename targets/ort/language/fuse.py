@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from modelwright.core.errors import BuildFailedError
 from modelwright.core.onnx.facts import read_attribute
 from modelwright.core.records.language import LanguageModel
 from modelwright.targets.language.portable import Floats, LinearLayer, PortableModel
@@ -132,7 +131,7 @@ class DecoderFuser:
         if tables:
             values[:2] = [self._index.producers[name].input[0] for name in values[:2]]
             self._keep(*tables)
-        window = self._find_window(mask)
+        window = self._model.find_window(mask)
         softcap = read_attribute(node, "softcap", 0.0)
         self._graph.add_fused(
             "GroupQueryAttention",
@@ -166,20 +165,6 @@ class DecoderFuser:
                 return list(values)
             joined = maker.input[0]
         return [joined, "", ""]
-
-    def _find_window(self, mask: str) -> int | None:
-        """Returns how many tokens an attention's mask lets a token see; None for all."""
-        waiting, windows = [mask], set()
-        while waiting:
-            node = self._index.producers.get(waiting.pop())
-            if node is None:
-                continue
-            if node.op_type == "Less" and node.input[1] in self._index.constants:
-                windows.add(int(self._index.array(node.input[1])))
-            waiting += node.input
-        if len(windows) > 1:
-            raise BuildFailedError(f"{mask} limits attention to several windows ({sorted(windows)}), expected one")
-        return next(iter(windows), None)
 
     # Norms
 

@@ -31,6 +31,14 @@ def test_the_largest_value_takes_the_level_that_there_is_one_more_of() -> None:
     np.testing.assert_array_equal(blocks.restore(), matrix)
 
 
+def test_scales_that_must_be_positive_give_the_largest_value_the_end_of_its_side() -> None:
+    """+14 is 7 steps of 2, -16 is 8 of them."""
+    matrix = np.asarray([[14.0, -16.0], [-14.0, 14.0], [2.0, 2.0], [0.0, 0.0]], np.float32)
+    blocks = round_blocks(matrix, bits=4, size=4, symmetric=True, positive=True)
+    np.testing.assert_array_equal(blocks.scales, [[2.0], [2.0]])
+    np.testing.assert_array_equal(blocks.values[:, 0], [[15, 1, 9, 8], [0, 15, 9, 8]])
+
+
 def test_values_of_one_sign_use_all_levels() -> None:
     matrix = np.linspace(10.0, 11.5, 16, dtype=np.float32)[:, None] * np.float32(1.0)
     asymmetric = round_blocks(matrix, bits=4, size=16, symmetric=False)
