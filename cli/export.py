@@ -74,8 +74,11 @@ def export(
     from modelwright.exporters.language.source import is_language_source
 
     if is_language_source(source):
-        _refuse_samples(samples, trust=trust)
-        return _export_language(source, out, overwrite=overwrite, fresh=fresh, low_memory=low_memory, as_json=as_json)
+        if samples is not None:
+            raise UsageError("--samples: not for a language model", hint="leave it out")
+        return _export_language(
+            source, out, overwrite=overwrite, fresh=fresh, low_memory=low_memory, trust=trust, as_json=as_json
+        )
     if low_memory:
         raise UsageError("--low-memory is for language models", hint="leave it out")
     from modelwright.core.records.codec import encode
@@ -118,18 +121,9 @@ def export(
     return 0
 
 
-def _refuse_samples(samples: Named | None, *, trust: bool) -> None:
-    """Refuses what would silently mean nothing for a language model.
-
-    Raises:
-        UsageError: Names it.
-    """
-    said = [name for name, is_said in (("--samples", samples is not None), ("--trust", trust)) if is_said]
-    if said:
-        raise UsageError(f"{' and '.join(said)}: not for a language model", hint="leave it out")
-
-
-def _export_language(source: str, out: str, *, overwrite: bool, fresh: bool, low_memory: bool, as_json: bool) -> int:
+def _export_language(
+    source: str, out: str, *, overwrite: bool, fresh: bool, low_memory: bool, trust: bool, as_json: bool
+) -> int:
     from modelwright.core.records.codec import encode
     from modelwright.exporters.language import export_language
 
@@ -142,6 +136,7 @@ def _export_language(source: str, out: str, *, overwrite: bool, fresh: bool, low
             overwrite=overwrite,
             fresh=fresh,
             low_memory=low_memory,
+            trust=trust,
             progress=lambda text: progress.say("export", text),
         )
         progress.finish("export", model.summarize())

@@ -18,7 +18,7 @@ _APPLICABLE = frozenset(
     {
         *("source", "sources", "artifacts", "targets", "samples", "evaluation", "evaluation_limit", "baseline"),
         *("options", "profile", "out", "overwrite", "fresh", "details", "as_json", "settings", "effort", "threads"),
-        *("batch", "region", "seed", "max_perplexity_increase", "new_tokens", "eval_tokens", "low_memory"),
+        *("batch", "region", "seed", "max_perplexity_increase", "new_tokens", "eval_tokens", "low_memory", "trust"),
         "tasks",
     }
 )

@@ -221,8 +221,9 @@ overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what 
 trust_option = click.option(
     "--trust",
     is_flag=True,
-    help="Let torch read a .pt2 source that holds more than plain data, and so may run code of whoever made it. Python "
-    "sources and sample functions are programs: they run as they are.",
+    help="Let torch read a .pt2 source that holds more than plain data, and transformers a folder with its own code: "
+    "both may run code of whoever made them; and read the weights, nothing else, of pickled .bin files. Python sources "
+    "and sample functions are programs: they run as they are.",
 )
 fresh_option = click.option(
     "--fresh", is_flag=True, help="Export again although nothing that can be seen has changed; see `export --help`."

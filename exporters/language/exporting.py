@@ -13,7 +13,7 @@ from modelwright.core.process.offline import OFFLINE
 from modelwright.core.records.codec import decode
 from modelwright.core.records.language import LANGUAGE_RECORD, LanguageModel, load_language, save_language
 from modelwright.core.scratch import scratch_directory, staged_directory
-from modelwright.exporters.language.source import is_gguf
+from modelwright.exporters.language.source import is_gguf, is_pickled
 
 _WORKER = "modelwright.exporters.language.worker"
 _SHAPE = ("layers", "kv_heads", "head_dim", "vocab_size", "context_length")
@@ -27,6 +27,7 @@ def export_language(
     fresh: bool = False,
     low_memory: bool = False,
     folder: Path | None = None,
+    trust: bool = False,
     progress: Progress | None = None,
 ) -> LanguageModel:
     """Turns a causal language model into a verified FP32 graph with a cache.
@@ -39,7 +40,8 @@ def export_language(
         overwrite: Replace an export of something else that lies there; nothing else is ever replaced.
         fresh: Make it again although its source is unchanged.
         low_memory: While it is compared with PyTorch, hold the weights of one module at a time.
-        folder: What `write_folder` made of a GGUF file, where that is there already.
+        folder: What `write_folder` made of a source that needs it, where that is there already.
+        trust: Read pickled weights, as weights alone.
         progress: Takes a line about what is going on.
 
     Returns:
@@ -52,14 +54,16 @@ def export_language(
     """
     source, out = Path(source), Path(out)
     with Child(f"exporting {source}", crash_error=BadInputError, environment=OFFLINE) as child:
-        reading = "hash_gguf" if is_gguf(source) else "hash_source"
-        hashes = child.call(f"{_WORKER}:{reading}", {"source": str(source)})
+        if is_gguf(source):
+            hashes = child.call(f"{_WORKER}:hash_gguf", {"source": str(source)})
+        else:
+            hashes = child.call(f"{_WORKER}:hash_source", {"source": str(source), "trust": trust})
         found = None if fresh else _find_earlier(out, hashes["sha256"])
         if found is not None:
             return found
         _require_free(out, overwrite=overwrite)
         with staged_directory(out) as staging, scratch_directory(out.parent) as scratch:
-            if folder is None and is_gguf(source):
+            if folder is None and needs_folder(source):
                 folder = Path(scratch) / source.stem
                 write_folder(source, folder, progress=progress)
             folder = folder or source
@@ -88,16 +92,22 @@ def export_language(
     return model
 
 
+def needs_folder(source: str | Path) -> bool:
+    """Whether `write_folder` has to make a folder of safetensors of a source first."""
+    return is_gguf(source) or is_pickled(source)
+
+
 def write_folder(source: str | Path, folder: str | Path, *, progress: Progress | None = None) -> None:
-    """Writes what a GGUF file holds as a transformers folder, with weights as float32.
+    """Writes what a GGUF file, or a folder with pickled weights, holds as a transformers folder with safetensors.
 
     Args:
-        source: The GGUF file.
+        source: The GGUF file; or the folder, whose weights are read as weights alone.
         folder: To write; must not be there.
         progress: Takes a line about what is going on.
 
     Raises:
-        BadInputError: It is no GGUF file, or of a kind that is not read; or the folder is there.
+        BadInputError: It is no GGUF file, or of a kind that is not read; pickled weights would run code; or the folder
+            is there.
         ToolchainMissingError: transformers or gguf is not installed.
     """
     folder = Path(folder)
@@ -105,7 +115,7 @@ def write_folder(source: str | Path, folder: str | Path, *, progress: Progress |
         raise BadInputError(f"{folder} exists: nothing there is replaced", hint="choose another folder")
     with staged_directory(folder) as staging:
         run_in_child(
-            "modelwright.exporters.language.gguf_file:make_folder",
+            f"modelwright.exporters.language.{'gguf_file' if is_gguf(source) else 'pickled'}:make_folder",
             {"path": str(source), "directory": str(staging)},
             purpose=f"reading {source}",
             crash_error=BadInputError,

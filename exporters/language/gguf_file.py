@@ -6,7 +6,6 @@ the `gguf` package, and the order of heads is put back as transformers does it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +16,12 @@ from modelwright.core.errors import BadInputError
 from modelwright.core.files import hash_file
 from modelwright.exporters.language.config import read_raw_config
 from modelwright.exporters.language.kinds.table import require_known
-from modelwright.exporters.language.safetensors_files import SINGLE_FILE
+from modelwright.exporters.language.safetensors_files import SINGLE_FILE, make_header
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _MAGIC = b"GGUF"
-_ALIGNMENT = 8
 
 
 def make_folder(path: str, directory: str, progress: Callable[[str], None]) -> dict[str, Any]:
@@ -84,21 +82,14 @@ def _write_weights(source: Path, out: Path) -> None:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     shapes = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name, shape in shapes.items():
-        size = 4 * int(np.prod(shape))
-        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [end, end + size]}
-        end += size
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % _ALIGNMENT)
+    header, places = make_header({name: ("F32", shape) for name, shape in shapes.items()})
     left = set(shapes)
     with (out / SINGLE_FILE).open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
+        file.write(header)
         for name, weights in _read_tensors(source, model):
             if name not in left or weights.shape != shapes[name]:
                 continue
-            file.seek(8 + len(text) + header[name]["data_offsets"][0])
+            file.seek(places[name])
             np.ascontiguousarray(weights, np.float32).tofile(file)
             left.remove(name)
     if left:

@@ -26,6 +26,7 @@ INDEX_FILE = "model.safetensors.index.json"
 _HEADER_BYTES = 100 * 2**20
 """The format's own limit."""
 _DIMENSIONS = 8
+_ALIGNMENT = 8
 _FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 """Which of the format's types are floats -> how numpy reads their bytes; bfloat16 as what it is above 16 zero bits."""
 _SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
@@ -99,7 +100,8 @@ def find_weight_files(folder: Path) -> list[str]:
     if pickled:
         raise BadInputError(
             f"{folder} has its weights in {', '.join(pickled)}, which runs code when it is read",
-            hint="load it where you trust it, and save it with save_pretrained, which writes safetensors",
+            hint="add --trust if you trust who made it, and only its weights are read; or load it where you trust it, "
+            "and save it with save_pretrained, which writes safetensors",
         )
     raise BadInputError(f"{folder} has no weights: expected {SINGLE_FILE} or {INDEX_FILE}", hint=_HINT)
 
@@ -129,6 +131,24 @@ def open_weights(folder: Path, prefix: str = "") -> dict[str, StoredTensor]:
     if not any(name.startswith(prefix) for name in tensors):
         return {name if name.startswith("lm_head.") else prefix + name: tensor for name, tensor in tensors.items()}
     return tensors
+
+
+def make_header(shapes: Mapping[str, tuple[str, tuple[int, ...]]]) -> tuple[bytes, dict[str, int]]:
+    """Returns what a file begins with whose tensors lie one after the other, and where each begins in the file.
+
+    Args:
+        shapes: Name -> type, as the format spells it, and shape; in the order of the file.
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, (dtype, shape) in shapes.items():
+        start, end = end, end + _SIZES[dtype] * math.prod(shape)
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    return len(text).to_bytes(8, "little") + text, {
+        name: 8 + len(text) + header[name]["data_offsets"][0] for name in shapes
+    }
 
 
 def _read_index(folder: Path) -> Mapping[str, Any]:

@@ -18,6 +18,12 @@ def is_gguf(source: str | Path) -> bool:
     return Path(source).suffix.lower() == GGUF_SUFFIX
 
 
+def is_pickled(folder: str | Path) -> bool:
+    """Whether the weights of a folder are pickled, by the names of its files."""
+    path = Path(folder)
+    return path.is_dir() and any(path.glob("pytorch_model*.bin")) and not any(path.glob("*.safetensors"))
+
+
 def is_language_source(source: str | Path) -> bool:
     """Whether a source is a causal language model; a damaged config is no sign of one."""
     path = Path(source)

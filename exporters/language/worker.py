@@ -19,7 +19,9 @@ from modelwright.exporters.language.decoder import Decoder
 from modelwright.exporters.language.folder_files import has_file
 from modelwright.exporters.language.graph import OPSET, write_graph
 from modelwright.exporters.language.kinds.table import KINDS, require_known
+from modelwright.exporters.language.pickled import list_pickled
 from modelwright.exporters.language.safetensors_files import StoredTensor, find_weight_files, open_weights
+from modelwright.exporters.language.source import is_pickled
 
 COPIED_FILES = (
     TOKENIZER_FILE,
@@ -48,8 +50,12 @@ def hash_gguf(source: str) -> dict[str, Any]:
     return {"files": {path.name: sha256}, "sha256": sha256}
 
 
-def hash_source(source: str) -> dict[str, Any]:
+def hash_source(source: str, *, trust: bool = False) -> dict[str, Any]:
     """Returns the hashes of all files that decide an export: `files` and one `sha256` of them.
+
+    Args:
+        source: The folder.
+        trust: Whether its weights may be pickled.
 
     Raises:
         BadInputError: The folder cannot be exported, as far as its file names and config tell.
@@ -57,7 +63,8 @@ def hash_source(source: str) -> dict[str, Any]:
     place = Path(source)
     require_known(read_raw_config(place), place / CONFIG_FILE)
     require_tokenizer(place)
-    names = [*find_weight_files(place), *(name for name in COPIED_FILES if has_file(place, name))]
+    pickled = list_pickled(place) if trust and is_pickled(place) else []
+    names = [*(pickled or find_weight_files(place)), *(name for name in COPIED_FILES if has_file(place, name))]
     files = {name: hash_file(place / name) for name in sorted(set(names))}
     return {"files": files, "sha256": hash_json(files)}
 

@@ -14,7 +14,9 @@ from modelwright.core.files import hash_file
 from modelwright.core.records.texts import TextInputs, TextTask
 from modelwright.core.samples.sample_set import SampleRef
 from modelwright.exporters.language.config import CONFIG_FILE, read_raw_config
+from modelwright.exporters.language.pickled import PICKLED_INDEX, list_pickled, open_pickled
 from modelwright.exporters.language.safetensors_files import find_weight_files
+from modelwright.exporters.language.source import is_pickled
 from modelwright.exporters.torch.source import TorchSource, hash_state, import_torch, take_rows
 from modelwright.exporters.trace import Trace
 from modelwright.exporters.transformers.factory import tell_factory
@@ -52,12 +54,16 @@ def load_folder(folder: Path, samples: SampleRef | None, trace: Trace, *, trust:
     require_no_code(folder, trust=trust)
     takes = describe_inputs(folder)
     pooling = read_pooling(folder) if takes.task == "embedding" else Pooling()
-    weights = find_weight_files(folder)
+    pickled = list_pickled(folder) if trust and is_pickled(folder) else []
+    weights = pickled or find_weight_files(folder)
     names = [CONFIG_FILE, *weights, *pooling.files]
     for name in names:
         trace.note_file(str(folder / name))
     torch = import_torch()
-    model = _load_model(folder, takes, trust=trust)
+    for name in pickled:
+        if name != PICKLED_INDEX:
+            open_pickled(folder / name)  # refused by name here, whatever transformers would make of it
+    model = _load_model(folder, takes, trust=trust, safe=not pickled)
     _require_inputs(folder, model, takes.inputs)
     source = TorchSource(
         name=folder.name,
@@ -79,7 +85,7 @@ def load_folder(folder: Path, samples: SampleRef | None, trace: Trace, *, trust:
     return source
 
 
-def _load_model(folder: Path, takes: TextInputs, *, trust: bool) -> Any:
+def _load_model(folder: Path, takes: TextInputs, *, trust: bool, safe: bool) -> Any:
     try:
         import transformers
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
@@ -105,7 +111,7 @@ def _load_model(folder: Path, takes: TextInputs, *, trust: bool) -> Any:
                 attn_implementation="eager",  # plain matrix products, as every runtime knows them
                 local_files_only=True,
                 trust_remote_code=trust,
-                use_safetensors=True,
+                use_safetensors=safe,  # pickled ones are read as weights alone
                 output_loading_info=True,
             )
     except Exception as error:  # transformers raises whatever a wrong file leads to

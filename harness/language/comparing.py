@@ -20,7 +20,7 @@ from modelwright.core.records.language import LanguageModel
 from modelwright.core.records.language_artifact import LanguageArtifact
 from modelwright.core.scratch import locked_folder, made_folder, scratch_directory
 from modelwright.exporters.language import export_language, write_folder
-from modelwright.exporters.language.source import is_gguf
+from modelwright.exporters.language.source import is_gguf, is_pickled
 from modelwright.harness.claimed import claimed_folder, spell_source
 from modelwright.harness.formatting import count_noun, format_bytes, join_words
 from modelwright.harness.language.assembling import Context, assemble_language, describe_absent
@@ -167,7 +167,7 @@ def _prepare(request: LanguageRequest, model: Path, scratch: Path, tell: Progres
     """Exports the model, and makes tokens of the texts."""
     tell.start("export", f"exporting {request.source}")
     source = Path(request.source)
-    if is_gguf(source):
+    if is_gguf(source) or (request.trust and is_pickled(source)):
         source = scratch / source.stem
         write_folder(request.source, source, progress=lambda text: tell.say("export", text))
     record = export_language(
@@ -177,6 +177,7 @@ def _prepare(request: LanguageRequest, model: Path, scratch: Path, tell: Progres
         overwrite=request.overwrite,
         fresh=request.fresh,
         low_memory=request.low_memory,
+        trust=request.trust,
         progress=lambda text: tell.say("export", text),
     )
     tell.finish("export", record.summarize())

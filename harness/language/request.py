@@ -50,6 +50,7 @@ class LanguageRequest:
         overwrite: Replace what is there.
         fresh: Export again although nothing that can be seen has changed.
         low_memory: While the export is checked, hold the weights of one module at a time.
+        trust: Read pickled weights, as weights alone.
     """
 
     source: str
@@ -76,6 +77,7 @@ class LanguageRequest:
     overwrite: bool
     fresh: bool
     low_memory: bool
+    trust: bool
 
 
 def make_language_request(
@@ -102,6 +104,7 @@ def make_language_request(
     overwrite: bool = False,
     fresh: bool = False,
     low_memory: bool = False,
+    trust: bool = False,
 ) -> LanguageRequest:
     """Reads what a comparison is to be of; see `LanguageRequest`.
 
@@ -141,4 +144,5 @@ def make_language_request(
         overwrite=overwrite,
         fresh=fresh,
         low_memory=low_memory,
+        trust=trust,
     )

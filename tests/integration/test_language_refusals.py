@@ -474,8 +474,8 @@ def test_options_that_mean_nothing_are_refused(folder: Path, tmp_path: Path) -> 
     run = CliRunner().invoke
     for arguments, expected in (
         (
-            (str(folder), "-o", str(tmp_path / "o"), "--trust", "-s", "x.npz"),
-            "--samples and --trust: not for a language",
+            (str(folder), "-o", str(tmp_path / "o"), "-s", "x.npz"),
+            "--samples: not for a language",
         ),
         (("net.onnx", "-o", str(tmp_path / "o.onnx"), "--low-memory"), "--low-memory is for language models"),
     ):

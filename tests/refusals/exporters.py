@@ -8,6 +8,7 @@ SOURCES = "tests/integration/test_source_refusals.py::"
 TORCH_SOURCES = "tests/integration/test_torch_source_refusals.py::"
 LOADING = "tests/integration/test_loading_refusals.py::"
 TEXTS = "tests/integration/test_text_model_refusals.py::"
+PICKLED = "tests/integration/test_pickled_weights.py::"
 LANGUAGE = "tests/integration/test_language_refusals.py::"
 COMPRESSION = "tests/integration/test_compression_refusals.py::"
 
@@ -96,6 +97,14 @@ TABLE: Refusals = {
         "config.json: rope_parameters: rope_theta: expected a number above 1, found {}": Followed(
             LANGUAGE + "test_a_config_with_values_that_no_model_has_is_refused"
         ),
+    },
+    "exporters/language/pickled.py": {
+        "{} names {}, which is not in the folder": Followed(PICKLED + "test_damaged_files_are_downloaded_again"),
+        "{} holds something else than weights, or a part of them: it is not read, as that would run its code": Followed(
+            PICKLED + "test_a_pickle_that_would_run_code_is_refused_by_those_who_trust_it_too"
+        ),
+        "{} holds no weights by name": Followed(PICKLED + "test_damaged_files_are_downloaded_again"),
+        "{}: weights of the type {} are not read": Followed(PICKLED + "test_damaged_files_are_downloaded_again"),
     },
     "exporters/language/safetensors_files.py": {
         "{} became shorter while it was read": Followed(LANGUAGE + "test_a_file_that_shrinks_is_downloaded_again"),
