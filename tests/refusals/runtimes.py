@@ -33,6 +33,9 @@ TABLE: Refusals = {
     "targets/openvino/language/convert.py": {
         "OpenVINO cannot convert {}: {}": VENDOR,
     },
+    "targets/openvino/language/packed.py": {
+        "OpenVINO turned the product with {} into something else, so that its matrix cannot be packed": VENDOR,
+    },
     "targets/openvino/language/target.py": {
         "OpenVINO cannot load {}: {}": Followed(LANGUAGE + "test_a_damaged_artifact_is_built_again"),
         "{}": Followed(

@@ -1,7 +1,8 @@
-"""Weights of a language model in 8 or 4 bits: candidates, packed by NNCF, of which tuning tokens choose one.
+"""Weights of a language model in 8 or 4 bits: candidates, of which tuning tokens choose one.
 
-The vendor's own default is always among them. The smallest that keeps perplexity is taken. In 4 bits matrices are also
-rounded for the calibration tokens (`rounded.py`), and those that lose most by it may keep 8 bits.
+The vendor's own default is the first of them, and ships where it keeps perplexity: no other is as small. The others are
+packed here, on the grids that all runtimes share (`targets/language`): in 4 bits rounded for the calibration tokens,
+with as many matrices in 8 bits as perplexity asks for.
 """
 
 from __future__ import annotations
@@ -9,69 +10,43 @@ from __future__ import annotations
 import logging
 import math
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from modelwright.core.errors import BuildFailedError
-from modelwright.targets.language.contract import LanguageBuildRequest
+from modelwright.targets.language.compensated import CompensatedGrids
+from modelwright.targets.language.contract import LanguageBuildRequest, Tokens
+from modelwright.targets.language.grids import BlockFormat, Grids, NearestGrids
+from modelwright.targets.language.mixture import FEW, Mixture, choose_mixture
 from modelwright.targets.language.perplexity import measure_loss
+from modelwright.targets.language.portable import LinearLayer, PortableModel
 from modelwright.targets.openvino.language.generator import OpenvinoGenerator
-from modelwright.targets.openvino.language.rounded import RoundedLayer, find_layers, measure_inputs, round_layers
+from modelwright.targets.openvino.language.packed import pack_matrices
 from modelwright.targets.openvino.session import silence_vendor
 from modelwright.targets.openvino.words import find_cause
 from modelwright.targets.readiness import require_import
 
 LIMITS: Mapping[int, float] = {8: 0.005, 4: 0.08}
 """Bits -> what perplexity may grow by where the user says nothing."""
-_CALIBRATION_TOKENS = 4096
-"""More changed no perplexity by a percent."""
+VENDOR_DEFAULT: Mapping[int, tuple[str, int | None]] = {8: ("INT8_ASYM", None), 4: ("INT4_ASYM", 128)}
+"""Bits -> NNCF's mode, and columns of a matrix that share a scale; None for all of them."""
+_BLOCK, _MOST = 32, 192
+"""As many values of a matrix in 8 bits share a scale as divide its rows: a multiple of the first, up to the second.
+SmolLM2-135M so took no more CPU time a token than with a scale a column, which costs half a percent of perplexity; with
+blocks of 32 it took a sixth more."""
+_LARGER_BLOCKS = (64, 128)
+"""Tried where no matrix needs 8 bits in blocks of 32."""
+_ACTIVATIONS = "DYNAMIC_QUANTIZATION_GROUP_SIZE"
+_ROUNDED, _EXACT = "32", "0"
+"""Products of integers, of activations that are rounded to 8 bits in groups of so many as they come; and of floats."""
+_CHOOSING_TEXTS = 16
+"""That candidates of 8 bits are compared on, at most. What they lose is so little that a few texts do not tell it from
+chance, and as nothing of theirs is fitted to the calibration texts, these may choose, too."""
 _HINT = "openvino-fp32 and openvino-bf16 take the model as it is"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """One way to compress.
-
-    Attributes:
-        mode: Of NNCF's `compress_weights`.
-        group_size: Columns of a matrix that share a scale; None for all of them.
-        rounds: Whether weights are rounded for the calibration tokens first.
-        share_in_8_bits: Of the weights of 4 bits: those of the layers that lose most are packed in 8.
-    """
-
-    mode: str
-    group_size: int | None = None
-    rounds: bool = False
-    share_in_8_bits: float = 0.0
-
-    @property
-    def name(self) -> str:
-        parts = [self.mode.lower().replace("_", " ")]
-        parts += [] if self.group_size is None else [f"in groups of {self.group_size}"]
-        parts += ["rounded for the calibration tokens"] if self.rounds else []
-        parts += [f"{self.share_in_8_bits:.0%} of the weights in 8 bits"] if self.share_in_8_bits else []
-        return ", ".join(parts)
-
-
-VENDOR_DEFAULT: Mapping[int, Candidate] = {
-    8: Candidate(mode="INT8_ASYM"),
-    4: Candidate(mode="INT4_ASYM", group_size=128),
-}
-CANDIDATES: Mapping[int, Sequence[Candidate]] = {
-    8: (Candidate(mode="INT8_SYM"), VENDOR_DEFAULT[8]),
-    4: (
-        VENDOR_DEFAULT[4],
-        Candidate(mode="INT4_ASYM", group_size=64, rounds=True),
-        Candidate(mode="INT4_ASYM", group_size=32, rounds=True),
-        *(
-            Candidate(mode="INT4_ASYM", group_size=32, rounds=True, share_in_8_bits=share)
-            for share in (0.1, 0.2, 0.35, 0.5, 0.7)
-        ),
-    ),
-}
-"""By bits, the smallest file first. Tables and the head have 8 bits in all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,22 +54,28 @@ class Tried:
     """A candidate that was built.
 
     Attributes:
-        candidate: Which.
-        model: Of OpenVINO.
-        layers_in_8_bits: Names of matrices that have 8 bits where others have 4.
+        name: What was done.
+        model: Of OpenVINO; None where another candidate was better, for memory.
+        activations: How those that are multiplied are rounded, a property.
+        matrices: How many are stored how; None where the vendor packed them.
         weight_bytes: Of the file.
         increase: Of perplexity on the tuning tokens, as a share; None without such tokens.
     """
 
-    candidate: Candidate
+    name: str
     model: Any = field(repr=False)
-    layers_in_8_bits: Sequence[str]
+    activations: str = _ROUNDED
+    matrices: Sequence[Mapping[str, Any]] | None = None
     weight_bytes: int
     increase: float | None
 
+    @property
+    def compile_options(self) -> dict[str, str]:
+        return {_ACTIVATIONS: self.activations}
+
     def describe(self) -> dict[str, Any]:
         return {
-            "candidate": self.candidate.name,
+            "candidate": self.name,
             "weight_bytes": self.weight_bytes,
             "perplexity_increase": None if self.increase is None else round(self.increase, 5),
         }
@@ -124,8 +105,15 @@ class LanguageCompressor:
         nncf.set_log_level(logging.ERROR)
         self._openvino, self._nncf, self._model, self._request = openvino, nncf, model, request
         self._bits, self._properties = bits, properties
-        self._energies: dict[str, Any] | None = None
-        self._rounded: dict[int, dict[str, RoundedLayer]] = {}
+        self._portable = PortableModel(request.model)
+        limit = request.max_perplexity_increase
+        self._limit = LIMITS[bits] if limit is None else limit
+        self._texts = request.tuning
+        if bits == 8 and request.tuning is not None and request.calibration is not None:
+            self._texts = _join_rows(request.tuning, request.calibration)[:_CHOOSING_TEXTS]
+        self._loss = None if self._texts is None else self._measure(model, _EXACT)
+        self._tried: list[Tried] = []
+        self._best: Tried | None = None
 
     def choose(self) -> tuple[Tried, list[Tried]]:
         """Returns the candidate that ships, and all that were tried.
@@ -133,116 +121,164 @@ class LanguageCompressor:
         Raises:
             BuildFailedError: None keeps perplexity within the limit that the user set; or NNCF fails.
         """
-        request = self._request
-        usable = [one for one in CANDIDATES[self._bits] if request.calibration is not None or not one.rounds]
-        if request.tuning is None:
-            best = next((one for one in usable if one.rounds and one.group_size == 32), VENDOR_DEFAULT[self._bits])
-            found = self._try(best, None)
-            return found, [found]
-        limit = request.max_perplexity_increase
-        allowed = LIMITS[self._bits] if limit is None else limit
-        before = self._measure(self._model)
-        tried: list[Tried] = []
-        for candidate in usable:
-            found = self._try(candidate, before)
-            tried.append(found)
-            assert found.increase is not None
-            request.progress(f"{candidate.name}: perplexity {found.increase:+.1%} on the tuning tokens")
-            if found.increase <= allowed:
-                return found, tried
-        best_found = min(tried, key=lambda one: (one.increase, one.weight_bytes))
-        if limit is not None:
+        if self._loss is None:
+            self._try_likely()
+        else:
+            mode, size = VENDOR_DEFAULT[self._bits]
+            name = f"NNCF's {mode.lower()}" + ("" if size is None else f" in groups of {size}")
+            if not self._keeps(self._try(name, self._compress(mode, size))):
+                self._try_shared()
+        best = self._best
+        assert best is not None, "one is always tried"
+        if best.increase is not None and not self._keeps(best) and self._request.max_perplexity_increase is not None:
             raise BuildFailedError(
-                f"no way of packing weights in {self._bits} bits keeps perplexity within {limit:+.1%} on the tuning "
-                f"tokens; the closest has {best_found.increase:+.1%} ({best_found.candidate.name})",
+                f"no way of packing weights in {self._bits} bits keeps perplexity within {self._limit:+.1%} on the "
+                f"tuning tokens; the closest has {best.increase:+.1%} ({best.name})",
                 hint="allow more by --max-perplexity-increase, or take a target of more bits",
             )
-        return best_found, tried
+        return best, self._tried
 
-    def _try(self, candidate: Candidate, before: float | None) -> Tried:
-        kept = self._choose_kept(candidate)
-        model = self._build(candidate, kept)
-        increase = None if before is None else self._measure(model) / before - 1
-        return Tried(
-            candidate=candidate,
+    def _keeps(self, tried: Tried) -> bool:
+        return tried.increase is not None and tried.increase <= self._limit
+
+    def _is_better(self, found: Tried) -> bool:
+        """Whether a candidate is to ship rather than the best one before: the smallest of those that keep the limit."""
+        best = self._best
+        if best is None or self._keeps(found) != self._keeps(best):
+            return best is None or self._keeps(found)
+        if self._keeps(found):
+            return found.weight_bytes < best.weight_bytes
+        assert found.increase is not None
+        assert best.increase is not None
+        return found.increase < best.increase
+
+    def _try_likely(self) -> None:
+        """Makes the candidate that is the likeliest to lose little, where there is nothing to choose on."""
+        more = self._make_more()
+        if self._bits == 8 or self._request.calibration is None:
+            self._pack(more, _ROUNDED)
+        else:
+            self._pack(self._mix(FEW.size, more).grids, _ROUNDED)
+
+    def _try_shared(self) -> None:
+        """Tries grids of this tool, the smallest first; each is made only where it can still win."""
+        more = self._make_more()
+        if self._bits == 8:
+            for activations in (_ROUNDED, _EXACT):
+                if self._keeps(self._pack(more, activations)):
+                    return
+            return
+        if self._request.calibration is None:
+            self._pack(more, _ROUNDED)
+            return
+        found = self._mix(FEW.size, more)
+        for size in _LARGER_BLOCKS:
+            if not found.keeps_limit or found.share:
+                return  # as much would be saved by fewer matrices in 8 bits
+            found = self._mix(size, more)
+
+    def _make_more(self) -> Grids:
+        """Returns all matrices in 8 bits: in blocks where they divide into them, a table and its head row by row."""
+
+        def choose(layer: LinearLayer) -> BlockFormat:
+            sizes = [size for size in range(_BLOCK, _MOST + 1, _BLOCK) if layer.rows % size == 0]
+            is_head = layer.columns == self._request.record.vocab_size
+            return BlockFormat(bits=8, size=layer.rows if is_head or not sizes else sizes[-1], symmetric=False)
+
+        return NearestGrids(self._portable, {name: choose(one) for name, one in self._portable.linear_layers.items()})
+
+    def _mix(self, size: int, more: Grids) -> Mixture:
+        """Tries blocks of a size in 4 bits with the fewest matrices in 8 that perplexity asks for."""
+        names = [
+            layer.name
+            for layer in self._portable.linear_layers.values()
+            if layer.rows % size == 0 and layer.columns != self._request.record.vocab_size
+        ]
+        found = BlockFormat(bits=FEW.bits, size=size, symmetric=FEW.symmetric)
+        few = CompensatedGrids(self._request, self._portable, found, names)
+
+        def measure(grids: Grids) -> float:
+            increase = self._pack(grids, _ROUNDED).increase
+            assert increase is not None, "there are tokens to choose on"
+            return increase
+
+        return choose_mixture(self._request, few, more, measure)
+
+    def _pack(self, grids: Grids, activations: str) -> Tried:
+        model = self._model.clone()
+        pack_matrices(self._openvino, model, grids)
+        matrices = grids.describe()
+        return self._try(_name(matrices, activations), model, activations, matrices)
+
+    def _try(
+        self,
+        name: str,
+        model: Any,
+        activations: str = _ROUNDED,
+        matrices: Sequence[Mapping[str, Any]] | None = None,
+    ) -> Tried:
+        increase = None if self._loss is None else math.expm1(self._measure(model, activations) - self._loss)
+        if increase is not None:
+            self._request.progress(f"{name}: perplexity {increase:+.1%} on the tuning tokens")
+        tried = Tried(
+            name=name,
             model=model,
-            layers_in_8_bits=kept,
+            activations=activations,
+            matrices=matrices,
             weight_bytes=count_constant_bytes(model),
             increase=increase,
         )
+        if self._is_better(tried):
+            self._best = tried
+        self._tried.append(replace(tried, model=None))
+        return tried
 
-    def _choose_kept(self, candidate: Candidate) -> list[str]:
-        """Returns the layers that keep 8 bits: those whose outputs 4 bits change most, up to a share of weights."""
-        if not candidate.share_in_8_bits:
-            return []
-        assert candidate.group_size is not None
-        layers = self._round(candidate.group_size)
-        room = candidate.share_in_8_bits * sum(layer.weights.size for layer in layers.values())
-        kept = []
-        for name in sorted(layers, key=lambda name: (-layers[name].error, name)):
-            if layers[name].weights.size <= room:
-                room -= layers[name].weights.size
-                kept.append(name)
-        return kept
-
-    def _round(self, group_size: int) -> dict[str, RoundedLayer]:
-        request = self._request
-        assert request.calibration is not None
-        if self._energies is None:
-            request.progress("reading what matrices are multiplied with on the calibration tokens")
-            rows = max(1, _CALIBRATION_TOKENS // request.calibration.shape[1])
-            self._energies = dict(
-                measure_inputs(self._openvino, self._model, request.record, request.calibration[:rows])
-            )
-        if group_size not in self._rounded:
-            request.progress(f"rounding matrices in groups of {group_size}")
-            self._rounded[group_size] = round_layers(self._model, request.record, self._energies, group_size)
-        return self._rounded[group_size]
-
-    def _build(self, candidate: Candidate, kept: Collection[str]) -> Any:
-        model = self._model.clone()
-        if candidate.rounds:
-            assert candidate.group_size is not None
-            opset = require_import("openvino.opset15", "openvino")
-            layers = self._round(candidate.group_size)
-            for name, node in find_layers(model, self._request.record).items():
-                if name in layers and name not in kept:
-                    node.input(1).replace_source_output(opset.constant(layers[name].weights).output(0))
-        model = self._compress(model, candidate.mode, candidate.group_size, kept)
-        return self._compress(model, "INT8_ASYM", None, ()) if kept else model
-
-    def _compress(self, model: Any, mode: str, group_size: int | None, spared: Collection[str]) -> Any:
+    def _compress(self, mode: str, group_size: int | None) -> Any:
         nncf = self._nncf
-        options: dict[str, Any] = {}
+        # Angles of positions are looked up in tables, too, which NNCF would take for weights.
+        lookups = [
+            node.get_friendly_name()
+            for node in self._model.get_ops()
+            if node.get_type_name() == "Gather"
+            and node.input_value(0).get_node().get_type_name() == "Constant"
+            and node.input_value(0).get_node().get_friendly_name() not in self._portable.tables
+        ]
+        options: dict[str, Any] = {"ignored_scope": nncf.IgnoredScope(names=lookups, validate=False)}
         if group_size is not None:
             # A layer whose rows do not divide into such groups takes smaller ones, or 8 bits.
             advanced = require_import("nncf.quantization.advanced_parameters", "openvino")
             adjust = advanced.GroupSizeFallbackMode.ADJUST
             options["group_size"] = group_size
             options["advanced_parameters"] = advanced.AdvancedCompressionParameters(group_size_fallback_mode=adjust)
-        if spared:
-            options["ignored_scope"] = nncf.IgnoredScope(names=sorted(spared), validate=False)
         try:
             with silence_vendor():
-                return nncf.compress_weights(model, mode=nncf.CompressWeightsMode[mode], **options)
+                return nncf.compress_weights(self._model.clone(), mode=nncf.CompressWeightsMode[mode], **options)
         except Exception as error:
             raise BuildFailedError(
                 f"NNCF cannot compress the weights ({mode}): {find_cause(error)}", hint=_HINT, detail=str(error)
             ) from error
 
-    def _measure(self, model: Any) -> float:
-        assert self._request.tuning is not None
+    def _measure(self, model: Any, activations: str) -> float:
+        assert self._texts is not None, "nothing is measured without texts"
+        properties = {**self._properties, _ACTIVATIONS: activations, "INFERENCE_NUM_THREADS": self._request.threads}
         # Written and read as what ships will be.
         with tempfile.TemporaryDirectory(dir=self._request.scratch) as folder:
             path = Path(folder) / "candidate.xml"
             self._openvino.save_model(model, path, compress_to_fp16=False)
-            compiled = self._openvino.Core().compile_model(
-                path, "CPU", {**self._properties, "INFERENCE_NUM_THREADS": self._request.threads}
-            )
-            generator = OpenvinoGenerator(compiled, {}, self._request.record)
-            return math.exp(measure_loss(generator, self._request.tuning))
+            compiled = self._openvino.Core().compile_model(path, "CPU", properties)
+            return measure_loss(OpenvinoGenerator(compiled, {}, self._request.record), self._texts)
 
 
 def count_constant_bytes(model: Any) -> int:
     """Returns what the constants of a model take in its file."""
     return sum(int(node.get_byte_size()) for node in model.get_ops() if node.get_type_name() == "Constant")
+
+
+def _join_rows(first: Tokens, second: Tokens) -> Tokens:
+    """Returns texts of equal length one after the other; the first alone where lengths differ."""
+    return np.concatenate([first, second]) if first.shape[1] == second.shape[1] else first
+
+
+def _name(matrices: Sequence[Mapping[str, Any]], activations: str) -> str:
+    parts = [f"{one['layers']} matrices in {one['bits']} bits by blocks of {one['block_size']}" for one in matrices]
+    return ", ".join([*parts, *(["float activations"] if activations == _EXACT else [])])

@@ -140,26 +140,26 @@ class OpenvinoBf16(OpenvinoLanguageTarget):
 
 
 class _WeightTarget(OpenvinoLanguageTarget):
-    """What both have in common: NNCF packs the weights, activations are rounded to 8 bits as they come."""
+    """What both have in common: the candidate that keeps perplexity ships, set as it was when it was chosen."""
 
     bits: ClassVar[int]
 
     def _finish_build(self, openvino: Any, model: Any, request: LanguageBuildRequest) -> LanguageBuildResult:
         with silence_vendor():
             nncf = require_import("nncf", "openvino")
-        options = {"KV_CACHE_PRECISION": "u8"}  # the plugin's own choice, said so that another version keeps it
+        options = {"KV_CACHE_PRECISION": "u8"}  # the plugin's own choice, told so that another version keeps it
         compressor = LanguageCompressor(
             openvino, nncf, model, request, self.bits, {"INFERENCE_PRECISION_HINT": self.hint, **options}
         )
         chosen, tried = compressor.choose()
         openvino.save_model(chosen.model, request.directory / MODEL_FILE, compress_to_fp16=False)
         recipe = {
-            "method": "NNCF weight compression",
-            "chosen": chosen.candidate.name,
+            "method": "weights in few bits, chosen by the perplexity of tuning texts",
+            "chosen": chosen.name,
             "search": [one.describe() for one in tried],
-            "layers_in_8_bits": list(chosen.layers_in_8_bits),
+            "matrices": chosen.matrices,
             "inference_precision": self.hint,
-            "compile_options": options,
+            "compile_options": {**options, **chosen.compile_options},
         }
         return LanguageBuildResult(
             model_file=MODEL_FILE,
@@ -193,6 +193,7 @@ def _make_weight_record(bits: int) -> LanguageTargetRecord:
         run_packages=_RUN_PACKAGES,
         build_extra="openvino",
         run_extra="openvino-run",
+        recipe_version=2,
         settings=SETTINGS,
     )
 
