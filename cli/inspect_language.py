@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,9 +14,12 @@ from modelwright.core.records.codec import encode
 from modelwright.core.records.language_artifact import LanguageArtifact, LanguageProof, open_language_artifact
 from modelwright.harness.formatting import format_bytes, format_count, format_significant
 
+if TYPE_CHECKING:
+    from modelwright.targets.language.contract import Language
+
 
 def inspect_language_artifact(
-    artifact: str, *, snippet: str | None, stats: bool, operators: bool, as_json: bool
+    artifact: str, *, snippet: Language | None, stats: bool, operators: bool, as_json: bool
 ) -> int:
     """Shows an artifact that generates text.
 
@@ -120,25 +123,23 @@ def _print_stats(artifact: LanguageArtifact, *, as_json: bool) -> None:
     _line("in FP32", format_bytes(found.fp32_bytes))
     _line("reduction", f"{found.reduction:.1%}".replace("%", " %"))
     for kind in found.kinds:
-        told = f"{format_count(kind.num_parameters)} parameters, {format_bytes(kind.fp32_bytes)} in FP32"
-        if kind.stored_bytes is not None and kind.num_parameters:
-            bits = 8 * kind.stored_bytes / kind.num_parameters
-            told = f"{format_bytes(kind.stored_bytes)}, {format_significant(bits)} bits a weight; {told}"
+        told = format_bytes(kind.stored_bytes)
+        if kind.bits_per_weight is not None:
+            told += (
+                f", {format_significant(kind.bits_per_weight)} bits a weight; "
+                f"{format_count(kind.num_parameters)} parameters, {format_bytes(kind.fp32_bytes)} in FP32"
+            )
         _line(kind.kind, told)
-    if found.reason is not None:
-        _line("note", found.reason)
 
 
-def _write_snippet(artifact: LanguageArtifact, language: str) -> str:
+def _write_snippet(artifact: LanguageArtifact, language: Language) -> str:
     from modelwright.targets.language.table import get_target
     from modelwright.targets.options import RunSettings
 
     manifest = artifact.manifest
-    if language != "python":
-        raise BadInputError(f"{manifest.target} has no program to show in this language", hint="give --snippet python")
     try:
         text = get_target(manifest.target).write_snippet(
-            manifest.model_file, manifest.recipe, manifest.model, RunSettings()
+            language, manifest.model_file, manifest.recipe, manifest.model, RunSettings()
         )
     except (KeyError, TypeError, ValueError) as error:
         raise BadInputError(
@@ -147,7 +148,7 @@ def _write_snippet(artifact: LanguageArtifact, language: str) -> str:
             detail=f"{type(error).__name__}: {error}",
         ) from error
     if text is None:
-        raise BadInputError(f"{manifest.target} has no program to show", hint="see its runtime's own manual")
+        raise BadInputError(f"{manifest.target} has no program to show in this language", hint="give --snippet python")
     return text
 
 

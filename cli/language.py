@@ -146,8 +146,10 @@ def require_alone(sources: Sequence[str]) -> None:
     """
     if len(sources) > 1:
         raise UsageError(
-            f"language models are compared one at a time, and {len(sources)} sources are given",
-            hint="compare each into a folder of its own",
+            f"language models are compared one at a time, and {len(sources)} sources are given: what an artifact "
+            "writes is held against FP32 of its own model, and other tokenizers make other tokens of one text",
+            hint="compare each into a folder of its own, with one --eval that --eval-tokens holds whole: bits per byte "
+            "in results.csv then compare models whose tokens differ",
         )
 
 

@@ -5,24 +5,74 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from markupsafe import Markup
-
-from modelwright.harness.formatting import format_bytes, format_significant
-from modelwright.harness.language.figures import FIGURES, LanguageFigure, describe_interval
+from modelwright.harness.formatting import format_bytes, format_ratio, format_significant
+from modelwright.harness.language.drawings import draw_all, draw_front
+from modelwright.harness.language.figures import FIGURES, describe_interval
 from modelwright.harness.language.record import LanguageComparison, LanguageRow
 from modelwright.harness.language.terminal import detail_lines, missing_lines, quality_lines
-from modelwright.harness.report.charts import Bar, draw_bars
 from modelwright.harness.report.page import load_template
 
-_COLORS = 6
 _BY_KEY = {figure.key: figure for figure in FIGURES}
-_SPEED = ("token_ms.p50", "token_ms.p95", "token_ms.p99", "speedup", "tokens_per_s", "first_token_ms.p50")
-_WHOLE = ("answer_ms.p50", "prompts_per_s", "offline.tokens_per_s", "offline.prompts_per_s", "energy_per_token_j")
-_COST = ("peak_memory_mb", "cache_mb", "size_mb", "load_ms", "carbon_per_token_g")
-_QUALITY = ("perplexity", "perplexity_increase", "bits_per_byte", "agreement", "divergence", "decoding_cost")
-_ANSWERS = ("answers_exact", "answers_similarity")
-_CHARTS = ("token_ms.p50", "first_token_ms.p50", "peak_memory_mb", "perplexity", "energy_per_token_j")
-_Table = tuple[str, str, list[str], list[tuple[LanguageRow, list[tuple[str, str]]]]]
+_HEADS = {
+    "token_ms.p50": ("a token", "ms, median"),
+    "token_ms.p95": ("a token", "ms, 95 % are faster"),
+    "token_ms.p99": ("a token", "ms, 99 % are faster"),
+    "speedup": ("speed-up", "per token"),
+    "tokens_per_s": ("tokens", "a second"),
+    "first_token_ms.p50": ("first token", "ms, median"),
+    "answer_ms.p50": ("answer", "ms, median"),
+    "prompts_per_s": ("answers", "a second"),
+    "offline.tokens_per_s": ("tokens at once", "a second"),
+    "offline.prompts_per_s": ("answers at once", "a second"),
+    "energy_per_token_j": ("energy", "J a token"),
+    "carbon_per_token_g": ("carbon", "g CO2e a token"),
+    "peak_memory_mb": ("memory", "MB, peak"),
+    "cache_mb": ("keys, values", "MB of it"),
+    "size_mb": ("files", "MB"),
+    "load_ms": ("loading", "ms"),
+    "perplexity": ("perplexity", ""),
+    "perplexity_increase": ("over FP32", "perplexity"),
+    "bits_per_byte": ("a byte of text", "bits"),
+    "agreement": ("next token", "% as FP32"),
+    "divergence": ("divergence", "nats from FP32"),
+    "decoding_cost": ("by its cache", "nats more"),
+    "batched_decoding_cost": ("in a batch", "nats more"),
+    "answers_exact": ("answers", "% word for word"),
+    "answers_similarity": ("answers", "% alike"),
+    "questions_whole": ("whole choice", "% right (acc)"),
+    "questions_by_character": ("a character", "% right (acc_norm)"),
+    "questions_by_byte": ("a byte", "% right (acc_bytes)"),
+    "questions_by_token": ("a token", "% right"),
+}
+"""Key of a figure -> what stands over its column, and under that in small."""
+_PARTS = (
+    (
+        "Side by side",
+        "One prompt at a time, in turns with all others. Under a figure: both ends of its 95 % interval.",
+        ("token_ms.p50", "speedup", "first_token_ms.p50", "answer_ms.p50", "peak_memory_mb", "size_mb"),
+        ("perplexity_increase", "agreement"),
+    ),
+    (
+        "Quality",
+        "Beside FP32, on text that neither calibrated nor tuned.",
+        ("perplexity", "perplexity_increase", "bits_per_byte", "agreement", "divergence"),
+        ("decoding_cost", "batched_decoding_cost", "answers_exact", "answers_similarity"),
+    ),
+    (
+        "Questions",
+        "The likeliest choice is taken: as a whole, or for its length. Of all tasks together.",
+        ("questions_whole", "questions_by_character", "questions_by_byte", "questions_by_token"),
+        (),
+    ),
+    (
+        "More of speed and cost",
+        "At once: several prompts in a batch. Memory is of the whole process, Python and the runtime included.",
+        ("token_ms.p95", "token_ms.p99", "tokens_per_s", "prompts_per_s", "offline.tokens_per_s"),
+        ("offline.prompts_per_s", "energy_per_token_j", "carbon_per_token_g", "cache_mb", "load_ms"),
+    ),
+)
+_MANY_COLUMNS = 7
+_Table = tuple[str, str, list[tuple[str, str]], list[tuple[LanguageRow, list[tuple[str, str]]]]]
 
 
 def render_language_page(comparison: LanguageComparison) -> str:
@@ -31,6 +81,7 @@ def render_language_page(comparison: LanguageComparison) -> str:
     assert verdict is not None, "judged before it is shown"
     rows = [row for name in verdict.order if (row := comparison.find(name)) is not None]
     measured = [row for row in rows if row.measured]
+    ship = comparison.find(verdict.ship)
     environment = comparison.environment
     return load_template(Path(__file__).parent, "page.html.j2").render(
         title=f"{comparison.model.source.path}: which target to ship",
@@ -40,13 +91,16 @@ def render_language_page(comparison: LanguageComparison) -> str:
             f"{comparison.timestamp[:19].replace('T', ' ')} UTC",
         ],
         verdict=verdict,
-        ship=comparison.find(verdict.ship),
+        ship=ship,
         warnings=list(dict.fromkeys([*comparison.warnings, *verdict.warnings])),
+        tiles=list(_choose_tiles(ship, comparison)) if ship is not None else [],
         tables=list(_tabulate(measured)),
-        figures=list(_draw(measured, verdict.ship)),
+        many_columns=_MANY_COLUMNS,
+        scatter=draw_front(measured, verdict.ship),
+        figures=list(draw_all(measured, verdict.ship)),
         unmeasured=[row for row in rows if not row.measured],
         facts=list(_list_facts(comparison)),
-        missing=[*quality_lines(measured), *missing_lines(measured)],
+        missing=[*quality_lines(measured), *_list_questions(measured), *missing_lines(measured)],
         details=[(row, list(detail_lines(row))) for row in measured],
         run_id=comparison.run_id,
         versions=", ".join(f"{name} {version}" for name, version in sorted(environment.versions.items())),
@@ -55,39 +109,44 @@ def render_language_page(comparison: LanguageComparison) -> str:
 
 def _tabulate(rows: Sequence[LanguageRow]) -> Iterator[_Table]:
     """Yields the tables with a figure of any row: name, what it says, heads and cells."""
-    parts = (
-        ("Speed", "One prompt at a time, in turns with all others; intervals are over launches.", (*_SPEED, *_WHOLE)),
-        ("Quality", "Against FP32, on text that neither calibrated nor tuned.", (*_QUALITY, *_ANSWERS)),
-        ("What it takes", "Memory is of the whole process, Python and the runtime included.", _COST),
-    )
-    for name, note, keys in parts:
-        figures = [_BY_KEY[key] for key in keys if any(_BY_KEY[key].read(row) is not None for row in rows)]
-        if figures:
+    for name, note, first, second in _PARTS:
+        keys = [key for key in (*first, *second) if any(_BY_KEY[key].read(row) is not None for row in rows)]
+        if keys:
+            figures = [_BY_KEY[key] for key in keys]
             cells = [(row, [(one.cell(row), describe_interval(one, row)) for one in figures]) for row in rows]
-            yield name, note, [figure.title for figure in figures], cells
+            yield name, note, [_HEADS[key] for key in keys], cells
 
 
-def _draw(rows: Sequence[LanguageRow], ship: str | None) -> Iterator[tuple[str, Markup]]:
-    """Yields name and drawing of the figures that are compared by length."""
-    runtimes = list(dict.fromkeys(row.runtime for row in rows))
-    for key in _CHARTS:
+def _choose_tiles(ship: LanguageRow, comparison: LanguageComparison) -> Iterator[tuple[str, str, str]]:
+    """Yields label, figure and note of what is told first."""
+    base = comparison.find(comparison.baseline)
+    if ship.speedup is not None and ship is not base and base is not None:
+        yield "per token", f"{format_ratio(ship.speedup.ratio)} as fast", f"as {base.title}"
+    for key, label in (("token_ms.p50", "a token"), ("answer_ms.p50", "an answer"), ("peak_memory_mb", "memory")):
         figure = _BY_KEY[key]
-        if any(figure.read(row) is not None for row in rows):
-            bars = [_make_bar(figure, row, runtimes.index(row.runtime) % _COLORS, ship) for row in rows]
-            yield figure.title, draw_bars(bars, title=figure.title, hatch_id=f"hatch-{key.replace('.', '-')}")
+        if figure.read(ship) is not None:
+            unit = "MB" if key == "peak_memory_mb" else "ms"
+            before = "" if base is None or ship is base else f"{base.title}: {figure.cell(base)} {unit}"
+            yield label, f"{figure.cell(ship)} {unit}", before
+    if ship.quality is not None and ship is not base:
+        change = _BY_KEY["perplexity_increase"]
+        yield "perplexity", change.cell(ship), describe_interval(change, ship)
 
 
-def _make_bar(figure: LanguageFigure, row: LanguageRow, color: int, ship: str | None) -> Bar:
-    upper = row.token_ms.p95 if figure.key == "token_ms.p50" and row.token_ms is not None else None
-    return Bar(
-        label=row.title,
-        value=figure.read(row),
-        text=figure.cell(row),
-        color=color,
-        upper=upper,
-        estimated=figure.estimated(row),
-        is_ship=row.target == ship,
-    )
+def _list_questions(rows: Sequence[LanguageRow]) -> Iterator[str]:
+    """Yields how each target does in each task, in words."""
+    for row in rows:
+        for task in () if row.quality is None else row.quality.tasks:
+            whole, norm = task.whole, task.by_character
+            kept = (
+                ""
+                if whole.kept_ci95 is None
+                else f", of FP32's right answers {whole.kept / whole.correct_fp32:.0%} kept"
+            )
+            yield (
+                f"{row.title}, {task.name}: {whole.correct} of {task.count} right by the whole choice{kept}; "
+                f"{norm.correct} by its likelihood a character"
+            )
 
 
 def _list_facts(comparison: LanguageComparison) -> Iterator[tuple[str, str]]:

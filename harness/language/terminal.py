@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from modelwright.harness.formatting import MISSING, clean_text
+from modelwright.harness.formatting import MISSING, clean_text, count_noun
 from modelwright.harness.language.figures import FIGURES, LanguageFigure, describe_interval
 from modelwright.harness.language.record import LanguageComparison, LanguageRow
 from modelwright.harness.results.statistics import Latency
@@ -122,7 +122,7 @@ def _print_legend(rows: Sequence[LanguageRow], comparison: LanguageComparison, c
         parts.append("~ estimated")
     parts += [
         f"speed-up per token against {comparison.baseline}",
-        f"answers of {settings.new_tokens} tokens, {settings.threads} threads",
+        f"answers of {settings.new_tokens} tokens, {count_noun(settings.threads, 'thread')}",
     ]
     _say(console, Text("   ".join(parts), style="dim"), above=True)
     for line in quality_lines(rows):

@@ -118,7 +118,14 @@ def text_width(text: str, font_px: float = FONT_PX) -> float:
 
 
 def draw_scatter(
-    points: Sequence[Point], *, width: int, height: int, quality: str, percent: bool, min_span: float
+    points: Sequence[Point],
+    *,
+    width: int,
+    height: int,
+    quality: str,
+    percent: bool,
+    min_span: float,
+    time: str = "median latency, ms",
 ) -> Markup:
     """Draws latency against quality with the Pareto front.
 
@@ -129,6 +136,7 @@ def draw_scatter(
         quality: What the vertical axis shows.
         percent: Whether it is a share, shown in percent.
         min_span: The least range of the vertical axis, so that one sample's difference does not fill the chart.
+        time: What the horizontal axis shows.
     """
     top, bottom = 16.0, height - 48.0
     y_axis = quality_axis([point.y for point in points], min_span, bottom, top)
@@ -136,7 +144,7 @@ def draw_scatter(
     area = _Box(left=max(map(text_width, y_labels), default=0.0) + 34, top=top, right=width - 18.0, bottom=bottom)
     x_axis = latency_axis([point.x for point in points], area.left, area.right)
     front = _front_corners(points, x_axis, y_axis, area)
-    parts = [_grid(x_axis, y_axis, y_labels, area, quality), _front_line(front)]
+    parts = [_grid(x_axis, y_axis, y_labels, area, (time, quality)), _front_line(front)]
     spots = [(x_axis.pixel(point.x), y_axis.pixel(point.y)) for point in points]
     for point, (x, _) in zip(points, spots, strict=True):
         if point.whisker is not None:
@@ -292,7 +300,7 @@ def _quality_labels(axis: _Axis, *, percent: bool) -> list[str]:
     return [f"{tick * 100:.{decimals}f} %" if percent else f"{tick:.{decimals}f}" for tick in axis.ticks]
 
 
-def _grid(x_axis: _Axis, y_axis: _Axis, y_labels: Sequence[str], area: _Box, quality: str) -> str:
+def _grid(x_axis: _Axis, y_axis: _Axis, y_labels: Sequence[str], area: _Box, names: tuple[str, str]) -> str:
     parts = []
     for tick in x_axis.ticks:
         x = x_axis.pixel(tick)
@@ -308,11 +316,11 @@ def _grid(x_axis: _Axis, y_axis: _Axis, y_labels: Sequence[str], area: _Box, qua
     parts.append(f'<path class="axis" d="M{area.left} {area.top}V{area.bottom}H{area.right}"/>')
     parts.append(
         f'<text class="axis-name" x="{middle_x:.1f}" y="{area.bottom + 38}" text-anchor="middle">'
-        f"median latency, ms{scale} (left is faster)</text>"
+        f"{escape_text(names[0])}{scale} (left is faster)</text>"
     )
     parts.append(
         f'<text class="axis-name" transform="translate(12 {middle_y:.1f}) rotate(-90)" text-anchor="middle">'
-        f"{escape_text(quality)}</text>"
+        f"{escape_text(names[1])}</text>"
     )
     return "".join(parts)
 

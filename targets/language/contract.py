@@ -8,11 +8,11 @@ decoding, timing and judging are the harness's: a generator takes tokens and ret
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,8 @@ from modelwright.targets.readiness import Readiness, check_packages
 
 Tokens = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.float32]
+Language = Literal["python", "cpp"]
+"""Of the programs that targets write."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +125,19 @@ class LanguageBuildResult:
     notes: Sequence[str] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class StoredTensor:
+    """A tensor as an artifact's files hold it.
+
+    Attributes:
+        name: As the runtime has it; that of the source's weight, or one that begins with it.
+        size_bytes: In the file.
+    """
+
+    name: str
+    size_bytes: int
+
+
 class Generator(ABC):
     """A loaded artifact with a cache of its own. Not thread-safe.
 
@@ -194,16 +209,26 @@ class LanguageTarget(ABC):
         """Says whether the target can take a model, before anything is built."""
         return Readiness.yes()
 
+    @abstractmethod
+    def list_stored(self, directory: Path, model_file: str) -> Iterable[StoredTensor]:
+        """Yields all tensors of an artifact's files, scales and zero points among them, without reading their values.
+
+        Raises:
+            BadInputError: The files are damaged.
+        """
+
     def write_snippet(
         self,
+        language: Language,  # noqa: ARG002
         model_file: str,  # noqa: ARG002
         recipe: Mapping[str, Any],  # noqa: ARG002
         record: LanguageModel,  # noqa: ARG002
         settings: RunSettings,  # noqa: ARG002
     ) -> str | None:
-        """Returns a Python program that generates text by the vendor's own API and the artifact's tokenizer.
+        """Returns a program that generates text by the vendor's own API, run in the artifact's folder.
 
-        It is run in the artifact's folder with a prompt as its argument. None where there is no such program.
+        In Python it takes a prompt as its argument and reads the artifact's tokenizer; in C++, which has no reader of
+        it, it takes and prints the numbers of tokens. None where there is no such program.
         """
         return None
 

@@ -10,6 +10,8 @@ from modelwright.targets.openvino.settings import list_properties
 from modelwright.targets.options import RunSettings
 from modelwright.targets.snippets import choose_shape, is_dynamic, join_lines, list_cpp, quote_cpp, quote_python
 
+CPP_NOTE = "// Headers and libraries lie in OpenVINO's Python package too: openvino/include and openvino/libs."
+
 
 def write_python(model_file: str, precision: Mapping[str, str], signature: Signature, settings: RunSettings) -> str:
     """Returns the program in Python.
@@ -70,7 +72,7 @@ def write_cpp(model_file: str, precision: Mapping[str, str], signature: Signatur
         for spec in signature.inputs
     ]
     return join_lines(
-        "// Headers and libraries lie in OpenVINO's Python package too: openvino/include and openvino/libs.",
+        CPP_NOTE,
         "#include <openvino/openvino.hpp>",
         "",
         "#include <cstring>",
@@ -90,7 +92,7 @@ def write_cpp(model_file: str, precision: Mapping[str, str], signature: Signatur
         if dynamic
         else [],
         "  const ov::AnyMap config{",
-        [f"      {{{quote_cpp(name)}, {_cpp(value)}}}," for name, value in properties.items()],
+        [f"      {{{quote_cpp(name)}, {write_value_cpp(value)}}}," for name, value in properties.items()],
         "  };",
         '  auto compiled = core.compile_model(model, "CPU", config);',
         "",
@@ -99,7 +101,8 @@ def write_cpp(model_file: str, precision: Mapping[str, str], signature: Signatur
     )
 
 
-def _cpp(value: Any) -> str:
+def write_value_cpp(value: Any) -> str:
+    """Returns a property's value as a literal of C++."""
     if isinstance(value, str):
         return f"std::string({quote_cpp(value)})"
     return str(value).lower()

@@ -9,6 +9,9 @@ from modelwright.targets.options import RunSettings, Value, resolve_options
 from modelwright.targets.ort.settings import ENTRIES, LEVELS, MODES, SETTINGS, find_attribute
 from modelwright.targets.snippets import CPP_TYPES, choose_shape, join_lines, list_cpp, quote_cpp, quote_python
 
+CPP_NOTE = (
+    "// The C++ API of ONNX Runtime's releases, 1.23 or newer: the Python package has neither headers nor library."
+)
 _CPP_HALF = {"float16": "Ort::Float16_t"}
 _CPP_CALLS = {
     "SessionOptions.enable_cpu_mem_arena": "CpuMemArena",
@@ -87,7 +90,6 @@ def _list_others(settings: RunSettings) -> list[tuple[str, Value]]:
 
 def write_cpp(model_file: str, signature: Signature, settings: RunSettings, entries: Mapping[str, str]) -> str:
     """Returns the program in C++17; see `write_python`."""
-    chosen = resolve_options(SETTINGS, settings.options)
     feeds = []
     for index, spec in enumerate(signature.inputs):
         shape = choose_shape(spec)
@@ -99,7 +101,7 @@ def write_cpp(model_file: str, signature: Signature, settings: RunSettings, entr
             "  std::memset(inputs.back().GetTensorMutableRawData(), 0, inputs.back().GetTensorSizeInBytes());",
         ]
     return join_lines(
-        "// The C++ API of ONNX Runtime's releases, 1.23 or newer: the Python package has neither headers nor library.",
+        CPP_NOTE,
         "#include <onnxruntime_cxx_api.h>",
         "",
         "#include <array>",
@@ -107,15 +109,7 @@ def write_cpp(model_file: str, signature: Signature, settings: RunSettings, entr
         "#include <vector>",
         "",
         "int main() {",
-        '  Ort::Env env(ORT_LOGGING_LEVEL_WARNING, "modelwright");',
-        "  Ort::SessionOptions options;",
-        f"  options.SetIntraOpNumThreads({settings.threads});",
-        f"  options.SetInterOpNumThreads({chosen['inter-threads']});",
-        f"  options.SetExecutionMode(ExecutionMode::{MODES[str(chosen['execution'])]});",
-        f"  options.SetGraphOptimizationLevel(GraphOptimizationLevel::{LEVELS[str(chosen['graph-level'])]});",
-        [f"  options.{_set_cpp(name, value)};" for name, value in _list_others(settings)],
-        [f'  options.AddConfigEntry("{key}", "{value}");' for key, value in entries.items()],
-        f"  Ort::Session session(env, ORT_TSTR({quote_cpp(model_file)}), options);",
+        list_session_cpp(model_file, settings, entries),
         "",
         "  Ort::AllocatorWithDefaultOptions allocator;",
         "  std::vector<Ort::Value> inputs;",
@@ -129,6 +123,22 @@ def write_cpp(model_file: str, signature: Signature, settings: RunSettings, entr
         f"                             output_names, {len(signature.outputs)});",
         "}",
     )
+
+
+def list_session_cpp(model_file: str, settings: RunSettings, entries: Mapping[str, str]) -> list[str]:
+    """Returns the lines in C++ that load a model as `session`; see `write_python`."""
+    chosen = resolve_options(SETTINGS, settings.options)
+    return [
+        '  Ort::Env env(ORT_LOGGING_LEVEL_WARNING, "modelwright");',
+        "  Ort::SessionOptions options;",
+        f"  options.SetIntraOpNumThreads({settings.threads});",
+        f"  options.SetInterOpNumThreads({chosen['inter-threads']});",
+        f"  options.SetExecutionMode(ExecutionMode::{MODES[str(chosen['execution'])]});",
+        f"  options.SetGraphOptimizationLevel(GraphOptimizationLevel::{LEVELS[str(chosen['graph-level'])]});",
+        *(f"  options.{_set_cpp(name, value)};" for name, value in _list_others(settings)),
+        *(f'  options.AddConfigEntry("{key}", "{value}");' for key, value in entries.items()),
+        f"  Ort::Session session(env, ORT_TSTR({quote_cpp(model_file)}), options);",
+    ]
 
 
 def _set_cpp(name: str, value: Value) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -273,26 +272,6 @@ def test_the_program_of_an_artifact_gives_the_answers_of_its_session(
     found = outputs[0] if isinstance(outputs, list) else outputs
     found = found["y"] if isinstance(found, dict) else found
     np.testing.assert_allclose(np.asarray(found).reshape(expected.shape), expected, rtol=1e-4, atol=1e-4)
-
-
-@pytest.fixture(scope="module")
-def compile_cpp(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Compiles a program against what OpenVINO's own package brings; the same text, of several artifacts, once."""
-    folder = tmp_path_factory.mktemp("cpp")
-    done: dict[str, Path] = {}
-
-    def compile_once(text: str) -> Path:
-        if text not in done:
-            source, program = folder / f"{len(done)}.cpp", folder / f"{len(done)}"
-            source.write_text(text)
-            package = Path(importlib.util.find_spec("openvino").origin).parent
-            (library,) = (package / "libs").glob("libopenvino.so.*")
-            compiler = ["g++", "-std=c++17", "-Wall", "-Wno-unused-variable", f"-I{package / 'include'}", str(source)]
-            subprocess.run([*compiler, "-o", str(program), str(library), f"-Wl,-rpath,{library.parent}"], check=True)
-            done[text] = program
-        return done[text]
-
-    return compile_once
 
 
 @pytest.mark.slow

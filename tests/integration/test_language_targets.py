@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +19,13 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
 
 from language_models import make_language_folder
+from tokenizers import Tokenizer
 
 from modelwright.core.errors import BadInputError, BuildFailedError
 from modelwright.core.records.language import LanguageModel
 from modelwright.exporters.language import export_language
+from modelwright.harness.language.generating import generate
+from modelwright.harness.language.weights import count_parameters, measure_kinds_in_child
 from modelwright.targets.language.contract import Generator, LanguageBuildRequest, Logits, Tokens
 from modelwright.targets.language.table import get_target, target_names
 from modelwright.targets.options import RunSettings
@@ -27,6 +33,15 @@ from modelwright.targets.options import RunSettings
 pytestmark = pytest.mark.slow
 ERRORS = {"fp32": 1e-4, "bf16": 0.12, "int8-weights": 0.25, "int8-dynamic": 0.4, "int4-weights": 0.8}
 """Precision -> relative L2 error of logits at most. Random weights amplify rounding; a fault of masks gives above 1."""
+BITS = {
+    **dict.fromkeys(("ort-fp32", "openvino-fp32", "openvino-bf16", "tflite-fp32", "torch-fp32"), (32, 32)),
+    "torch-bf16": (16, 16),
+    **dict.fromkeys(
+        ("ort-int8-weights", "openvino-int8-weights", "tflite-int8-dynamic", "torch-int8-dynamic"), (8, 10)
+    ),
+    **dict.fromkeys(("ort-int4-weights", "openvino-int4-weights"), (4, 10)),
+}
+"""Target -> bits of a weight in the files. OpenVINO's BF16 is how it runs the FP32 model."""
 PROMPT = np.arange(3, 27, dtype=np.int64)[None] * 7 % 250
 SHORTER = 9
 
@@ -136,6 +151,61 @@ def test_the_cache_grows_by_the_token(artifact: Any, generator: Generator, expor
     if before is not None and after is not None:
         assert 0 < before <= after <= before * 4
         assert after <= 2 * exported.record.cache_bytes_per_token * max(exported.record.context_length, SHORTER + 1)
+
+
+def test_every_weight_is_found_in_the_files_under_its_kind(artifact: Any, exported: Exported) -> None:
+    target, directory, result = artifact
+    bits = BITS[target.record.name]
+    sizes = measure_kinds_in_child(target.record.name, str(directory), result.model_file, lambda _text: None)
+    if exported.record.tied_embeddings:
+        sizes["embedding"] = sizes.get("embedding", 0) + sizes.pop("head", 0)
+    counted = {kind: count for kind, count in count_parameters(exported.record).items() if count}
+    assert set(sizes) - {"graph and tables"} == set(counted)
+    found = {kind: 8 * sizes[kind] / count for kind, count in counted.items()}
+    tables = found.pop("embedding"), found.pop("norms and biases")
+    assert tables[1] == (16 if target.record.name == "torch-bf16" else 32)
+    assert bits[0] <= tables[0] <= bits[1] or target.record.name == "torch-int8-dynamic"  # whose tables stay float
+    for kind, each in found.items():
+        # Scales of blocks or rows are counted: rows of 32 numbers, as here, make them dear.
+        assert bits[0] <= each <= bits[1], (kind, each)
+
+
+def answer(generator: Generator, exported: Exported, prompt: list[int]) -> list[int]:
+    """Returns 20 tokens after a prompt, or as many as come before one that ends the text."""
+    tokens = generate(generator, [prompt], 20).tokens[0].tolist()
+    ends = [index for index, token in enumerate(tokens) if token in exported.record.eos_token_ids]
+    return tokens[: ends[0]] if ends else tokens
+
+
+def test_the_program_in_python_writes_what_the_generator_writes(
+    artifact: Any, generator: Generator, exported: Exported
+) -> None:
+    target, directory, result = artifact
+    tokenizer = Tokenizer.from_file(str(exported.folder / "tokenizer.json"))
+    prompt = "Once upon a time there was"
+    text = target.write_snippet("python", result.model_file, result.recipe, exported.record, RunSettings(threads=1))
+    for name in exported.record.tokenizer_files:
+        if not (directory / name).exists():
+            shutil.copyfile(exported.folder / name, directory / name)
+    found = subprocess.run(
+        [sys.executable, "-c", text, prompt], cwd=directory, capture_output=True, check=True, text=True, timeout=240
+    )
+    expected = answer(generator, exported, tokenizer.encode(prompt).ids)
+    assert len(expected) > 2
+    assert found.stdout == tokenizer.decode(expected) + "\n"
+
+
+def test_the_program_in_cpp_writes_what_the_generator_writes(
+    artifact: Any, generator: Generator, exported: Exported, compile_cpp: Callable[[str], Path]
+) -> None:
+    """One of OpenVINO's, whose package has headers; the others' programs differ in their settings alone."""
+    target, directory, result = artifact
+    if target.record.name != "openvino-int8-weights" or shutil.which("g++") is None:
+        pytest.skip("needs g++ and a runtime whose package has its headers; one of its targets is tried")
+    text = target.write_snippet("cpp", result.model_file, result.recipe, exported.record, RunSettings(threads=1))
+    command = [str(compile_cpp(text)), *map(str, PROMPT[0])]
+    found = subprocess.run(command, cwd=directory, capture_output=True, check=True, text=True, timeout=120)
+    assert [int(token) for token in found.stdout.split()] == answer(generator, exported, PROMPT[0].tolist())
 
 
 def test_what_runs_is_read_back(artifact: Any, generator: Generator) -> None:

@@ -300,7 +300,7 @@ def test_the_program_that_is_shown_writes_what_the_generator_does(exported: Path
             answer.append(token)
             logits = generator.step(np.array([token]))
     shutil.copy(exported / "tokenizer.json", request.directory)
-    program = target.write_snippet("model.onnx", {}, request.record, RunSettings(threads=1))
+    program = target.write_snippet("python", "model.onnx", {}, request.record, RunSettings(threads=1))
     written = subprocess.run(
         [sys.executable, "-c", program, prompt], cwd=request.directory, capture_output=True, text=True, check=True
     )

@@ -212,7 +212,7 @@ def test_the_program_for_serving_writes_what_the_generator_does(exported: Path, 
             answer.append(token)
             logits = generator.step(np.array([token]))
     shutil.copy(exported / "tokenizer.json", request.directory)
-    program = target.write_snippet(built.model_file, built.recipe, request.record, RunSettings(threads=1))
+    program = target.write_snippet("python", built.model_file, built.recipe, request.record, RunSettings(threads=1))
     assert program is not None
     written = subprocess.run(
         [sys.executable, "-c", program, prompt], cwd=request.directory, capture_output=True, text=True, check=True

@@ -1,4 +1,4 @@
-"""A program that generates text with an artifact in OpenVINO, set as its generator is."""
+"""Programs that generate text with an artifact in OpenVINO, set as its generator is."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 
 from modelwright.core.records.language import TOKENIZER_FILE, LanguageModel
 from modelwright.targets.openvino.settings import list_properties
+from modelwright.targets.openvino.snippet import CPP_NOTE, write_value_cpp
 from modelwright.targets.options import RunSettings
-from modelwright.targets.snippets import join_lines, quote_python
+from modelwright.targets.snippets import join_lines, list_cpp, quote_cpp, quote_python
 
 
 def write_python(model_file: str, precision: Mapping[str, str], record: LanguageModel, settings: RunSettings) -> str:
@@ -54,6 +55,61 @@ def write_python(model_file: str, precision: Mapping[str, str], record: Language
         "        break",
         "    answer += tokens",
         "print(tokenizer.decode(answer))",
+    )
+
+
+def write_cpp(model_file: str, precision: Mapping[str, str], record: LanguageModel, settings: RunSettings) -> str:
+    """Returns the program in C++17, which takes the prompt's tokens as its arguments and prints those of the answer."""
+    properties: dict[str, Any] = {**list_properties(settings), **precision}
+    return join_lines(
+        "// Takes the prompt's tokens as arguments, prints the answer's: text is made of them by any reader of",
+        f"// {TOKENIZER_FILE}, such as openvino_tokenizers.",
+        CPP_NOTE,
+        "#include <openvino/openvino.hpp>",
+        "",
+        "#include <algorithm>",
+        "#include <cstdint>",
+        "#include <cstdlib>",
+        "#include <iostream>",
+        "#include <set>",
+        "#include <string>",
+        "#include <vector>",
+        "",
+        "int main(int argc, char** argv) {",
+        "  ov::Core core;",
+        "  const ov::AnyMap config{",
+        [f"      {{{quote_cpp(name)}, {write_value_cpp(value)}}}," for name, value in properties.items()],
+        "  };",
+        f'  auto compiled = core.compile_model({quote_cpp(model_file)}, "CPU", config);',
+        "  auto request = compiled.create_infer_request();  // holds the cache; request.reset_state() empties it",
+        "",
+        "  std::vector<int64_t> tokens;",
+        "  for (int index = 1; index < argc; ++index) tokens.push_back(std::strtoll(argv[index], nullptr, 10));",
+        f"  const std::set<int64_t> ends{{{list_cpp(record.eos_token_ids)}}};",
+        "  size_t length = 0;",
+        "  for (int written = 0; written < 20; ++written) {",
+        "    const size_t count = tokens.size();",
+        "    length += count;",
+        "    const auto set = [&](const char* name, ov::Shape shape, int64_t first, int64_t step) {",
+        "      ov::Tensor tensor(ov::element::i64, shape);",
+        "      int64_t value = first - step;",
+        "      std::generate_n(tensor.data<int64_t>(), tensor.get_size(), [&] { return value += step; });",
+        "      request.set_tensor(name, tensor);",
+        "    };",
+        '    request.set_tensor("input_ids", ov::Tensor(ov::element::i64, {1, count}, tokens.data()));',
+        '    set("attention_mask", {1, length}, 1, 0);',
+        '    set("position_ids", {1, count}, length - count, 1);',
+        '    set("num_logits", {1}, 1, 0);  // of the last position only',
+        "    int32_t beam = 0;",
+        '    request.set_tensor("beam_idx", ov::Tensor(ov::element::i32, {1}, &beam));',
+        "    request.infer();",
+        "    const auto logits = request.get_output_tensor(0);",
+        "    const float* values = logits.data<float>();",
+        "    tokens = {std::max_element(values, values + logits.get_size()) - values};",
+        "    if (ends.count(tokens[0])) break;",
+        "    std::cout << tokens[0] << std::endl;",
+        "  }",
+        "}",
     )
 
 

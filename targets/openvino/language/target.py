@@ -12,15 +12,18 @@ from modelwright.core.records.language import LanguageModel
 from modelwright.core.records.machine import Machine
 from modelwright.targets.language.contract import (
     Generator,
+    Language,
     LanguageBuildRequest,
     LanguageBuildResult,
     LanguageTarget,
     LanguageTargetRecord,
+    StoredTensor,
 )
 from modelwright.targets.openvino.language.compress import LIMITS, LanguageCompressor, Tried
+from modelwright.targets.openvino.language.constants import list_constants
 from modelwright.targets.openvino.language.convert import convert_language
 from modelwright.targets.openvino.language.generator import OpenvinoGenerator
-from modelwright.targets.openvino.language.snippet import write_python
+from modelwright.targets.openvino.language.snippet import write_cpp, write_python
 from modelwright.targets.openvino.recipes import BF16_INSTRUCTION_SETS
 from modelwright.targets.openvino.session import import_openvino, read_properties, silence_vendor
 from modelwright.targets.openvino.settings import SETTINGS, list_properties
@@ -73,27 +76,40 @@ class OpenvinoLanguageTarget(LanguageTarget):
         openvino = import_openvino()
         core = openvino.Core()
         properties = {**list_properties(settings), **read_properties(recipe, self.hint)}
-        path = directory / model_file
-        try:
-            model = core.read_model(path)
+        with _explaining(directory / model_file):
+            model = core.read_model(directory / model_file)
             operators = {node.get_friendly_name(): node.get_type_name() for node in model.get_ops()}
             compiled = core.compile_model(model, "CPU", properties)
-        except RuntimeError as error:
-            raise BadInputError(
-                f"OpenVINO cannot load {path}: {find_cause(error)}",
-                hint="build the artifact again with this version; the ort-* targets may run this model",
-                detail=str(error),
-            ) from error
         yield OpenvinoGenerator(compiled, operators, record)
+
+    def list_stored(self, directory: Path, model_file: str) -> Iterator[StoredTensor]:
+        with _explaining(directory / model_file):
+            model = import_openvino().Core().read_model(directory / model_file)
+        return list_constants(model)
 
     def write_snippet(
         self,
+        language: Language,
         model_file: str,
         recipe: Mapping[str, Any],
         record: LanguageModel,
         settings: RunSettings,
     ) -> str | None:
-        return write_python(model_file, read_properties(recipe, self.hint), record, settings)
+        write = write_python if language == "python" else write_cpp
+        return write(model_file, read_properties(recipe, self.hint), record, settings)
+
+
+@contextlib.contextmanager
+def _explaining(path: Path) -> Iterator[None]:
+    """Turns what OpenVINO raises on a file into one error."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise BadInputError(
+            f"OpenVINO cannot load {path}: {find_cause(error)}",
+            hint="build the artifact again with this version; the ort-* targets may run this model",
+            detail=str(error),
+        ) from error
 
 
 class OpenvinoFp32(OpenvinoLanguageTarget):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -10,7 +10,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from modelwright.targets.graphs.files import load_model
 from modelwright.targets.graphs.rewrite import MICROSOFT_DOMAIN, keep_needed
+from modelwright.targets.language.contract import StoredTensor
 from modelwright.targets.readiness import require_import
 
 _STORED_APART_BYTES = 1024
@@ -123,3 +125,11 @@ class GraphFile:
             graph, opset_imports=opsets, ir_version=self._source.ir_version, producer_name="modelwright"
         )
         self._path.write_bytes(model.SerializeToString())
+
+
+def list_tensors(path: Path) -> Iterator[StoredTensor]:
+    """Yields the initializers of a graph, whose weights lie in it or in a file beside it."""
+    for tensor in load_model(path, weights=False).graph.initializer:
+        facts = {entry.key: entry.value for entry in tensor.external_data}
+        inline = len(tensor.raw_data) or tensor.ByteSize()
+        yield StoredTensor(name=tensor.name, size_bytes=int(facts["length"]) if facts else inline)

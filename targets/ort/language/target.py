@@ -13,10 +13,12 @@ from modelwright.core.errors import BuildFailedError
 from modelwright.core.records.language import LanguageModel
 from modelwright.targets.graphs.run import open_file
 from modelwright.targets.language.contract import (
+    Language,
     LanguageBuildRequest,
     LanguageBuildResult,
     LanguageTarget,
     LanguageTargetRecord,
+    StoredTensor,
 )
 from modelwright.targets.language.grids import BlockFormat, NearestGrids
 from modelwright.targets.language.portable import PortableModel
@@ -25,9 +27,9 @@ from modelwright.targets.options import RunSettings
 from modelwright.targets.ort.language.four_bits import write_mixture
 from modelwright.targets.ort.language.fuse import DecoderFuser
 from modelwright.targets.ort.language.generator import OrtGenerator
-from modelwright.targets.ort.language.graph_file import GraphFile
+from modelwright.targets.ort.language.graph_file import GraphFile, list_tensors
 from modelwright.targets.ort.language.matrices import BlockMatrices, FloatMatrices, Matrices
-from modelwright.targets.ort.language.snippet import write_python
+from modelwright.targets.ort.language.snippet import write_cpp, write_python
 from modelwright.targets.ort.settings import SETTINGS
 from modelwright.targets.readiness import package_versions
 
@@ -56,14 +58,18 @@ class OrtLanguageTarget(LanguageTarget):
         finally:
             generator.close()
 
+    def list_stored(self, directory: Path, model_file: str) -> Iterator[StoredTensor]:
+        return list_tensors(directory / model_file)
+
     def write_snippet(
         self,
+        language: Language,
         model_file: str,
         recipe: Mapping[str, Any],  # noqa: ARG002
         record: LanguageModel,
         settings: RunSettings,
     ) -> str | None:
-        return write_python(model_file, record, settings)
+        return (write_python if language == "python" else write_cpp)(model_file, record, settings)
 
     def write_model(
         self, request: LanguageBuildRequest, model: PortableModel, matrices: Matrices, folder: Path | None = None

@@ -12,17 +12,20 @@ from modelwright.core.records.language import LanguageModel
 from modelwright.core.versions import parse_version
 from modelwright.targets.language.contract import (
     Generator,
+    Language,
     LanguageBuildRequest,
     LanguageBuildResult,
     LanguageTarget,
     LanguageTargetRecord,
+    StoredTensor,
 )
 from modelwright.targets.options import RunSettings
 from modelwright.targets.pytorch.language.generator import TorchGenerator
-from modelwright.targets.pytorch.language.snippet import write_python
+from modelwright.targets.pytorch.language.snippet import write_python, write_python_int8
 from modelwright.targets.pytorch.language.weights import (
     WEIGHTS_FILE,
     import_transformers,
+    list_tensors,
     read_float,
     read_int8,
     read_source,
@@ -89,6 +92,9 @@ class _TorchLanguageTarget(LanguageTarget):
         with torch.inference_mode():
             yield TorchGenerator(torch, transformers, self._read(torch, transformers, directory))
 
+    def list_stored(self, directory: Path, model_file: str) -> Iterator[StoredTensor]:
+        return list_tensors(directory / model_file)
+
 
 class _TorchFloat(_TorchLanguageTarget):
     """Weights and arithmetic in one float precision."""
@@ -104,12 +110,13 @@ class _TorchFloat(_TorchLanguageTarget):
 
     def write_snippet(
         self,
+        language: Language,
         model_file: str,  # noqa: ARG002
         recipe: Mapping[str, Any],  # noqa: ARG002
         record: LanguageModel,  # noqa: ARG002
         settings: RunSettings,
     ) -> str | None:
-        return write_python(self.dtype, settings)
+        return write_python(self.dtype, settings) if language == "python" else None
 
 
 class TorchFp32(_TorchFloat):
@@ -141,3 +148,13 @@ class TorchInt8Dynamic(_TorchLanguageTarget):
 
     def _read(self, torch: Any, transformers: Any, directory: Path) -> Any:
         return read_int8(torch, transformers, directory)
+
+    def write_snippet(
+        self,
+        language: Language,
+        model_file: str,  # noqa: ARG002
+        recipe: Mapping[str, Any],  # noqa: ARG002
+        record: LanguageModel,  # noqa: ARG002
+        settings: RunSettings,
+    ) -> str | None:
+        return write_python_int8(settings) if language == "python" else None

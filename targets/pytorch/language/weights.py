@@ -6,6 +6,8 @@ to load: here the integers and their scales are plain tensors, and PyTorch's own
 
 from __future__ import annotations
 
+import math
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.core.errors import BadInputError, BuildFailedError
+from modelwright.targets.language.contract import StoredTensor
 from modelwright.targets.readiness import require_import
 
 WEIGHTS_FILE = "model.safetensors"
-_SCALE_SUFFIX = ".weight_scale"
+SCALE_SUFFIX = ".weight_scale"
 
 
 def import_transformers() -> Any:
@@ -70,7 +73,7 @@ def write_int8(torch: Any, transformers: Any, model: Any, directory: Path) -> in
     for name, module in matrices.items():
         weight, bias = module.weight(), module.bias()
         tensors[f"{name}.weight"] = weight.int_repr()
-        tensors[f"{name}{_SCALE_SUFFIX}"] = weight.q_per_channel_scales()
+        tensors[f"{name}{SCALE_SUFFIX}"] = weight.q_per_channel_scales()
         if bias is not None:
             tensors[f"{name}.bias"] = bias
     tensors |= {name: value for name, value in quantized.state_dict().items() if isinstance(value, torch.Tensor)}
@@ -79,6 +82,23 @@ def write_int8(torch: Any, transformers: Any, model: Any, directory: Path) -> in
     safetensors = require_import("safetensors.torch", "llm")
     safetensors.save_file(held, str(directory / WEIGHTS_FILE), metadata={"format": "pt"})
     return len(matrices)
+
+
+def list_tensors(path: Path) -> Iterator[StoredTensor]:
+    """Yields the tensors of a file of safetensors, by its header.
+
+    Raises:
+        BadInputError: It is none.
+    """
+    safetensors = require_import("safetensors", "llm")
+    try:
+        with safetensors.safe_open(str(path), framework="np") as file:
+            for name in file.keys():  # noqa: SIM118 - it is no mapping
+                part = file.get_slice(name)
+                bits = int(re.sub(r"\D", "", part.get_dtype()) or 8)
+                yield StoredTensor(name=name, size_bytes=math.prod(part.get_shape()) * bits // 8)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise _refuse(path.parent, error) from error
 
 
 def read_float(directory: Path, dtype: Any) -> Any:
@@ -107,7 +127,7 @@ def read_int8(torch: Any, transformers: Any, directory: Path) -> Any:
             model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         linear_of_conv1d(torch, transformers, model)
         tensors = safetensors.load_file(str(directory / WEIGHTS_FILE))
-        names = [name.removesuffix(_SCALE_SUFFIX) for name in tensors if name.endswith(_SCALE_SUFFIX)]
+        names = [name.removesuffix(SCALE_SUFFIX) for name in tensors if name.endswith(SCALE_SUFFIX)]
         with _no_deprecations():
             for name in names:
                 model.set_submodule(name, _make_quantized(torch, name, tensors))
@@ -123,7 +143,7 @@ def read_int8(torch: Any, transformers: Any, directory: Path) -> Any:
 
 
 def _make_quantized(torch: Any, name: str, tensors: dict[str, Any]) -> Any:
-    integers, scales = tensors.pop(f"{name}.weight"), tensors.pop(f"{name}{_SCALE_SUFFIX}")
+    integers, scales = tensors.pop(f"{name}.weight"), tensors.pop(f"{name}{SCALE_SUFFIX}")
     zeros = torch.zeros(len(scales), dtype=torch.int64)
     weight = torch._make_per_channel_quantized_tensor(integers, scales, zeros, 0)  # noqa: SLF001 - the only maker
     dynamic = require_import("torch.ao.nn.quantized.dynamic", "torch")

@@ -1,12 +1,14 @@
-"""What operators a file consists of, and in which types its matrices are, read without loading it."""
+"""What operators and constants a file consists of, and in which types its matrices are, read without loading it."""
 
 from __future__ import annotations
 
 import mmap
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from modelwright.targets.language.contract import StoredTensor
 from modelwright.targets.readiness import require_import
 
 _PRODUCT = "FULLY_CONNECTED"
@@ -34,3 +36,20 @@ def describe_file(path: Path) -> dict[str, Any]:
             counts[name] += 1
     found = [each for each in _PRECISIONS.values() if f"{_PRODUCT} {each}" in counts]
     return {"precision": found[-1] if found else None, "operators": dict(sorted(counts.items()))}
+
+
+def list_tensors(path: Path) -> Iterator[StoredTensor]:
+    """Yields the constants of all graphs of a file, those that several share once; their scales with each."""
+    schema = require_import("ai_edge_litert.schema_py_generated", "tflite-run")
+    seen: set[int] = set()
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        model = schema.Model.GetRootAs(data, 0)
+        graphs = [model.Subgraphs(index) for index in range(model.SubgraphsLength())]
+        for tensor in (graph.Tensors(index) for graph in graphs for index in range(graph.TensorsLength())):
+            buffer, scales = model.Buffers(tensor.Buffer()), tensor.Quantization()
+            size = 0 if tensor.Buffer() in seen else buffer.Size() or buffer.DataLength()
+            seen.add(tensor.Buffer())
+            if scales is not None:
+                size += 4 * scales.ScaleLength() + 8 * scales.ZeroPointLength()
+            if size:
+                yield StoredTensor(name=tensor.Name().decode(), size_bytes=size)

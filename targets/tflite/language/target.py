@@ -14,16 +14,19 @@ from typing import Any, ClassVar
 
 from modelwright.core.records.language import LanguageModel
 from modelwright.targets.language.contract import (
+    Language,
     LanguageBuildRequest,
     LanguageBuildResult,
     LanguageTarget,
     LanguageTargetRecord,
+    StoredTensor,
 )
 from modelwright.targets.language.grids import NearestGrids
 from modelwright.targets.language.portable import PortableModel
 from modelwright.targets.options import RunSettings
 from modelwright.targets.readiness import package_versions
 from modelwright.targets.tflite.language.decoder import DECODE, PREFILL, DecoderWriter
+from modelwright.targets.tflite.language.file_facts import list_tensors
 from modelwright.targets.tflite.language.generator import TfliteGenerator
 from modelwright.targets.tflite.language.matrices import FloatMatrices, Matrices, RoundedMatrices, choose_format
 from modelwright.targets.tflite.language.model_file import ModelFile
@@ -53,14 +56,18 @@ class TfliteLanguageTarget(LanguageTarget):
         finally:
             generator.close()
 
+    def list_stored(self, directory: Path, model_file: str) -> Iterator[StoredTensor]:
+        return list_tensors(directory / model_file)
+
     def write_snippet(
         self,
+        language: Language,
         model_file: str,
         recipe: Mapping[str, Any],
         record: LanguageModel,
         settings: RunSettings,
     ) -> str | None:
-        return write_python(model_file, record, recipe["windows"], settings)
+        return write_python(model_file, record, recipe["windows"], settings) if language == "python" else None
 
     def finish_build(
         self, model: PortableModel, recipe: Mapping[str, Any], notes: tuple[str, ...] = ()

@@ -9,13 +9,17 @@ from language_results import make_comparison, make_model, make_row
 from msgspec.structs import replace
 from rich.console import Console
 
+from modelwright.core.records.language_artifact import RightAnswers, TaskScores
+from modelwright.harness.language import page as page_tables
+from modelwright.harness.language.figures import FIGURES
 from modelwright.harness.language.page import render_language_page
-from modelwright.harness.language.record import LanguageComparison, LanguageRow
+from modelwright.harness.language.record import FirstToken, LanguageComparison, LanguageRow, Turn
 from modelwright.harness.language.terminal import render_language
 from modelwright.harness.language.verdict import judge
-from modelwright.harness.language.weights import count_kinds
+from modelwright.harness.language.weights import count_parameters
 from modelwright.harness.language.writing import render_language_table
 from modelwright.harness.meters.energy import Energy
+from modelwright.harness.results.statistics import Latency
 
 NAME = "openvino-int8-weights"
 
@@ -79,6 +83,34 @@ def test_the_page_shows_and_escapes_what_it_is_given(comparison: LanguageCompari
     assert re.search(r"class='ship'>\s*<td>openvino-int8-weights", page)
 
 
+def test_the_page_draws_times_by_length_and_tells_questions(comparison: LanguageComparison) -> None:
+    right = RightAnswers(correct=3, correct_fp32=4, kept=3, ci95=(0.2, 0.9), kept_ci95=(0.3, 0.95))
+    task = TaskScores(name="colours", count=6, total=6, whole=right, by_character=right, by_byte=right, by_token=right)
+    turns = tuple(
+        Turn(round=index, launch=0, prompt_tokens=4, first_ms=9.0, token_ms=(3.0, 2.0, 2.5)) for index in range(12)
+    )
+    opening = FirstToken(prompt_tokens=32, count=6, latency_ms=Latency(mean=40.0))
+    rows = tuple(
+        replace(row, turns=turns, openings=(opening,), quality=replace(row.quality, tasks=(task,)))
+        if row.quality is not None
+        else row
+        for row in comparison.rows
+    )
+    page = render_language_page(replace(comparison, rows=rows))
+    for caption in ("Time per token as the answer grows", "First token by length of the prompt", "Speed and quality"):
+        assert caption in page
+    assert "colours: 3 of 6 right by the whole choice, of FP32's right answers 75% kept" in page.replace("&#39;", "'")
+    assert "% right (acc_norm)" in page
+    shown = " ".join(_print(replace(comparison, rows=rows), verbose=True).split())
+    assert "colours: 6 questions, of which FP32 answers 4 rightly" in shown
+    assert "questions answered rightly, by likelihood a character (acc_norm) (%): 50.0" in shown
+
+
+def test_every_figure_of_the_page_has_a_head() -> None:
+    listed = {key for _, _, first, second in page_tables._PARTS for key in (*first, *second)}
+    assert listed == set(page_tables._HEADS) == {figure.key for figure in FIGURES}
+
+
 def test_a_line_a_target_with_the_interval_beside_the_figure(comparison: LanguageComparison) -> None:
     lines = {line["target"]: line for line in csv.DictReader(io.StringIO(render_language_table(comparison)))}
     assert float(lines[NAME]["speedup_low"]) == pytest.approx(5.3 * 0.98)
@@ -88,14 +120,7 @@ def test_a_line_a_target_with_the_interval_beside_the_figure(comparison: Languag
     assert lines["torch-int8-dynamic"]["status"] == "failed"
 
 
-def test_kinds_of_layers_add_up_to_the_model() -> None:
-    model = make_model()
-    kinds = {kind.kind: kind.num_parameters for kind in count_kinds(model)}
-    assert kinds == {"embedding": 256, "attention": 2 * 8 * 24, "feed-forward": 2 * 384, "norms and rest": 2 * 16 + 8}
-    assert sum(kinds.values()) == model.num_parameters
-
-
 def test_a_unit_that_is_not_gated_has_two_matrices() -> None:
     model = make_model()
     plain = replace(model, num_parameters=model.num_parameters - 2 * 8 * 16)
-    assert {kind.kind: kind.num_parameters for kind in count_kinds(plain)}["feed-forward"] == 2 * 256
+    assert count_parameters(plain)["feed-forward"] == 2 * 256

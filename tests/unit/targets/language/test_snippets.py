@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 
+import pytest
+
 from modelwright.core.records.language import LanguageModel, LanguageSource
 from modelwright.targets.language.table import get_target
 from modelwright.targets.options import RunSettings
@@ -38,7 +40,7 @@ RECORD = LanguageModel(
 
 
 def write(name: str, recipe: dict[str, object]) -> str:
-    text = get_target(name).write_snippet("openvino_model.xml", recipe, RECORD, RunSettings(threads=3))
+    text = get_target(name).write_snippet("python", "openvino_model.xml", recipe, RECORD, RunSettings(threads=3))
     assert text is not None
     ast.parse(text)
     return text
@@ -56,3 +58,21 @@ def test_pytorch_runs_in_the_precision_of_the_artifact() -> None:
     text = write("torch-bf16", {})
     assert "dtype=torch.bfloat16" in text
     assert "torch.set_num_threads(3)" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "call"), [("ort-int8-weights", "Ort::Session session"), ("openvino-fp32", "ov::Core")]
+)
+def test_programs_in_cpp_end_where_the_model_ends(name: str, call: str) -> None:
+    text = get_target(name).write_snippet("cpp", 'a"b.xml', {}, RECORD, RunSettings(threads=3))
+    assert text is not None
+    assert call in text
+    assert "ends{257, 2}" in text
+    assert '"a\\"b.xml"' in text
+    assert text.count("{") == text.count("}")
+
+
+def test_pytorch_has_no_program_in_cpp() -> None:
+    for name in ("torch-fp32", "torch-int8-dynamic"):
+        assert get_target(name).write_snippet("cpp", "m", {}, RECORD, RunSettings()) is None
+    assert "quantized.dynamic import Linear" in write("torch-int8-dynamic", {})
