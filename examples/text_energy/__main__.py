@@ -63,7 +63,9 @@ def split_numbers(_ctx: click.Context, _param: click.Parameter, value: str) -> t
 @click.option("--threads", type=int, default=1, help="Of every runtime on the CPU.")
 @click.option("--effort", "-e", type=click.Choice(list(EFFORTS)), default="quick", help="How long a trial takes.")
 @click.option("--length", type=click.IntRange(min=4), metavar="TOKENS", help="Of a text. [what holds 99 % of them]")
-@click.option("--fit", type=click.IntRange(min=1), default=2000, help="Texts that a head is fitted on, at most, where "
+@click.option("--calibrate", type=click.IntRange(min=8), default=512, help="Texts of the training that calibrate and "
+    "on which recipes choose, at most.")  # fmt: skip
+@click.option("--fit", type=click.IntRange(min=1), default=2000, help="Others that a head is fitted on, at most, where "
     "the model has none.")  # fmt: skip
 @click.option("--limit", type=click.IntRange(min=1), default=500, help="Texts of the test that judge, at most.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of the order of turns.")
@@ -79,6 +81,7 @@ def study(
     threads: int,
     effort: str,
     length: int | None,
+    calibrate: int,
     fit: int,
     limit: int,
     seed: int,
@@ -108,7 +111,8 @@ def study(
     """
     asked = Asked(
         model=model, data=data, devices=devices, precisions=precisions, runtimes=runtimes, batches=batches,
-        trials=trials, threads=threads, effort=effort, length=length, fit=fit, limit=limit, seed=seed,
+        trials=trials, threads=threads, effort=effort, length=length, calibrate=calibrate, fit=fit, limit=limit,
+        seed=seed,
     )  # fmt: skip
     if not all((devices, precisions, runtimes)):
         raise UsageError("an empty list of names measures nothing", hint="leave the option out, or name one")

@@ -20,8 +20,6 @@ from modelwright.examples.text_energy.texts import Labelled, number_classes, rea
 SOURCE, CALIBRATION, EVALUATION, TIMED = "source.py", "calibration.npz", "evaluation.npz", "timed.npz"
 TOKENIZER = "tokenizer.json"
 SEED = 11
-CALIBRATING = 512
-"""Texts of the training part that calibrate and on which recipes choose; the head is fitted on others."""
 LEAST_FITTING = 32
 LENGTH_SHARE, LENGTH_STEP, LONGEST = 0.99, 8, 512
 """Texts are padded to a multiple of 8 tokens that holds 99 % of those that train, 512 at most; longer ones are cut."""
@@ -40,7 +38,7 @@ def create():
 '''
 
 
-def prepare_in_child(model: str, data: str, out: str, length: int | None, fit: int) -> dict[str, Any]:
+def prepare_in_child(model: str, data: str, out: str, length: int | None, calibrate: int, fit: int) -> dict[str, Any]:
     """Writes the source and its inputs into a folder.
 
     Args:
@@ -48,7 +46,8 @@ def prepare_in_child(model: str, data: str, out: str, length: int | None, fit: i
         data: A folder of labelled texts.
         out: To write into.
         length: Tokens of a text; None for what holds nearly all.
-        fit: Texts that a head is fitted on, where the model has none.
+        calibrate: Texts of the training part, at most, that calibrate and on which recipes choose.
+        fit: Others of it, at most, that a head is fitted on, where the model has none.
 
     Returns:
         `length`, `classes`, `cut` (texts of the test that are longer), `fitted` (texts; 0 where the model has a head).
@@ -63,7 +62,7 @@ def prepare_in_child(model: str, data: str, out: str, length: int | None, fit: i
     classes = _read_classes(config, train, test, folder) if trained else number_classes(train, test)
     order = list(range(len(train.texts)))
     random.Random(SEED).shuffle(order)
-    calibrating = order[: min(CALIBRATING, len(order) // 2)]
+    calibrating = order[: min(calibrate, len(order) // 2)]
     fitting = [] if trained else order[len(calibrating) :][:fit]
     if not trained and len(fitting) < LEAST_FITTING:
         raise BadInputError(

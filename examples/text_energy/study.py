@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelwright.core.errors import BadInputError, UsageError, suggest
+from msgspec.structs import replace
+
+from modelwright.core.errors import BadInputError, MeasurementInvalidError, UsageError, suggest
 from modelwright.core.files import hash_file, hash_json, write_json
 from modelwright.core.process.child import run_in_child
 from modelwright.core.records.codec import Count, Record, Sha256, encode, read_record
@@ -53,7 +55,8 @@ class Asked:
         threads: Of every runtime on the CPU.
         effort: How long a trial takes; as `compare` takes it.
         length: Tokens of a text; None for what holds nearly all of them.
-        fit: Texts that a head is fitted on at most, where the model has none.
+        calibrate: Texts that calibrate and on which recipes choose, at most.
+        fit: Others that a head is fitted on, at most, where the model has none.
         limit: Texts that judge at most.
         seed: Of the order of turns; each trial adds its number.
     """
@@ -68,6 +71,7 @@ class Asked:
     threads: int
     effort: str
     length: int | None
+    calibrate: int
     fit: int
     limit: int
     seed: int
@@ -87,6 +91,7 @@ class Settings(Record, kw_only=True):
     threads: Count
     effort: str
     length: Count | None
+    calibrate: Count
     fit: Count
     limit: Count
 
@@ -120,6 +125,9 @@ def run_study(asked: Asked, out: Path, progress: Progress | None = None) -> list
         trials = out / TRIALS
         trials.mkdir(exist_ok=True)
         artifacts, failed = _build(asked, out, targets, tell)
+        for device, names in targets.items():  # what was missing before may be there now
+            for name in (*names, *asked.precisions):
+                (trials / f"{device}-{name}.json").unlink(missing_ok=True)
         for trial in (*absent, *failed):
             write_trial(trials, trial)
         write_table(out / TABLE, read_trials(trials))
@@ -193,7 +201,7 @@ def _read_settings(asked: Asked) -> Settings:
     hashes = [hash_json({path.name: hash_file(path) for path in paths}) for paths in (model, data)]
     return Settings(
         model_sha256=hashes[0], data_sha256=hashes[1], threads=asked.threads, effort=asked.effort,
-        length=asked.length, fit=asked.fit, limit=asked.limit,
+        length=asked.length, calibrate=asked.calibrate, fit=asked.fit, limit=asked.limit,
     )  # fmt: skip
 
 
@@ -222,6 +230,7 @@ def _prepare(asked: Asked, out: Path, tell: Progress) -> None:
                 "data": str(asked.data.resolve()),
                 "out": str(staged),
                 "length": asked.length,
+                "calibrate": asked.calibrate,
                 "fit": asked.fit,
             },
             purpose=f"preparing {asked.model.name}",
@@ -253,17 +262,12 @@ def _build(
         overwrite=True,  # of the study's own folder
         progress=tell,
     )
-    failed = []
-    for absent in built.absent:
-        record = get_target(absent.target).record
-        failed += [
-            Trial(
-                model=asked.model.name, device=device, target=absent.target, runtime=record.runtime,
-                precision=record.precision, status=absent.status, reason=absent.error.message,
-            )
-            for device in asked.devices
-            if absent.target in targets[device]
-        ]  # fmt: skip
+    failed = [
+        replace(_describe_missing(asked, absent.target, device), status=absent.status, reason=absent.error.message)
+        for absent in built.absent
+        for device in asked.devices
+        if absent.target in targets[device]
+    ]
     return {name: artifact.directory for name, artifact in built.artifacts.items()}, failed
 
 
@@ -272,30 +276,51 @@ def _run(
 ) -> None:
     """Runs the trials of one device and batch, all artifacts in turns; those that are there are not run again."""
     trials, shown = out / TRIALS, f"trial {number} of {asked.trials}, batch {batch}, {device}"
-    wanted = {}
-    for name, folder in artifacts.items():
-        place = Trial(
-            model=asked.model.name, device=device, target=name, runtime="", precision="", batch=batch, trial=number,
-            status="failed",
-        )  # fmt: skip
-        path = trials / place.file_name
-        if not path.is_file() or read_record(Trial, path, what="a trial", hint=HINT).status != "measured":
-            wanted[name] = folder
+    blank = {name: _describe_missing(asked, name, device, batch=batch, trial=number) for name in artifacts}
+    wanted = [name for name in artifacts if not _is_measured(trials / blank[name].file_name)]
     if not wanted:
         return
     tell.start("trial", shown)
-    comparison = measure(
-        list(wanted.values()),
-        samples=out / INPUTS / TIMED,
-        effort=asked.effort,
-        threads=asked.threads,
-        batch=batch,
-        device=device,
-        seed=asked.seed + number,
-        meter_computation=True,
-        progress=tell,
-    )
-    for row in comparison.measurements:
-        write_trial(trials, describe_trial(row, comparison, model=asked.model.name, device=device, trial=number))
+    try:
+        comparison = measure(
+            [artifacts[name] for name in wanted],
+            samples=out / INPUTS / TIMED,
+            effort=asked.effort,
+            threads=asked.threads,
+            batch=batch,
+            device=device,
+            seed=asked.seed + number,
+            meter_computation=True,
+            progress=tell,
+        )
+    except MeasurementInvalidError as error:  # none could be measured, such as for want of memory at this batch
+        found = [replace(blank[name], status="failed", reason=error.message) for name in wanted]
+    else:
+        rows = comparison.measurements
+        found = [describe_trial(row, comparison, model=asked.model.name, device=device, trial=number) for row in rows]
+    for trial in found:
+        write_trial(trials, trial)
     write_table(out / TABLE, read_trials(trials))
-    tell.finish("trial", f"{shown}: {len(comparison.measured)} measured")
+    measured = sum(trial.status == "measured" for trial in found)
+    tell.finish("trial", f"{shown}: {measured} of {len(found)} measured", ok=measured == len(found))
+
+
+def _is_measured(path: Path) -> bool:
+    return path.is_file() and read_record(Trial, path, what="a trial", hint=HINT).status == "measured"
+
+
+def _describe_missing(
+    asked: Asked, target: str, device: str, *, batch: int | None = None, trial: int | None = None
+) -> Trial:
+    """Returns the row of a target of which nothing was measured yet."""
+    record = get_target(target).record
+    return Trial(
+        model=asked.model.name,
+        device=device,
+        target=target,
+        runtime=record.runtime,
+        precision=record.precision,
+        batch=batch,
+        trial=trial,
+        status="skipped",
+    )

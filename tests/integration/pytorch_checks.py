@@ -98,3 +98,32 @@ def _differ(outputs: dict[str, Any], expected: dict[str, Any]) -> float:
         float(np.abs(np.asarray(outputs[name], np.float64) - value).max() / max(np.abs(value).max(), 1e-30))
         for name, value in expected.items()
     )
+
+
+def count_copies(directory: str) -> dict[str, int]:
+    """Counts copies to the GPU while inferences run, by torch's profiler: of the computation alone, and end to end."""
+    import torch
+
+    artifact = open_artifact(Path(directory))
+    manifest = artifact.manifest
+    assert artifact.reference_path is not None
+    with np.load(artifact.reference_path) as packed:
+        feeds = {
+            name.removeprefix("input:"): np.ascontiguousarray(packed[name][0])
+            for name in packed.files
+            if name.startswith("input:")
+        }
+    described = (artifact.directory, manifest.model_file, manifest.recipe, manifest.signature)
+    with CudaDevice(), get_target(manifest.target).load(*described, RunSettings(device="cuda")) as session:
+        computation = session.bind_computation(feeds)
+        assert computation is not None
+        counted = {}
+        for name, run in (("computation", computation.enqueue), ("end to end", session.bind(feeds))):
+            torch.cuda.synchronize()
+            kinds = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+            with torch.profiler.profile(activities=kinds) as profile:
+                for _ in range(ROWS):
+                    run()
+                torch.cuda.synchronize()
+            counted[name] = sum(event.count for event in profile.key_averages() if "Memcpy HtoD" in event.key)
+    return counted

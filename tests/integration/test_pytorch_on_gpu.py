@@ -129,6 +129,12 @@ def test_outputs_on_the_gpu_are_those_of_the_cpu(find: Callable[[str], Artifact]
         check_record(record, name, precision, cuda_graph=cuda_graph)
 
 
+def test_the_computation_alone_copies_no_input(find: Callable[[str], Artifact]) -> None:
+    told = ask("count_copies", directory=str(find("torch-fp32").directory))
+    assert told["computation"] == 0, told
+    assert told["end to end"] >= 4, "each inference end to end copies its input, which the profiler sees"
+
+
 def check_record(told: dict[str, Any], name: str, precision: str, *, cuda_graph: bool) -> None:
     assert max(told["errors"].values()) <= TOLERANCES[precision], told["errors"]
     assert len(set(told["streams"])) == 2, "each stream has a handle of its own"

@@ -18,7 +18,7 @@ pytest.importorskip("onnxruntime", reason="its artifacts")
 
 from language_models import make_language_folder, write_tokenizer
 
-from modelwright.core.errors import BadInputError
+from modelwright.core.errors import BadInputError, MeasurementInvalidError
 from modelwright.core.process.child import Child
 from modelwright.core.records.artifact import open_artifact
 from modelwright.core.records.codec import encode
@@ -26,7 +26,7 @@ from modelwright.core.samples.sample_set import SampleRef
 from modelwright.examples.text_energy import study
 from modelwright.examples.text_energy.prepare import EVALUATION, TIMED, prepare_in_child
 from modelwright.examples.text_energy.study import Asked, run_study
-from modelwright.examples.text_energy.trial import Trial
+from modelwright.examples.text_energy.trial import Trial, write_trial
 
 ROWS = 96
 
@@ -68,7 +68,7 @@ def make_encoder(folder: Path, *, classes: int = 0) -> Path:
 def ask(model: Path, data: Path, **changes: Any) -> Asked:
     asked = Asked(
         model=model, data=data, devices=("cpu",), precisions=("fp32", "int8-dynamic"), runtimes=("ort",), batches=(1,),
-        trials=1, threads=1, effort="quick", length=None, fit=64, limit=40, seed=0,
+        trials=1, threads=1, effort="quick", length=None, calibrate=512, fit=64, limit=40, seed=0,
     )  # fmt: skip
     return replace(asked, **changes)
 
@@ -80,7 +80,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def prepare(model: Path, data: Path, out: Path) -> dict[str, Any]:
     out.mkdir()
-    return prepare_in_child(str(model), str(data), str(out), None, 64)
+    return prepare_in_child(str(model), str(data), str(out), None, 512, 64)
 
 
 def count_right(model: Path, out: Path) -> tuple[int, int]:
@@ -129,18 +129,18 @@ def test_a_model_that_classifies_keeps_its_head(tmp_path: Path, data: Path) -> N
     shutil.copytree(data, other)
     (other / "test.csv").write_text("text,label\nabc,third\n")
     with pytest.raises(BadInputError, match=r"has the label third, which .*model does not know"):
-        prepare_in_child(str(model), str(other), str(tmp_path), None, 64)
+        prepare_in_child(str(model), str(other), str(tmp_path), None, 512, 64)
 
 
 def test_what_cannot_be_prepared_is_refused(tmp_path: Path, data: Path) -> None:
     model = make_encoder(tmp_path / "model")
     with pytest.raises(BadInputError, match="reads 64 tokens, not 65"):
-        prepare_in_child(str(model), str(data), str(tmp_path), 65, 64)
+        prepare_in_child(str(model), str(data), str(tmp_path), 65, 512, 64)
     with pytest.raises(BadInputError, match="of which 10 are left to fit a head on"):
-        prepare_in_child(str(model), str(data), str(tmp_path), None, 10)
+        prepare_in_child(str(model), str(data), str(tmp_path), None, 512, 10)
     (model / "tokenizer.json").unlink()
     with pytest.raises(BadInputError, match=r"has no tokenizer\.json"):
-        prepare_in_child(str(model), str(data), str(tmp_path), None, 64)
+        prepare_in_child(str(model), str(data), str(tmp_path), None, 512, 64)
 
 
 @pytest.fixture(scope="module")
@@ -191,12 +191,25 @@ def test_a_trial_that_is_there_is_not_run_again(
         return real(directories, **settings)
 
     monkeypatch.setattr(study, "measure", watch)
+    gone = Trial(model="tiny", device="cpu", target="ort-fp32", runtime="ort", precision="fp32", status="failed")
+    write_trial(out / "trials", gone)  # could not be built then, and can be now
     assert run_study(asked, out) == trials
     assert measured == []
     (out / "trials/cpu-ort-fp32-batch1-trial1.json").unlink()
     more = run_study(replace(asked, batches=(1, 2)), out)
     assert measured == [(1, 1), (2, 2)]
     assert [trial.batch for trial in more] == [1, 2, 1, 2]
+
+    def fail(directories: Any, **settings: Any) -> Any:
+        measured.append((len(directories), settings["batch"]))
+        raise MeasurementInvalidError("no memory for that")
+
+    monkeypatch.setattr(study, "measure", fail)
+    for _ in range(2):  # what failed is tried again, what was measured is not
+        failed = run_study(replace(asked, batches=(1, 3)), out)
+        assert {trial.reason for trial in failed if trial.status == "failed"} == {"no memory for that"}
+        assert sum(trial.status == "measured" for trial in failed) == 4
+    assert measured[2:] == [(2, 3), (2, 3)]
     with pytest.raises(BadInputError, match="holds trials of effort quick, not standard"):
         run_study(replace(asked, effort="standard"), out)
 

@@ -78,7 +78,7 @@ def make_asked(**changes: Any) -> Asked:
     values: dict[str, Any] = {
         "model": Path("model"), "data": Path("data"), "devices": ("cpu",), "precisions": ("fp32", "int8-static"),
         "runtimes": ("torch", "ort"), "batches": (1, 8), "trials": 1, "threads": 1, "effort": "quick", "length": None,
-        "fit": 100, "limit": 100, "seed": 0,
+        "calibrate": 100, "fit": 100, "limit": 100, "seed": 0,
     }  # fmt: skip
     return Asked(**values | changes)
 
