@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -101,3 +102,11 @@ def _choose_names(reserved: list[str], taken: list[str]) -> dict[str, str]:
     while any(name.startswith(prefix) for name in taken):
         prefix += "-"
     return {name: f"{prefix}{name}" for name in reserved}
+
+
+def hash_graph(model: Any) -> str:
+    """Returns a hash of a model's nodes and weights, of any size, which must be in it."""
+    digest = hashlib.sha256()
+    for part in (*model.graph.node, *model.functions, *model.graph.initializer):
+        digest.update(part.SerializeToString(deterministic=True))
+    return digest.hexdigest()

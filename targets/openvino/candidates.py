@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from modelwright.core.errors import BuildFailedError
 from modelwright.targets.contract import BuildRequest, Feeds, RunSettings
+from modelwright.targets.openvino.branches import iterate_operators
 from modelwright.targets.openvino.recipes import BF16_INSTRUCTION_SETS
 from modelwright.targets.openvino.session import OpenvinoSession
 from modelwright.targets.openvino.words import find_cause
@@ -18,6 +22,7 @@ from modelwright.targets.quantization.judge import Judge, Outputs
 from modelwright.targets.quantization.quantizer import CandidateT, Quantizer
 from modelwright.targets.quantization.search import Found
 
+_LOOPS = frozenset({"Loop", "TensorIterator"})
 NO_INT8_HINT = "openvino-fp32 and openvino-bf16 need no quantization; ort-int8 has another quantizer"
 
 
@@ -47,6 +52,10 @@ class OpenvinoQuantizer(Quantizer[CandidateT, RunnableModel]):
     def host_has_bf16(self) -> bool:
         return "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
+    def identify(self, model: RunnableModel) -> str | None:
+        options = repr((sorted(model.options.items()), model.hint))
+        return hash_operators(model.model, hashlib.sha256(options.encode()))
+
     def as_shipped(self, model: Any) -> Any:
         """Returns what computes here as the model will where it is served."""
         return model
@@ -75,6 +84,28 @@ class OpenvinoQuantizer(Quantizer[CandidateT, RunnableModel]):
                     hint=NO_INT8_HINT,
                     detail=str(error),
                 ) from error
+
+
+def hash_operators(model: Any, digest: Any) -> str | None:
+    """Returns a hash of what a model computes: its operators, what each reads, and its constants, whatever their names.
+
+    None for one with loops, whose bodies are not looked into.
+
+    Args:
+        model: Of OpenVINO.
+        digest: Of `hashlib`; what it has taken already counts too.
+    """
+    places: dict[str, int] = {}
+    for node in iterate_operators(model):
+        if node.get_type_name() in _LOOPS:
+            return None
+        sources = [(value.get_node().get_friendly_name(), value.get_index()) for value in node.input_values()]
+        facts = (node.get_type_name(), sorted(map(repr, node.get_attributes().items())))
+        digest.update(repr((facts, [(places.get(name), index) for name, index in sources])).encode())
+        if node.get_type_name() == "Constant":
+            digest.update(np.ascontiguousarray(node.data))
+        places[node.get_friendly_name()] = len(places)
+    return str(digest.hexdigest())
 
 
 def choose_float_precision(

@@ -123,6 +123,7 @@ class NncfQuantizer(OpenvinoQuantizer[NncfCandidate]):
         super().__init__(openvino, model, request)
         self._nncf = nncf
         self._whole: dict[NncfCandidate, Any] = {}
+        self._ever_quantized: set[str] | None = None
         weight_bytes = sum(int(op.data.nbytes) for op in model.get_ops() if op.get_type_name() == "Constant")
         self._kept_models = max(1, _KEPT_BYTES // max(1, weight_bytes // 4))
         self.is_transformer = has_attention(model)
@@ -166,6 +167,11 @@ class NncfQuantizer(OpenvinoQuantizer[NncfCandidate]):
             return None
         return rounded
 
+    def repeats(self, candidate: NncfCandidate) -> bool:
+        # NNCF leaves some recurrent layers in float by itself: sparing those changes nothing.
+        spared, seen = candidate.float_layers, self._ever_quantized
+        return bool(spared) and seen is not None and seen.isdisjoint(spared)
+
     def effort(self, candidate: NncfCandidate) -> float:
         # Each is calibrated anew, in float, and an evaluation is of so many samples.
         calibrating = self.calibration.count / _JUDGED_SAMPLES
@@ -181,6 +187,8 @@ class NncfQuantizer(OpenvinoQuantizer[NncfCandidate]):
             while len(self._whole) >= self._kept_models:
                 del self._whole[next(iter(self._whole))]
             self._whole[candidate] = self._quantize(candidate)
+            quantized = find_quantized(iterate_operators(self._whole[candidate]))
+            self._ever_quantized = (self._ever_quantized or set()) | quantized
         whole = self._whole[candidate]
         return RunnableModel(model=bypass_layers(self._openvino, self._model, whole, kept) if kept else whole)
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from modelwright.targets.contract import BuildRequest, Feeds
+from modelwright.targets.graphs.files import hash_graph
 from modelwright.targets.graphs.index import find_weight_matmuls, index_graph
 from modelwright.targets.graphs.rewrite import MICROSOFT_DOMAIN, rebuild_model, split_gemms
 from modelwright.targets.ort.tables import find_tables, quantize_tables
@@ -88,6 +89,9 @@ class WeightQuantizer(Quantizer[WeightCandidate, Any]):
             else:
                 writer.nodes.append(node)
         return rebuild_model(model, writer.nodes, writer.constants)
+
+    def identify(self, model: Any) -> str | None:
+        return hash_graph(model)
 
     def run(self, model: Any, feeds: Iterable[Feeds]) -> Iterator[Outputs]:
         return run_candidate(self._request, model, feeds)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from modelwright.core.errors import BuildFailedError
 from modelwright.targets.contract import BuildRequest, Feeds
 from modelwright.targets.graphs.classify import GraphKind
+from modelwright.targets.graphs.files import hash_graph
 from modelwright.targets.graphs.run import open_session
 from modelwright.targets.quantization.judge import Outputs
 from modelwright.targets.quantization.quantizer import Quantizer
@@ -106,6 +107,9 @@ class OnnxQuantizer(Quantizer[OnnxCandidate, Any]):
 
     def unchecked(self) -> OnnxCandidate:
         return OnnxCandidate(alpha=_USUAL_ALPHA if self._smooths else None, ranges=self._ranges[0])
+
+    def identify(self, model: Any) -> str | None:
+        return hash_graph(model)
 
     def run(self, model: Any, feeds: Iterable[Feeds]) -> Iterator[Outputs]:
         return self.run_session(model, feeds, self.session_entries)

@@ -37,12 +37,16 @@ class Trial(Generic[CandidateT]):
         kept: Layers that were left in float.
         figures: On the samples that judge.
         seconds: What building and judging took.
+        way: Place of the way to run it among the runtime's other ones; None for as it was built.
+        same_as: Name of an earlier trial that made the same model, whose figures these are; None for one of its own.
     """
 
     candidate: CandidateT
     kept: tuple[str, ...]
     figures: Figures
     seconds: float
+    way: int | None = None
+    same_as: str | None = None
 
     @property
     def name(self) -> str:
@@ -54,6 +58,7 @@ class Trial(Generic[CandidateT]):
             "float_layers": len(self.kept),
             **self.figures.to_dict(),
             "seconds": round(self.seconds, 2),
+            "same_as": self.same_as,
         }
 
 
@@ -103,6 +108,14 @@ class Quantizer(ABC, Generic[CandidateT, ModelT]):
     def costs(self, model: ModelT) -> Mapping[str, float]:
         """Returns the same layers -> the share of their work that moves with each."""
         return share_work({name: work.total for name, work in self.works(model).items()})
+
+    def identify(self, model: ModelT) -> str | None:  # noqa: ARG002 - for those whose models can be told apart
+        """Returns what models have in common that compute the same: they are judged once. None where it cannot tell."""
+        return None
+
+    def repeats(self, candidate: CandidateT) -> bool:  # noqa: ARG002 - for those that can say so before building it
+        """Whether a candidate quantizes what one that was built before does, in the same way."""
+        return False
 
     def unchecked(self) -> CandidateT:
         """Returns what to take where no samples can judge."""

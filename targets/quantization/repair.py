@@ -129,7 +129,8 @@ def _try_rivals(
     of several groups, one of the fastest that does as well.
     """
     ranked = sorted(trials.made, key=lambda trial: trial.figures.rank, reverse=True)
-    whole = (trials.quantizer.base(trial.candidate, as_fast=as_fast) for trial in ranked if not trial.kept)
+    own = (trial for trial in ranked if not trial.kept and trial.same_as is None)
+    whole = (trials.quantizer.base(trial.candidate, as_fast=as_fast) for trial in own)
     rivals = list(dict.fromkeys((first, *whole)))[: min(_RIVALS, count_repairs(trials.judge, len(kept)))]
     best: Made[CandidateT, ModelT] | None = None
     tried, good = [], []

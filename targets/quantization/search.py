@@ -148,12 +148,16 @@ def _try_candidates(
     for group in quantizer.candidates():
         leads = False
         for candidate in group:
+            if quantizer.repeats(candidate):
+                continue
             effort = quantizer.effort(candidate)
             if best is not None and (effort > left or len(trials.made) >= MOST):
                 ran_out = True
                 continue
             left -= effort
             made = trials.attempt(candidate)
+            if made.trial.same_as is not None:
+                continue
             tried.append(made.trial)
             if best is None or made.figures.rank > best.figures.rank:
                 best, leads = made, True

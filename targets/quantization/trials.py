@@ -71,21 +71,42 @@ class Trials(Generic[CandidateT, ModelT]):
         self.ranked: list[Layer] = []
         self._clock = clock
         self._errors: list[ModelwrightError] = []
+        self._judged: dict[str, Trial[CandidateT]] = {}
 
     def attempt(self, candidate: CandidateT, kept: tuple[str, ...] = ()) -> Made[CandidateT, ModelT]:
-        """Builds and judges a candidate with some layers in float."""
+        """Builds a candidate with some layers in float, and judges it where no other one made the same model."""
         started = self._clock()
         name = name_trial(candidate, kept)
         self.progress(f"quantizing: {name}")
-        model, figures = self._build_and_judge(candidate, kept)
-        trial = Trial(candidate=candidate, kept=kept, figures=figures, seconds=self._clock() - started)
+        model, figures = self._build(candidate, kept)
+        mark = None if model is None else self.quantizer.identify(model)
+        twin = None if mark is None else self._judged.get(mark)
+        way: int | None = None
+        if twin is not None:
+            way, figures = twin.way, twin.figures
+        elif model is not None:
+            way, figures = self._judge(model)
+        trial = Trial(
+            candidate=candidate,
+            kept=kept,
+            figures=figures,
+            seconds=self._clock() - started,
+            way=way,
+            same_as=None if twin is None else twin.name,
+        )
         self.made.append(trial)
-        self.progress(f"{name}: {figures.describe()}")
-        return Made(trial=trial, model=model)
+        if mark is not None:
+            self._judged.setdefault(mark, trial)
+        self.progress(f"{name}: {figures.describe() if twin is None else f'the same as {twin.name}'}")
+        return Made(trial=trial, model=None if model is None else self._run_its_way(trial, model))
 
     def make_again(self, trial: Trial[CandidateT]) -> Made[CandidateT, ModelT]:
         """Returns an earlier trial with its model, which is not kept for all of them: models are large."""
-        return Made(trial=trial, model=self.quantizer.build(trial.candidate, trial.kept))
+        return Made(trial=trial, model=self._run_its_way(trial, self.quantizer.build(trial.candidate, trial.kept)))
+
+    def _run_its_way(self, trial: Trial[CandidateT], model: ModelT) -> ModelT:
+        """Returns a trial's model, as it was just built, in the way of running it that was judged."""
+        return model if trial.way is None else list(self.quantizer.other_ways(model))[trial.way]
 
     def prefer_faster(self, chosen: Trial[CandidateT], others: Sequence[Trial[CandidateT]]) -> Trial[CandidateT]:
         """Returns one of an earlier group, which is faster, that is as close as the chosen one; else the chosen one."""
@@ -123,20 +144,25 @@ class Trials(Generic[CandidateT, ModelT]):
             hint=_FLOAT_HINT,
         )
 
-    def _build_and_judge(self, candidate: CandidateT, kept: tuple[str, ...]) -> tuple[ModelT | None, Figures]:
+    def _build(self, candidate: CandidateT, kept: tuple[str, ...]) -> tuple[ModelT | None, Figures]:
+        """Returns a model, or why there is none."""
         try:
-            model = self.quantizer.build(candidate, kept)
+            return self.quantizer.build(candidate, kept), Figures.broken("it was not run")
         except ToolchainMissingError:
             raise
         except Exception as error:  # what a vendor's toolchain raises; candidates before and after may do all the same
             return None, self._note(error)
+
+    def _judge(self, model: ModelT) -> tuple[int | None, Figures]:
+        """Returns how a model does, and the place of another way to run it where that does clearly better."""
+        best: int | None = None
         figures = self._run(model)
         if figures.level < Level.GOOD:
-            for other in self.quantizer.other_ways(model):
+            for place, other in enumerate(self.quantizer.other_ways(model)):
                 seen = self._run(other)
                 if seen.is_clearly_better(figures):
-                    model, figures = other, seen
-        return model, figures
+                    best, figures = place, seen
+        return best, figures
 
     def _run(self, model: ModelT) -> Figures:
         try:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.core.errors import BuildFailedError
+from modelwright.core.files import hash_file
 from modelwright.core.records.machine import Machine
 from modelwright.core.records.plan import ExecutedPlan
 from modelwright.targets.contract import BuildRequest, Feeds
@@ -113,6 +114,9 @@ class TfliteQuantizer(Quantizer[TfliteCandidate, QuantizedFile]):
         if isinstance(made, BuildFailedError):
             raise made
         return made
+
+    def identify(self, model: QuantizedFile) -> str | None:
+        return hash_file(model.path)
 
     def run(self, model: QuantizedFile, feeds: Iterable[Feeds]) -> Iterator[Outputs]:
         return answer(model.path, model.binding, feeds, self._request.progress)

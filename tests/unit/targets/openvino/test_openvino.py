@@ -165,6 +165,9 @@ class ScriptedQuantizer(NncfQuantizer):
     def build(self, candidate, kept):
         return RunnableModel(model=SimpleNamespace(get_ops=list, get_ordered_ops=list))
 
+    def identify(self, model):
+        return None
+
     def run(self, model, feeds):
         for inputs in feeds:
             x = inputs["x"]
@@ -242,6 +245,18 @@ def test_recurrent_layers_are_spared_when_nothing_else_does(tmp_path: Path) -> N
     assert len({candidate.name for group in groups for candidate in group}) == 14
 
 
+@pytest.mark.parametrize(("quantized", "repeats"), [(["head"], True), (["head", "cell"], False), (None, False)])
+def test_sparing_recurrent_layers_that_nncf_spares_by_itself_is_not_tried(
+    tmp_path: Path, quantized: list[str] | None, repeats: bool
+) -> None:
+    """None: nothing was built yet, as where NNCF fails on what is to be spared."""
+    nodes = [Node("LSTMSequence", "forward"), Node("MatMul", "head"), Node("GRUCell", "cell")]
+    quantizer = ScriptedQuantizer(make_request(tmp_path), nodes=nodes)
+    quantizer._ever_quantized = None if quantized is None else set(quantized)
+    tried = [[not quantizer.repeats(candidate) for candidate in group] for group in quantizer.candidates()]
+    assert [set(group) for group in tried] == [{True}] * 3 + [{not repeats}] * 3
+
+
 def test_fused_kernels_that_compute_wrongly_are_switched_off(tmp_path: Path) -> None:
     class Wrong(ScriptedQuantizer):
         def run(self, model, feeds):
@@ -253,6 +268,25 @@ def test_fused_kernels_that_compute_wrongly_are_switched_off(tmp_path: Path) -> 
     assert len(found.trials) == 3
     assert found.model.options == WITHOUT_FUSION
     assert "fused kernels" in openvino_quantization._explain(found, IdleBranches(), None)[0]
+
+
+def test_one_that_is_made_again_runs_in_the_way_that_was_judged(tmp_path: Path) -> None:
+    """The last of three is worse, and an earlier one is built again."""
+    errors = {"NNCF's default": 2e-4, "symmetric, full ranges, rounded weights": 1e-4, "symmetric, full ranges": 3e-4}
+
+    class Wrong(ScriptedQuantizer):
+        def build(self, candidate, kept):
+            self.error = errors[candidate.name]
+            return super().build(candidate, kept)
+
+        def run(self, model, feeds):
+            self.script["f32"] = self.error if model.options else 2.0
+            return super().run(model, feeds)
+
+    request = make_request(tmp_path)
+    found = search(Wrong(request), make_judge(request), request.progress)
+    assert found.candidate.name == "symmetric, full ranges, rounded weights"
+    assert found.model.options == WITHOUT_FUSION
 
 
 def test_overflow_is_avoided_where_the_processor_saturates(tmp_path: Path) -> None:

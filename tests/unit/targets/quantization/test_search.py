@@ -238,3 +238,37 @@ def test_a_model_that_works_more_is_evaluated_less(judge: Judge) -> None:
     assert count_evaluations(replace(judge, work=1e12, model_bytes=10**10)) == LEAST
     assert [count_repairs(judge, layers) for layers in (1, 8, 54, 500)] == [3, 6, 8, 11]
     assert count_repairs(replace(judge, work=1e12), 500) == LEAST
+
+
+def test_what_makes_the_model_of_another_is_not_judged_again(judge: Judge) -> None:
+    class Telling(FakeQuantizer):
+        judged = 0
+
+        def identify(self, model: Model) -> str | None:
+            return str(model.error)
+
+        def run(self, model: Model, feeds: Iterable[Feeds]) -> Iterator[Outputs]:
+            self.judged += 1
+            return super().run(model, feeds)
+
+        def choose(self, usable: Sequence[Trial[Way]]) -> Trial[Way]:
+            assert [trial.candidate.name for trial in usable] == ["b", "c"], "what is the same is no rival"
+            return usable[1]
+
+    poor = [Way("a", POOR), Way("twin", POOR)]
+    quantizer = Telling([poor, [Way("b", GOOD), Way("b's twin", GOOD), Way("c", 0.0015)]])
+    found = run(quantizer, judge)
+    assert quantizer.judged == 3
+    assert [trial.same_as for trial in found.trials] == [None, "a", None, "b", None]
+    assert found.trials[1].figures == found.trials[0].figures
+    assert found.candidate.name == "c"
+
+
+def test_what_repeats_another_is_not_even_built(judge: Judge) -> None:
+    class Knowing(FakeQuantizer):
+        def repeats(self, candidate: Way) -> bool:
+            return candidate.name == "again"
+
+    quantizer = Knowing([[Way("a", FAIR)], [Way("again", GOOD)], [Way("other", FAIR * 2)]])
+    assert names(run(quantizer, judge)) == ["a", "other"]
+    assert ("again", ()) not in quantizer.made
