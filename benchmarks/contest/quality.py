@@ -7,19 +7,23 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from modelwright.core.outputs.tasks.boxes import BoxMeter
+from modelwright.core.outputs.tasks.roles import find_roles
+from modelwright.core.outputs.tasks.rows import RowFormat
 from modelwright.core.records.codec import Count, Record
 from modelwright.harness.kinds import Figure
 from modelwright.harness.results.statistics import wilson_interval
 
 Floats = npt.NDArray[np.float64]
+_OUTPUT = "output"
 
 
 class Quality(Record, kw_only=True):
     """Of the answers of one file on the held-out samples.
 
     Attributes:
-        count: Samples.
-        agreeing: Of them, those in whose first output the largest value is where FP32's is.
+        count: Samples; of a detector FP32's detections, and those that are new.
+        agreeing: Of them, those in whose first output the largest value is where FP32's is; what both detect.
         correct: Of them, those that are right; None without labels.
         cosine: The least similar output's mean cosine with FP32's, over samples.
     """
@@ -53,14 +57,33 @@ def judge(answers: Sequence[Floats], reference: Sequence[Floats], labels: npt.ND
         reference: FP32's; the same outputs in the same order.
         labels: Right classes, [samples]; None where there are none.
     """
-    chosen, expected = answers[0].reshape(len(answers[0]), -1), reference[0].reshape(len(reference[0]), -1)
-    picks = chosen.argmax(1)
+    rows = _find_rows(reference[0])
+    if rows is not None:
+        count, agreeing = _count_detections(answers[0], reference[0], rows)
+    else:
+        picks, expected = (each[0].reshape(len(each[0]), -1).argmax(1) for each in (answers, reference))
+        count, agreeing = len(picks), int(np.sum(picks == expected))
     return Quality(
-        count=len(picks),
-        agreeing=int(np.sum(picks == expected.argmax(1))),
-        correct=None if labels is None else int(np.sum(picks == labels)),
+        count=count,
+        agreeing=agreeing,
+        correct=None if labels is None else int(np.sum(answers[0].reshape(len(labels), -1).argmax(1) == labels)),
         cosine=min(_mean_cosine(ours, theirs) for ours, theirs in zip(answers, reference, strict=True)),
     )
+
+
+def _find_rows(reference: Floats) -> RowFormat | None:
+    """Returns how FP32's first output is read as detections, where it holds any."""
+    rows = find_roles([{_OUTPUT: one[None].astype(np.float32)} for one in reference])[_OUTPUT].rows
+    return None if rows is None or rows.threshold is None else rows
+
+
+def _count_detections(answers: Floats, reference: Floats, rows: RowFormat) -> tuple[int, int]:
+    """Returns how many things are detected by FP32 or a file, and by both."""
+    meter = BoxMeter(_OUTPUT, rows)
+    for found, expected in zip(answers, reference, strict=True):
+        meter.add(rows.join({_OUTPUT: expected[None]}), rows.join({_OUTPUT: found[None]}))
+    seen = meter.result()
+    return (1, 1) if seen is None else (seen.detections + seen.found, seen.detections - seen.lost)
 
 
 def _mean_cosine(answers: Floats, reference: Floats) -> float:

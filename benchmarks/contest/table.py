@@ -30,7 +30,7 @@ def show(result: ModelResult) -> str:
     measured.sort(key=lambda row: row.speedup.ratio if row.speedup else 0.0, reverse=True)
     absent = [row for row in result.rows if row.speedup is None]
     head = ["file", "runtime", "speed-up", "95 %", "by the harness", "MB"]
-    head += ["agreement", "accuracy"] if result.has_meaning else ["cosine"]
+    head += ["agreement", "accuracy"] if result.has_meaning else ["same answers", "cosine"]
     lines = [_line(head), _line(["---", "---", *["---:"] * (len(head) - 2)])]
     lines += [_line(list(_cells(row, has_meaning=result.has_meaning))) for row in measured]
     text = "\n".join(lines)
@@ -51,8 +51,8 @@ def _cells(row: Row, *, has_meaning: bool) -> Iterator[str]:
     yield "" if row.speedup.ci95 is None else "{:.2f} to {:.2f}".format(*row.speedup.ci95)
     yield "" if row.harness_speedup is None else f"{row.harness_speedup.ratio:.2f}"
     yield "" if row.size_bytes is None else f"{row.size_bytes / 1e6:.2f}"
+    yield "" if row.quality is None else f"{100 * row.quality.agreement:.1f} %"
     if not has_meaning:
         yield "" if row.quality is None else f"{row.quality.cosine:.4f}"
         return
-    yield "" if row.quality is None else f"{100 * row.quality.agreement:.1f} %"
     yield "" if row.quality is None or row.quality.accuracy is None else f"{100 * row.quality.accuracy:.1f} %"

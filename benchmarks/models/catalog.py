@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import networks
 import numpy as np
 import numpy.typing as npt
 import torch
 from contest.environments import find_or_make
-from models import minilm, shapes
+from models import images, minilm, shapes
 from models.cifar import create_resnet8
 from models.images import make_images
-from networks import create_resnet50
 from torch import Tensor, nn
 
 from modelwright.examples.mixed_precision.data import standardize
@@ -23,6 +24,7 @@ from modelwright.examples.mixed_precision.model import resnet20
 Array = npt.NDArray[Any]
 CALIBRATION_COUNT = 512
 HELD_OUT_COUNT = 2000
+MADE_BY = "made_by.txt"
 NOISE_COUNT = 64
 """Images of noise for shapes with random weights; as many judge."""
 
@@ -83,8 +85,8 @@ def _cifar(create: Callable[[], tuple[nn.Module, tuple[Tensor]]]) -> Model:
 
 
 def _take(part: Mapping[str, Array], count: int) -> Samples:
-    images, labels = part["images"][:count], part["labels"][:count]
-    return {"image": standardize(images), "labels": labels.astype(np.int64)}
+    pixels, labels = part["images"][:count], part["labels"][:count]
+    return {"image": standardize(pixels), "labels": labels.astype(np.int64)}
 
 
 def _minilm(classes: int) -> Model:
@@ -107,7 +109,7 @@ MODELS: Mapping[str, Model] = {
     "resnet20": _cifar(resnet20),
     "minilm-2": _minilm(2),
     "minilm-6": _minilm(6),
-    "resnet50": _shape(lambda: create_resnet50()[0]),
+    "resnet50": _shape(lambda: networks.create_resnet50()[0]),
     "mobilenet-v2": _shape(shapes.create_mobilenet_v2),
     "efficientnet-b0": _shape(shapes.create_efficientnet_b0),
     "vit-tiny": _shape(shapes.create_vit_tiny),
@@ -132,13 +134,22 @@ def prepare(name: str, cache: Path, *, cifar: Path | None, trec: Path | None) ->
     prepared = Prepared(
         name=name, model=folder / "model.onnx", samples=folder / "samples.npz", held_out=folder / "eval.npz"
     )
-    if not prepared.held_out.exists():
+    mark = folder / MADE_BY
+    made_by = _hash_shapes() if entry.data is None else ""
+    if not prepared.held_out.exists() or (mark.read_text() if mark.exists() else "") != made_by:
         folder.mkdir(parents=True, exist_ok=True)
         module, example, samples, held_out = entry.make(data, cache / "environments")
         _export(module, example, prepared.model)
         np.savez(prepared.samples, **samples)  # type: ignore[arg-type]
         np.savez(prepared.held_out, **held_out)  # type: ignore[arg-type]
+        mark.write_text(made_by)
     return prepared
+
+
+def _hash_shapes() -> str:
+    """Returns a hash of what makes the shapes and their images: with another one they are made anew."""
+    sources = (shapes.__file__, networks.__file__, images.__file__)
+    return hashlib.sha256(b"".join(Path(source).read_bytes() for source in sources)).hexdigest()
 
 
 def _export(module: nn.Module, example: Mapping[str, Tensor], path: Path) -> None:

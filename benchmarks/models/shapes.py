@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from models.images import make_images
 from torch import Tensor, nn
 from torch.nn import functional
 
 CLASSES = 1000
+BINS, STRIDES = 16, (8, 16, 32)
+"""Of YOLOv8's boxes: bins of a side, and pixels between the places of each map."""
+MEASURED_IMAGES, MEASURED_SEED = 16, 2
+"""Images whose statistics a batch norm holds: of another seed than those that calibrate and judge."""
+RARE_LOGIT = -5.0
+"""Mean of a class's logits, which vary by 1: a handful of an image's 168,000 scores pass the threshold of 0.25."""
 
 
 def convolve(width_in: int, width: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
@@ -190,7 +197,7 @@ class Split(nn.Module):  # type: ignore[misc]
 class Detector(nn.Module):  # type: ignore[misc]
     """YOLOv8n's shape: [batch, 3, 320, 320] -> boxes and 80 scores of 2100 places, [batch, 84, 2100]."""
 
-    def __init__(self, classes: int = 80) -> None:
+    def __init__(self, classes: int = 80, side: int = 320) -> None:
         super().__init__()
 
         def down(width_in: int, width: int) -> nn.Sequential:
@@ -203,8 +210,16 @@ class Detector(nn.Module):  # type: ignore[misc]
         self.up_middle, self.up_small = Split(384, 128, 1, adds=False), Split(192, 64, 1, adds=False)
         self.down_middle, self.down_large = down(64, 64), down(128, 128)
         self.join_middle, self.join_large = Split(192, 128, 1, adds=False), Split(384, 256, 1, adds=False)
-        self.boxes = nn.ModuleList(self._head(width, 64, 4) for width in (64, 128, 256))
+        self.boxes = nn.ModuleList(self._head(width, 64, 4 * BINS) for width in (64, 128, 256))
         self.scores = nn.ModuleList(self._head(width, 80, classes) for width in (64, 128, 256))
+        places, strides = [], []
+        for stride in STRIDES:
+            steps = torch.arange(side // stride) + 0.5
+            places.append(torch.stack(torch.meshgrid(steps, steps, indexing="xy")).flatten(1))
+            strides.append(torch.full((1, places[-1].shape[1]), float(stride)))
+        self.register_buffer("places", torch.cat(places, 1))
+        self.register_buffer("strides", torch.cat(strides, 1))
+        self.register_buffer("bins", torch.arange(float(BINS)))
 
     @staticmethod
     def _head(width_in: int, width: int, outputs: int) -> nn.Sequential:
@@ -212,7 +227,7 @@ class Detector(nn.Module):  # type: ignore[misc]
         return nn.Sequential(first, nn.SiLU(), second, nn.SiLU(), nn.Conv2d(width, outputs, 1))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Boxes in pixels, then scores in 0 to 1."""
+        """Centre, width and height in pixels, then scores in 0 to 1."""
         small = self.small(self.stem(image))
         middle = self.middle(small)
         large = self.large(middle)
@@ -221,17 +236,46 @@ class Detector(nn.Module):  # type: ignore[misc]
         middle = self.join_middle(torch.cat([self.down_middle(small), middle], 1))
         large = self.join_large(torch.cat([self.down_large(middle), large], 1))
         maps = (small, middle, large)
-        boxes = torch.cat([head(x).flatten(2) * 32 for head, x in zip(self.boxes, maps, strict=True)], 2)
-        scores = torch.cat([head(x).flatten(2) for head, x in zip(self.scores, maps, strict=True)], 2)
-        return torch.cat([boxes, scores.sigmoid()], 1)
+        sides = torch.cat([head(x).flatten(2) for head, x in zip(self.boxes, maps, strict=True)], 2)
+        logits = torch.cat([head(x).flatten(2) for head, x in zip(self.scores, maps, strict=True)], 2)
+        # Each side is a mean over bins of how many strides it is away from its place (Li et al. 2020).
+        shares = sides.unflatten(1, (4, BINS)).softmax(2)
+        before, after = (shares * self.bins[:, None]).sum(2).chunk(2, 1)
+        boxes = torch.cat([self.places + (after - before) / 2, after + before], 1) * self.strides
+        return torch.cat([boxes, logits.sigmoid()], 1)
 
 
 def create_yolo() -> nn.Module:
-    """3.0 million parameters, boxes and scores in one tensor."""
-    return _settle(Detector, side=320)
+    """3.0 million parameters, boxes and scores in one tensor, and a few detections an image, as of a trained one.
+
+    Batch norms hold the statistics of images, so that boxes and scores vary with the image: in a detector whose outputs
+    are the same for all of them, rounding is as large as what varies, and every way of quantizing is refused. What
+    activations get is mostly positive: the noise of rounding would grow from layer to layer of a random network
+    otherwise, and layers in float be measured instead of INT8.
+    """
+    torch.manual_seed(0)
+    model = Detector()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None
+            nn.init.ones_(module.bias)
+    hooks = [head[-1].register_forward_hook(_make_rare) for head in model.scores]
+    model.train()
+    with torch.no_grad():
+        model(torch.from_numpy(make_images(MEASURED_IMAGES, 320, seed=MEASURED_SEED)))
+    for hook in hooks:
+        hook.remove()
+    return model.eval()
 
 
-def _settle(create: Callable[[], nn.Module], side: int = 224) -> nn.Module:
+def _make_rare(layer: nn.Conv2d, _inputs: object, logits: Tensor) -> None:
+    """Changes the layer that made logits, [batch, classes, h, w]: each class varies by 1, and is hardly ever likely."""
+    spread, mean = torch.std_mean(logits, (0, 2, 3))
+    layer.bias.data = RARE_LOGIT + (layer.bias.data - mean) / spread
+    layer.weight.data /= spread[:, None, None, None]
+
+
+def _settle(create: Callable[[], nn.Module]) -> nn.Module:
     """Returns a network whose batch norms have seen a little noise, and hold a quarter of its variance.
 
     What it answers hardly depends on the image then, so that any INT8 follows it: with sane activations random weights
@@ -241,6 +285,6 @@ def _settle(create: Callable[[], nn.Module], side: int = 224) -> nn.Module:
     model = create().train()
     with torch.no_grad():
         for _ in range(3):
-            model(torch.randn(4, 3, side, side))
+            model(torch.randn(4, 3, 224, 224))
     model.eval()
     return model

@@ -32,6 +32,21 @@ def test_quality_counts_agreeing_and_right_answers(contest: ModuleType) -> None:
     assert quality.cosine == pytest.approx(0.75)  # three have FP32's direction, one is at right angles to it
 
 
+def test_answers_of_a_detector_are_detections(contest: ModuleType) -> None:
+    """One of FP32's two detections of an image is at a score of 0.1 in the answers of a file, in one image of four."""
+    reference = np.zeros((4, 6, 200))
+    reference[:, :2] = np.stack(np.divmod(np.arange(200), 20)) * 32.0 + np.arange(4)[:, None, None]
+    reference[:, 2:4] = 30.0
+    reference[:, 4:] = 0.01
+    reference[:, 4, 7] = reference[:, 5, 90] = 0.9
+    answers = reference.copy()
+    answers[2, 5, 90] = 0.1
+
+    quality = importlib.import_module("contest.quality").judge([answers], [reference], None)
+
+    assert (quality.agreeing, quality.count, quality.correct) == (7, 8, None)
+
+
 def make_row(contest: ModuleType, name: str, maker: str, runtime: str, ratio: float, agreeing: int) -> object:
     quality = contest.Quality(count=1000, agreeing=agreeing, correct=700, cosine=0.99)
     return contest.Row(name=name, maker=maker, runtime=runtime, speedup=SpeedRatio(ratio=ratio), quality=quality)
