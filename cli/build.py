@@ -51,9 +51,11 @@ def build(
     A target that cannot be built here is skipped with its reason; one asked for by name makes the exit code that of
     its reason, 3 to 5. One that loses more than --max-drop allows is not delivered, and makes it 7.
     """
+    from modelwright.cli.hub import fetch_source
     from modelwright.exporters.language.source import is_language_source
     from modelwright.harness.building import build_targets
 
+    source = fetch_source(source, trust=settings["trust"])
     if is_language_source(source):
         language_models.refuse_for_language(source)
         kept = language_models.keep_applicable(settings)

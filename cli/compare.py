@@ -64,7 +64,8 @@ def compare(
     So is a folder of transformers that classifies or embeds texts, with texts (.jsonl, .csv, .txt) as samples.
 
     A folder of transformers with a causal language model is one, too: its samples are texts (.jsonl, .csv, .txt), its
-    artifacts generate, and they are judged by what they write and measured by the token.
+    artifacts generate, and they are judged by what they write and measured by the token. Where there is no such folder,
+    owner/name or owner/name@revision is a model of the Hugging Face hub, which is fetched.
 
     \b
     Examples:
@@ -81,11 +82,13 @@ def compare(
     has changed. One target that fails does not stop the others; a target asked for by name that could not be built
     or measured makes the exit code that of its reason, 3 to 6.
     """
+    from modelwright.cli.hub import fetch_source
     from modelwright.cli.printing import print_comparison, progress_of_a_comparison, require_limits
     from modelwright.exporters.language.source import is_language_source
     from modelwright.harness import compare as run
     from modelwright.targets.table import BASELINE
 
+    sources = tuple(fetch_source(source, trust=settings["trust"]) for source in sources)
     models = [source for source in sources if is_language_source(source)]
     if models:
         language_models.require_alone(sources)

@@ -71,8 +71,10 @@ def export(
       modelwright export net.py:create --out net.onnx --samples images.npz
       modelwright export ./SmolLM2-135M --out smollm2
     """
+    from modelwright.cli.hub import fetch_source
     from modelwright.exporters.language.source import is_language_source
 
+    source = fetch_source(source, trust=trust)
     if is_language_source(source):
         if samples is not None:
             raise UsageError("--samples: not for a language model", hint="leave it out")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from modelwright.core.records.artifact import Artifact, Manifest, Proof
     from modelwright.core.records.pictures import Pictures
     from modelwright.core.records.plan import ExecutedPlan
+    from modelwright.core.records.texts import Texts
     from modelwright.core.records.tuned import Tuned
     from modelwright.targets.contract import Language
 
@@ -104,6 +105,7 @@ def _print_manifest(manifest: Manifest) -> None:
         if part is not None:
             _line(name, f"{part.count} samples of {part.path}  sha256 {part.sha256[:16]}")
     _print_pictures(manifest.samples.pictures or None)
+    _print_texts(manifest.samples.texts or None)
     _line("built for", f"{manifest.machine.name} ({manifest.machine.architecture})")
     needs = encode(manifest.requires)
     _line("needs", json.dumps(needs) if needs else "nothing beyond its runtime")
@@ -126,6 +128,15 @@ def _print_pictures(pictures: Pictures | None) -> None:
         _line("preprocess", pictures.preprocess.describe())
     if pictures is not None and pictures.classes is not None:
         _line("classes", f"{pictures.describe_classes(_SHOWN_CLASSES)}, in the order of {pictures.order}")
+
+
+def _print_texts(texts: Texts | None) -> None:
+    """Says what a program that serves the model has to do to texts, and what its answers are called."""
+    if texts is None:
+        return
+    _line("texts", f"{texts.model.task}: rows of {texts.length} tokens by tokenizer.json, which cuts and pads")
+    if texts.model.classes is not None:
+        _line("classes", texts.model.describe_classes(_SHOWN_CLASSES))
 
 
 def _print_operators(artifact: str, *, as_json: bool) -> None:
@@ -254,7 +265,11 @@ def _write_snippet(artifact: Artifact, language: Language) -> str:
             f"{manifest.target} has no program to show in this language",
             hint="give the other language, or see its runtime's own manual",
         )
-    told = [f"{manifest.target}{_name_runtime(manifest)}", *_explain_pictures(manifest.samples.pictures or None)]
+    told = [
+        f"{manifest.target}{_name_runtime(manifest)}",
+        *_explain_pictures(manifest.samples.pictures or None),
+        *_explain_texts(artifact, manifest.samples.texts or None),
+    ]
     return "".join(f"{_COMMENTS[language]} {line}\n" for line in told) + text
 
 
@@ -266,6 +281,24 @@ def _explain_pictures(pictures: Pictures | None) -> list[str]:
         "pictures become inputs so (pixels v from 0 to 255, at last (v * scale - mean) / std):",
         pictures.preprocess.describe(),
     ]
+
+
+def _explain_texts(artifact: Artifact, texts: Texts | None) -> list[str]:
+    """Returns how texts become inputs, and answers names, for a program's first lines."""
+    from modelwright.core.records.texts import TEXT_TOKENIZER
+
+    if texts is None:
+        return []
+    parts = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
+    path = str(artifact.directory / TEXT_TOKENIZER)
+    lines = [
+        "texts become inputs by the tokenizer in this folder, which cuts and pads them (pip install tokenizers):",
+        f'  row = tokenizers.Tokenizer.from_file({path!a}).encode("a text")',
+        *(f"  {name} = [row.{parts[name]}]" for name in texts.model.inputs),
+    ]
+    if texts.model.classes is not None:
+        lines.append(f"the classes ({texts.model.describe_classes(_SHOWN_CLASSES)}) have a value each in logits")
+    return lines
 
 
 def _name_runtime(manifest: Manifest) -> str:

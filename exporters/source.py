@@ -10,6 +10,7 @@ from modelwright.core.errors import BadInputError
 from modelwright.core.records.compressed import COMPRESSED_PROGRAM, is_compressed_folder, load_compressed
 from modelwright.core.samples.python_source import is_python, require_function
 from modelwright.exporters.file_kinds import refuse_other_files
+from modelwright.exporters.hub import name_snapshot
 from modelwright.exporters.language.config import CONFIG_FILE
 from modelwright.exporters.language.source import is_language_source
 from modelwright.exporters.transformers.source import describe_inputs, is_transformers_folder
@@ -38,7 +39,7 @@ class Source:
     """An FP32 model as the user named it.
 
     Attributes:
-        text: As the user wrote it.
+        text: As the user wrote it; of a model of a hub, its name and commit.
         kind: `onnx`, `pt2`, `factory` or `transformers`.
         path: The file; of a folder of transformers, its config.
         function: Of a factory.
@@ -72,7 +73,7 @@ def parse_source(source: str | Path) -> Source:
             return Source(text=text, kind="pt2", path=path / COMPRESSED_PROGRAM)
         if is_transformers_folder(path) and not is_language_source(path):
             describe_inputs(path)
-            return Source(text=text, kind="transformers", path=path / CONFIG_FILE)
+            return Source(text=name_snapshot(path) or text, kind="transformers", path=path / CONFIG_FILE)
         raise _explain_directory(path)
     if not path.exists():
         raise BadInputError(

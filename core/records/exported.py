@@ -84,7 +84,7 @@ class ExportSource(Record):
 
     Attributes:
         kind: Of the source.
-        path: As the user wrote it.
+        path: As the user wrote it; of a model of a hub, `owner/name@commit`.
         sha256: Of all that decides the source: code, weights, data files.
         files: Name -> SHA-256.
         weights_sha256: Of the state dict; absent for an ONNX source.

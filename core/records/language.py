@@ -26,7 +26,7 @@ class LanguageSource(Record):
 
     Attributes:
         kind: A folder of transformers, a GGUF file, or a model of a hub.
-        path: As the user wrote it.
+        path: As the user wrote it; of a model of a hub, `owner/name@commit`.
         sha256: Of the files that decide the model: its config and its weights.
         files: Name -> SHA-256 of these.
         weights_dtype: Of most weights, such as `bfloat16`; the export holds them as float32.

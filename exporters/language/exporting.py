@@ -13,6 +13,7 @@ from modelwright.core.process.offline import OFFLINE
 from modelwright.core.records.codec import decode
 from modelwright.core.records.language import LANGUAGE_RECORD, LanguageModel, load_language, save_language
 from modelwright.core.scratch import scratch_directory, staged_directory
+from modelwright.exporters.hub import name_snapshot
 from modelwright.exporters.language.source import is_gguf, is_pickled
 
 _WORKER = "modelwright.exporters.language.worker"
@@ -161,6 +162,7 @@ def _to_record(
     fields: Mapping[str, Any], hashes: Mapping[str, Any], path: Path, verification: Mapping[str, Any]
 ) -> LanguageModel:
     rest = {name: value for name, value in fields.items() if name != "weights_dtype"}
-    kind = "gguf" if is_gguf(path) else "folder"
-    source = {"kind": kind, "path": str(path), "weights_dtype": fields["weights_dtype"], **hashes}
+    hub = name_snapshot(path)
+    kind = "gguf" if is_gguf(path) else "folder" if hub is None else "hub"
+    source = {"kind": kind, "path": hub or str(path), "weights_dtype": fields["weights_dtype"], **hashes}
     return decode(LanguageModel, {**rest, "source": source, "verification": verification, "verification_reason": None})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from modelwright.core.files import is_plain_file
 
@@ -12,8 +12,13 @@ def has_file(folder: Path, name: str) -> bool:
 
     The cache of a hub keeps `snapshots/REVISION/NAME` as a link to `blobs/HASH`; that is the one link that counts.
     """
-    path = folder / name
-    if Path(name).name != name:  # the index of shards may name anything
+    return Path(name).name == name and has_nested_file(folder, name)  # the index of shards may name anything
+
+
+def has_nested_file(folder: Path, name: str) -> bool:
+    """The same of a file that may lie in a folder inside."""
+    path, parts = folder / name, PurePosixPath(name).parts
+    if ".." in parts or PurePosixPath(name).is_absolute():
         return False
     if is_plain_file(folder, name):
         return True

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.core.errors import BadInputError
-from modelwright.core.files import is_plain_file, read_json
+from modelwright.core.files import read_json
+from modelwright.exporters.language.folder_files import has_nested_file
 from modelwright.exporters.transformers.factory import tell_factory
 
 MODULES_FILE = "modules.json"
@@ -59,7 +60,7 @@ def read_pooling(folder: Path) -> Pooling:
             continue
         if kind == "Pooling" and place == 1:
             file = f"{name}/{_CONFIG}"
-            if not is_plain_file(folder, file):
+            if not has_nested_file(folder, file):
                 raise BadInputError(f"{path} names {file}, which is not there", hint="download the folder again")
             modes, files = _read_modes(folder / file), [*files, file]
         elif kind == "Normalize" and place > 1:

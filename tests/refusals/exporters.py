@@ -8,6 +8,7 @@ SOURCES = "tests/integration/test_source_refusals.py::"
 TORCH_SOURCES = "tests/integration/test_torch_source_refusals.py::"
 LOADING = "tests/integration/test_loading_refusals.py::"
 TEXTS = "tests/integration/test_text_model_refusals.py::"
+HUB = "tests/integration/test_hub.py::"
 PICKLED = "tests/integration/test_pickled_weights.py::"
 LANGUAGE = "tests/integration/test_language_refusals.py::"
 COMPRESSION = "tests/integration/test_compression_refusals.py::"
@@ -96,6 +97,20 @@ TABLE: Refusals = {
         ),
         "config.json: rope_parameters: rope_theta: expected a number above 1, found {}": Followed(
             LANGUAGE + "test_a_config_with_values_that_no_model_has_is_refused"
+        ),
+    },
+    "exporters/hub.py": {
+        "Python package {} is not installed; models of a hub need it": INSTALLS,
+        "no such source: there is no file or folder {}, and {} has no such model, or shows it to its owner "
+        "alone": Followed(HUB + "test_what_cannot_be_had_is_told_and_another_name_can"),
+        "no such source: there is no file or folder {}, and {} cannot be asked for a model of that name": Followed(
+            HUB + "test_without_a_network_a_folder_serves_and_so_does_the_cache"
+        ),
+        "{} is given only to users that its maker let in": Followed(
+            HUB + "test_what_cannot_be_had_is_told_and_another_name_can"
+        ),
+        "{} is no model of transformers: it has no {}": Followed(
+            HUB + "test_a_model_that_is_none_of_transformers_is_told"
         ),
     },
     "exporters/language/pickled.py": {
