@@ -33,6 +33,12 @@ def choose_colors(rows: Sequence[LanguageRow]) -> dict[str, int]:
     return {runtime: index % _COLORS for index, runtime in enumerate(dict.fromkeys(row.runtime for row in rows))}
 
 
+def name_row(row: LanguageRow, rows: Sequence[LanguageRow]) -> str:
+    """Returns what a drawing calls a row: its title, or its name where that says which of several it is."""
+    alike = sum(other.title == row.title for other in rows)
+    return clean_text(row.title if alike == 1 else row.target)
+
+
 def draw_front(rows: Sequence[LanguageRow], ship: str | None) -> ScatterFigure | None:
     """Returns time per token against agreement with FP32; None where fewer than two targets have both."""
     colors = choose_colors(rows)
@@ -45,7 +51,7 @@ def draw_front(rows: Sequence[LanguageRow], ship: str | None) -> ScatterFigure |
         return None
     points = [
         Point(
-            label=clean_text(row.title),
+            label=name_row(row, rows),
             x=time_ms,
             y=share.value,
             whisker=share.ci95,
@@ -97,7 +103,7 @@ def draw_all(rows: Sequence[LanguageRow], ship: str | None) -> Iterator[Drawing]
     for key, (caption, note) in _BARS.items():
         figure = _BY_KEY[key]
         if any(figure.read(row) is not None for row in rows):
-            bars = [_make_bar(figure, row, colors[row.runtime], ship) for row in rows]
+            bars = [_make_bar(figure, row, rows, ship) for row in rows]
             yield caption, note, draw_bars(bars, title=caption, hatch_id=f"hatch-{key.replace('.', '-')}")
 
 
@@ -109,7 +115,7 @@ def _list_lines(
 ) -> list[Line]:
     return [
         Line(
-            label=clean_text(row.title),
+            label=name_row(row, rows),
             points=points[row.target],
             color=colors[row.runtime],
             is_float=row.is_float,
@@ -133,13 +139,13 @@ def _list_openings(row: LanguageRow) -> Iterator[tuple[float, float]]:
             yield float(opening.prompt_tokens), opening.latency_ms.typical
 
 
-def _make_bar(figure: LanguageFigure, row: LanguageRow, color: int, ship: str | None) -> Bar:
+def _make_bar(figure: LanguageFigure, row: LanguageRow, rows: Sequence[LanguageRow], ship: str | None) -> Bar:
     upper = row.token_ms.p95 if figure.key == "token_ms.p50" and row.token_ms is not None else None
     return Bar(
-        label=clean_text(row.title),
+        label=name_row(row, rows),
         value=figure.read(row),
         text=figure.cell(row),
-        color=color,
+        color=choose_colors(rows)[row.runtime],
         upper=upper,
         estimated=figure.estimated(row),
         is_ship=row.target == ship,

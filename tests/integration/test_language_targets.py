@@ -36,9 +36,8 @@ ERRORS = {"fp32": 1e-4, "bf16": 0.12, "int8-weights": 0.25, "int8-dynamic": 0.4,
 BITS = {
     **dict.fromkeys(("ort-fp32", "openvino-fp32", "openvino-bf16", "tflite-fp32", "torch-fp32"), (32, 32)),
     "torch-bf16": (16, 16),
-    **dict.fromkeys(
-        ("ort-int8-weights", "openvino-int8-weights", "tflite-int8-dynamic", "torch-int8-dynamic"), (8, 10)
-    ),
+    **dict.fromkeys(("ort-int8-weights", "openvino-int8-weights", "torch-int8-dynamic"), (8, 10)),
+    "tflite-int8-dynamic": (8, 15),  # a scale and a zero point for each column, in both graphs of the file
     **dict.fromkeys(("ort-int4-weights", "openvino-int4-weights"), (4, 10)),
 }
 """Target -> bits of a weight in the files. OpenVINO's BF16 is how it runs the FP32 model."""

@@ -106,6 +106,14 @@ def test_the_page_draws_times_by_length_and_tells_questions(comparison: Language
     assert "questions answered rightly, by likelihood a character (acc_norm) (%): 50.0" in shown
 
 
+def test_two_artifacts_of_one_target_are_told_apart_in_drawings(comparison: LanguageComparison) -> None:
+    first, second, *_ = comparison.measured
+    page = render_language_page(judge(replace(comparison, rows=(first, second, replace(second, target=f"{NAME} #2")))))
+    drawn = re.findall(r"<text class=\"t[^>]*>([^<]*)<", page)
+    assert {NAME, f"{NAME} #2", first.title} <= set(drawn)
+    assert second.title not in drawn
+
+
 def test_every_figure_of_the_page_has_a_head() -> None:
     listed = {key for _, _, first, second in page_tables._PARTS for key in (*first, *second)}
     assert listed == set(page_tables._HEADS) == {figure.key for figure in FIGURES}
