@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from modelwright.harness.formatting import format_bytes, format_ratio, format_significant
+from modelwright.harness.formatting import format_bytes, format_percent, format_ratio, format_significant
 from modelwright.harness.language.drawings import draw_all, draw_front
 from modelwright.harness.language.figures import FIGURES, describe_interval
 from modelwright.harness.language.record import LanguageComparison, LanguageRow
@@ -45,30 +45,40 @@ _HEADS = {
     "questions_by_token": ("a token", "% right"),
 }
 """Key of a figure -> what stands over its column, and under that in small."""
-_PARTS = (
+_AT_ONCE = ("offline.tokens_per_s", "offline.prompts_per_s")
+_PARTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
         "Side by side",
         "One prompt at a time, in turns with all others. Under a figure: both ends of its 95 % interval.",
-        ("token_ms.p50", "speedup", "first_token_ms.p50", "answer_ms.p50", "peak_memory_mb", "size_mb"),
-        ("perplexity_increase", "agreement"),
+        (
+            *("token_ms.p50", "speedup", "first_token_ms.p50", "answer_ms.p50", "peak_memory_mb", "size_mb"),
+            *("perplexity_increase", "agreement"),
+        ),
     ),
     (
         "Quality",
         "Beside FP32, on text that neither calibrated nor tuned.",
         ("perplexity", "perplexity_increase", "bits_per_byte", "agreement", "divergence"),
-        ("decoding_cost", "batched_decoding_cost", "answers_exact", "answers_similarity"),
+    ),
+    (
+        "Writing",
+        "Answers beside FP32's, and what writing token by token costs beyond reading the same text at once.",
+        ("answers_exact", "answers_similarity", "decoding_cost", "batched_decoding_cost"),
     ),
     (
         "Questions",
         "The likeliest choice is taken: as a whole, or for its length. Of all tasks together.",
         ("questions_whole", "questions_by_character", "questions_by_byte", "questions_by_token"),
-        (),
     ),
     (
-        "More of speed and cost",
-        "At once: several prompts in a batch. Memory is of the whole process, Python and the runtime included.",
-        ("token_ms.p95", "token_ms.p99", "tokens_per_s", "prompts_per_s", "offline.tokens_per_s"),
-        ("offline.prompts_per_s", "energy_per_token_j", "carbon_per_token_g", "cache_mb", "load_ms"),
+        "More of speed",
+        "At once: several prompts in a batch.",
+        ("token_ms.p95", "token_ms.p99", "tokens_per_s", "prompts_per_s", *_AT_ONCE),
+    ),
+    (
+        "What else it takes",
+        "Memory is of the whole process, Python and the runtime included; keys and values are a part of it.",
+        ("energy_per_token_j", "carbon_per_token_g", "cache_mb", "load_ms"),
     ),
 )
 _MANY_COLUMNS = 7
@@ -109,8 +119,8 @@ def render_language_page(comparison: LanguageComparison) -> str:
 
 def _tabulate(rows: Sequence[LanguageRow]) -> Iterator[_Table]:
     """Yields the tables with a figure of any row: name, what it says, heads and cells."""
-    for name, note, first, second in _PARTS:
-        keys = [key for key in (*first, *second) if any(_BY_KEY[key].read(row) is not None for row in rows)]
+    for name, note, asked in _PARTS:
+        keys = [key for key in asked if any(_BY_KEY[key].read(row) is not None for row in rows)]
         if keys:
             figures = [_BY_KEY[key] for key in keys]
             cells = [(row, [(one.cell(row), describe_interval(one, row)) for one in figures]) for row in rows]
@@ -138,11 +148,10 @@ def _list_questions(rows: Sequence[LanguageRow]) -> Iterator[str]:
     for row in rows:
         for task in () if row.quality is None else row.quality.tasks:
             whole, norm = task.whole, task.by_character
-            kept = (
-                ""
-                if whole.kept_ci95 is None
-                else f", of FP32's right answers {whole.kept / whole.correct_fp32:.0%} kept"
-            )
+            kept = ""
+            if whole.kept_ci95 is not None:
+                ends = " to ".join(format_percent(end) for end in whole.kept_ci95)
+                kept = f", of FP32's right answers {format_percent(whole.kept / whole.correct_fp32)} kept ({ends})"
             yield (
                 f"{row.title}, {task.name}: {whole.correct} of {task.count} right by the whole choice{kept}; "
                 f"{norm.correct} by its likelihood a character"
@@ -159,7 +168,8 @@ def _list_facts(comparison: LanguageComparison) -> Iterator[tuple[str, str]]:
         if part is not None:
             yield f"{name} text", f"{part.tokens:,} tokens of {part.texts} texts in {part.path}"
     yield "answers", f"{settings.new_tokens} tokens each, always the likeliest one; {settings.prompts} prompts in turns"
-    yield "effort", f"{settings.effort}: {settings.rounds} rounds in {settings.launches} launches"
+    launches = "1 launch" if settings.launches == 1 else f"{settings.launches} launches"
+    yield "effort", f"{settings.effort}: {settings.rounds} rounds in {launches}"
     yield "threads", str(settings.threads)
     if settings.batch > 1:
         yield "offline", f"{settings.batch} prompts at once"

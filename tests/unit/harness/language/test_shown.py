@@ -99,7 +99,10 @@ def test_the_page_draws_times_by_length_and_tells_questions(comparison: Language
     page = render_language_page(replace(comparison, rows=rows))
     for caption in ("Time per token as the answer grows", "First token by length of the prompt", "Speed and quality"):
         assert caption in page
-    assert "colours: 3 of 6 right by the whole choice, of FP32's right answers 75% kept" in page.replace("&#39;", "'")
+    assert (
+        "colours: 3 of 6 right by the whole choice, of FP32's right answers 75.0 % kept (30.0 % to 95.0 %)"
+        in page.replace("&#39;", "'")
+    )
     assert "% right (acc_norm)" in page
     shown = " ".join(_print(replace(comparison, rows=rows), verbose=True).split())
     assert "colours: 6 questions, of which FP32 answers 4 rightly" in shown
@@ -115,7 +118,7 @@ def test_two_artifacts_of_one_target_are_told_apart_in_drawings(comparison: Lang
 
 
 def test_every_figure_of_the_page_has_a_head() -> None:
-    listed = {key for _, _, first, second in page_tables._PARTS for key in (*first, *second)}
+    listed = {key for _, _, keys in page_tables._PARTS for key in keys}
     assert listed == set(page_tables._HEADS) == {figure.key for figure in FIGURES}
 
 
