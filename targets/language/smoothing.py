@@ -18,7 +18,7 @@ import numpy as np
 
 from modelwright.core.onnx.facts import read_attribute
 from modelwright.targets.graphs.index import index_graph
-from modelwright.targets.language.contract import Tokens
+from modelwright.targets.language.contract import LanguageBuildRequest, Tokens
 from modelwright.targets.language.energies import read_values
 from modelwright.targets.language.portable import Floats, LinearLayer, PortableModel, describe_tensor
 from modelwright.targets.quantization.smoothquant import SMOOTHING_FLOOR
@@ -28,6 +28,7 @@ ALPHA = 0.5
 """Share of the difficulty that moves into the weights; of SmolLM2-135M, 0.25 and 0.75 leave more noise in all."""
 MEASURED_TOKENS = 2048
 """Enough to know which channels are large."""
+NOT_SMOOTHED = "no calibration texts: channels of activations are not evened out"
 _NORMS = ("RMSNormalization", "LayerNormalization")
 
 
@@ -106,6 +107,16 @@ class SmoothedModel(PortableModel):
         lookup.output[0] = smooth
         nodes.insert(place + 1, helper.make_node("Div", [smooth, divisors.name], [gives], f"{lookup.name}.unsmooth"))
         self.index = index_graph(self.proto)
+
+
+def open_smoothed(request: LanguageBuildRequest) -> tuple[PortableModel, dict[str, Any] | None]:
+    """Returns a model with its channels evened out, and how; as it is where no texts tell of channels."""
+    if request.calibration is None:
+        return PortableModel(request.model), None
+    tokens = request.calibration[: max(1, MEASURED_TOKENS // request.calibration.shape[1])]
+    request.progress(f"measuring channels on {len(tokens)} texts")
+    model = SmoothedModel(request.model, tokens, request.threads)
+    return model, {"alpha": ALPHA, "tokens": int(tokens.size), "values": len(model.smoothed)}
 
 
 def find_smoothable(model: PortableModel) -> Iterator[Smoothable]:

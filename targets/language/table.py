@@ -17,6 +17,7 @@ TABLE = {
     "openvino-int4-weights": "modelwright.targets.openvino.language.target:OpenvinoInt4Weights",
     "tflite-fp32": "modelwright.targets.tflite.language.target:TfliteLanguageFp32",
     "tflite-int8-dynamic": "modelwright.targets.tflite.language.target:TfliteLanguageInt8Dynamic",
+    "tflite-int4-weights": "modelwright.targets.tflite.language.target:TfliteLanguageInt4Weights",
     "torch-fp32": "modelwright.targets.pytorch.language.target:TorchFp32",
     "torch-bf16": "modelwright.targets.pytorch.language.target:TorchBf16",
     "torch-int8-dynamic": "modelwright.targets.pytorch.language.target:TorchInt8Dynamic",

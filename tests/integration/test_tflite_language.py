@@ -43,7 +43,7 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 def build(
-    name: str, model: Path, directory: Path, record: LanguageModel | None = None
+    name: str, model: Path, directory: Path, record: LanguageModel | None = None, **fields: Any
 ) -> tuple[LanguageBuildRequest, Any]:
     for each in ("artifact", "scratch", "shared"):
         (directory / each).mkdir(parents=True)
@@ -55,9 +55,8 @@ def build(
         scratch=directory / "scratch",
         shared=directory / "shared",
         progress=lambda line: None,
-        calibration=None,
-        tuning=None,
         threads=2,
+        **{"calibration": None, "tuning": None, **fields},
     )
     return request, get_target(name).build(request)
 
@@ -142,6 +141,35 @@ def test_8_bits_follow_the_exported_graph_in_a_quarter_of_its_size(exported: Pat
         described = generator.describe_execution()
     assert described["precision"] == "int8"
     assert not {"FULLY_CONNECTED fp32", "DEQUANTIZE"} & set(described["operators"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("exported", ["llama"], indirect=True)
+def test_4_bits_are_for_what_blocks_fill_and_as_many_as_the_limit_lets(exported: Path, tmp_path: Path) -> None:
+    """The matrix after a gate has 48 rows, which blocks of 32 do not fill; the head is a table."""
+    rows = np.random.default_rng(0).integers(0, 250, (6, 48))
+    target = get_target("tflite-int4-weights")
+    counts = {}
+    for name, limit in (("loose", 10.0), ("tight", -0.9)):
+        request, built = build(
+            target.record.name,
+            exported,
+            tmp_path / name,
+            calibration=rows[:3],
+            tuning=rows[3:],
+            max_perplexity_increase=limit,
+        )
+        with target.load(
+            request.directory, built.model_file, built.recipe, request.record, RunSettings(threads=1)
+        ) as generator:
+            generator.prefill(rows[:1])
+            operators = generator.describe_execution()["operators"]
+        counts[name] = [operators[f"FULLY_CONNECTED {kind}"] for kind in ("int4", "int8")]
+        assert built.recipe["search"]["limit"] == limit
+        assert bool(built.notes) == (name == "tight")
+    assert counts["loose"] == [6 * request.record.layers, request.record.layers + 1]
+    assert counts["tight"][0] < counts["loose"][0]
+    assert sum(counts["tight"]) == sum(counts["loose"])
 
 
 @pytest.mark.parametrize("exported", ["llama"], indirect=True)

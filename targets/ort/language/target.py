@@ -22,7 +22,7 @@ from modelwright.targets.language.contract import (
 )
 from modelwright.targets.language.grids import BlockFormat, NearestGrids
 from modelwright.targets.language.portable import PortableModel
-from modelwright.targets.language.smoothing import ALPHA, MEASURED_TOKENS, SmoothedModel
+from modelwright.targets.language.smoothing import NOT_SMOOTHED, open_smoothed
 from modelwright.targets.options import RunSettings
 from modelwright.targets.ort.language.four_bits import write_mixture
 from modelwright.targets.ort.language.fuse import DecoderFuser
@@ -143,7 +143,7 @@ class OrtLanguageInt8Weights(OrtLanguageTarget):
 
     def build(self, request: LanguageBuildRequest) -> LanguageBuildResult:
         """Evens out channels, rewrites the graph and rounds its matrices; see `LanguageTarget.build`."""
-        model, smoothing = self._open(request)
+        model, smoothing = open_smoothed(request)
         formats = {
             layer.name: _INT8 if layer.rows % _LONG_BLOCK else replace(_INT8, size=_LONG_BLOCK)
             for layer in model.linear_layers.values()
@@ -155,17 +155,8 @@ class OrtLanguageInt8Weights(OrtLanguageTarget):
             recipe={"method": "weights in blocks, to nearest", "matrices": grids.describe(), "smoothing": smoothing},
             requires={"packages": {"onnxruntime": ">=1.22"}},
             versions=package_versions("onnx", "onnxruntime", "numpy"),
-            notes=() if smoothing else ("no calibration texts: channels of activations are not evened out",),
+            notes=() if smoothing else (NOT_SMOOTHED,),
         )
-
-    def _open(self, request: LanguageBuildRequest) -> tuple[PortableModel, dict[str, Any] | None]:
-        """Returns the model with its channels evened out, and how; as it is where no texts tell of channels."""
-        if request.calibration is None:
-            return PortableModel(request.model), None
-        tokens = request.calibration[: max(1, MEASURED_TOKENS // request.calibration.shape[1])]
-        request.progress(f"measuring channels on {len(tokens)} texts")
-        model = SmoothedModel(request.model, tokens, request.threads)
-        return model, {"alpha": ALPHA, "tokens": int(tokens.size), "values": len(model.smoothed)}
 
 
 class OrtLanguageInt4Weights(OrtLanguageTarget):

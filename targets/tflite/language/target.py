@@ -23,16 +23,16 @@ from modelwright.targets.language.contract import (
 )
 from modelwright.targets.language.grids import NearestGrids
 from modelwright.targets.language.portable import PortableModel
+from modelwright.targets.language.smoothing import NOT_SMOOTHED, open_smoothed
 from modelwright.targets.options import RunSettings
 from modelwright.targets.readiness import package_versions
-from modelwright.targets.tflite.language.decoder import DECODE, PREFILL, DecoderWriter
 from modelwright.targets.tflite.language.file_facts import list_tensors
+from modelwright.targets.tflite.language.four_bits import choose_grids
 from modelwright.targets.tflite.language.generator import TfliteGenerator
-from modelwright.targets.tflite.language.matrices import FloatMatrices, Matrices, RoundedMatrices, choose_format
-from modelwright.targets.tflite.language.model_file import ModelFile
+from modelwright.targets.tflite.language.matrices import FloatMatrices, RoundedMatrices, choose_format
 from modelwright.targets.tflite.language.snippet import write_python
+from modelwright.targets.tflite.language.writing import MODEL_FILE, write_model
 
-MODEL_FILE = "model.tflite"
 _RUN_PACKAGES = {"ai_edge_litert": "ai-edge-litert>=2.3"}
 _BUILD_PACKAGES = {"onnx": "onnx>=1.21", **_RUN_PACKAGES}
 _REQUIRES = {"packages": {"ai-edge-litert": ">=2.3"}}
@@ -88,18 +88,6 @@ class TfliteLanguageTarget(LanguageTarget):
         )
 
 
-def write_model(request: LanguageBuildRequest, matrices: Matrices, folder: Path) -> Path:
-    """Writes both graphs into a folder, and returns the file; another one there is replaced."""
-    folder.mkdir(exist_ok=True)
-    path = folder / MODEL_FILE
-    with ModelFile(path) as file:
-        for name in (DECODE, PREFILL):
-            graph = file.add_graph(name)
-            DecoderWriter(matrices.model, request.record, matrices, graph, has_cache=name == DECODE).write()
-        file.finish()
-    return path
-
-
 class TfliteLanguageFp32(TfliteLanguageTarget):
     """All in FP32."""
 
@@ -119,12 +107,15 @@ class TfliteLanguageFp32(TfliteLanguageTarget):
     def build(self, request: LanguageBuildRequest) -> LanguageBuildResult:
         """Writes the file; see `LanguageTarget.build`."""
         model = PortableModel(request.model)
-        write_model(request, FloatMatrices(model), request.directory)
+        write_model(request.record, FloatMatrices(model), request.directory)
         return self.finish_build(model, {"method": "written from the exported graph"})
 
 
 class TfliteLanguageInt8Dynamic(TfliteLanguageTarget):
-    """Matrices and tables in 8 bits, a scale a column; what they are multiplied with is rounded as it comes."""
+    """Matrices and tables in 8 bits, a scale a column; what they are multiplied with is rounded as it comes.
+
+    All channels of a token share a scale there: they are evened out first.
+    """
 
     record: ClassVar[LanguageTargetRecord] = LanguageTargetRecord(
         name="tflite-int8-dynamic",
@@ -133,7 +124,9 @@ class TfliteLanguageInt8Dynamic(TfliteLanguageTarget):
         title="LiteRT INT8 dynamic",
         is_float=False,
         needs_calibration=False,
-        build_packages=_BUILD_PACKAGES,
+        uses_tokens=True,
+        recipe_version=2,
+        build_packages={**_BUILD_PACKAGES, "onnxruntime": "onnxruntime>=1.22"},
         run_packages=_RUN_PACKAGES,
         build_extra="tflite",
         run_extra="tflite-run",
@@ -141,8 +134,40 @@ class TfliteLanguageInt8Dynamic(TfliteLanguageTarget):
 
     def build(self, request: LanguageBuildRequest) -> LanguageBuildResult:
         """Writes the file and rounds its matrices; see `LanguageTarget.build`."""
-        model = PortableModel(request.model)
-        grids = NearestGrids(model, {name: choose_format(8, layer.rows) for name, layer in model.linear_layers.items()})
+        model, smoothing = open_smoothed(request)
+        grids = NearestGrids(model, {name: choose_format(8, each.rows) for name, each in model.linear_layers.items()})
         request.progress(f"rounding {len(grids.formats)} matrices to 8 bits")
-        write_model(request, RoundedMatrices(grids), request.directory)
-        return self.finish_build(model, {"method": "weights by the column, to nearest", "matrices": grids.describe()})
+        write_model(request.record, RoundedMatrices(grids), request.directory)
+        recipe = {"method": "weights by the column, to nearest", "matrices": grids.describe(), "smoothing": smoothing}
+        return self.finish_build(model, recipe, () if smoothing else (NOT_SMOOTHED,))
+
+
+class TfliteLanguageInt4Weights(TfliteLanguageTarget):
+    """Matrices in blocks of 4 bits, rounded for what they make of texts; the head, tables and sensitive ones in 8."""
+
+    record: ClassVar[LanguageTargetRecord] = LanguageTargetRecord(
+        name="tflite-int4-weights",
+        runtime="tflite",
+        precision="int4-weights",
+        title="LiteRT INT4 weights",
+        is_float=False,
+        needs_calibration=True,
+        uses_tokens=True,
+        uses_limit=True,
+        build_packages={**_BUILD_PACKAGES, "onnxruntime": "onnxruntime>=1.22"},
+        run_packages=_RUN_PACKAGES,
+        build_extra="tflite",
+        run_extra="tflite-run",
+    )
+
+    def build(self, request: LanguageBuildRequest) -> LanguageBuildResult:
+        """Rounds the matrices and chooses those that need more bits; see `LanguageTarget.build`."""
+        model = PortableModel(request.model)
+        chosen = choose_grids(request, model)
+        write_model(request.record, RoundedMatrices(chosen.grids), request.directory)
+        recipe = {
+            "method": "weights in blocks, errors made up for on calibration texts (GPTQ)",
+            "matrices": chosen.grids.describe(),
+            **({} if chosen.search is None else {"search": dict(chosen.search)}),
+        }
+        return self.finish_build(model, recipe, chosen.notes)

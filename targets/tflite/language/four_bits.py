@@ -1,0 +1,53 @@
+"""The matrices of a LiteRT model in 4 bits, some of them in 8, as tuning texts ask for."""
+
+from __future__ import annotations
+
+import math
+
+from modelwright.targets.language.compensated import CompensatedGrids
+from modelwright.targets.language.contract import LanguageBuildRequest
+from modelwright.targets.language.grids import Grids, NearestGrids
+from modelwright.targets.language.mixture import Mixture, choose_mixture
+from modelwright.targets.language.perplexity import measure_loss
+from modelwright.targets.language.portable import PortableModel
+from modelwright.targets.options import RunSettings
+from modelwright.targets.tflite.language.generator import TfliteGenerator
+from modelwright.targets.tflite.language.matrices import (
+    BLOCK_SIZE,
+    FloatMatrices,
+    Matrices,
+    RoundedMatrices,
+    choose_format,
+)
+from modelwright.targets.tflite.language.writing import write_model
+
+
+def choose_grids(request: LanguageBuildRequest, model: PortableModel) -> Mixture:
+    """Finds the fewest matrices of 8 bits with which perplexity keeps the limit.
+
+    Args:
+        request: Whose texts it is chosen on.
+        model: The portable graph.
+    """
+    layers = model.linear_layers.values()
+    names = [each.name for each in layers if each.columns != request.record.vocab_size and each.rows % BLOCK_SIZE == 0]
+    few = CompensatedGrids(request, model, choose_format(4, BLOCK_SIZE), names)
+    more = NearestGrids(model, {layer.name: choose_format(8, layer.rows) for layer in layers})
+    if request.tuning is None:
+        return choose_mixture(request, few, more, _cannot_measure)
+    tuning = request.tuning
+
+    def measure(matrices: Matrices) -> float:
+        path = write_model(request.record, matrices, request.scratch / "candidate")
+        generator = TfliteGenerator(path, request.record, RunSettings(threads=request.threads))
+        try:
+            return measure_loss(generator, tuning)
+        finally:
+            generator.close()
+
+    loss = measure(FloatMatrices(model))
+    return choose_mixture(request, few, more, lambda grids: math.expm1(measure(RoundedMatrices(grids)) - loss))
+
+
+def _cannot_measure(_grids: Grids) -> float:
+    raise AssertionError("nothing is tried without texts")
