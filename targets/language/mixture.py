@@ -26,23 +26,13 @@ class Mixture:
 
     Attributes:
         grids: The matrices.
-        share: Of the weights that have more bits, the head aside.
         search: For the manifest; None where there were no texts to choose on.
         notes: For the user.
-        increase: Of perplexity on the tuning texts; None where there are none.
-        limit: What it was to be at most.
     """
 
     grids: Grids
-    share: float
     search: Mapping[str, Any] | None
     notes: tuple[str, ...]
-    increase: float | None
-    limit: float
-
-    @property
-    def keeps_limit(self) -> bool:
-        return self.increase is not None and self.increase <= self.limit
 
 
 def choose_mixture(request: LanguageBuildRequest, few: CompensatedGrids, more: Grids, measure: Measure) -> Mixture:
@@ -62,7 +52,7 @@ def choose_mixture(request: LanguageBuildRequest, few: CompensatedGrids, more: G
 
     if request.tuning is None:
         note = "no tuning texts: all matrices but the head have 4 bits, whatever that does to perplexity"
-        return Mixture(grids=mix(0.0), share=0.0, search=None, notes=(note,), increase=None, limit=limit)
+        return Mixture(grids=mix(0.0), search=None, notes=(note,))
     tried: dict[float, float] = {}
     low, high = 0, len(_SHARES) - 1
     while low <= high:
@@ -77,9 +67,6 @@ def choose_mixture(request: LanguageBuildRequest, few: CompensatedGrids, more: G
     told = [{"share_in_8_bits": share, "perplexity_increase": increase} for share, increase in sorted(tried.items())]
     return Mixture(
         grids=mix(share),
-        share=share,
         search={"limit": limit, "tuning_texts": len(request.tuning), "tried": told},
         notes=notes,
-        increase=tried[share],
-        limit=limit,
     )

@@ -38,8 +38,6 @@ _BLOCK, _MOST = 32, 192
 """As many values of a matrix in 8 bits share a scale as divide its rows: a multiple of the first, up to the second.
 SmolLM2-135M so took no more CPU time a token than with a scale a column, which costs half a percent of perplexity; with
 blocks of 32 it took a sixth more."""
-_LARGER_BLOCKS = (64, 128)
-"""Tried where no matrix needs 8 bits in blocks of 32."""
 _ACTIVATIONS = "DYNAMIC_QUANTIZATION_GROUP_SIZE"
 _ROUNDED, _EXACT = "32", "0"
 """Products of integers, of activations that are rounded to 8 bits in groups of so many as they come; and of floats."""
@@ -158,7 +156,7 @@ class LanguageCompressor:
         if self._bits == 8 or self._request.calibration is None:
             self._pack(more, _ROUNDED)
         else:
-            self._pack(self._mix(FEW.size, more).grids, _ROUNDED)
+            self._pack(self._mix(more).grids, _ROUNDED)
 
     def _try_shared(self) -> None:
         """Tries grids of this tool, the smallest first; each is made only where it can still win."""
@@ -171,11 +169,7 @@ class LanguageCompressor:
         if self._request.calibration is None:
             self._pack(more, _ROUNDED)
             return
-        found = self._mix(FEW.size, more)
-        for size in _LARGER_BLOCKS:
-            if not found.keeps_limit or found.share:
-                return  # as much would be saved by fewer matrices in 8 bits
-            found = self._mix(size, more)
+        self._mix(more)
 
     def _make_more(self) -> Grids:
         """Returns all matrices in 8 bits: in blocks where they divide into them, a table and its head row by row."""
@@ -187,15 +181,18 @@ class LanguageCompressor:
 
         return NearestGrids(self._portable, {name: choose(one) for name, one in self._portable.linear_layers.items()})
 
-    def _mix(self, size: int, more: Grids) -> Mixture:
-        """Tries blocks of a size in 4 bits with the fewest matrices in 8 that perplexity asks for."""
+    def _mix(self, more: Grids) -> Mixture:
+        """Tries 4 bits with the fewest matrices in 8 that perplexity asks for.
+
+        Blocks are those that ONNX Runtime's artifact has, rounded once for both. Larger ones would be rounded anew, and
+        take 4 % off the file.
+        """
         names = [
             layer.name
             for layer in self._portable.linear_layers.values()
-            if layer.rows % size == 0 and layer.columns != self._request.record.vocab_size
+            if layer.rows % FEW.size == 0 and layer.columns != self._request.record.vocab_size
         ]
-        found = BlockFormat(bits=FEW.bits, size=size, symmetric=FEW.symmetric)
-        few = CompensatedGrids(self._request, self._portable, found, names)
+        few = CompensatedGrids(self._request, self._portable, FEW, names)
 
         def measure(grids: Grids) -> float:
             increase = self._pack(grids, _ROUNDED).increase
