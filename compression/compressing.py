@@ -32,6 +32,7 @@ from modelwright.core.samples.python_source import is_python, split_function
 from modelwright.core.samples.source import Named, SignatureNeededError
 from modelwright.core.scratch import locked_folder, made_folder, scratch_directory
 from modelwright.exporters.source import Source, parse_source
+from modelwright.exporters.transformers.factory import tell_factory
 
 ROW_LIMIT = 1_000_000
 """Samples taken from a function that yields batches: a generator may be endless."""
@@ -167,6 +168,11 @@ def _require_torch_source(source: Source) -> None:
         raise BadInputError(
             f"{source.text} is an ONNX model, which nothing here can train",
             hint="give the PyTorch source that it was exported from: FILE.py:FUNCTION, or model.pt2",
+        )
+    if source.kind == "transformers":
+        raise BadInputError(
+            f"{source.text} is a folder of transformers, and what trains takes a factory",
+            hint=tell_factory(source.folder),
         )
 
 

@@ -21,6 +21,7 @@ from modelwright.core.samples.python_source import is_python
 from modelwright.core.samples.sample_set import SampleRef
 from modelwright.core.samples.source import Named, SampleSource, SignatureNeededError, TextReader, as_source
 from modelwright.core.samples.texts.rows import is_text_file
+from modelwright.exporters.cache import hash_samples
 from modelwright.exporters.exporting import find_or_export
 from modelwright.exporters.source import parse_source
 from modelwright.exporters.transformers.source import describe_inputs
@@ -92,6 +93,8 @@ def read_samples(
     if spec is None:
         return None
     most = _PARTS * max(EVALUATION_LIMIT, limit)
+    if folder in stored and as_source(spec).reader is not None:
+        _require_same_tokens(spec, stored[folder], scratch / folder, most, say)
     try:
         if folder not in stored:
             stored[folder] = materialize_samples(spec, signature, scratch / folder, most=most, progress=say)
@@ -100,6 +103,21 @@ def read_samples(
             raise
         return None
     return stored[folder]
+
+
+def _require_same_tokens(spec: Named, made: Path, folder: Path, most: int, say: Callable[[str], None]) -> None:
+    """Refuses texts that another model of the comparison reads as other tokens than the first one, which made them.
+
+    Raises:
+        BadInputError: They differ.
+    """
+    if not folder.exists():
+        materialize_samples(spec, None, folder, most=most, progress=say)
+    if folder != made and hash_samples(SampleRef(path=folder)) != hash_samples(SampleRef(path=made)):
+        raise BadInputError(
+            f"{spec}: the models read these texts as different tokens, and are compared on the same inputs",
+            hint="compare each by itself; the accuracies of the two can be held against each other then",
+        )
 
 
 def place_for_export(

@@ -17,7 +17,9 @@ pytest.importorskip("transformers")
 import torch
 from text_models import add_pooling, change_config, make_text_folder
 
+from modelwright.compression.compressing import compress
 from modelwright.core.records.codec import encode
+from modelwright.core.samples.archives import read_arrays
 from modelwright.core.samples.texts.store import store_in_child
 from modelwright.core.samples.texts.tokenizer import read_tokenizer
 from modelwright.exporters.source import parse_source
@@ -26,6 +28,7 @@ from modelwright.exporters.trace import Trace
 from modelwright.exporters.transformers.loading import load_folder
 from modelwright.exporters.transformers.pooling import read_pooling
 from modelwright.exporters.transformers.source import describe_inputs, require_no_code
+from modelwright.harness.given_samples import add_reader, read_samples
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of transformers'
 
@@ -159,7 +162,42 @@ def test_a_tokenizer_of_another_model_is_replaced(folder: Path) -> None:
 
 def test_rows_are_no_longer_than_the_model_takes(folder: Path) -> None:
     assert "give --max-length 64 or less" in refused(lambda: _place(folder, 65), "the model takes 64 tokens at most")
-    assert _place(folder, 64)
+    made, again = _place(folder, 64), folder.parent / "again"
+    again.mkdir()
+    model, texts = encode(describe_inputs(folder)), str(folder.parent / "t.txt")
+
+    def read(asked: int | None) -> None:
+        store_in_child(texts, str(made), model, 64, [], asked, str(again), 9, lambda _text: None)
+
+    assert refused(lambda: read(32), "makes rows of 64 tokens") == "leave it out"
+    read(None)
+    assert read_arrays(again)["input_ids"].tolist() == read_arrays(made)["input_ids"].tolist()
+
+
+def test_what_trains_takes_a_factory(folder: Path, tmp_path: Path) -> None:
+    hint = refused(
+        lambda: compress(str(folder), methods=["prune:magnitude:0.3"], train="x.npz", out=tmp_path / "out"),
+        "what trains takes a factory",
+    )
+    assert "FILE.py:create: def create()" in hint
+
+
+def test_models_of_a_comparison_read_texts_as_the_same_tokens(folder: Path, tmp_path: Path) -> None:
+    texts, stored = tmp_path / "t.txt", dict[str, Path]()
+    texts.write_text("Some text.\n")
+    other = Path(shutil.copytree(folder, tmp_path / "other"))
+
+    def read(model: Path, place: str) -> Path | None:
+        samples, _ = add_reader(str(model), str(texts), None)
+        return read_samples(
+            samples, None, "samples", stored=stored, scratch=tmp_path / place, limit=9, say=lambda _text: None
+        )
+
+    assert read(folder, "0") == read(other, "1")
+    tokenizer = json.loads((other / "tokenizer.json").read_text())
+    tokenizer["post_processor"] = None
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+    assert "compare each by itself" in refused(lambda: read(other, "2"), "as different tokens")
 
 
 def test_an_artifact_without_its_tokenizer_is_built_again(folder: Path) -> None:

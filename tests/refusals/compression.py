@@ -25,6 +25,9 @@ TABLE: Refusals = {
         "{} exists, and no compression wrote it": Followed(
             COMPRESSION + "test_what_no_compression_wrote_is_replaced_only_when_told"
         ),
+        "{} is a folder of transformers, and what trains takes a factory": Followed(
+            "tests/integration/test_text_model_refusals.py::test_what_trains_takes_a_factory"
+        ),
         "{} is an ONNX model, which nothing here can train": Followed(
             COMPRESSION + "test_what_is_compressed_as_the_hint_says_is_taken"
         ),

@@ -248,6 +248,9 @@ TABLE: Refusals = {
         "{}: expected an object, found a {}": Followed(TEXTS + "test_an_entry_is_mended_as_told"),
     },
     "core/samples/texts/store.py": {
+        "--max-length {}: the artifact's tokenizer makes rows of {} tokens": Followed(
+            TOKENIZERS + "test_rows_are_no_longer_than_the_model_takes"
+        ),
         "{}: it becomes the token {}, and the model knows {}: the tokenizer is another model's": Followed(
             TOKENIZERS + "test_a_tokenizer_of_another_model_is_replaced"
         ),

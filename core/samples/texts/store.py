@@ -88,6 +88,10 @@ def store_in_child(
         limit: Of texts.
         progress: Takes what is going on.
     """
+    if settled is not None and asked not in (None, settled):
+        raise BadInputError(
+            f"--max-length {asked}: the artifact's tokenizer makes rows of {settled} tokens", hint="leave it out"
+        )
     takes, made = decode(TextInputs, model), Path(directory)
     with explain_os_error(Path(path)):
         texts = read_labelled(Path(path), takes)
