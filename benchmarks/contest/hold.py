@@ -112,7 +112,10 @@ def hold_contest(prepared: Prepared, plan: Plan) -> ModelResult:
         effort=f"{plan.effort.launches} launches of {plan.effort.rounds} rounds, windows of {plan.effort.window_s} s",
         revision=find_revision(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        versions={**package_versions(*RUNTIME_PACKAGES), **{peer.maker: find_version(peer) for peer in plan.peers}},
+        versions={
+            **package_versions(*RUNTIME_PACKAGES),
+            **{peer.maker: find_version(peer.module, peer.maker) for peer in plan.peers},
+        },
         rows=tuple(rows),
     )
 

@@ -8,8 +8,10 @@ import os
 import shutil
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from contest.entrants import Entrant, Missing
 from contest.environments import REQUIREMENTS, NoEnvironmentError, find_or_make
@@ -105,10 +107,10 @@ def run_peer(
     return Entrant(name=peer.name, maker=peer.maker, runtime=peer.runtime, file=files[0], build_s=took_s)
 
 
-def find_version(peer: Peer) -> str:
-    """Returns the version of a peer's distribution that its environment is made with."""
-    pins = dict(line.split("==") for line in (REQUIREMENTS / f"{peer.module}.txt").read_text().split())
-    return pins[peer.maker]
+def find_version(module: str, maker: str) -> str:
+    """Returns the version of a distribution that a peer's environment is made with."""
+    pins = dict(line.split("==") for line in (REQUIREMENTS / f"{module}.txt").read_text().split())
+    return pins[maker]
 
 
 def _hash_all(*paths: Path) -> str:
@@ -132,19 +134,35 @@ def _run(peer: Peer, model: Path, samples: Path, folder: Path, python: Path, thr
         "recipe": peer.recipe, "model": str(copy), "out": str(folder / "out"), "samples": str(samples),
         "threads": threads,
     }  # fmt: skip
+    took_s = run_recipe(peer.module, order, folder, python)
+    copy.unlink()
+    return took_s
+
+
+def run_recipe(module: str, order: Mapping[str, Any], folder: Path, python: Path) -> float:
+    """Runs a module of `recipes` in a peer's environment; returns the seconds that it took.
+
+    Args:
+        module: Its name there.
+        order: What it reads as its job; `threads` also bounds the pools of its libraries.
+        folder: To run in; gets `job.json` and `log.txt`.
+        python: Of the environment.
+
+    Raises:
+        PeerFailedError: The last line that it printed.
+    """
     job = folder / "job.json"
     job.write_text(json.dumps(order))
-    environment = {**os.environ, "PYTHONPATH": str(BENCHMARKS), "OMP_NUM_THREADS": str(threads)}
+    environment = {**os.environ, "PYTHONPATH": str(BENCHMARKS), "OMP_NUM_THREADS": str(order["threads"])}
     started = time.monotonic()
     with (folder / "log.txt").open("w") as log:
         try:
             done = subprocess.run(
-                [str(python), "-m", f"recipes.{peer.module}", str(job)],
+                [str(python), "-m", f"recipes.{module}", str(job)],
                 stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=folder, timeout=TIME_LIMIT_S, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
             raise PeerFailedError(f"stopped after {TIME_LIMIT_S:.0f} s") from error
-    copy.unlink()
     if done.returncode == 0:
         return time.monotonic() - started
     lines = [line for line in (folder / "log.txt").read_text(errors="replace").splitlines() if line.strip()]

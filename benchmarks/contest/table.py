@@ -31,15 +31,16 @@ def show(result: ModelResult) -> str:
     absent = [row for row in result.rows if row.speedup is None]
     head = ["file", "runtime", "speed-up", "95 %", "by the harness", "MB"]
     head += ["agreement", "accuracy"] if result.has_meaning else ["same answers", "cosine"]
-    lines = [_line(head), _line(["---", "---", *["---:"] * (len(head) - 2)])]
-    lines += [_line(list(_cells(row, has_meaning=result.has_meaning))) for row in measured]
+    lines = [join_cells(head), join_cells(["---", "---", *["---:"] * (len(head) - 2)])]
+    lines += [join_cells(list(_cells(row, has_meaning=result.has_meaning))) for row in measured]
     text = "\n".join(lines)
     if absent:
         text += "\n\nWithout figures:\n\n" + "\n".join(f"- {row.name}: {row.reason}" for row in absent)
     return text
 
 
-def _line(cells: Sequence[str]) -> str:
+def join_cells(cells: Sequence[str]) -> str:
+    """Returns a line of a Markdown table."""
     return f"| {' | '.join(cells)} |"
 
 

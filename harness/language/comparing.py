@@ -42,12 +42,14 @@ class LanguageBuilt:
 
     Attributes:
         model: The exported model.
+        workload: All tokens that they were built from and judged by.
         artifacts: By target.
         reused: Which of them were there already.
         absent: Rows of what is missing, with their reasons.
     """
 
     model: LanguageModel
+    workload: Workload
     artifacts: dict[str, LanguageArtifact] = field(default_factory=dict)
     reused: dict[str, bool] = field(default_factory=dict)
     absent: list[LanguageRow] = field(default_factory=list)
@@ -75,10 +77,10 @@ def compare_language(request: LanguageRequest, out: str | Path, progress: Progre
         for name in (RESULTS, TABLE, PAGE):
             require_writable(folder / name)
         with scratch_directory(folder) as scratch:
-            bench, workload = _prepare(request, folder / "model", Path(scratch), tell)
+            bench = _prepare(request, folder / "model", Path(scratch), tell)
             built = _build_all(request, bench, folder / "artifacts", tell, overwrite=True)
             prompts = Path(scratch) / "prompts.json"
-            write_json(prompts, encode(workload.asked))
+            write_json(prompts, encode(built.workload.asked))
             tell.start("measure", f"{count_noun(len(built.artifacts), 'artifact')} generating in turns")
             measurements = measure_language_artifacts(
                 built.artifacts,
@@ -95,8 +97,8 @@ def compare_language(request: LanguageRequest, out: str | Path, progress: Progre
         comparison = assemble_language(
             _describe_context(request),
             model=built.model,
-            texts=workload.described,
-            asked=workload.asked,
+            texts=built.workload.described,
+            asked=built.workload.asked,
             artifacts=built.artifacts,
             reused=built.reused,
             measurements=measurements,
@@ -126,7 +128,7 @@ def build_language(request: LanguageRequest, out: str | Path, progress: Progress
     """
     folder, tell = Path(out), Undisturbed(progress)
     with made_folder(folder), locked_folder(folder), scratch_directory(folder) as scratch:
-        bench, _ = _prepare(request, folder / "model", Path(scratch), tell)
+        bench = _prepare(request, folder / "model", Path(scratch), tell)
         return _build_all(request, bench, folder, tell, overwrite=request.overwrite)
 
 
@@ -163,7 +165,7 @@ def _describe_context(request: LanguageRequest) -> Context:
     )
 
 
-def _prepare(request: LanguageRequest, model: Path, scratch: Path, tell: Progress) -> tuple[Bench, Workload]:
+def _prepare(request: LanguageRequest, model: Path, scratch: Path, tell: Progress) -> Bench:
     """Exports the model, and makes tokens of the texts."""
     tell.start("export", f"exporting {request.source}")
     source = Path(request.source)
@@ -223,7 +225,7 @@ def _prepare(request: LanguageRequest, model: Path, scratch: Path, tell: Progres
         threads=request.threads,
         limit=request.max_increase,
         options=request.options,
-    ), workload
+    )
 
 
 def _summarize(workload: Workload) -> str:
@@ -239,7 +241,7 @@ def _build_all(
     request: LanguageRequest, bench: Bench, folder: Path, tell: Progress, *, overwrite: bool
 ) -> LanguageBuilt:
     """Builds one target after the other, FP32 first; one that fails does not stop the others."""
-    built = LanguageBuilt(model=bench.record)
+    built = LanguageBuilt(model=bench.record, workload=bench.workload)
     for name in request.targets:
         task = f"build:{name}"
         tell.start(task, f"building {name}")

@@ -108,7 +108,7 @@ def test_a_loop_that_cannot_load_says_what_the_runtime_said(contest: ModuleType,
     np.savez(tmp_path / "samples.npz", x=np.zeros((1, 2), np.float32))
     entrant = entrants.Entrant(name="bad", maker="peer", runtime="onnxruntime", file=model, build_s=0.0)
 
-    with pytest.raises(loops.LoopFailedError, match=r"model\.onnx"):
+    with pytest.raises(importlib.import_module("contest.line_process").LoopFailedError, match=r"model\.onnx"):
         loops.PlainLoop(entrant, tmp_path / "samples.npz", tmp_path, judged=1)
 
 
