@@ -107,7 +107,7 @@ def run_language_peer(peer: LanguagePeer, model: Path, key: str, work: Path, cac
     folder = work / "".join(character if character.isalnum() else "-" for character in peer.name)
     try:
         python = find_or_make(peer.module, cache)
-        path, build_s, identity = (model, None, key) if peer.in_place else _build(peer, model, key, folder, python)
+        path, build_s = (model, None) if peer.in_place else _build(peer, model, key, folder, python)
     except (NoEnvironmentError, PeerFailedError) as error:
         return Missing(name=peer.name, maker=peer.maker, reason=str(error))
     return Entrant(
@@ -117,7 +117,7 @@ def run_language_peer(peer: LanguagePeer, model: Path, key: str, work: Path, cac
         bits=peer.bits,
         path=path,
         python=python,
-        identity=f"{identity} {python.parents[1].name}",
+        identity=identify(peer, key, python),
         settings={"quantizer": peer.recipe} if peer.in_place else {},
         size_bytes=None if peer.in_place else measure_model(path),
         build_s=build_s,
@@ -125,12 +125,17 @@ def run_language_peer(peer: LanguagePeer, model: Path, key: str, work: Path, cac
     )
 
 
-def _build(peer: LanguagePeer, model: Path, key: str, folder: Path, python: Path) -> tuple[Path, float, str]:
-    """Returns what was made, now or earlier, the seconds that it took, and what tells it from others."""
-    told, out = folder / "told.json", folder / "out"
+def identify(peer: LanguagePeer, key: str, python: Path) -> str:
+    """Returns a hash of all that decides what a peer makes: of two ways of one tool, too."""
     recipe = BENCHMARKS / "recipes" / f"{peer.module}.py"
-    parts = [key, python.parents[1].name, hashlib.sha256(recipe.read_bytes()).hexdigest()]
-    identity = hashlib.sha256(" ".join(parts).encode()).hexdigest()
+    parts = [key, peer.recipe, python.parents[1].name, "" if peer.in_place else recipe.read_text()]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _build(peer: LanguagePeer, model: Path, key: str, folder: Path, python: Path) -> tuple[Path, float]:
+    """Returns what was made, now or earlier, and the seconds that it took."""
+    told, out = folder / "told.json", folder / "out"
+    identity = identify(peer, key, python)
     if not told.exists() or json.loads(told.read_text())["identity"] != identity:
         shutil.rmtree(folder, ignore_errors=True)
         out.mkdir(parents=True)
@@ -140,4 +145,4 @@ def _build(peer: LanguagePeer, model: Path, key: str, folder: Path, python: Path
     path = out / peer.file if peer.file else out
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         raise PeerFailedError("ends well and leaves no file")
-    return path, json.loads(told.read_text())["build_s"], identity
+    return path, json.loads(told.read_text())["build_s"]

@@ -182,6 +182,17 @@ def test_an_entrant_whose_process_ends_is_out_with_its_last_line(
     assert rows["dies"].speedup is None
 
 
+def test_no_two_ways_of_peers_share_scores(results: ModuleType) -> None:
+    peers = importlib.import_module("generation.peers")
+    python = Path("/cache/environment-1/bin/python")
+
+    found = [peers.identify(peer, "a model", python) for peer in peers.PEERS]
+
+    assert len(set(found)) == len(peers.PEERS)
+    assert peers.identify(peers.PEERS[0], "another model", python) not in found
+    assert peers.identify(peers.PEERS[0], "a model", Path("/cache/environment-2/bin/python")) not in found
+
+
 def test_sizes_leave_out_what_is_no_part_of_a_model(results: ModuleType, tmp_path: Path) -> None:
     entrants = importlib.import_module("generation.entrants")
     for name, size in (("model.onnx", 3), ("model.onnx.data", 40), ("tokenizer.json", 500), ("artifact.json", 6000)):
