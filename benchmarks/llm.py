@@ -1,6 +1,7 @@
 """Language models, ours beside the peers: the same folder through each tool's documented ways, measured together.
 
     python benchmarks/llm.py                                   # SmolLM2-135M, all peers
+    python benchmarks/llm.py --prepare                         # builds and scores: what is left then is to measure
     python benchmarks/llm.py --shape qwen2.5-0.5b --without optimum-quanto --effort quick
 
 Every peer gets an environment of its own in the cache, made of `recipes/requirements/`, and builds there from the same
@@ -14,9 +15,10 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from pathlib import Path
 
-from generation.hold import Plan, hold_contest
+from generation.hold import LEFT_OUT, Plan, enter_all, hold_contest, score_all
 from generation.models import SHAPES, measure_exports, prepare_shape, prepare_smollm2
 from generation.peers import PEERS
 from generation.results import Export, keep_result
@@ -50,6 +52,14 @@ def main() -> None:
         exports = measure_exports(prepared, cache / "work" / prepared.name / "ours" / "model")
     else:
         prepared = prepare_smollm2(cache)
+    if arguments.prepare:
+        failures: dict[str, str] = {}
+        entered = enter_all(prepared, plan)
+        score_all(prepared, entered, plan, failures)
+        missing = {one.name: one.reason for one in entered.missing if one.reason != LEFT_OUT}
+        for name, reason in (missing | failures).items():
+            print(f"{name}: {reason}", file=sys.stderr)
+        raise SystemExit(1 if missing or failures else 0)
     result = replace(hold_contest(prepared, plan), exports=exports)
     host = detect_host()
     machine = f"{host.cpu_model or host.architecture}, {host.cores} cores"
@@ -65,6 +75,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--shape", choices=sorted(SHAPES), help="random weights; default: SmolLM2-135M")
     parser.add_argument("--peer", action="append", choices=makers, help="default: all")
     parser.add_argument("--without", action="append", default=[], choices=makers)
+    parser.add_argument(
+        "--prepare", action="store_true", help="build and score, on a machine that may be busy; no times"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--new-tokens", type=int, default=20, metavar="N")
     parser.add_argument("--effort", choices=list(EFFORTS), default="standard")

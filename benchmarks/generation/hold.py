@@ -31,6 +31,7 @@ from modelwright.harness.run.effort import Effort
 from modelwright.targets.readiness import package_versions
 
 OPENING_TOKENS = 128
+LEFT_OUT = "left out of this run"
 RUNTIME_PACKAGES = ("onnxruntime", "openvino", "torch", "transformers")
 Windows = Mapping[str, dict[int, GenerationWindow]]
 
@@ -54,8 +55,23 @@ class Plan:
     new_tokens: int
 
 
-def hold_contest(prepared: PreparedLanguage, plan: Plan) -> ModelResult:
-    """Builds, scores and measures all artifacts of one model."""
+@dataclass(frozen=True, kw_only=True)
+class Entered:
+    """What can be measured, and what of it is known already.
+
+    Attributes:
+        built: Ours.
+        entrants: Ours, then the peers'.
+        missing: What could not be built, and why.
+    """
+
+    built: LanguageBuilt
+    entrants: Sequence[Entrant]
+    missing: Sequence[Missing]
+
+
+def enter_all(prepared: PreparedLanguage, plan: Plan) -> Entered:
+    """Builds all artifacts of one model; those of an earlier run are taken as they are."""
     work = plan.cache / "work" / prepared.name
     built = _build_ours(prepared, plan, work / "ours")
     entrants = list(enter_own(built.artifacts))
@@ -70,18 +86,49 @@ def hold_contest(prepared: PreparedLanguage, plan: Plan) -> ModelResult:
         else:
             entrants.append(made)
     left_out = [peer for peer in PEERS if peer not in plan.peers]
-    missing += [Missing(name=peer.name, maker=peer.maker, reason="left out of this run") for peer in left_out]
+    missing += [Missing(name=peer.name, maker=peer.maker, reason=LEFT_OUT) for peer in left_out]
+    return Entered(built=built, entrants=entrants, missing=missing)
+
+
+def score_all(
+    prepared: PreparedLanguage, entered: Entered, plan: Plan, failures: dict[str, str]
+) -> Mapping[str, Scores]:
+    """Returns what the texts cost each artifact; nothing for random weights, which mean nothing.
+
+    Args:
+        prepared: The model.
+        entered: Its artifacts.
+        plan: With the folder of earlier scores, which hold as long as artifact, code and texts are the same.
+        failures: Gets a name and why it gave none.
+    """
+    scores: dict[str, Scores] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        task = _make_task(entered.built, plan, Path(scratch))
+        for entrant in entered.entrants if prepared.has_meaning else ():
+            _tell(f"{entrant.name} reads the texts that judge")
+            try:
+                kept = plan.cache / "work" / prepared.name / "scores"
+                scores[entrant.name] = score_entrant(entrant, task, Path(scratch), kept)
+            except LoopFailedError as error:
+                failures[entrant.name] = str(error)
+    return scores
+
+
+def hold_contest(prepared: PreparedLanguage, plan: Plan) -> ModelResult:
+    """Builds, scores and measures all artifacts of one model."""
+    entered = enter_all(prepared, plan)
+    built, entrants = entered.built, entered.entrants
     failures: dict[str, str] = {}
     peaks: dict[str, int] = {}
+    scores = score_all(prepared, entered, plan, failures)
     with tempfile.TemporaryDirectory() as scratch:
         task = _make_task(built, plan, Path(scratch))
-        scores = _score_all(entrants, task, Path(scratch), work / "scores", failures) if prepared.has_meaning else {}
         windows = _run_all(entrants, task, plan.effort, Path(scratch), peaks, failures)
     rows = [
         _make_row(entrant, windows, scores, prepared.baseline, peaks.get(entrant.name), failures.get(entrant.name))
         for entrant in entrants
     ]
-    rows += [Row(name=one.name, maker=one.maker, reason=one.reason) for one in missing]
+    rows += [Row(name=one.name, maker=one.maker, reason=one.reason) for one in entered.missing]
     return ModelResult(
         model=prepared.name,
         parameters=built.model.num_parameters,
@@ -133,19 +180,6 @@ def _make_task(built: LanguageBuilt, plan: Plan, scratch: Path) -> Task:
         windows=windows,
         windows_sha256=write_windows(built.workload.evaluation, built.model.context_length, windows),
     )
-
-
-def _score_all(
-    entrants: Sequence[Entrant], task: Task, scratch: Path, cache: Path, failures: dict[str, str]
-) -> dict[str, Scores]:
-    scores = {}
-    for entrant in entrants:
-        _tell(f"{entrant.name} reads the texts that judge")
-        try:
-            scores[entrant.name] = score_entrant(entrant, task, scratch, cache)
-        except LoopFailedError as error:
-            failures[entrant.name] = str(error)
-    return scores
 
 
 def _run_all(

@@ -73,6 +73,12 @@ TABLE: Refusals = {
             ORT_LANGUAGE + "test_a_prompt_beyond_the_context_is_refused_and_a_shorter_one_is_not"
         ),
     },
+    "targets/ort/language/target.py": {
+        "ONNX Runtime's GroupQueryAttention takes heads of a multiple of {} channels, and those of {} have {} "
+        "here": Followed(
+            "tests/unit/targets/ort/language/test_target.py::test_heads_that_the_fused_attention_does_not_compute_are_refused"
+        ),
+    },
     "targets/ort/cuda_session.py": {
         "ONNX Runtime keeps one inference a session in flight: it cannot use several streams": GPU,
         "the onnxruntime {} that is installed has no CUDA provider: it is the CPU package": INSTALLS,

@@ -31,17 +31,29 @@ from modelwright.targets.ort.language.graph_file import GraphFile, list_tensors
 from modelwright.targets.ort.language.matrices import BlockMatrices, FloatMatrices, Matrices
 from modelwright.targets.ort.language.snippet import write_cpp, write_python
 from modelwright.targets.ort.settings import SETTINGS
-from modelwright.targets.readiness import package_versions
+from modelwright.targets.readiness import Readiness, package_versions
 
 MODEL_FILE = "model.onnx"
 _INT8 = BlockFormat(bits=8, size=32, symmetric=True)
 _LONG_BLOCK = 64
 """Half the scales, which are in memory twice; with even channels it costs no perplexity that can be seen."""
 _PACKAGES = {"onnxruntime": "onnxruntime>=1.22"}
+_HEAD_MULTIPLE = 8
+"""Channels of a head: GroupQueryAttention of ONNX Runtime 1.31 computes no others."""
 
 
 class OrtLanguageTarget(LanguageTarget):
     """What all precisions share: the fused graph and how it runs."""
+
+    def check_model(self, record: LanguageModel) -> Readiness:
+        """Refuses heads that the fused attention does not compute."""
+        if record.head_dim % _HEAD_MULTIPLE == 0:
+            return Readiness.yes()
+        return Readiness.no(
+            f"ONNX Runtime's GroupQueryAttention takes heads of a multiple of {_HEAD_MULTIPLE} channels, and those of "
+            f"{record.architecture} have {record.head_dim} here",
+            "leave this runtime out: OpenVINO and PyTorch compute such heads",
+        )
 
     @contextmanager
     def load(
