@@ -195,7 +195,7 @@ def measure_exports(prepared: PreparedLanguage, out: Path) -> tuple[Export, ...]
     out.parent.mkdir(parents=True, exist_ok=True)
     exports = []
     for low_memory in (False, True):
-        command = [sys.executable, "-m", "modelwright", "export", str(prepared.folder), "--out", str(out)]
+        command = [sys.executable, "-m", "modelwright.cli", "export", str(prepared.folder), "--out", str(out)]
         command += ["--overwrite", "--fresh", *(["--low-memory"] if low_memory else [])]
         started = time.monotonic()
         process = subprocess.Popen(command)
