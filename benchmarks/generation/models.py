@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -140,13 +141,17 @@ def write_weights(config: Mapping[str, Any], folder: Path) -> None:
     """
     import torch
     from safetensors.torch import save_file
+
+    # torchao, which transformers loads where it is installed, tells of kernels for other machines and other Pythons.
+    logging.disable(logging.WARNING)
     from transformers import AutoConfig, AutoModelForCausalLM
 
     folder.mkdir(parents=True, exist_ok=True)
     made = AutoConfig.for_model(**config, dtype="bfloat16", bos_token_id=256, eos_token_id=257, pad_token_id=258)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(made)
-    model.config.save_pretrained(folder)
+    made.architectures = [type(model).__name__]
+    made.save_pretrained(folder)
     generator = torch.Generator().manual_seed(SEED)
     shard: dict[str, Any] = {}
     homes: dict[str, str] = {}
