@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from generation.results import Export
+from generation.results import Export, Exports
 
-from modelwright.core.files import read_json, write_json
-from modelwright.core.records.codec import decode, encode
+from modelwright.core.files import write_json
+from modelwright.core.records.codec import encode, read_record
 from modelwright.core.records.language import load_language
 from modelwright.examples.llm.prepare import PACKAGE, ROOT, WHEEL, prepare
 
@@ -196,7 +196,7 @@ def measure_exports(prepared: PreparedLanguage, out: Path) -> tuple[Export, ...]
     """
     kept = out.with_name("exports.json")
     if kept.exists() and out.exists():
-        return tuple(decode(Export, one) for one in read_json(kept, "what exports took"))
+        return read_record(Exports, kept, what="what exports took").exports
     out.parent.mkdir(parents=True, exist_ok=True)
     exports = []
     for low_memory in (False, True):
@@ -215,5 +215,5 @@ def measure_exports(prepared: PreparedLanguage, out: Path) -> tuple[Export, ...]
                 low_memory=low_memory,
             )
         )
-    write_json(kept, encode(tuple(exports)))
+    write_json(kept, encode(Exports(exports=tuple(exports))))
     return tuple(exports)

@@ -70,6 +70,12 @@ class Export(Record, kw_only=True):
     low_memory: bool
 
 
+class Exports(Record, kw_only=True):
+    """What exporting a model took, kept beside the export: artifacts are then built from it."""
+
+    exports: tuple[Export, ...]
+
+
 class ModelResult(Record, kw_only=True):
     """All rows of one model.
 
