@@ -7,7 +7,7 @@ PYTEST := $(BIN)/pytest -n 2 --dist loadscope
 DEMO_EFFORT ?= standard
 DEMO_OUT ?= demo
 
-.PHONY: environment demo study llm test test-slow test-adversary test-unit lint types wheel-check benchmark clean notebook
+.PHONY: environment demo study llm text-energy test test-slow test-adversary test-unit lint types wheel-check benchmark clean notebook
 
 demo: environment  ## The embedded example, end to end: export, build, prove, measure, compare
 	$(BIN)/modelwright demo --out $(DEMO_OUT) --effort $(DEMO_EFFORT)
@@ -27,6 +27,13 @@ llm: environment  ## A language model of 135 M parameters: five artifacts, judge
 	$(BIN)/python -m modelwright.examples.llm.prepare $(LLM_HOME)
 	$(BIN)/modelwright compare $(LLM_HOME)/model -s $(LLM_HOME)/texts.jsonl --eval $(LLM_HOME)/judging.txt \
 	    $(LLM_TARGETS:%=-t %) --threads 2 -e $(LLM_EFFORT) --out $(LLM_OUT)
+
+MODEL ?=
+DATA ?=
+TEXT_ENERGY_OUT ?= text_energy
+text-energy: environment  ## What a text model takes in every precision: make text-energy MODEL=FOLDER DATA=FOLDER
+	@test -n "$(MODEL)" -a -n "$(DATA)" || { echo "give MODEL=FOLDER and DATA=FOLDER" >&2; exit 2; }
+	$(BIN)/python -m modelwright.examples.text_energy $(MODEL) --data $(DATA) --out $(TEXT_ENERGY_OUT)
 
 test: environment  ## All tests but the slow ones
 	$(PYTEST) -m 'not slow'
@@ -55,8 +62,9 @@ types: environment
 wheel-check: environment  ## Build sdist and wheel, install the wheel elsewhere, run the command line from there
 	$(BIN)/python tests/check_wheel.py
 
-notebook: environment  ## Run the notebook of examples/lab again, and keep its outputs
+notebook: environment  ## Run the notebooks of examples/lab and examples/text_energy again, and keep their outputs
 	$(BIN)/python -m modelwright.examples.lab.renew
+	$(BIN)/python -m modelwright.examples.text_energy.renew
 
 benchmark: environment  ## Speed against ONNX Runtime FP32, and the harness against a bare loop
 	$(BIN)/python benchmarks/resnet50.py
