@@ -160,11 +160,17 @@ def _measure_by_harness(
 
 
 def _judge(answers: Mapping[str, list[Floats]], name: str, labels: npt.NDArray[np.int64] | None) -> Quality | None:
-    """Returns how a file's answers follow FP32; None where it gave none, or in other shapes."""
-    found, reference = answers.get(name), answers[BASELINE]
-    if found is None or [one.shape for one in found] != [one.shape for one in reference]:
+    """Returns how a file's answers follow FP32; None where it gave none, or in other shapes than flat ones."""
+    reference = answers[BASELINE]
+    found = [_unflatten(*pair) for pair in zip(answers.get(name, ()), reference, strict=False)]
+    if [one.shape for one in found] != [one.shape for one in reference]:
         return None
     return judge(found, reference, None if labels is None else labels[: len(reference[0])])
+
+
+def _unflatten(found: Floats, reference: Floats) -> Floats:
+    """Gives an output its shape again, where a file has all of a sample's values in one row."""
+    return found.reshape(reference.shape) if found.ndim == 2 and found.size == reference.size else found
 
 
 def _relate(windows: Mapping[str, Mapping[int, Window]], name: str) -> SpeedRatio | None:
