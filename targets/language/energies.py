@@ -87,6 +87,8 @@ def _open(model: PortableModel, names: Sequence[str], threads: int) -> Any:
     proto.graph.input.extend(fed)
     prune_graph(proto)
     options = session_options(RunSettings(threads=threads))
+    # Between two texts it is numpy's turn: threads that wait for work would take its cores.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(model.folder))
     try:
         return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -51,7 +51,7 @@ def choose_mixture(request: LanguageBuildRequest, few: CompensatedGrids, more: G
         return SparedGrids(few, choose_spared(few.model, noise, share), more)
 
     if request.tuning is None:
-        note = "no tuning texts: all matrices but the head have 4 bits, whatever that does to perplexity"
+        note = "no tuning texts: all matrices that can have 4 bits have them, whatever that does to perplexity"
         return Mixture(grids=mix(0.0), search=None, notes=(note,))
     tried: dict[float, float] = {}
     low, high = 0, len(_SHARES) - 1

@@ -237,8 +237,8 @@ def test_4_bits_spare_as_many_matrices_as_the_limit_asks_for(exported: Path, tmp
         ) as generator:
             loss = measure_loss(generator, texts[8:])
             assert np.isfinite(loss)
-    assert shares["loose"] == 1, "the head alone"
-    assert shares["strict"] > 1
+    assert shares["loose"] == 0, "the head, too, has 4 bits"
+    assert shares["strict"] > 0
 
 
 @pytest.mark.parametrize("exported", ["llama"], indirect=True)

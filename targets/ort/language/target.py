@@ -172,7 +172,7 @@ class OrtLanguageInt8Weights(OrtLanguageTarget):
 
 
 class OrtLanguageInt4Weights(OrtLanguageTarget):
-    """Matrices in 4 bits, rounded for what they make of texts; the head, tables and the most sensitive ones in 8."""
+    """Matrices in 4 bits, the head's too, rounded for what they make of texts; tables and the most sensitive in 8."""
 
     record: ClassVar[LanguageTargetRecord] = LanguageTargetRecord(
         name="ort-int4-weights",
@@ -183,6 +183,7 @@ class OrtLanguageInt4Weights(OrtLanguageTarget):
         needs_calibration=True,
         uses_tokens=True,
         uses_limit=True,
+        recipe_version=2,
         build_packages={"onnx": "onnx", **_PACKAGES},
         run_packages=_PACKAGES,
         build_extra="ort",
