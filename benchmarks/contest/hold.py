@@ -15,7 +15,7 @@ from contest.adopt import adopt
 from contest.entrants import OURS, Entrant, Missing, enter_own
 from contest.loops import run_loops
 from contest.peers import PEERS, Peer, find_version, run_peer
-from contest.quality import Quality, judge
+from contest.quality import judge_if_comparable
 from contest.results import ModelResult, Row
 from models.catalog import Prepared
 from revision import find_revision
@@ -98,7 +98,7 @@ def hold_contest(prepared: Prepared, plan: Plan) -> ModelResult:
             p50_ms=_median_ms(windows.get(entrant.name)),
             speedup=_relate(windows, entrant.name),
             harness_speedup=_relate(harness, entrant.name),
-            quality=_judge(answers, entrant.name, prepared.labels),
+            quality=judge_if_comparable(answers.get(entrant.name), answers[BASELINE], prepared.labels),
             reason=failures.get(entrant.name),
         )
         for entrant in entrants
@@ -157,20 +157,6 @@ def _measure_by_harness(
         if result.failure is not None:
             _tell(f"the harness leaves out {name}: {result.failure.message}")
     return {name: result.windows for name, result in measured.items() if result.failure is None}
-
-
-def _judge(answers: Mapping[str, list[Floats]], name: str, labels: npt.NDArray[np.int64] | None) -> Quality | None:
-    """Returns how a file's answers follow FP32; None where it gave none, or in other shapes than flat ones."""
-    reference = answers[BASELINE]
-    found = [_unflatten(*pair) for pair in zip(answers.get(name, ()), reference, strict=False)]
-    if [one.shape for one in found] != [one.shape for one in reference]:
-        return None
-    return judge(found, reference, None if labels is None else labels[: len(reference[0])])
-
-
-def _unflatten(found: Floats, reference: Floats) -> Floats:
-    """Gives an output its shape again, where a file has all of a sample's values in one row."""
-    return found.reshape(reference.shape) if found.ndim == 2 and found.size == reference.size else found
 
 
 def _relate(windows: Mapping[str, Mapping[int, Window]], name: str) -> SpeedRatio | None:

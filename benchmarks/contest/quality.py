@@ -49,6 +49,27 @@ class Quality(Record, kw_only=True):
         return None if self.correct is None else self.correct / self.count
 
 
+def judge_if_comparable(
+    answers: Sequence[Floats] | None, reference: Sequence[Floats], labels: npt.NDArray[np.int64] | None
+) -> Quality | None:
+    """Returns how a file's answers follow FP32; None where it gave none, or in other shapes than flat ones.
+
+    Args:
+        answers: Each output, [samples, ...].
+        reference: FP32's; the same outputs in the same order.
+        labels: Right classes, of as many samples or more; None where there are none.
+    """
+    found = [_unflatten(*pair) for pair in zip(answers or (), reference, strict=False)]
+    if [one.shape for one in found] != [one.shape for one in reference]:
+        return None
+    return judge(found, reference, None if labels is None else labels[: len(reference[0])])
+
+
+def _unflatten(found: Floats, reference: Floats) -> Floats:
+    """Gives an output its shape again, where a file has all of a sample's values in one row."""
+    return found.reshape(reference.shape) if found.ndim == 2 and found.size == reference.size else found
+
+
 def judge(answers: Sequence[Floats], reference: Sequence[Floats], labels: npt.NDArray[np.int64] | None) -> Quality:
     """Compares answers with FP32's.
 

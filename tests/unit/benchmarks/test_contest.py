@@ -49,13 +49,11 @@ def test_answers_of_a_detector_are_detections(contest: ModuleType) -> None:
 
 def test_flat_outputs_are_compared_and_turned_ones_are_not(contest: ModuleType) -> None:
     reference = np.random.default_rng(0).standard_normal((3, 4, 5))
-    turned = reference.transpose(0, 2, 1)
-    answers = {"ort-fp32": [reference], "flat": [reference.reshape(3, 20)], "turned": [turned]}
-    hold = importlib.import_module("contest.hold")
+    compare = importlib.import_module("contest.quality").judge_if_comparable
 
-    assert hold._judge(answers, "flat", None).cosine == pytest.approx(1.0)
-    assert hold._judge(answers, "turned", None) is None
-    assert hold._judge(answers, "absent", None) is None
+    assert compare([reference.reshape(3, 20)], [reference], None).cosine == pytest.approx(1.0)
+    assert compare([reference.transpose(0, 2, 1)], [reference], None) is None
+    assert compare(None, [reference], None) is None
 
 
 def make_row(contest: ModuleType, name: str, maker: str, runtime: str, ratio: float, agreeing: int) -> object:
