@@ -11,19 +11,19 @@ from generation.greedy import Answer, Logits, Prompt, decode
 from transformers import AutoModelForCausalLM, DynamicCache
 
 
+def quantize_by_torchao(model: Any) -> None:
+    """INT8 weights by torchao, in its documented way; the table, which the head shares in FP32, stays as it is."""
+    from torchao.quantization import Int8WeightOnlyConfig, quantize_
+
+    quantize_(model, Int8WeightOnlyConfig())
+
+
 def quantize_by_quanto(model: Any) -> None:
-    """INT8 weights by optimum-quanto, in its documented way."""
+    """INT8 weights by optimum-quanto, in its documented way; likewise without the table."""
     from optimum.quanto import freeze, qint8, quantize
 
     quantize(model, weights=qint8)
     freeze(model)
-
-
-def quantize_by_torchao(model: Any) -> None:
-    """INT8 weights by torchao, in its documented way; the head alone is left, whose weights are the table's."""
-    from torchao.quantization import Int8WeightOnlyConfig, quantize_
-
-    quantize_(model, Int8WeightOnlyConfig())
 
 
 QUANTIZERS: Mapping[str, Callable[[Any], None]] = {
