@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import lm_eval.models  # noqa: F401 - it lists its own models only where none is listed yet
 import numpy as np
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model

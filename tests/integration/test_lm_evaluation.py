@@ -16,6 +16,7 @@ pytest.importorskip("onnxruntime")
 
 import lm_eval
 from language_models import make_language_folder
+from lm_eval.tasks import TaskManager
 
 from modelwright.cli.build import build
 from modelwright.core.records.language_artifact import open_language_artifact
@@ -44,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     here = tmp_path_factory.mktemp("tasks")
     ends = ("six", "a rather long end of it", "é", "7", "no")
     documents = [
-        {"question": f"{n} and {n + 2} is", "options": [ends[(n + i) % 5] for i in range(3)], "right": n % 3}
+        {"question": f"{n} and {n + 2} is", "options": [ends[(n + i) % 5] for i in range(3)], "right": n * n % 3}
         for n in range(24)
     ]
     (here / "questions.jsonl").write_text("\n".join(map(json.dumps, documents)))
@@ -64,7 +65,7 @@ def evaluate(folder: Path, monkeypatch: pytest.MonkeyPatch, model: Any, **more: 
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("HF_HOME", str(folder / "hub"))
-    manager = lm_eval.tasks.TaskManager(include_path=str(folder), include_defaults=False)
+    manager = TaskManager(include_path=str(folder), include_defaults=False)
     return lm_eval.simple_evaluate(model, tasks=list(ASKED), task_manager=manager, bootstrap_iters=0, **more)["results"]
 
 
