@@ -18,7 +18,7 @@ from generation.results import Export, Exports
 from modelwright.core.files import write_json
 from modelwright.core.records.codec import encode, read_record
 from modelwright.core.records.language import load_language
-from modelwright.examples.llm.prepare import PACKAGE, ROOT, WHEEL, prepare
+from modelwright.examples.llm.prepare import JUDGING, PACKAGE, WHEEL, prepare, read_paragraphs
 
 SMOLLM2 = "smollm2-135m"
 ALL_OURS = (
@@ -95,8 +95,8 @@ def prepare_smollm2(cache: Path) -> PreparedLanguage:
     """Returns SmolLM2-135M-Instruct, off its grid, with the texts of `examples/llm`; what is there stays.
 
     Args:
-        cache: Folder to keep it in. Texts stay, too, though the documents that they are parts of go on: artifacts and
-            scores of earlier runs then hold.
+        cache: Folder to keep it in. Texts stay, too, whichever Python wrote them: artifacts and scores of
+            earlier runs then hold.
     """
     folder = cache / "models" / "smollm2"
     if not (folder / "model" / "tokenizer.json").exists():
@@ -122,10 +122,9 @@ def prepare_shape(name: str, cache: Path) -> PreparedLanguage:
     if not (folder / "texts.jsonl").exists():
         write_weights(shape.config, folder / "model")
         write_byte_tokenizer(folder / "model")
-        paragraphs = [part.strip() for part in (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").split("\n\n")]
-        texts = [json.dumps({"text": part}) for part in paragraphs if len(part) > 80]
-        (folder / "judging.txt").write_text(json.loads(texts[0])["text"] + "\n")
-        (folder / "texts.jsonl").write_text("\n".join(texts[1:13]) + "\n")
+        judging, *texts = read_paragraphs(JUDGING)[:13]
+        (folder / "judging.txt").write_text(judging + "\n")
+        (folder / "texts.jsonl").write_text("\n".join(json.dumps({"text": part}) for part in texts) + "\n")
     return PreparedLanguage(
         name=f"{name} shape", folder=folder / "model", samples=folder / "texts.jsonl", judging=folder / "judging.txt",
         has_meaning=False, targets=shape.targets, baseline=shape.baseline, evaluation_tokens=256, low_memory=True,

