@@ -31,7 +31,7 @@ from modelwright.targets.language.table import get_target, target_names
 from modelwright.targets.options import RunSettings
 
 pytestmark = pytest.mark.slow
-ERRORS = {"fp32": 1e-4, "bf16": 0.12, "int8-weights": 0.25, "int8-dynamic": 0.4, "int4-weights": 0.8}
+ERRORS = {"fp32": 1e-4, "bf16": 0.12, "int8-weights": 0.25, "int8-dynamic": 0.4, "int4-weights": 0.9}
 """Precision -> relative L2 error of logits at most. Random weights amplify rounding; a fault of masks gives above 1."""
 BITS = {
     **dict.fromkeys(("ort-fp32", "openvino-fp32", "openvino-bf16", "tflite-fp32", "torch-fp32"), (32, 32)),
@@ -41,6 +41,8 @@ BITS = {
     **dict.fromkeys(("ort-int4-weights", "openvino-int4-weights"), (4, 10)),
 }
 """Target -> bits of a weight in the files. OpenVINO's BF16 is how it runs the FP32 model."""
+TABLES = {**BITS, "ort-int4-weights": (12, 15)}
+"""The same of tables that the head shares: with 4 bits, it has its own beside the 8 that are looked up."""
 PROMPT = np.arange(3, 27, dtype=np.int64)[None] * 7 % 250
 SHORTER = 9
 
@@ -163,7 +165,8 @@ def test_every_weight_is_found_in_the_files_under_its_kind(artifact: Any, export
     found = {kind: 8 * sizes[kind] / count for kind, count in counted.items()}
     tables = found.pop("embedding"), found.pop("norms and biases")
     assert tables[1] == (16 if target.record.name == "torch-bf16" else 32)
-    assert bits[0] <= tables[0] <= bits[1] or target.record.name == "torch-int8-dynamic"  # whose tables stay float
+    low, high = TABLES[target.record.name]
+    assert low <= tables[0] <= high or target.record.name == "torch-int8-dynamic"  # whose tables stay float
     for kind, each in found.items():
         # Scales of blocks or rows are counted: rows of 32 numbers, as here, make them dear.
         assert bits[0] <= each <= bits[1], (kind, each)

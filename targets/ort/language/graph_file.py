@@ -128,8 +128,13 @@ class GraphFile:
 
 
 def list_tensors(path: Path) -> Iterator[StoredTensor]:
-    """Yields the initializers of a graph, whose weights lie in it or in a file beside it."""
+    """Yields the initializers of a graph, whose weights lie in it or in a file beside it; one of those in one place."""
+    seen: set[tuple[str, ...]] = set()
     for tensor in load_model(path, weights=False).graph.initializer:
         facts = {entry.key: entry.value for entry in tensor.external_data}
+        place = (facts["location"], facts["offset"]) if facts else (tensor.name,)
+        if place in seen:
+            continue
+        seen.add(place)
         inline = len(tensor.raw_data) or tensor.ByteSize()
         yield StoredTensor(name=tensor.name, size_bytes=int(facts["length"]) if facts else inline)

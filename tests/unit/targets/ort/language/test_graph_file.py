@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from modelwright.targets.ort.language.graph_file import GraphFile
+from modelwright.targets.ort.language.graph_file import GraphFile, list_tensors
 
 SOURCE = helper.make_model(
     helper.make_graph([], "source", [], []), opset_imports=[helper.make_opsetid("", 21)], ir_version=10
@@ -44,3 +44,17 @@ def test_large_weights_lie_apart_and_begin_on_pages(tmp_path: Path) -> None:
     facts = {entry.key: entry.value for entry in matrix.external_data}
     assert facts == {"location": "m.onnx.data", "offset": "4096", "length": "6400"}
     assert (tmp_path / "m.onnx.data").stat().st_size == 4096 + 6400
+
+
+def test_a_twin_lies_where_its_values_do_and_is_counted_once(tmp_path: Path) -> None:
+    with GraphFile(tmp_path / "m.onnx", SOURCE) as graph:
+        graph.add_constant("matrix", np.eye(40, dtype=np.float32))
+        graph.add_twin("rows", "matrix", (1600,))
+        graph.add_node("MatMul", ["x", "matrix"], ["product"], "first")
+        graph.add_node("Gather", ["rows", "places"], ["looked_up"], "second")
+        graph.add_node("Add", ["product", "looked_up"], ["y"], "third")
+        graph.finish([X], [Y])
+    matrix, rows = onnx.load(tmp_path / "m.onnx").graph.initializer
+    assert np.array_equal(numpy_helper.to_array(rows), numpy_helper.to_array(matrix).ravel())
+    assert (tmp_path / "m.onnx.data").stat().st_size == 6400
+    assert [(tensor.name, tensor.size_bytes) for tensor in list_tensors(tmp_path / "m.onnx")] == [("matrix", 6400)]
