@@ -51,7 +51,11 @@ def list_required() -> set[tuple[str, str]]:
     return found
 
 
-BROUGHT_BY = {"onnx_ir": ("onnx-ir",), "onnxruntime": ("onnxruntime", "onnxruntime-gpu")}
+BROUGHT_BY = {
+    "ai_edge_litert": ("ai-edge-litert",),
+    "onnx_ir": ("onnx-ir",),
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+}
 """Distributions that bring a package, where they are not called as it is."""
 
 
