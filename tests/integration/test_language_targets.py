@@ -39,6 +39,7 @@ BITS = {
     **dict.fromkeys(("ort-int8-weights", "openvino-int8-weights", "torch-int8-dynamic"), (8, 10)),
     "tflite-int8-dynamic": (8, 15),  # a scale and a zero point for each column, in both graphs of the file
     **dict.fromkeys(("ort-int4-weights", "openvino-int4-weights"), (4, 10)),
+    "tflite-int4-weights": (4, 15),  # likewise
 }
 """Target -> bits of a weight in the files. OpenVINO's BF16 is how it runs the FP32 model."""
 TABLES = {**BITS, "ort-int4-weights": (12, 15)}
