@@ -153,6 +153,7 @@ def prove_as(model: Path, stream: Stream, folder: Path) -> Proof:
     return proof
 
 
+@pytest.mark.slow
 def test_a_state_that_decays_is_found_after_many_steps(stream: Stream, tmp_path: Path) -> None:
     """A 25th of what is held is lost a step: warned of. A fifth: refused. FP32 itself: neither."""
     same = prove_as(recurrent_models.make_gru_step(tmp_path / "same.onnx"), stream, tmp_path / "a")
@@ -172,6 +173,7 @@ def test_a_state_that_decays_is_found_after_many_steps(stream: Stream, tmp_path:
     assert "add up in its state" in str(caught.value.hint)
 
 
+@pytest.mark.slow
 def test_measuring_keeps_the_proof_over_many_steps(stream: Stream, tmp_path: Path) -> None:
     artifact = build("ort-int8", stream.model, stream.samples, tmp_path / "out", task=TASK)
     (row,) = measure([artifact.directory], effort="quick").measurements
@@ -238,6 +240,7 @@ def test_a_model_without_a_number_is_no_perfect_one(tmp_path: Path) -> None:
     assert build("ort-fp32", make_scale(tmp_path / "good.onnx", 1.0), samples, tmp_path / "good").manifest.proof
 
 
+@pytest.mark.slow
 def test_a_copy_of_the_samples_does_not_judge(tmp_path: Path) -> None:
     model = models.make_cnn(tmp_path / "cnn.onnx")
     samples = models.make_samples(tmp_path / "s.npz", count=32, labelled=False, x=(3, 12, 12))

@@ -507,6 +507,7 @@ def test_weights_of_other_code_are_not_gone_on_with(place: Path) -> None:
     assert run(place, "prune:2:4", epochs=3, overwrite=True).record.stages
 
 
+@pytest.mark.slow
 def test_a_network_of_one_batch_is_not_trained_for_quantization(place: Path) -> None:
     hint = refused(
         lambda: run(place, "qat", function="of_two", epochs=0), "cannot be captured for training with a batch of any"

@@ -97,6 +97,7 @@ def distil(place: Path, student: str = "student", **options: Any) -> Any:
     return run(place, method, function="teacher", **{"epochs": 30, "lr": 1e-2, "batch": 16, **options})
 
 
+@pytest.mark.slow
 def test_a_student_does_better_with_its_teacher_than_alone(place: Path) -> None:
     for seed in range(2):
         alone, taught = (
@@ -138,6 +139,7 @@ def test_features_are_matched_and_the_map_between_them_is_no_part_of_the_student
     assert made.record.files["weights.safetensors"] != plain.record.files["weights.safetensors"]
 
 
+@pytest.mark.slow
 def test_code_decides_the_result_that_of_a_student_and_what_files_of_the_users_import(place: Path) -> None:
     (place / "widths.py").write_text("WIDTH = 24\n")
     (place / "other.py").write_text("import widths\nfrom net import Small, torch\n" + STUDENT)

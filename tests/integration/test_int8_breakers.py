@@ -82,6 +82,7 @@ def test_layers_in_float_are_named_with_what_they_cost(tmp_path: Path) -> None:
     assert re.search(r"in float +loud: .* us, .* us quantized", shown)
 
 
+@pytest.mark.slow
 def test_building_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     made = []
     for folder in (tmp_path / "a", tmp_path / "b"):

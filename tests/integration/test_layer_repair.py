@@ -169,6 +169,7 @@ def test_openvino_layers_are_put_back_as_they_were(tmp_path: Path, transformer: 
     assert all(1e-7 < value < 0.1 for value in noise.values()), noise
 
 
+@pytest.mark.slow
 def test_a_table_that_one_row_ruins_is_put_back(tmp_path: Path) -> None:
     """NNCF rounds it with one scale for all rows; what looks it up are integers, which no quantizer rounds."""
     openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed")

@@ -127,6 +127,7 @@ def test_int8_reaches_every_layer_of_a_tame_network(tmp_path: Path) -> None:
     assert result.recipe["calibration_count"] == 36
 
 
+@pytest.mark.slow
 def test_the_layer_that_int8_ruins_stays_in_float(tmp_path: Path) -> None:
     pytest.importorskip("nncf", reason="NNCF is not installed")
     work = Workplace(tmp_path, make_outlier_cnn(tmp_path / "cnn.onnx"))

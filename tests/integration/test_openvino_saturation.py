@@ -56,6 +56,7 @@ def test_without_dot_products_8_bit_weights_saturate_and_neither_halved_nor_wide
     assert json.loads(ran.stdout) == [sums_127, 64 * 255 * 127, 64 * 255 * 63, 64 * 255 * 63]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("machine", "needed"),
     [(VNNI, ["amx_int8", "avx512_vnni", "avx_vnni", "avx_vnni_int8"]), (PLAIN, None)],

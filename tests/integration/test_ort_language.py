@@ -36,7 +36,7 @@ onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 tokenizers = pytest.importorskip("tokenizers")
 Array = np.ndarray[Any, Any]
-QUICK = ("llama", "mistral", "gpt2")
+QUICK = ("llama", "gpt2")
 KINDS = [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in CONFIGS]
 """Tied and untied heads, windows, biases, norms of heads, and heads too narrow to be rotated by the fused operator."""
 

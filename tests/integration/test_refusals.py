@@ -96,6 +96,7 @@ def test_a_model_that_loses_too_much_ships_in_float(bench: Bench) -> None:
     bench.build("ort-fp32")
 
 
+@pytest.mark.slow
 def test_an_operator_that_openvino_lacks_runs_in_onnx_runtime(bench: Bench) -> None:
     pytest.importorskip("openvino")
     nodes = [
@@ -171,6 +172,7 @@ def test_weights_in_half_are_exported_in_float32(bench: Bench) -> None:
     bench.build("ort-int8", overwrite=True)
 
 
+@pytest.mark.slow
 def test_a_quantized_model_is_given_in_float(bench: Bench) -> None:
     quantized = [helper.make_node("DequantizeLinear", ["i", "s"], ["w"], "weights"), *MATMUL]
     weight = make_weight(8, 8)

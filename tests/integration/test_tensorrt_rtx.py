@@ -95,6 +95,7 @@ def test_the_builders_own_table_of_layers_proves_the_precision(
     assert proof["widened_nodes"] == []
 
 
+@pytest.mark.slow
 def test_an_engine_that_hardly_runs_in_int8_is_told(tmp_path: Path) -> None:
     """TensorRT for RTX has no INT8 kernel for ConvTranspose, where this network multiplies most."""
     rng = np.random.default_rng(0)

@@ -182,6 +182,7 @@ def test_what_trains_takes_a_factory(folder: Path, tmp_path: Path) -> None:
     assert "FILE.py:create: def create()" in hint
 
 
+@pytest.mark.slow
 def test_models_of_a_comparison_read_texts_as_the_same_tokens(folder: Path, tmp_path: Path) -> None:
     texts, stored = tmp_path / "t.txt", dict[str, Path]()
     texts.write_text("Some text.\n")

@@ -177,6 +177,7 @@ def test_samples_give_example_inputs_and_the_proof(factories: Path, tmp_path: Pa
     assert not (tmp_path / "n.onnx").exists()
 
 
+@pytest.mark.slow
 def test_dict_inputs_and_dict_outputs(exported: Callable[[str], ExportedModel]) -> None:
     model = exported("dict_inputs")
     assert [spec.describe() for spec in model.signature.inputs] == ["ids int64 [batch, 5]", "mask float32 [batch, 5]"]
@@ -194,6 +195,7 @@ def test_module_that_cannot_vary_its_batch_gets_a_fixed_one(factories: Path, tmp
     assert any("the batch is fixed at 1" in note for note in exported.notes)
 
 
+@pytest.mark.slow
 def test_lists_of_inputs_and_the_batch_as_given(exported: Callable[[str], ExportedModel]) -> None:
     model = exported("fixed_batch_of_four")
     assert [spec.describe() for spec in model.signature.inputs] == ["feats_0 float32 [4, 3]", "feats_1 float32 [4, 5]"]

@@ -105,6 +105,7 @@ def test_dataclasses_are_flattened_and_what_is_no_tensor_is_left_out(tmp_path: P
     assert exported.signature.batch_is_dynamic
 
 
+@pytest.mark.slow
 def test_numbers_beside_tensors_are_left_out_and_said(tmp_path: Path) -> None:
     exported = run_export(tmp_path, "Numbers", x=make_rows(16))
     assert [spec.name for spec in exported.signature.outputs] == ["logits"]
@@ -141,6 +142,7 @@ def test_packing_is_named_and_what_the_hint_says_gives_the_same(tmp_path: Path) 
     assert exported.comparison is not None
 
 
+@pytest.mark.slow
 def test_a_state_whose_batch_is_on_another_axis_is_taken_whole(tmp_path: Path) -> None:
     exported = run_export(tmp_path, "Stateful", x=make_rows(9, 12), state=make_rows(2, 1, 24))
     assert [spec.shape for spec in exported.signature.inputs] == [(1, 9, 12), (2, 1, 24)]
@@ -149,6 +151,7 @@ def test_a_state_whose_batch_is_on_another_axis_is_taken_whole(tmp_path: Path) -
     assert exported.comparison.samples == 6
 
 
+@pytest.mark.slow
 def test_a_sequence_that_comes_first_is_no_batch(tmp_path: Path) -> None:
     exported = run_export(tmp_path, "TimeFirst", sequence=make_rows(9, 1, 12), flat=make_rows(6))
     assert [spec.shape for spec in exported.signature.inputs] == [(9, 1, 12), ("batch", 6)]

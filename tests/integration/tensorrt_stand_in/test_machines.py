@@ -38,6 +38,7 @@ def test_another_gpu_is_told_before_anything_is_loaded(
     assert not log.exists()
 
 
+@pytest.mark.slow
 def test_an_engine_that_is_built_again_on_the_other_gpu_runs_there(
     built: dict[str, Any], step: Step, workplace: dict[str, Path], build_again: Callable[..., str], tmp_path: Path
 ) -> None:
