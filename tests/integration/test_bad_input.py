@@ -169,6 +169,7 @@ def test_streams_that_cannot_be_used(place: Path, arguments: tuple[str, ...], sh
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_results_are_kept_when_nobody_reads_the_table(place: Path, tmp_path: Path) -> None:
     for name, shell, code in (("left", "| true; exit ${PIPESTATUS[0]}", 141), ("full", ">/dev/full", 5)):
         out = tmp_path / f"{name}.json"

@@ -62,6 +62,7 @@ def test_help_and_all_rooms_can_be_imported() -> None:
     assert run("-c", f"import {imports}").stderr == ""
 
 
+@pytest.mark.slow
 def test_an_artifact_is_inspected_verified_and_measured(artifact: Path, tmp_path: Path) -> None:
     assert "ort-fp32" in modelwright("inspect", str(artifact))
     assert "ort-fp32" in modelwright("verify", str(artifact))

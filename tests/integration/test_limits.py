@@ -186,6 +186,7 @@ def test_a_float_artifact_from_before_is_marked_where_it_is_over_the_limit(tmp_p
     assert again.manifest.proof.drop is None
 
 
+@pytest.mark.slow
 def test_a_metric_of_the_users(bench: Bench, lost: int) -> None:
     metric = bench.folder / "share.py"
     metric.write_text(

@@ -96,6 +96,7 @@ def make_rows(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((6, *shape)).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_dataclasses_are_flattened_and_what_is_no_tensor_is_left_out(tmp_path: Path) -> None:
     exported = run_export(tmp_path, "Structured", x=make_rows(16))
     assert [spec.name for spec in exported.signature.outputs] == ["head_logits", "states_0", "states_1"]

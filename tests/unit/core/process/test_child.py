@@ -270,6 +270,7 @@ def read_own_peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+@pytest.mark.slow
 def test_a_long_log_costs_neither_memory_nor_much_disk() -> None:
     with Child("printing") as child:
         before = read_own_peak_bytes()

@@ -295,6 +295,7 @@ def test_a_name_and_password_of_the_index_are_not_told() -> None:
     assert installation._describe_index({}) == "pip's package index"
 
 
+@pytest.mark.slow
 def test_an_index_that_never_answers_is_told_while_pip_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The real pip, and a server that takes connections and says nothing."""
     for name in [name for name in os.environ if name.startswith("PIP_") or name.lower().endswith("_proxy")]:
