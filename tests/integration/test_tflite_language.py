@@ -101,7 +101,7 @@ def relative_error(found: Array, expected: Array) -> float:
 def test_fp32_follows_the_exported_graph(exported: Path, tmp_path: Path) -> None:
     """Two prompts of different length, one after the other, and tokens enough to make the cache grow."""
     reference = Reference(exported)
-    limit = 2e-3 if reference.record.kind in GELU_KINDS else 1e-5
+    limit = {"gemma": 1.1e-3}.get(reference.record.kind, 1e-3) if reference.record.kind in GELU_KINDS else 1e-5
     vocabulary = reference.record.vocab_size
     rng = np.random.default_rng(0)
     rows = [rng.integers(0, vocabulary, length + 10) for length in (60, 41)]
