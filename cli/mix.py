@@ -101,6 +101,7 @@ def mix(
     The folder gets plan.json, which `build --plan` carries out; mix.json and mix.csv with all that was judged; and
     pareto.png and .svg.
     """
+    from modelwright.cli.hub import fetch_source
     from modelwright.cli.printing import close_progress, open_progress, print_json, print_line
     from modelwright.core.records.codec import encode
     from modelwright.harness.mixing.mixing import mix as run
@@ -116,6 +117,7 @@ def mix(
         max_drop=max_drop,
         max_error=max_error,
     )
+    source = fetch_source(source, trust=rest["trust"])
     progress = open_progress()
     try:
         found = run(source, out=out, settings=settings, progress=progress, **rest)

@@ -87,10 +87,12 @@ def tune(source: str, targets: tuple[str, ...], out: str, as_json: bool, **setti
     report.html, what the search is of (search.json) and its journal: the same command goes on where it ended or was
     interrupted, with a higher --budget too. Another search is refused there before anything is built, and told apart.
     """
+    from modelwright.cli.hub import fetch_source
     from modelwright.cli.printing import close_progress, open_progress, print_json
     from modelwright.core.records.codec import encode
     from modelwright.harness import tune as run
 
+    source = fetch_source(source, trust=settings["trust"])
     progress = open_progress()
     try:
         found, built = run(source, out=out, targets=targets or None, progress=progress, **settings)

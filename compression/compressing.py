@@ -31,6 +31,7 @@ from modelwright.core.samples.pictures.folders import explain_pictures
 from modelwright.core.samples.python_source import is_python, split_function
 from modelwright.core.samples.source import Named, SignatureNeededError
 from modelwright.core.scratch import locked_folder, made_folder, scratch_directory
+from modelwright.exporters.hub import is_hub_name
 from modelwright.exporters.source import Source, parse_source
 from modelwright.exporters.transformers.factory import tell_factory
 
@@ -92,6 +93,11 @@ def compress(
     settings, folder = settings or Settings(), Path(out)
     texts = [method.text for method in parse_methods(methods)]
     check_settings(settings, is_judged=evaluation is not None)
+    if is_hub_name(source):
+        raise BadInputError(
+            f"{source} is no file here, and what trains takes a factory in the place of a model of a hub",
+            hint=tell_factory(Path(str(source).partition("@")[0])),
+        )
     parsed = parse_source(source)
     _require_torch_source(parsed)
     say = progress or (lambda _text: None)

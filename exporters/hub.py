@@ -31,11 +31,16 @@ _TIMEOUT_S = 12 * 3600.0
 _CACHED = re.compile(r"models--(.+)")
 
 
-def is_hub_name(source: str | Path) -> bool:
-    """Whether a source is the name of a model of a hub: nothing here is called so, and it is no name of a file."""
+def is_hub_name(source: str | Path, beside: Path | None = None) -> bool:
+    """Whether a source is the name of a model of a hub: nothing here is called so, and it is no name of a file.
+
+    Args:
+        source: As the user wrote it.
+        beside: The folder that its path would be relative to; None for the working directory.
+    """
     text = str(source)
     match = _NAME.fullmatch(text)
-    return match is not None and not _FILES.search(match["name"]) and not Path(text).exists()
+    return match is not None and not _FILES.search(match["name"]) and not Path(beside or "", text).exists()
 
 
 def name_snapshot(folder: Path) -> str | None:

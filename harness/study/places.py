@@ -6,12 +6,17 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from modelwright.core.errors import BadInputError, ModelwrightError
 from modelwright.core.samples.materialize import is_random
 from modelwright.core.samples.pictures.folder import NO_LABELS
 from modelwright.core.samples.pictures.wishes import parse_wishes
 from modelwright.core.samples.python_source import is_python, require_function, split_function
-from modelwright.harness.study.file import StudyFile, TrainingTable
+from modelwright.exporters.hub import is_hub_name
+from modelwright.harness.fetching import fetch_named
+from modelwright.harness.progress import Progress
+from modelwright.harness.study.file import StudyFile, TrainingTable, suggest_variant
 
 
 def locate(text: str, study: Path) -> str:
@@ -35,7 +40,7 @@ def require_there(study: StudyFile, path: Path) -> None:
     if study.samples.preprocess is not None:
         with named(f"study {path}: samples.preprocess"):
             parse_wishes(study.samples.preprocess)
-    for key, text in _list_places(study):
+    for key, text in _list_places(study, path):
         place = locate(text, path)
         with named(f"study {path}: {key}"):
             if not split_function(place)[0].exists():
@@ -47,7 +52,31 @@ def require_there(study: StudyFile, path: Path) -> None:
                 require_function(place, "is wanted")
 
 
-def _list_places(study: StudyFile) -> Iterator[tuple[str, str]]:
+def fetch_models(study: StudyFile, path: Path, tell: Progress, *, trust: bool) -> StudyFile:
+    """Returns a study whose models of a hub are folders that lie here.
+
+    Args:
+        study: As it was read.
+        path: Of its file.
+        tell: Told what is going on.
+        trust: Fetch pickled weights where there are no others.
+
+    Raises:
+        BadInputError: One cannot be had; names the key.
+    """
+    variants = dict(study.variants)
+    for name, variant in study.variants.items():
+        if _is_of_hub(variant.source, study, path):
+            with named(f"study {path}: variants.{name}.source", suggest_variant(variant.source, study)):
+                variants[name] = replace(variant, source=fetch_named(variant.source, trust=trust, progress=tell))
+    return replace(study, variants=variants)
+
+
+def _is_of_hub(source: str, study: StudyFile, path: Path) -> bool:
+    return source not in study.variants and is_hub_name(source, path.parent)
+
+
+def _list_places(study: StudyFile, path: Path) -> Iterator[tuple[str, str]]:
     """Yields the keys of a study that name a file or folder, and what they say."""
     samples = study.samples
     given = {
@@ -60,7 +89,7 @@ def _list_places(study: StudyFile) -> Iterator[tuple[str, str]]:
     }
     for name, variant in study.variants.items():
         given |= _list_training(f"variants.{name}.training", variant.training)
-        if _is_path(variant.source, study):
+        if _is_path(variant.source, study) and not _is_of_hub(variant.source, study, path):
             given[f"variants.{name}.source"] = variant.source
     yield from ((key, text) for key, text in given.items() if text is not None and not is_random(text))
 

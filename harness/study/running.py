@@ -23,7 +23,7 @@ from modelwright.harness.results.fleet_record import Usage
 from modelwright.harness.results.limits import Limits
 from modelwright.harness.results.record import Comparison
 from modelwright.harness.study.file import FleetTable, StudyFile, read_study
-from modelwright.harness.study.places import locate, locate_labels, require_there
+from modelwright.harness.study.places import fetch_models, locate, locate_labels, require_there
 from modelwright.harness.study.plot import draw_study, require_matplotlib
 from modelwright.harness.study.sources import Sources
 from modelwright.harness.writing import UnfinishedError
@@ -72,6 +72,7 @@ def run_study(
     require_matplotlib()
     folder = Path(path.stem) if out is None else Path(out)
     tell = Undisturbed(progress)
+    read = fetch_models(read, path, tell, trust=trust)
     sources = Sources(read, path, folder)
     request = _make_request(read, path, sources, fresh=fresh, show_paths=show_paths, trust=trust)
     usage = None if read.fleet is None else _describe_usage(read.fleet)

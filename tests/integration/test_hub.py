@@ -20,10 +20,18 @@ pytest.importorskip("transformers")
 from click.testing import CliRunner
 from text_models import add_pooling, make_text_folder
 
+from modelwright.cli.build import build
+from modelwright.cli.compare import compare
 from modelwright.cli.export import export
+from modelwright.cli.mix import mix
+from modelwright.cli.study import study
+from modelwright.cli.tune import tune
 from modelwright.exporters.hub import fetch, is_hub_name, name_snapshot
 from modelwright.exporters.source import parse_source
 from modelwright.exporters.transformers.pooling import read_pooling
+from modelwright.harness.progress import Undisturbed
+from modelwright.harness.study.file import read_study
+from modelwright.harness.study.places import fetch_models, require_there
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of transformers'
 
@@ -182,3 +190,31 @@ def test_without_a_network_a_folder_serves_and_so_does_the_cache(
 def test_a_model_that_is_none_of_transformers_is_told(hub: Hub) -> None:
     (hub.folder / "config.json").unlink()
     assert "give the name of one" in refused(lambda: fetch("acme/tiny"), "is no model of transformers")
+
+
+def _write_study(place: Path, source: str) -> Path:
+    (place / "texts.txt").write_text("Some text.\n" * 8)
+    path = place / "study.toml"
+    path.write_text(f'schema = 1\n[samples]\ncalibrate = "texts.txt"\n[variants.first]\nsource = "{source}"\n')
+    return path
+
+
+def test_the_variants_of_a_study_are_fetched(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = _write_study(tmp_path, "acme/tiny@v1")
+    monkeypatch.chdir("/")
+    require_there(read_study(path), path)
+    read = fetch_models(read_study(path), path, Undisturbed(None), trust=False)
+    assert parse_source(read.variants["first"].source).text == f"acme/tiny@{EARLIER}"
+    (tmp_path / "acme" / "tiny@v1").mkdir(parents=True)
+    read = fetch_models(read_study(path), path, Undisturbed(None), trust=False)
+    assert read.variants["first"].source == "acme/tiny@v1", "what lies beside the study is meant"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [build, compare, export, mix, study, tune])
+def test_every_command_that_takes_a_model_asks_for_it(hub: Hub, tmp_path: Path, command: Any) -> None:
+    texts = () if command is export else ("-s", str(_write_study(tmp_path, "acme/none").parent / "texts.txt"))
+    named = (str(tmp_path / "study.toml"),) if command is study else ("acme/none", *texts)
+    assert "has no such model" in str(CliRunner().invoke(command, (*named, "-o", str(tmp_path / "out"))).exception)
+    assert not (tmp_path / "out").exists()
+    assert hub.asked

@@ -174,12 +174,14 @@ def test_rows_are_no_longer_than_the_model_takes(folder: Path) -> None:
     assert read_arrays(again)["input_ids"].tolist() == read_arrays(made)["input_ids"].tolist()
 
 
-def test_what_trains_takes_a_factory(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("named", [None, "acme/tiny@v1"])
+def test_what_trains_takes_a_factory(folder: Path, tmp_path: Path, named: str | None) -> None:
     hint = refused(
-        lambda: compress(str(folder), methods=["prune:magnitude:0.3"], train="x.npz", out=tmp_path / "out"),
+        lambda: compress(named or str(folder), methods=["prune:magnitude:0.3"], train="x.npz", out=tmp_path / "out"),
         "what trains takes a factory",
     )
     assert "FILE.py:create: def create()" in hint
+    assert f"from_pretrained({('acme/tiny' if named else str(folder))!r}" in hint
 
 
 @pytest.mark.slow

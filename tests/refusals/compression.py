@@ -28,6 +28,9 @@ TABLE: Refusals = {
         "{} is a folder of transformers, and what trains takes a factory": Followed(
             "tests/integration/test_text_model_refusals.py::test_what_trains_takes_a_factory"
         ),
+        "{} is no file here, and what trains takes a factory in the place of a model of a hub": Followed(
+            "tests/integration/test_text_model_refusals.py::test_what_trains_takes_a_factory"
+        ),
         "{} is an ONNX model, which nothing here can train": Followed(
             COMPRESSION + "test_what_is_compressed_as_the_hint_says_is_taken"
         ),
