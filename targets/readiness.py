@@ -32,13 +32,21 @@ class Readiness:
 
 
 def check_packages(packages: Mapping[str, str], extra: str) -> Readiness:
-    """Says which of the packages are absent, and how to install them."""
-    for alternatives, requirement in packages.items():
+    """Says which of the packages are absent or too old, and how to install them.
+
+    Args:
+        packages: Import name, several of which are written `a|b` -> requirement as pip takes it. What another
+            distribution brings than the one that is named there has versions of its own, which say nothing.
+        extra: Of this project that brings them.
+    """
+    for alternatives, required in packages.items():
+        how = f"pip install '{required}'  (part of modelwright's extra [{extra}])"
         if not any(_is_installed(name) for name in alternatives.split("|")):
-            return Readiness.no(
-                f"package {requirement} is not installed",
-                f"pip install '{requirement}'  (part of modelwright's extra [{extra}])",
-            )
+            return Readiness.no(f"package {required} is not installed", how)
+        requirement = Requirement(required)
+        found = package_versions(requirement.name).get(requirement.name)
+        if found is not None and not satisfies(found, str(requirement.specifier)):
+            return Readiness.no(f"package {required} is needed, and {found} is installed", how)
     return Readiness.yes()
 
 

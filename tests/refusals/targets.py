@@ -158,6 +158,7 @@ TABLE: Refusals = {
     },
     "targets/readiness.py": {
         "package {} is not installed": INSTALLS,
+        "package {} is needed, and {} is installed": INSTALLS,
         "Python package {} is not installed": INSTALLS,
         "{} is installed but does not import: there is no Python package {}": INSTALLS,
         "{} is installed but does not import": INSTALLS,

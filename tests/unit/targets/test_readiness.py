@@ -3,17 +3,21 @@ from __future__ import annotations
 import ast
 import re
 import sys
+import tomllib
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import modelwright.targets
 from modelwright.core.errors import ToolchainMissingError
 from modelwright.core.records.machine import Machine
-from modelwright.targets.readiness import check_versions, list_requirements, require_import
-from modelwright.targets.table import get_target
+from modelwright.targets.language import table as language_table
+from modelwright.targets.readiness import check_packages, check_versions, list_requirements, require_import
+from modelwright.targets.table import TABLE, get_target
 
+PROJECT = Path(__file__).resolve().parents[3] / "pyproject.toml"
 MACHINE = Machine(name="box", architecture="x86_64", instruction_sets=frozenset(), cores=4)
 
 
@@ -37,6 +41,54 @@ def test_every_runtime_has_its_needs_looked_at(target: str) -> None:
     refused = get_target(target).check_artifact({"packages": {"numpy": ">=9999"}}, MACHINE)
     assert not refused.ok
     assert "numpy" in (refused.reason or "")
+
+
+@pytest.mark.parametrize(
+    ("required", "reason"),
+    [
+        ("numpy>=1.2", None),
+        ("numpy", None),
+        ("not-installed-anywhere>=7", None),  # numpy is there, from elsewhere
+        ("numpy>=9999", f"package numpy>=9999 is needed, and {version('numpy')} is installed"),
+    ],
+)
+def test_a_package_that_is_too_old_is_told_with_what_to_install(required: str, reason: str | None) -> None:
+    readiness = check_packages({"numpy|not_importable": required}, "tflite-run")
+    assert (readiness.ok, readiness.reason) == (reason is None, reason)
+    assert readiness.ok or readiness.hint == "pip install 'numpy>=9999'  (part of modelwright's extra [tflite-run])"
+
+
+def read_extra(name: str, extras: dict[str, list[str]]) -> dict[str, str]:
+    """Returns distribution -> least version of what an extra brings, those of other extras of ours included."""
+    brought: dict[str, str] = {}
+    for each in map(Requirement, extras[name]):
+        if each.name == "modelwright":
+            for inner in each.extras:
+                brought |= read_extra(inner, extras)
+        else:
+            brought[each.name] = str(each.specifier).removeprefix(">=")
+    return brought
+
+
+def test_extras_bring_what_targets_ask_for() -> None:
+    """What `check_packages` refuses, the extra that it names puts right."""
+    extras = tomllib.loads(PROJECT.read_text())["project"]["optional-dependencies"]
+    records = [get_target(name).record for name in TABLE]
+    language = [language_table.get_target(name).record for name in language_table.TABLE]
+    compared = 0
+    for record in (*records, *language):
+        for packages, extra in (
+            (record.build_packages, record.build_extra),
+            (record.run_packages, record.run_extra),
+        ):
+            brought = read_extra(extra, extras)
+            for required in map(Requirement, packages.values()):
+                if required.name not in brought:  # the GPU's onnxruntime takes the place of the CPU's
+                    assert (required.name, f"{required.name}-gpu" in brought) == ("onnxruntime", True), record.name
+                    continue
+                assert required.specifier.contains(brought[required.name]), (record.name, extra, str(required))
+                compared += bool(required.specifier)
+    assert compared > 50
 
 
 def list_required() -> set[tuple[str, str]]:
