@@ -69,11 +69,11 @@ class _TorchTarget(Target):
         return self.record.precision != "bf16" or is_at_least(machine.gpu.compute_capability, _BF16_CAPABILITY)
 
     def check_build(self, machine: Machine) -> Readiness:
-        readiness = super().check_build(machine)
-        return check_version() if readiness.ok else readiness
+        readiness = check_version()  # says more than that it is too old
+        return super().check_build(machine) if readiness.ok else readiness
 
     def check_run(self, machine: Machine) -> Readiness:
-        for readiness in (super().check_run(machine), check_version()):
+        for readiness in (check_version(), super().check_run(machine)):
             if not readiness.ok:
                 return readiness
         return check_compiler() if self.compiled else Readiness.yes()
