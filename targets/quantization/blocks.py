@@ -15,6 +15,8 @@ Floats = npt.NDArray[np.float32]
 
 _SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8)
 """Shares of a block's range that are tried: cutting off its largest value may leave less error in the others."""
+_TOGETHER = 2**18
+"""Values that are rounded at a time: several copies of them are made, and those of a large head would fill memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +56,24 @@ def round_blocks(matrix: Floats, *, bits: int, size: int, symmetric: bool, posit
     """
     rows, columns = matrix.shape
     count = -(-rows // size)
-    padded = np.zeros((columns, count * size), np.float32)
-    padded[:, :rows] = matrix.T
-    blocks = padded.reshape(columns, count, size)
-    best: tuple[Array, Floats, Floats] | None = None
-    least = np.full((columns, count), np.inf, np.float32)
+    values = np.empty((columns, count, size), np.uint8)
+    scales = np.empty((columns, count), np.float32)
+    zeros = None if symmetric else np.empty((columns, count), np.uint8)
+    together = max(1, _TOGETHER // (count * size))
+    for part in (slice(start, start + together) for start in range(0, columns, together)):
+        padded = np.zeros((len(values[part]), count * size), np.float32)
+        padded[:, :rows] = matrix[:, part].T
+        found = _search_ranges(padded.reshape(-1, count, size), bits, symmetric=symmetric, positive=positive)
+        values[part], scales[part] = found[:2]
+        if zeros is not None:
+            zeros[part] = found[2]
+    return Blocks(bits=bits, rows=rows, values=values, scales=scales, zero_points=zeros)
+
+
+def _search_ranges(blocks: Floats, bits: int, *, symmetric: bool, positive: bool) -> tuple[Floats, Floats, Floats]:
+    """Returns values, scales and zero points of blocks [columns, blocks, size] that leave the least square error."""
+    best: tuple[Floats, Floats, Floats] | None = None
+    least = np.full(blocks.shape[:2], np.inf, np.float32)
     for shrink in _SHRINKS:
         scales, zeros = _centre(blocks, bits, shrink, positive) if symmetric else _spread(blocks, bits, shrink)
         values = np.clip(np.rint(blocks / scales[:, :, None]) + zeros[:, :, None], 0, 2**bits - 1)
@@ -71,14 +86,7 @@ def round_blocks(matrix: Floats, *, bits: int, size: int, symmetric: bool, posit
             kept[better] = found[better]
         least = np.minimum(least, errors)
     assert best is not None, "there is always a range to try"
-    values, scales, zeros = best
-    return Blocks(
-        bits=bits,
-        rows=rows,
-        values=values.astype(np.uint8),
-        scales=scales,
-        zero_points=None if symmetric else zeros.astype(np.uint8),
-    )
+    return best
 
 
 def share_scales(matrix: Floats, *, bits: int, size: int, rows: int | None) -> Blocks:

@@ -99,11 +99,12 @@ def choose_format(bits: int, rows: int) -> BlockFormat:
 def store_blocks(blocks: Blocks) -> Constant:
     """Returns a rounded matrix as TFLite stores it, with signed integers."""
     columns, count, size = blocks.values.shape
-    levels = blocks.values.astype(np.int16) - 2 ** (blocks.bits - 1)
     shape = (columns, count * size)
     if blocks.bits == 8:
         assert count == 1, "kernels of 8 bits have a scale for a whole column"
-        return Constant.of(levels.astype(np.int8).reshape(shape), Scales(values=blocks.scales[:, 0]))
+        levels = (blocks.values ^ 128).view(np.int8)  # less 128
+        return Constant.of(levels.reshape(shape), Scales(values=blocks.scales[:, 0]))
+    levels = blocks.values.astype(np.int8) - np.int8(8)
     mantissas, exponents = np.frexp(np.maximum(blocks.scales, _LEAST_SCALE))
     scales = np.ldexp(np.rint(mantissas * _SCALE_STEPS) / _SCALE_STEPS, exponents).astype(np.float32)
     # The same integers, but where a scale was too small to be stored.

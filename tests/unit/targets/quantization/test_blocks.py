@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -89,3 +91,19 @@ def test_a_shared_scale_gives_known_integers() -> None:
     assert blocks.values[:, 0, :4].tolist() == [[0, 12, 8, 8], [9, 10, 11, 8]]
     assert (blocks.values[:, 0, 3:] == 8).all(), "what fills a block up is zero"
     np.testing.assert_array_equal(blocks.restore(), matrix)
+
+
+def test_a_large_matrix_is_rounded_column_by_column_in_little_memory() -> None:
+    """Of float copies, of which the search makes several, there is never one of the whole."""
+    matrix = np.random.default_rng(0).standard_normal((32, 2**16)).astype(np.float32)
+    tracemalloc.start()
+    whole = round_blocks(matrix, bits=8, size=32, symmetric=False)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    held = whole.values.nbytes + whole.scales.nbytes
+    assert peak < held + 1.5 * matrix.nbytes
+    for place in (0, 2**13 - 1, 2**13, 2**16 - 1):
+        alone = round_blocks(matrix[:, place : place + 1], bits=8, size=32, symmetric=False)
+        assert np.array_equal(whole.values[place], alone.values[0])
+        assert np.array_equal(whole.scales[place], alone.scales[0])
+        assert np.array_equal(whole.zero_points[place], alone.zero_points[0])
