@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from modelwright.core.errors import UsageError, suggest
 from modelwright.core.records.machine import Machine
 from modelwright.targets.language.contract import LanguageTargetRecord
-from modelwright.targets.language.table import BASELINE, get_target, target_names
+from modelwright.targets.language.table import BASELINE, get_target, suiting_targets, target_names
 from modelwright.targets.options import TargetOption, Value, read_value
 
 Chosen = dict[str, dict[str, Value]]
@@ -35,20 +35,27 @@ def choose_baseline(named: str | None, machine: Machine) -> str:
     return next((name for name in usual if get_target(name).check_build(machine).ok), usual[0])
 
 
-def choose_targets(named: Sequence[str] | None, baseline: str) -> tuple[str, ...]:
+def choose_targets(named: Sequence[str] | None, baseline: str, machine: Machine) -> tuple[str, ...]:
     """Returns the targets to build in the table's order, the baseline first.
 
     Args:
-        named: By the user; None for all.
+        named: By the user; None or none for those that suit the machine.
         baseline: Of them; added where it is missing.
+        machine: That they are for.
 
     Raises:
         UsageError: There is no such target.
     """
     for name in named or ():
         get_target(name)
-    wanted = set(named or target_names())
+    wanted = set(named or suiting_targets(machine))
     return (baseline, *(name for name in target_names() if name in wanted and name != baseline))
+
+
+def describe_targets(chosen: Sequence[str]) -> str:
+    """Says which targets are taken where the user named none, and how to have the others."""
+    others = [name for name in target_names() if name not in chosen]
+    return f"{len(chosen)} targets: {', '.join(chosen)}; --target names others instead: {', '.join(others)}"
 
 
 def read_build_options(texts: Sequence[str], names: Sequence[str]) -> Chosen:

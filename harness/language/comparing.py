@@ -26,6 +26,7 @@ from modelwright.harness.formatting import count_noun, format_bytes, join_words
 from modelwright.harness.language.assembling import Context, assemble_language, describe_absent
 from modelwright.harness.language.build_worker import read_workload
 from modelwright.harness.language.building import Bench, build
+from modelwright.harness.language.choices import describe_targets
 from modelwright.harness.language.limits import describe_increase
 from modelwright.harness.language.measuring import measure_language_artifacts
 from modelwright.harness.language.record import LanguageComparison, LanguageRow
@@ -166,7 +167,9 @@ def _describe_context(request: LanguageRequest) -> Context:
 
 
 def _prepare(request: LanguageRequest, model: Path, scratch: Path, tell: Progress) -> Bench:
-    """Exports the model, and makes tokens of the texts."""
+    """Says what is built, exports the model, and makes tokens of the texts."""
+    if not request.named:
+        tell.finish("targets", describe_targets(request.targets))
     tell.start("export", f"exporting {request.source}")
     source = Path(request.source)
     if is_gguf(source) or (request.trust and is_pickled(source)):

@@ -116,7 +116,7 @@ def make_language_request(
     host = detect_host()
     chosen = host if profile == "host" else load_profile(profile)
     base = choose_baseline(baseline, host.machine())
-    names = choose_targets(targets, base)
+    names = choose_targets(targets, base, chosen.machine())
     require_fit(chosen, host)
     require_threads(threads or 1, host)
     return LanguageRequest(

@@ -195,6 +195,13 @@ class LanguageTarget(ABC):
 
     record: ClassVar[LanguageTargetRecord]
 
+    def suits(self, machine: Machine) -> bool:  # noqa: ARG002 - for those that depend on it
+        """Whether it is worth building for a machine that nobody named a target for; what is installed does not count.
+
+        By default where it has fewer bits than the model: what all are held against is built anyway.
+        """
+        return not self.record.is_float
+
     def check_build(self, machine: Machine) -> Readiness:  # noqa: ARG002 - for those that depend on it
         """Says whether this host can build the target for `machine`. Cheap: loads no vendor package."""
         return check_packages(self.record.build_packages, self.record.build_extra)

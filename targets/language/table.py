@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 
 from modelwright.core.errors import UsageError, suggest
+from modelwright.core.records.machine import Machine
 from modelwright.targets.language.contract import LanguageTarget
 
 TABLE = {
@@ -30,6 +31,11 @@ BASELINE = "torch-fp32"
 def target_names() -> tuple[str, ...]:
     """Returns the names of all targets, in the order in which people read them."""
     return tuple(TABLE)
+
+
+def suiting_targets(machine: Machine) -> tuple[str, ...]:
+    """Returns the names of the targets that suit a machine, in the order of the table."""
+    return tuple(name for name in TABLE if get_target(name).suits(machine))
 
 
 def get_target(name: str) -> LanguageTarget:

@@ -148,6 +148,10 @@ class OpenvinoBf16(OpenvinoLanguageTarget):
         settings=SETTINGS,
     )
 
+    def suits(self, machine: Machine) -> bool:
+        """Where the CPU computes in BF16: it loses nothing that can be seen."""
+        return _check_bf16(machine) is None
+
     def check_build(self, machine: Machine) -> Readiness:
         return _check_bf16(machine) or super().check_build(machine)
 

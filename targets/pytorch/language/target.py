@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.core.records.language import LanguageModel
+from modelwright.core.records.machine import Machine
 from modelwright.core.versions import parse_version
 from modelwright.targets.language.contract import (
     Generator,
@@ -137,6 +138,10 @@ class TorchInt8Dynamic(_TorchLanguageTarget):
     """Matrices in 8 bits, a scale a row; activations are rounded as they come, by PyTorch's own quantizer."""
 
     record = _make_record("int8-dynamic", "PyTorch INT8 dynamic", is_float=False)
+
+    def suits(self, machine: Machine) -> bool:  # noqa: ARG002
+        """Nowhere by itself: of small models it multiplies perplexity (SmolLM2-135M: 37 to 93)."""
+        return False
 
     def _write(self, torch: Any, transformers: Any, request: LanguageBuildRequest) -> dict[str, Any]:
         model = read_source(request.source, torch.float32)

@@ -7,6 +7,8 @@ import re
 import pytest
 
 from modelwright.core.errors import UsageError
+from modelwright.core.records.machine import Machine
+from modelwright.harness.language.choices import choose_targets, describe_targets
 from modelwright.targets.language.table import TABLE, get_target, target_names
 
 
@@ -22,3 +24,34 @@ def test_a_target_that_is_suggested_is_one(name: str) -> None:
     assert told
     assert all(get_target(suggested).record.name == suggested for suggested in told)
     assert name != "nothing like it" or set(told) == set(TABLE)
+
+
+FEWER_BITS = (
+    "ort-int8-weights",
+    "ort-int4-weights",
+    "openvino-int8-weights",
+    "openvino-int4-weights",
+    "tflite-int8-dynamic",
+    "tflite-int4-weights",
+)
+
+
+@pytest.mark.parametrize(("instructions", "more"), [((), set()), (("avx512_bf16",), {"openvino-bf16"})])
+def test_who_names_no_target_gets_what_is_worth_shipping(instructions: tuple[str, ...], more: set[str]) -> None:
+    machine = Machine(name="box", architecture="x86_64", instruction_sets=frozenset(instructions), cores=4)
+    chosen = choose_targets(None, "torch-fp32", machine)
+    assert chosen[0] == "torch-fp32"
+    assert set(chosen[1:]) == {*FEWER_BITS} | more
+    assert list(chosen[1:]) == [name for name in TABLE if name in chosen[1:]]
+    told, _, others = describe_targets(chosen).partition("; --target names others instead: ")
+    assert told == f"{len(chosen)} targets: {', '.join(chosen)}"
+    assert set(others.split(", ")) == set(TABLE) - set(chosen)
+
+
+def test_who_names_targets_gets_these_and_the_baseline() -> None:
+    machine = Machine(name="box", architecture="x86_64", instruction_sets=frozenset(), cores=4)
+    assert choose_targets(["torch-int8-dynamic", "ort-fp32"], "torch-fp32", machine) == (
+        "torch-fp32",
+        "ort-fp32",
+        "torch-int8-dynamic",
+    )
