@@ -168,6 +168,7 @@ def _print_proof(proof: Proof | None, reason: str | None) -> None:
         parts.append(f"cosine {fidelity.cosine:.6f}")
     if proof.count and proof.correct is not None and proof.correct_fp32 is not None:
         parts.append(f"accuracy {proof.correct / proof.count:.2%} (FP32 {proof.correct_fp32 / proof.count:.2%})")
+    parts += [] if proof.labels is None else [proof.labels.describe()]
     if proof.emulated:
         parts.append(f"its graph evaluated by {proof.emulated}; `modelwright measure` proves the artifact itself")
     _line("proof", ", ".join(parts))

@@ -87,3 +87,11 @@ def _add_ends(folder: Path) -> None:
         single="<s> $A </s>", pair="<s> $A </s> $B:1 </s>:1", special_tokens=[("<s>", 256), ("</s>", 257)]
     )
     tokenizer.save(path)
+
+
+def add_prefix_space(folder: Path) -> None:
+    """Lets the tokenizer put a space before each text and word, as it is done where words are given."""
+    path = folder / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    tokenizer["pre_tokenizer"]["add_prefix_space"] = True
+    path.write_text(json.dumps(tokenizer))

@@ -17,6 +17,7 @@ from modelwright.core.errors import BadInputError
 from modelwright.core.outputs.chains import ChainProof
 from modelwright.core.outputs.drop import Drop
 from modelwright.core.outputs.fidelity import Fidelity
+from modelwright.core.outputs.label_fit import LabelFit
 from modelwright.core.outputs.target_fit import TargetFit
 from modelwright.core.outputs.tasks.roles import OutputRole
 from modelwright.core.records.artifact_files import MANIFEST, REFERENCE, find_changes
@@ -137,6 +138,7 @@ class Proof(Record):
             are among those of `fidelity`.
         drop: What it loses, held against what the user allows; None where they set no limit.
         fits: How its answers come up to the samples' targets, of every output that there are some for.
+        labels: How many are right where a text has several; None for all others.
     """
 
     fidelity: Fidelity
@@ -153,6 +155,7 @@ class Proof(Record):
     chain: ChainProof | None = None
     drop: Drop | None = None
     fits: tuple[TargetFit, ...] = ()
+    labels: LabelFit | None = None
 
 
 class Manifest(Record):

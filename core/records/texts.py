@@ -9,11 +9,15 @@ from msgspec import Meta
 
 from modelwright.core.records.codec import Count, Line, Record, read_record
 
-TextTask = Literal["classification", "regression", "token classification", "embedding"]
+TextTask = Literal["classification", "multi-label classification", "regression", "token classification", "embedding"]
 Length = Annotated[int, Meta(ge=1, le=2**20, description="a number of tokens from 1 to 1,048,576")]
 
 TEXTS_FILE = "texts.json"
 """Lies in a folder of samples that were made of texts, and holds `Texts`."""
+TAGS, IGNORED = "target_tags", -100
+"""What each token of a row is to be called, int64 [texts, tokens]; -100 is not counted: all but the first of a word."""
+CLASS_SETS = "target_classes"
+"""Which classes hold of a text, each by itself, int64 [texts, classes] of 0 and 1."""
 TEXT_TOKENIZER = "tokenizer.json"
 """Lies beside it, and in each artifact: cuts and pads texts to rows as the model takes them."""
 
@@ -55,6 +59,8 @@ class Texts(Record):
         cut: Of the samples, texts that had more tokens than a row.
         pairs: Of the samples, pairs of texts.
         labelled: Whether each says what the answer should be.
+        words: Of samples that say so word by word, words with a tag; null for all others.
+        unseen: Of them, those that were cut, and so are not counted.
     """
 
     model: TextInputs
@@ -65,6 +71,8 @@ class Texts(Record):
     cut: Count = 0
     pairs: Count = 0
     labelled: bool = False
+    words: Count | None = None
+    unseen: Count = 0
 
     def tell(self, name: str) -> list[str]:
         """Returns what the user is to know, a sentence each.
@@ -79,7 +87,9 @@ class Texts(Record):
         ]
         if self.cut:
             told.append(f"{name}: {self.cut:,} texts are cut, for they have more than {self.length} tokens")
-        if self.model.task == "classification":
+        if self.unseen:
+            told.append(f"{name}: {self.unseen:,} of {self.words:,} words with a tag are cut, and not counted")
+        if self.model.classes is not None:
             told.append(
                 f"{name}: labels are {self.model.describe_classes()}, as config.json says"
                 if self.labelled

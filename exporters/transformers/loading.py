@@ -25,10 +25,12 @@ from modelwright.exporters.transformers.source import describe_inputs, require_n
 
 _CLASSES: Mapping[TextTask, str] = {
     "classification": "AutoModelForSequenceClassification",
+    "multi-label classification": "AutoModelForSequenceClassification",
     "regression": "AutoModelForSequenceClassification",
     "token classification": "AutoModelForTokenClassification",
     "embedding": "AutoModel",
 }
+_OUTPUTS: Mapping[TextTask, str] = {"embedding": "embedding", "multi-label classification": "probabilities"}
 _EXAMPLE_TOKENS = 128
 """Of rows without samples."""
 _UNUSED = "pooler."
@@ -70,7 +72,7 @@ def load_folder(folder: Path, samples: SampleRef | None, trace: Trace, *, trust:
         module=_make_module(torch, model, takes.inputs, _choose_answer(torch, takes.task, pooling)),
         args=(),
         kwargs={},
-        output_names=("embedding" if takes.task == "embedding" else "logits",),
+        output_names=(_OUTPUTS.get(takes.task, "logits"),),
         files={name: hash_file(folder / name) for name in names},
     )
     if takes.task == "embedding" and not pooling.said:
@@ -146,6 +148,9 @@ def _choose_answer(torch: Any, task: TextTask, pooling: Pooling) -> _Answer:
     if task == "token classification":
         # Rows of one number throughout are known for padding: they are no answers.
         return lambda logits, mask: logits * mask.to(logits.dtype).unsqueeze(-1)
+    if task == "multi-label classification":
+        # Each class holds or not by itself, which logits do not show.
+        return lambda logits, _mask: logits.sigmoid()
     return lambda logits, _mask: logits
 
 

@@ -70,6 +70,8 @@ def find_task(folder: Path, config: Mapping[str, Any]) -> TextTask:
             f"architectures that end with {', '.join(_ENDINGS)}, without a decoder",
             hint=tell_factory(folder),
         )
+    if task == "classification" and config.get("problem_type") == "multi_label_classification":
+        return "multi-label classification"
     if task == "classification" and (config.get("problem_type") == "regression" or len(_read_classes(config)) == 1):
         return "regression"
     return task
@@ -88,7 +90,7 @@ def describe_inputs(folder: Path) -> TextInputs:
     return TextInputs(
         task=task,
         inputs=("input_ids", "attention_mask", *(["token_type_ids"] if with_types else [])),
-        classes=_read_classes(config) if task in ("classification", "token classification") else None,
+        classes=None if task in ("regression", "embedding") else _read_classes(config),
         vocabulary=_read_vocabulary(folder, config),
         most_tokens=_find_most_tokens(config),
     )

@@ -242,6 +242,8 @@ def detail_lines(row: Measurement, baseline: str) -> list[tuple[str, str]]:
         lines.append(("fed with its own state", row.chain.describe()))
     if row.fits:
         lines.append(("against the samples' targets", describe_fits(row.fits)))
+    if row.labels is not None:
+        lines.append(("right answers", row.labels.describe()))
     if row.emulated:
         lines.append(("quality", "of the graph that it was built from, evaluated by ONNX Runtime"))
     return [*lines, *computation_lines(row, baseline), *(("note", note) for note in row.notes)]

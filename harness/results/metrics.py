@@ -64,6 +64,18 @@ def _has_cosine_alone(comparison: Comparison) -> bool:
     )
 
 
+def _has_labels(comparison: Comparison) -> bool:
+    return any(row.labels is not None for row in comparison.measured)
+
+
+def _answers_once(comparison: Comparison) -> bool:
+    return not _has_labels(comparison)
+
+
+def _has_f1(comparison: Comparison) -> bool:
+    return any(row.labels is not None and row.labels.f1 is not None for row in comparison.measured)
+
+
 def _limits_drop(comparison: Comparison) -> bool:
     return any(row.drop is not None and row.drop.max_points is not None for row in comparison.measured)
 
@@ -392,9 +404,45 @@ METRICS: tuple[Metric, ...] = (
         title="share of right answers",
         better="higher",
         null="without labels",
-        column=Column(head="acc %", name="accuracy", unit="%", show=format_percent_number),
+        column=Column(
+            head="acc %",
+            name="accuracy",
+            unit="%",
+            show=format_percent_number,
+            on_terminal=_answers_once,
+            on_page=_answers_once,
+        ),
         tile=Tile(place=3, label="accuracy", show=format_percent),
         limit=Limit(place=2, name="min_accuracy", metavar="SHARE", help="Ship nothing worse.", what="accuracy"),
+    ),
+    Metric(
+        key="labels.accuracy",
+        title="share of words with the right tag, or of texts with the right set of classes",
+        better="higher",
+        null="where the texts do not say word by word, or class by class, what is right",
+        column=Column(
+            head="right %",
+            name="right",
+            unit="%",
+            show=format_percent_number,
+            on_terminal=_has_labels,
+            on_page=_has_labels,
+        ),
+    ),
+    Metric(
+        key="labels.f1",
+        title="F1 of entities, or of the classes that hold",
+        better="higher",
+        null="likewise, and where tags name no entities",
+        column=Column(
+            head="F1 %",
+            name="F1",
+            unit="%",
+            show=format_percent_number,
+            under="labels.accuracy",
+            on_terminal=_has_f1,
+            on_page=_has_f1,
+        ),
     ),
     Metric(
         key="agreement",

@@ -48,6 +48,7 @@ def _without_quality(row: Measurement, own: str, base: str) -> Measurement:
         "fidelity": None,
         "chain": None,
         "fits": (),
+        "labels": None,
     }
     return replace(row, **lost, **rest, unavailable={**row.unavailable, **dict.fromkeys(lost, reason)})
 

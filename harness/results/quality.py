@@ -8,6 +8,7 @@ from typing import Any
 
 from modelwright.core.outputs.drop import Drop, count_drop
 from modelwright.core.outputs.fidelity import Fidelity
+from modelwright.core.outputs.label_fit import LabelFit
 from modelwright.core.outputs.target_fit import TargetFit
 from modelwright.core.records.artifact import Artifact, Manifest, Proof
 from modelwright.harness.results.statistics import wilson_interval
@@ -27,6 +28,7 @@ class Quality:
     drop: Drop | None = None
     emulated: bool = False
     fits: tuple[TargetFit, ...] = ()
+    labels: LabelFit | None = None
     reasons: Mapping[str, str]
 
 
@@ -54,6 +56,7 @@ def quality_fields(quality: Quality) -> dict[str, Any]:
         "drop": quality.drop,
         "emulated": quality.emulated,
         "fits": quality.fits,
+        "labels": quality.labels,
     }
 
 
@@ -76,6 +79,7 @@ def describe_quality(artifact: Artifact, measured: Measured) -> Quality:
                 count=counted.count if counted else packed.count if packed else 0,
                 drop=_find_drop(proof),
                 fits=() if proof is None else proof.fits,
+                labels=None if proof is None else proof.labels,
             )
     if proof is None:
         reason = manifest.proof_reason or "the artifact was not compared with FP32"
@@ -93,6 +97,7 @@ def describe_proof(proof: Proof) -> Quality:
         emulated=bool(proof.emulated),
         drop=_find_drop(proof),
         fits=proof.fits,
+        labels=proof.labels,
     )
 
 
@@ -112,10 +117,13 @@ def _count_quality(
     emulated: bool = False,
     drop: Drop | None = None,
     fits: tuple[TargetFit, ...] = (),
+    labels: LabelFit | None = None,
 ) -> Quality:
     reasons = {}
     right = max(correct or 0, correct_fp32 or 0)
-    if correct is None:
+    if correct is None and labels is not None:
+        reasons["accuracy"] = "a text has several answers, which `right` counts"
+    elif correct is None:
         reasons["accuracy"] = "the samples have no labels"
     elif right > count or count == 0:
         reasons["accuracy"] = f"the proof counts {right} right answers of {count} samples"
@@ -134,5 +142,6 @@ def _count_quality(
         emulated=emulated,
         drop=drop,
         fits=fits,
+        labels=labels,
         reasons=reasons,
     )

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from modelwright.core.outputs.chains import ChainProof
 from modelwright.core.outputs.drop import Drop
 from modelwright.core.outputs.fidelity import Fidelity
+from modelwright.core.outputs.label_fit import LabelFit
 from modelwright.core.outputs.target_fit import TargetFit as TargetFit
 from modelwright.core.outputs.tasks.judge import TaskFidelity
 from modelwright.core.records.codec import Cosine, Count, Record, Share
@@ -232,6 +233,7 @@ class Measurement(Record, kw_only=True):
             Its findings are among those of `fidelity`.
         drop: What it loses against FP32; of a target that failed because it loses too much, too.
         fits: How its answers come up to the samples' `target_...` arrays, of every output that there are some for.
+        labels: How many tags of words, or sets of classes, are right; null where the samples say none.
         emulated: Whether the quality is that of the graph it was built from, evaluated by ONNX Runtime.
         energy: Of an inference.
         carbon: That the energy stands for.
@@ -296,6 +298,7 @@ class Measurement(Record, kw_only=True):
     chain: ChainProof | None = None
     drop: Drop | None = None
     fits: tuple[TargetFit, ...] = ()
+    labels: LabelFit | None = None
     emulated: bool = False
     energy: Energy | None = None
     carbon: Carbon | None = None

@@ -18,6 +18,7 @@ from modelwright.core.errors import BuildFailedError
 from modelwright.core.outputs.chain_runs import compare_chains, explain_step
 from modelwright.core.outputs.chains import Chain, explain_chain_broken, join_chain
 from modelwright.core.outputs.fidelity import FidelityMeter, count_correct, explain_broken
+from modelwright.core.outputs.label_fit import LabelMeter
 from modelwright.core.outputs.output_files import OutputsWriter, read_reference
 from modelwright.core.outputs.reference import ReferenceModel
 from modelwright.core.outputs.target_fit import FitMeter
@@ -28,6 +29,7 @@ from modelwright.core.records.codec import decode, encode
 from modelwright.core.records.exported import ExportedModel
 from modelwright.core.records.machine import Machine
 from modelwright.core.records.signature import Signature
+from modelwright.core.records.texts import read_texts
 from modelwright.core.samples.sample_set import SampleRef, open_samples
 from modelwright.targets.building.evidence import CHAINS, Evidence
 from modelwright.targets.building.limits import find_drop, require_known, require_within
@@ -299,10 +301,13 @@ def _compare(
 
     All answers are written to `kept`, where that is a folder.
     """
-    samples = open_samples(decode(SampleRef, evaluation), signature, checked=True)
+    ref = decode(SampleRef, evaluation)
+    samples = open_samples(ref, signature, checked=True)
     expected = read_reference(Path(reference))
     meanings = decode(dict[str, OutputRole], roles)
+    texts = read_texts(ref.path)
     meter, fits = FidelityMeter(meanings), FitMeter(samples, expected[0])
+    labels = LabelMeter(samples, None if texts is None else texts.model)
     packed = _Pack()
     correct = {"artifact": 0, "fp32": 0}
     with OutputsWriter(tuple(expected[0]), Path(kept)) if kept else nullcontext() as writer:
@@ -311,6 +316,7 @@ def _compare(
             label = None if samples.labels is None else int(samples.labels[index])
             meter.add(expected[index], outputs, label)
             fits.add(index, outputs, expected[index])
+            labels.add(index, outputs, expected[index])
             packed.add(feeds, expected[index], outputs)
             if writer is not None:
                 writer.append({name: outputs[name] for name in expected[index] if name in outputs})
@@ -334,6 +340,7 @@ def _compare(
         "correct": correct["artifact"] if labelled else None,
         "correct_fp32": correct["fp32"] if labelled else None,
         "fits": encode(fits.result()),
+        "labels": encode(labels.result()),
     }
 
 

@@ -20,7 +20,7 @@ pytest.importorskip("onnxruntime")
 import onnxruntime as ort
 import torch
 import transformers
-from text_models import add_pooling, make_text_folder
+from text_models import add_pooling, add_prefix_space, make_text_folder
 
 from modelwright.core.outputs.tasks.classes import ClassMeter
 from modelwright.core.outputs.tasks.roles import OutputRole
@@ -34,6 +34,7 @@ from modelwright.exporters.trace import Trace
 from modelwright.exporters.transformers.loading import load_folder
 from modelwright.exporters.transformers.pooling import Pooling, pool
 from modelwright.exporters.transformers.source import describe_inputs
+from modelwright.harness.building import build_targets
 from modelwright.harness.given_samples import place_for_export
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of transformers'
@@ -104,6 +105,70 @@ def test_padding_is_no_answer_of_a_model_of_tokens(tmp_path: Path) -> None:
     counted = meter.result()
     assert counted is not None
     assert counted.rows == arrays["attention_mask"].sum(), "agreement is counted over tokens, not over padding"
+
+
+WORDS = [["Ann", "", "went", "to", "Rome"], ["O", "Rome"], ["Who", "is", "Ann", "in-law", "to"]]
+TAGS = [["B-PER", "O", "O", "O", "B-LOC"], ["O", "B-LOC"], ["O", "O", "B-PER", -100, "O"]]
+NAMES = {0: "O", 1: "B-PER", 2: "I-PER", 3: "B-LOC"}
+
+
+def test_tags_stand_at_the_first_token_of_each_word_as_transformers_places_them(tmp_path: Path) -> None:
+    folder = make_text_folder(tmp_path / "m", "AutoModelForTokenClassification", "roberta", id2label=NAMES)
+    add_prefix_space(folder)
+    rows = [{"tokens": words, "ner_tags": tags} for words, tags in zip(WORDS, TAGS, strict=True)]
+    arrays = _place(folder, _write(tmp_path / "t.jsonl", rows), tmp_path / "s", 16)
+    tokens = transformers.AutoTokenizer.from_pretrained(folder)(
+        WORDS, is_split_into_words=True, padding="max_length", truncation=True, max_length=16
+    )
+    np.testing.assert_array_equal(arrays["input_ids"], tokens["input_ids"])
+    numbers = {name: number for number, name in NAMES.items()}
+    for row, tags in enumerate(TAGS):
+        words, before, expected = tokens.word_ids(row), None, []
+        for word in words:  # the recipe of transformers' own example
+            first = word is not None and word != before
+            expected.append(numbers.get(str(tags[word]), -100) if first else -100)
+            before = word
+        assert arrays["target_tags"][row].tolist() == expected
+    record = read_texts(tmp_path / "s")
+    assert record is not None
+    assert (record.words, record.unseen) == (11, 2), "the empty word, and the last one of the last row"
+    assert any("2 of 11 words with a tag" in sentence for sentence in record.tell("t.jsonl"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["AutoModelForTokenClassification", "AutoModelForSequenceClassification"])
+def test_right_answers_are_those_of_transformers(tmp_path: Path, head: str) -> None:
+    kind = {"problem_type": "multi_label_classification"} if "Sequence" in head else {}
+    folder = make_text_folder(tmp_path / "m", head, id2label=NAMES, **kind)
+    add_prefix_space(folder)
+    if kind:
+        rows: list[dict[str, Any]] = [{"text": text, "labels": ["B-PER", "O"][: n % 3]} for n, text in enumerate(TEXTS)]
+    else:
+        rows = [{"tokens": words, "tags": tags} for words, tags in zip(WORDS, TAGS, strict=True)]
+    texts = _write(tmp_path / "t.jsonl", rows * 4)
+    built = build_targets(
+        folder, samples=texts, evaluation=_write(tmp_path / "e.jsonl", rows), targets=["ort-fp32"], out=tmp_path / "out"
+    )
+    found = built.artifacts["ort-fp32"].manifest.proof
+    assert found is not None
+    assert found.labels is not None
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = getattr(transformers, head).from_pretrained(folder).eval()
+    right = []
+    for row in rows:
+        with torch.inference_mode():
+            tokens = tokenizer(row.get("tokens", row.get("text")), is_split_into_words=not kind, return_tensors="pt")
+            logits = model(**tokens).logits[0].numpy()
+        if kind:
+            right.append({NAMES[number] for number in np.flatnonzero(logits >= 0)} == set(row["labels"]))
+            continue
+        words = tokens.word_ids()
+        for place, word in enumerate(words):
+            if word is not None and word != words[place - 1] and row["tags"][word] != -100:
+                right.append(NAMES[int(logits[place].argmax())] == row["tags"][word])
+    assert (found.labels.correct, found.labels.count) == (sum(right), len(right))
+    assert found.labels.accuracy == found.labels.accuracy_fp32
+    assert found.labels.f1 == found.labels.f1_fp32
 
 
 @pytest.mark.slow

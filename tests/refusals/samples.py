@@ -222,14 +222,32 @@ TABLE: Refusals = {
         ),
         "{}: {} is {}, the model expects {}": Followed(FITTING + "test_following_the_hint_makes_the_samples_fit"),
     },
-    "core/samples/texts/labelled.py": {
-        "{} holds no text": Followed(TEXTS + "test_a_file_is_written_as_told"),
-        "{} has no {}, and others have one": Followed(TEXTS + "test_all_texts_have_labels_or_none_has"),
-        "{}: holds no text; what it holds is called: {}": Followed(TEXTS + "test_an_entry_is_mended_as_told"),
+    "core/samples/texts/labels.py": {
         "{}: the label {} is none of the model's": Followed(TEXTS + "test_an_entry_is_mended_as_told"),
         "{}: the label {} is no number, which is what this model answers with": Followed(
             TEXTS + "test_a_label_that_is_no_number_is_one_or_none"
         ),
+        "{}: the labels {} may be the numbers of both classes, or 0 and 1 for each": Followed(
+            TEXTS + "test_several_classes_hold_by_name_number_or_as_in_training"
+        ),
+        "{}: the labels {} name a class twice": Followed(TEXTS + "test_a_class_that_holds_is_named_once"),
+        "{}: {}: which of them the model answers with is not known": Followed(
+            TEXTS + "test_words_and_their_tags_are_mended_as_told"
+        ),
+        "{}: {}: expected {} tags, one a token, found {}": Followed(
+            TEXTS + "test_words_and_their_tags_are_mended_as_told"
+        ),
+    },
+    "core/samples/texts/labelled.py": {
+        "{}: tokens: expected a list of words, found {}": Followed(
+            TEXTS + "test_words_and_their_tags_are_mended_as_told"
+        ),
+        "{}: {}: which of them the model reads is not known": Followed(
+            TEXTS + "test_which_of_several_columns_is_the_text_is_not_guessed"
+        ),
+        "{} holds no text": Followed(TEXTS + "test_a_file_is_written_as_told"),
+        "{} has no {}, and others have one": Followed(TEXTS + "test_all_texts_have_labels_or_none_has"),
+        "{}: holds no text; what it holds is called: {}": Followed(TEXTS + "test_an_entry_is_mended_as_told"),
     },
     "core/samples/texts/rows.py": {
         "no such file: {} (texts)": Followed(
@@ -262,6 +280,9 @@ TABLE: Refusals = {
         "Python package {} is not installed, which texts need": INSTALLS,
         "the tokenizer of {} has no token that fills rows up": Followed(
             TOKENIZERS + "test_a_tokenizer_has_a_token_for_padding"
+        ),
+        "the tokenizer of {} takes the space before a word for a part of it, and of words it sees none": Followed(
+            TOKENIZERS + "test_a_tokenizer_of_bytes_adds_the_space_before_a_word"
         ),
         "{} cannot be read as a tokenizer": Followed(
             TOKENIZERS + "test_an_artifact_without_its_tokenizer_is_built_again"

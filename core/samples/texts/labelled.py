@@ -1,22 +1,29 @@
-"""Texts with what the answer to each should be: pairs too, labels by name or by number."""
+"""Texts with what the answer to each should be: one or a pair, whole or as words."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from modelwright.core.errors import BadInputError
 from modelwright.core.records.texts import TextInputs
+from modelwright.core.samples.texts.labels import find_class, find_classes, find_number, find_tags
 from modelwright.core.samples.texts.rows import Row, read_text, split_rows
 
-_TEXTS = ("text", "sentence", "sentence1", "premise")
-_SECONDS = ("text_pair", "sentence2", "hypothesis")
-_LABEL = "label"
+_NAMES = (
+    ("text", "text_pair"),
+    ("sentence1", "sentence2"),
+    ("premise", "hypothesis"),
+    ("question1", "question2"),
+    ("question", "sentence"),
+    ("sentence",),
+)
+"""What texts and pairs of texts are called in data sets."""
+_WORDS = ("tokens", "words")
 _SUCH_AS = '{"text": "...", "label": "..."}'
-_SHOWN = 6
+_SUCH_AS_WORDS = '{"tokens": ["...", "..."], "ner_tags": ["...", "..."]}'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,19 +32,23 @@ class LabelledText:
 
     Attributes:
         where: It stands, for errors.
-        text: The text.
+        text: The text; words where the file gives them.
         pair: The second one of a pair; None for one text.
         label: Number of the class, or the number that the answer should be; None where the file does not say.
+        labels: Of a model that answers several times: the class of each word, or 0 and 1 for each class; likewise.
     """
 
     where: str
-    text: str
+    text: str | tuple[str, ...]
     pair: str | None = None
     label: float | None = None
+    labels: tuple[int, ...] | None = None
 
 
 def read_labelled(path: Path, model: TextInputs) -> list[LabelledText]:
     """Reads a file of texts: `.jsonl` or `.csv` with `text`, and where there are some `label` and `text_pair`; `.txt`.
+
+    For a model of tokens a `.jsonl` may have `tokens` and `ner_tags` in their place.
 
     Args:
         path: A `.txt` holds a text a line.
@@ -60,8 +71,9 @@ def read_labelled(path: Path, model: TextInputs) -> list[LabelledText]:
     if not texts:
         raise BadInputError(f"{path} holds no text", hint=f"write lines such as {_SUCH_AS}")
     for what, are_there in (
-        ("label", [each.label is not None for each in texts]),
+        ("label", [each.label is not None or each.labels is not None for each in texts]),
         ("second text", [each.pair is not None for each in texts]),
+        ("list of tokens", [isinstance(each.text, tuple) for each in texts]),
     ):
         if any(are_there) and not all(are_there):
             raise BadInputError(
@@ -72,55 +84,53 @@ def read_labelled(path: Path, model: TextInputs) -> list[LabelledText]:
 
 
 def _read_row(row: Row, model: TextInputs) -> LabelledText:
-    text = _find_text(row.values, _TEXTS)
-    if text is None:
-        names = ", ".join(map(str, row.values)) or "none"
+    classes = model.classes or ()
+    if model.task == "token classification" and any(name in row.values for name in _WORDS):
+        words = _read_words(row)
+        return LabelledText(where=row.where, text=words, labels=find_tags(row.values, len(words), row.where, classes))
+    text, pair = _find_texts(row)
+    made = LabelledText(where=row.where, text=text, pair=pair)
+    match model.task:
+        case "classification":
+            return replace(made, label=find_class(row.values, row.where, classes))
+        case "multi-label classification":
+            return replace(made, labels=find_classes(row.values, row.where, classes))
+        case "regression":
+            return replace(made, label=find_number(row.values, row.where))
+        case _:  # what a vector should be nobody says, nor which characters a tag is of
+            return made
+
+
+def _read_words(row: Row) -> tuple[str, ...]:
+    words = next(row.values[name] for name in _WORDS if name in row.values)
+    if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
         raise BadInputError(
-            f"{row.where}: holds no text; what it holds is called: {names}",
+            f"{row.where}: tokens: expected a list of words, found {str(words)!r:.60}", hint=f"write {_SUCH_AS_WORDS}"
+        )
+    return tuple(words)
+
+
+def _find_texts(row: Row) -> tuple[str, str | None]:
+    """Returns the text of an entry, and the second one of a pair."""
+    found = [names for names in _NAMES if _has_text(row.values, names[0])]
+    found = [names for names in found if not any(names[0] == other[-1] and other != names for other in found)]
+    if not found:
+        told = ", ".join(map(str, row.values)) or "none"
+        raise BadInputError(
+            f"{row.where}: holds no text; what it holds is called: {told}",
             hint=f"call the text `text`, and what the answer should be `label`, as in {_SUCH_AS}",
         )
-    return LabelledText(
-        where=row.where,
-        text=text,
-        pair=_find_text(row.values, _SECONDS),
-        label=_read_label(row, model),
-    )
-
-
-def _find_text(values: Mapping[str, Any], names: Sequence[str]) -> str | None:
-    found = (values[name] for name in names if isinstance(values.get(name), str))
-    return next((text for text in found if text.strip()), None)
-
-
-def _read_label(row: Row, model: TextInputs) -> float | None:
-    """Returns the label of an entry; what a model of single tokens or of vectors should answer is not read."""
-    value = row.values.get(_LABEL)
-    if value is None or model.task not in ("classification", "regression"):
-        return None
-    if model.task == "regression":
-        return _read_number(value, row.where)
-    classes = model.classes or ()
-    if isinstance(value, str) and value in classes:
-        return classes.index(value)
-    if isinstance(value, str) and value.strip().isdecimal():
-        value = int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(classes):
-        return value
-    known = ", ".join(classes[:_SHOWN]) + (f" and {len(classes) - _SHOWN} more" if len(classes) > _SHOWN else "")
-    raise BadInputError(
-        f"{row.where}: the label {value!r:.60} is none of the model's",
-        hint=f"give the name of a class as id2label in config.json has it, or its number: {known}",
-    )
-
-
-def _read_number(value: Any, where: str) -> float:
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
+    stray = [names[0] for names in found[1:]]
+    stray += [name for _, *rest in _NAMES for name in rest if _has_text(row.values, name) and name not in found[0]]
+    if stray:
+        named = " and ".join(dict.fromkeys((found[0][0], *stray)))
         raise BadInputError(
-            f"{where}: the label {value!r:.60} is no number, which is what this model answers with",
-            hint="give the number that the answer should be, or no labels",
+            f"{row.where}: {named}: which of them the model reads is not known",
+            hint="call the one that it reads `text`, the second one of a pair `text_pair`, and take the others out",
         )
-    return number
+    first, second = found[0][0], found[0][-1]
+    return row.values[first], row.values[second] if first != second and _has_text(row.values, second) else None
+
+
+def _has_text(values: Mapping[str, Any], name: str) -> bool:
+    return isinstance(values.get(name), str) and bool(values[name].strip())

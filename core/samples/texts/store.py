@@ -14,7 +14,15 @@ from modelwright.core.files import write_json
 from modelwright.core.process.child import Progress, run_in_child
 from modelwright.core.process.offline import OFFLINE
 from modelwright.core.records.codec import decode, encode
-from modelwright.core.records.texts import TEXT_TOKENIZER, TEXTS_FILE, TextInputs, Texts
+from modelwright.core.records.texts import (
+    CLASS_SETS,
+    IGNORED,
+    TAGS,
+    TEXT_TOKENIZER,
+    TEXTS_FILE,
+    TextInputs,
+    Texts,
+)
 from modelwright.core.samples.archives import array_file_name
 from modelwright.core.samples.npy import NpyWriter
 from modelwright.core.samples.sample_set import LABELS, SPLIT_SEED, TARGET
@@ -101,6 +109,8 @@ def store_in_child(
         tokenizer, most = tokenizing.load_tokenizer(Path(folder), takes)
     else:
         tokenizer, most = tokenizing.read_tokenizer(Path(folder)), settled
+    if any(isinstance(each.text, tuple) for each in (*texts, *others)):
+        tokenizing.require_words(tokenizer, Path(folder))
     progress(f"tokenizing {len(texts)} texts")
     longest = tokenizing.measure_longest(tokenizer, texts)
     every = max(longest, tokenizing.measure_longest(tokenizer, others)) if others else longest
@@ -111,7 +121,8 @@ def store_in_child(
         order = np.sort(np.random.default_rng(SPLIT_SEED).permutation(len(texts))[:limit])
     chosen = [texts[place] for place in order]
     with explain_os_error(made):
-        cut = _write(tokenizer, chosen, takes, length, made)
+        cut, unseen = _write(tokenizer, chosen, takes, length, made)
+        tagged = takes.task == "token classification" and chosen[0].labels is not None
         record = Texts(
             model=takes,
             length=length,
@@ -120,15 +131,17 @@ def store_in_child(
             left=len(texts) - len(chosen),
             cut=cut,
             pairs=sum(each.pair is not None for each in chosen),
-            labelled=chosen[0].label is not None,
+            labelled=chosen[0].label is not None or chosen[0].labels is not None,
+            words=sum(_count_tags(each) for each in chosen) if tagged else None,
+            unseen=unseen,
         )
         write_json(made / TEXTS_FILE, encode(record))
         tokenizer.save(str(made / TEXT_TOKENIZER))
 
 
-def _write(tokenizer: Any, texts: list[LabelledText], model: TextInputs, length: int, made: Path) -> int:
-    """Writes the arrays; returns how many texts were cut."""
-    cut = 0
+def _write(tokenizer: Any, texts: list[LabelledText], model: TextInputs, length: int, made: Path) -> tuple[int, int]:
+    """Writes the arrays; returns how many texts were cut, and how many words with a tag are not among the tokens."""
+    cut, tags = 0, list[list[int]]()
     with contextlib.ExitStack() as stack:
         writers = {
             name: stack.enter_context(NpyWriter(made / array_file_name(name), np.dtype(np.int64), (length,)))
@@ -139,12 +152,24 @@ def _write(tokenizer: Any, texts: list[LabelledText], model: TextInputs, length:
             cut += tokenizing.is_cut(row)
             for name, writer in writers.items():
                 writer.append(np.array(tokenizing.find_array(row, name), np.int64))
+            if isinstance(text.text, tuple) and text.labels is not None:
+                tags.append(tokenizing.place_tags(row, text.labels))
     labels = [each.label for each in texts if each.label is not None]
+    sets = [each.labels for each in texts if each.labels is not None]
     if labels and model.task == "regression":
         np.save(made / array_file_name(REGRESSION_TARGET), np.array(labels, np.float32)[:, None])
     elif labels:
         np.save(made / array_file_name(LABELS), np.array(labels, np.int64))
-    return cut
+    elif tags:
+        np.save(made / array_file_name(TAGS), np.array(tags, np.int64))
+    elif sets:
+        np.save(made / array_file_name(CLASS_SETS), np.array(sets, np.int64))
+    seen = sum(tag != IGNORED for row in tags for tag in row)
+    return cut, sum(map(_count_tags, texts)) - seen if tags else 0
+
+
+def _count_tags(text: LabelledText) -> int:
+    return sum(tag != IGNORED for tag in text.labels or ())
 
 
 def _check(text: LabelledText, row: Any, model: TextInputs) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from modelwright.core.errors import BadInputError, ToolchainMissingError
-from modelwright.core.records.texts import TEXT_TOKENIZER, TextInputs
+from modelwright.core.records.texts import IGNORED, TEXT_TOKENIZER, TextInputs
 from modelwright.core.samples.texts.labelled import LabelledText
 
 _AT_ONCE = 256
@@ -110,7 +111,38 @@ def encode(tokenizer: Any, texts: Iterable[LabelledText]) -> Iterator[Any]:
     """Yields the tokens of texts in their order, with those that the model expects around them."""
     remaining = iter(texts)
     while block := list(islice(remaining, _AT_ONCE)):
-        yield from tokenizer.encode_batch([_to_input(each) for each in block])
+        in_words = isinstance(block[0].text, tuple)  # all of a file are, or none
+        yield from tokenizer.encode_batch([_to_input(each) for each in block], is_pretokenized=in_words)
+
+
+def place_tags(row: Any, tags: Sequence[int]) -> list[int]:
+    """Returns a tag for each token of a row: a word's at its first one, and `IGNORED` at all others.
+
+    Args:
+        row: Tokens of words.
+        tags: One a word.
+    """
+    words = row.word_ids
+    return [
+        IGNORED if word is None or word == before else tags[word]
+        for word, before in zip(words, [None, *words], strict=False)
+    ]
+
+
+def require_words(tokenizer: Any, folder: Path) -> None:
+    """Refuses a tokenizer that makes other tokens of a word by itself than of one in a text.
+
+    Raises:
+        BadInputError: It is one of bytes that takes the space before a word for a part of it, and adds none.
+    """
+    step = json.loads(tokenizer.to_str()).get("pre_tokenizer") or {}
+    steps = step.get("pretokenizers", [step])
+    if any(each.get("type") == "ByteLevel" and not each.get("add_prefix_space") for each in steps):
+        raise BadInputError(
+            f"the tokenizer of {folder} takes the space before a word for a part of it, and of words it sees none",
+            hint="save it as for training on words: AutoTokenizer.from_pretrained(folder, add_prefix_space=True)"
+            ".save_pretrained(folder); or give texts in the place of tokens",
+        )
 
 
 def is_cut(row: Any) -> bool:
@@ -128,8 +160,8 @@ def find_array(row: Any, name: str) -> Sequence[int]:
     return found
 
 
-def _to_input(text: LabelledText) -> str | tuple[str, str]:
-    return text.text if text.pair is None else (text.text, text.pair)
+def _to_input(text: LabelledText) -> str | tuple[str, ...]:
+    return text.text if isinstance(text.text, tuple) or text.pair is None else (text.text, text.pair)
 
 
 def _explain_missing(error: ModuleNotFoundError) -> ToolchainMissingError:

@@ -52,6 +52,29 @@ def test_numbers_are_labels_of_a_model_that_gives_one_and_others_read_none(tmp_p
     assert [each.label for each in _read(tmp_path / "t.jsonl", content, "embedding")] == [None, None]
 
 
+def test_words_have_tags_by_name_or_number_under_any_usual_name(tmp_path: Path) -> None:
+    for name in ("ner_tags", "tags", "pos_tags", "labels"):
+        rows = _lines({"id": 1, "tokens": ["a", "b", ""], name: ["yes", 0, -100]}, {"tokens": ["c"], name: ["2"]})
+        found = _read(tmp_path / "t.jsonl", rows, "token classification")
+        assert [(each.text, each.labels) for each in found] == [(("a", "b", ""), (1, 0, -100)), (("c",), (2,))]
+    plain = _read(tmp_path / "t.jsonl", _lines({"text": "a b", "ner_tags": [1, 1]}), "token classification")
+    assert (plain[0].text, plain[0].labels) == ("a b", None)
+
+
+def test_several_classes_hold_by_name_number_or_as_in_training(tmp_path: Path) -> None:
+    kinds = (["7", "yes"], [2, 1], [0, 1, 1], [0.0, 1.0, 1.0], "yes", [], [False, False, True])
+    rows = _lines(*({"text": "a", "labels": labels} for labels in kinds))
+    found = [each.labels for each in _read(tmp_path / "t.jsonl", rows, "multi-label classification")]
+    assert found == [(0, 1, 1)] * 4 + [(0, 1, 0), (0, 0, 0), (0, 0, 1)]
+    model = TextInputs(
+        task="multi-label classification", inputs=("input_ids",), classes=("a", "b"), vocabulary=9, most_tokens=8
+    )
+    (tmp_path / "t.jsonl").write_text(_lines({"text": "x", "labels": [0, 1]}))
+    assert "names of the classes" in refused(lambda: read_labelled(tmp_path / "t.jsonl", model), "0 and 1 for each")
+    (tmp_path / "t.jsonl").write_text(_lines({"text": "x", "labels": ["b"]}, {"text": "x", "labels": [1.0, 0.0]}))
+    assert [each.labels for each in read_labelled(tmp_path / "t.jsonl", model)] == [(0, 1), (1, 0)]
+
+
 GOOD = _lines({"text": "a", "label": "yes"})
 
 
@@ -68,6 +91,64 @@ GOOD = _lines({"text": "a", "label": "yes"})
 def test_an_entry_is_mended_as_told(tmp_path: Path, wrong: Any, told: str, hint: str, mended: Any) -> None:
     assert hint in refused(lambda: _read(tmp_path / "t.jsonl", _lines(wrong)), told)
     assert len(_read(tmp_path / "t.jsonl", _lines(mended))) == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told", "hint", "mended"),
+    [
+        ({"tokens": "a b"}, "tokens: expected a list of words", '"ner_tags": [', {"tokens": ["a", "b"]}),
+        ({"tokens": []}, "tokens: expected a list of words", '"ner_tags": [', {"tokens": ["a"]}),
+        (
+            {"tokens": ["a"], "tags": [1, 1]}, "tags: expected 1 tags, one a token, found 2", "for each token",
+            {"tokens": ["a"], "tags": [1]},
+        ),
+        (
+            {"tokens": ["a"], "ner_tags": [1], "pos_tags": [1]}, "ner_tags and pos_tags: which", "leave the one",
+            {"tokens": ["a"], "ner_tags": [1]},
+        ),
+        (
+            {"tokens": ["a"], "tags": ["who"]}, "the label 'who' is none of", "no, yes, 7",
+            {"tokens": ["a"], "tags": ["no"]},
+        ),
+    ],
+)  # fmt: skip
+def test_words_and_their_tags_are_mended_as_told(tmp_path: Path, wrong: Any, told: str, hint: str, mended: Any) -> None:
+    def read(row: Any) -> list[LabelledText]:
+        return _read(tmp_path / "t.jsonl", _lines(row), "token classification")
+
+    assert hint in refused(lambda: read(wrong), told)
+    assert len(read(mended)) == 1
+
+
+def test_a_class_that_holds_is_named_once(tmp_path: Path) -> None:
+    def read(*labels: Any) -> list[LabelledText]:
+        return _read(tmp_path / "t.jsonl", _lines({"text": "a", "labels": labels}), "multi-label classification")
+
+    assert "once" in refused(lambda: read("yes", 1), "name a class twice")
+    assert read("yes")[0].labels == (0, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told", "mended"),
+    [
+        ({"text": "a", "sentence": "b"}, "text and sentence: which of them", {"text": "a"}),
+        ({"text": "a", "hypothesis": "b"}, "text and hypothesis: which of them", {"text": "a", "text_pair": "b"}),
+        ({"premise": "a", "question": "b"}, "premise and question: which of them", {"text": "a", "text_pair": "b"}),
+    ],
+)
+def test_which_of_several_columns_is_the_text_is_not_guessed(
+    tmp_path: Path, wrong: Any, told: str, mended: Any
+) -> None:
+    assert "call the one that it reads `text`" in refused(lambda: _read(tmp_path / "t.jsonl", _lines(wrong)), told)
+    assert _read(tmp_path / "t.jsonl", _lines(mended))
+
+
+def test_pairs_of_known_data_sets_are_read_in_their_order(tmp_path: Path) -> None:
+    for first, second in (("premise", "hypothesis"), ("question1", "question2"), ("question", "sentence")):
+        found = _read(tmp_path / "t.csv", f"idx,{second},label,{first}\n0,b,yes,a\n")
+        assert [(each.text, each.pair, each.label) for each in found] == [("a", "b", 1)]
+    for name in ("sentence", "question", "premise"):
+        assert _read(tmp_path / "t.csv", f"idx,{name}\n0,a\n")[0].pair is None
 
 
 def test_a_label_that_is_no_number_is_one_or_none(tmp_path: Path) -> None:
