@@ -20,10 +20,10 @@ _FILES = re.compile(
 )
 _CONFIG = "config.json"
 _PLAIN = (
-    *(_CONFIG, "generation_config.json", "modules.json", "sentence_bert_config.json", "1_Pooling/config.json"),
+    *(_CONFIG, "generation_config.json", "modules.json", "sentence_bert_config.json", "?_*/config.json"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
     *("vocab.txt", "vocab.json", "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model"),
-    *("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json"),
+    *("?_Dense/model.safetensors", "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json"),
 )
 _TRUSTED = ("pytorch_model.bin", "pytorch_model-*-of-*.bin", "pytorch_model.bin.index.json")
 """Fetched where the user trusts who made them, and there are no safetensors."""

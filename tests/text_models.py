@@ -70,6 +70,25 @@ def add_pooling(folder: Path, *, modules: tuple[str, ...] = _MODULES, **how: Any
     (folder / "1_Pooling" / "config.json").write_text(json.dumps(how or _POOLING))
 
 
+def add_dense(folder: Path, weights: dict[str, Any], **how: Any) -> None:
+    """Writes the layer `2_Dense` of a folder of sentence-transformers.
+
+    Args:
+        folder: That `add_pooling` made one, with a `Dense` at the third place.
+        weights: `weight` and what else it has of `bias` and `residual`.
+        **how: What its config says otherwise.
+    """
+    from safetensors.torch import save_file
+
+    place = folder / "2_Dense"
+    place.mkdir(exist_ok=True)
+    out, width = weights["weight"].shape
+    config = {"in_features": width, "out_features": out, "bias": "bias" in weights} | how
+    (place / "config.json").write_text(json.dumps(config))
+    names = {"weight": "linear.weight", "bias": "linear.bias", "residual": "residual.weight"}
+    save_file({names[name]: value for name, value in weights.items()}, place / "model.safetensors")
+
+
 def change_config(folder: Path, **values: Any) -> None:
     """Changes keys of config.json; None takes one away."""
     path = folder / "config.json"

@@ -20,7 +20,7 @@ from modelwright.exporters.language.source import is_pickled
 from modelwright.exporters.torch.source import TorchSource, hash_state, import_torch, take_rows
 from modelwright.exporters.trace import Trace
 from modelwright.exporters.transformers.factory import tell_factory
-from modelwright.exporters.transformers.pooling import Pooling, pool, read_pooling
+from modelwright.exporters.transformers.pooling import Pooling, make_pooling, read_pooling
 from modelwright.exporters.transformers.source import describe_inputs, require_no_code
 
 _CLASSES: Mapping[TextTask, str] = {
@@ -67,9 +67,11 @@ def load_folder(folder: Path, samples: SampleRef | None, trace: Trace, *, trust:
             open_pickled(folder / name)  # refused by name here, whatever transformers would make of it
     model = _load_model(folder, takes, trust=trust, safe=not pickled)
     _require_inputs(folder, model, takes.inputs)
+    is_vector = takes.task == "embedding"
+    answer = make_pooling(torch, pooling, folder) if is_vector else _choose_answer(takes.task)
     source = TorchSource(
         name=folder.name,
-        module=_make_module(torch, model, takes.inputs, _choose_answer(torch, takes.task, pooling)),
+        module=_make_module(torch, model, takes.inputs, answer),
         args=(),
         kwargs={},
         output_names=(_OUTPUTS.get(takes.task, "logits"),),
@@ -83,7 +85,7 @@ def load_folder(folder: Path, samples: SampleRef | None, trace: Trace, *, trust:
     source.module.eval().requires_grad_(requires_grad=False)
     source.kwargs = _make_examples(torch, takes, samples, folder.name)
     source.examples_from_samples = samples is not None
-    source.weights_sha256 = hash_state(model.state_dict())
+    source.weights_sha256 = hash_state(source.module.state_dict())
     return source
 
 
@@ -142,9 +144,7 @@ def _require_inputs(folder: Path, model: Any, inputs: Sequence[str]) -> None:
         )
 
 
-def _choose_answer(torch: Any, task: TextTask, pooling: Pooling) -> _Answer:
-    if task == "embedding":
-        return lambda hidden, mask: pool(torch, hidden, mask, pooling)
+def _choose_answer(task: TextTask) -> _Answer:
     if task == "token classification":
         # Rows of one number throughout are known for padding: they are no answers.
         return lambda logits, mask: logits * mask.to(logits.dtype).unsqueeze(-1)
@@ -160,11 +160,11 @@ def _make_module(torch: Any, model: Any, inputs: Sequence[str], answer: _Answer)
     class TextModel(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self.model = model
+            self.model, self.answer = model, answer
 
         def _answer(self, attention_mask: Any, **rest: Any) -> Any:
             found = self.model(attention_mask=attention_mask, return_dict=False, **rest)
-            return answer(found[0], attention_mask)
+            return self.answer(found[0], attention_mask)
 
     class PlainModel(TextModel):
         def forward(self, input_ids: Any, attention_mask: Any) -> Any:

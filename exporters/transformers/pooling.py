@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,19 +11,20 @@ from typing import Any
 from modelwright.core.errors import BadInputError
 from modelwright.core.files import read_json
 from modelwright.exporters.language.folder_files import has_nested_file
+from modelwright.exporters.transformers.dense import Dense, make_dense, read_dense
 from modelwright.exporters.transformers.factory import tell_factory
 
 MODULES_FILE = "modules.json"
 _CONFIG = "config.json"
-_MODES: Mapping[str, tuple[str, ...]] = {
-    "cls": ("pooling_mode_cls_token",),
-    "max": ("pooling_mode_max_tokens",),
-    "mean": ("pooling_mode_mean_tokens",),
-    "mean_sqrt_len_tokens": ("pooling_mode_mean_sqrt_len_tokens",),
-    "weightedmean": ("pooling_mode_weightedmean_tokens",),
-    "lasttoken": ("pooling_mode_lasttoken",),
+_MODES: Mapping[str, str] = {
+    "cls": "pooling_mode_cls_token",
+    "max": "pooling_mode_max_tokens",
+    "mean": "pooling_mode_mean_tokens",
+    "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
+    "weightedmean": "pooling_mode_weightedmean_tokens",
+    "lasttoken": "pooling_mode_lasttoken",
 }
-"""Way to pool -> how a config says so; vectors of several ways stand behind each other in this order."""
+"""Way to pool -> how a config of earlier versions says so; of several ways this is the order there."""
 _LARGEST_BYTES = 2**20
 
 
@@ -33,13 +34,13 @@ class Pooling:
 
     Attributes:
         modes: Keys of `_MODES`, one or more.
-        normalized: Whether its length is 1.
+        layers: What the vector goes through then; None stands for making its length 1.
         said: Whether the folder says so; else it is the mean, as sentence-transformers takes it.
         files: That say it, relative to the folder.
     """
 
     modes: tuple[str, ...] = ("mean",)
-    normalized: bool = False
+    layers: tuple[Dense | None, ...] = ()
     said: bool = False
     files: tuple[str, ...] = ()
 
@@ -54,7 +55,7 @@ def read_pooling(folder: Path) -> Pooling:
     if not path.is_file():
         return Pooling()
     modes: tuple[str, ...] = ("mean",)
-    normalized, files = False, [MODULES_FILE]
+    layers, files = list[Dense | None](), [MODULES_FILE]
     for place, (kind, name) in enumerate(_list_modules(path)):
         if kind == "Transformer" and place == 0 and name in ("", "."):
             continue
@@ -64,14 +65,18 @@ def read_pooling(folder: Path) -> Pooling:
                 raise BadInputError(f"{path} names {file}, which is not there", hint="download the folder again")
             modes, files = _read_modes(folder / file), [*files, file]
         elif kind == "Normalize" and place > 1:
-            normalized = True
+            layers.append(None)
+        elif kind == "Dense" and place > 1:
+            dense = read_dense(folder, name)
+            layers.append(dense)
+            files += dense.files
         else:
             raise BadInputError(
-                f"{path} lists {kind[:80]!r} in {name[:80]!r}: carried out are Transformer in the folder itself, then "
-                "Pooling, then Normalize",
+                f"{path} lists {kind[:80]!r} in {name[:80]!r}: carried out are Transformer in the folder itself, "
+                "Pooling, Dense, Normalize",
                 hint=tell_factory(folder),
             )
-    return Pooling(modes=modes, normalized=normalized, said=True, files=tuple(files))
+    return Pooling(modes=modes, layers=tuple(layers), said=True, files=tuple(files))
 
 
 def _list_modules(path: Path) -> list[tuple[str, str]]:
@@ -91,9 +96,10 @@ def _list_modules(path: Path) -> list[tuple[str, str]]:
 def _read_modes(path: Path) -> tuple[str, ...]:
     config = read_json(path, "the pooling of sentence-transformers")
     named = config.get("pooling_mode")
-    names = [named] if isinstance(named, str) else named if isinstance(named, list) else []
-    modes = tuple(mode for mode, keys in _MODES.items() if mode in names or any(config.get(key) for key in keys))
-    if not modes:
+    if named is None:
+        named = [mode for mode, key in _MODES.items() if config.get(key)]
+    modes = tuple(named if isinstance(named, list) else [named])  # vectors stand behind each other in this order
+    if not modes or any(mode not in _MODES for mode in modes):
         raise BadInputError(
             f"{path} says none of the ways to pool that are known: {', '.join(_MODES)}",
             hint="download the folder again",
@@ -101,19 +107,45 @@ def _read_modes(path: Path) -> tuple[str, ...]:
     return modes
 
 
-def pool(torch: Any, hidden: Any, mask: Any, pooling: Pooling) -> Any:
+def make_pooling(torch: Any, pooling: Pooling, folder: Path) -> Any:
+    """Returns a module that makes one vector a text of the vectors of its tokens and their mask.
+
+    Args:
+        torch: The package.
+        pooling: How.
+        folder: Of the model.
+
+    Raises:
+        BadInputError: A layer's weights are not its own.
+    """
+
+    class SentencePooling(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            made = (make_dense(torch, layer, folder) if layer else torch.nn.Identity() for layer in pooling.layers)
+            self.layers = torch.nn.ModuleList(made)
+
+        def forward(self, hidden: Any, mask: Any) -> Any:
+            vector = pool(torch, hidden, mask, pooling.modes)
+            for known, layer in zip(pooling.layers, self.layers, strict=True):
+                vector = layer(vector) if known else torch.nn.functional.normalize(vector, p=2.0, dim=-1)
+            return vector
+
+    return SentencePooling()
+
+
+def pool(torch: Any, hidden: Any, mask: Any, modes: Sequence[str]) -> Any:
     """Returns one vector a text.
 
     Args:
         torch: The package.
         hidden: Vectors of tokens, [batch, tokens, width].
         mask: 1 for a token and 0 for padding, [batch, tokens].
-        pooling: How.
+        modes: Ways to pool, whose vectors stand behind each other.
     """
     weights = mask.to(hidden.dtype).unsqueeze(-1)
-    vectors = [_pool_once(torch, hidden, weights, mode) for mode in pooling.modes]
-    vector = vectors[0] if len(vectors) == 1 else torch.cat(vectors, dim=-1)
-    return torch.nn.functional.normalize(vector, p=2.0, dim=-1) if pooling.normalized else vector
+    vectors = [_pool_once(torch, hidden, weights, mode) for mode in modes]
+    return vectors[0] if len(vectors) == 1 else torch.cat(vectors, dim=-1)
 
 
 def _pool_once(torch: Any, hidden: Any, weights: Any, mode: str) -> Any:
@@ -125,6 +157,7 @@ def _pool_once(torch: Any, hidden: Any, weights: Any, mode: str) -> Any:
     if mode == "max":
         return hidden.masked_fill(weights == 0, -1e9).amax(dim=1)
     if mode == "weightedmean":
-        weights = weights * torch.arange(1, hidden.shape[1] + 1).to(hidden.dtype).view(1, -1, 1)
+        places = torch.arange(1, hidden.shape[1] + 1).to(hidden.dtype).view(1, -1, 1)
+        weights = weights * (places - weights.argmax(dim=1, keepdim=True))  # counted from the text's first token
     count = weights.sum(dim=1).clamp(min=1e-9)
     return (hidden * weights).sum(dim=1) / (count.sqrt() if mode == "mean_sqrt_len_tokens" else count)

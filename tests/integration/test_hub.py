@@ -83,6 +83,8 @@ class Hub:
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     folder = make_text_folder(tmp_path / "served", "AutoModel")
     add_pooling(folder)
+    (folder / "2_Dense").mkdir()
+    (folder / "2_Dense/model.safetensors").write_bytes(b"weights")
     (folder / "evil.py").write_text("raise SystemExit")
     (folder / "pytorch_model.bin").write_bytes(b"pickled")
     (folder / "onnx").mkdir()
@@ -142,10 +144,11 @@ def test_weights_config_and_tokenizer_are_fetched_and_nothing_that_runs(hub: Hub
     folder = fetch("acme/tiny")
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "1_Pooling/config.json"} <= names
+    assert "2_Dense/model.safetensors" in names
     assert not {"evil.py", "pytorch_model.bin", "onnx/model.onnx"} & names
     source = parse_source(folder)
     assert (source.kind, source.text) == ("transformers", f"acme/tiny@{COMMIT}")
-    assert read_pooling(folder).normalized
+    assert read_pooling(folder).layers == (None,)
     assert name_snapshot(fetch("acme/tiny@v1")) == f"acme/tiny@{EARLIER}"
     hub.asked.clear()
     assert fetch("acme/tiny") == folder

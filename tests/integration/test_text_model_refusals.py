@@ -15,7 +15,7 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import torch
-from text_models import add_pooling, add_prefix_space, change_config, make_text_folder
+from text_models import add_dense, add_pooling, add_prefix_space, change_config, make_text_folder
 
 from modelwright.compression.compressing import compress
 from modelwright.core.records.codec import encode
@@ -62,6 +62,11 @@ def _name(folder: Path, architecture: str) -> None:
     change_config(folder, architectures=[architecture])
 
 
+def _add_odd_layer(folder: Path, **how: str) -> None:
+    add_pooling(folder, modules=("Transformer", "Pooling", "Dense"))
+    add_dense(folder, {"weight": torch.ones(4, 32)}, **how)
+
+
 @pytest.mark.parametrize(
     ("spoil", "act", "told"),
     [
@@ -69,6 +74,8 @@ def _name(folder: Path, architecture: str) -> None:
         (lambda folder: change_config(folder, vocab_size=None), parse_source, "has no vocab_size"),
         (lambda folder: change_config(folder, model_type="bort"), _load, "knows no model_type 'bort'"),
         (lambda folder: add_pooling(folder, modules=("Transformer", "WordWeights")), _load, "lists 'WordWeights'"),
+        (lambda folder: _add_odd_layer(folder, activation_function="evil.Run"), _load, "asks for 'evil.Run'"),
+        (lambda folder: _add_odd_layer(folder, module_input_name="token_embeddings"), _load, "of 'token_embeddings'"),
     ],
 )
 def test_what_is_not_exported_is_read_by_a_factory(
@@ -134,7 +141,22 @@ def test_pooling_is_what_sentence_transformers_wrote(folder: Path) -> None:
     shutil.rmtree(folder / "1_Pooling")
     assert "download" in refused(lambda: read_pooling(folder), "names 1_Pooling/config.json, which is not there")
     add_pooling(folder, pooling_mode="cls")
-    assert (read_pooling(folder).modes, read_pooling(folder).normalized) == (("cls",), True)
+    assert (read_pooling(folder).modes, read_pooling(folder).layers) == (("cls",), (None,))
+
+
+def test_a_layer_behind_the_pooling_has_its_safetensors(folder: Path) -> None:
+    add_pooling(folder, modules=("Transformer", "Pooling", "Dense"))
+    weights = {"weight": torch.ones(4, 32), "bias": torch.ones(4)}
+    assert ".save(folder)" in refused(lambda: _load(folder), "2_Dense/config.json is not there")
+    add_dense(folder, weights)
+    (folder / "2_Dense/model.safetensors").rename(folder / "2_Dense/pytorch_model.bin")
+    assert ".save(folder)" in refused(lambda: _load(folder), "2_Dense/model.safetensors is not there")
+    add_dense(folder, weights, in_features=None)
+    assert "download" in refused(lambda: _load(folder), "has no in_features and out_features")
+    add_dense(folder, weights, out_features=5)
+    assert "download" in refused(lambda: _load(folder), "does not hold the layer's weights")
+    add_dense(folder, weights)
+    assert _load(folder).output_names == ("embedding",)
 
 
 def test_a_folder_needs_a_tokenizer(folder: Path) -> None:

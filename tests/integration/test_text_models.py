@@ -20,7 +20,7 @@ pytest.importorskip("onnxruntime")
 import onnxruntime as ort
 import torch
 import transformers
-from text_models import add_pooling, add_prefix_space, make_text_folder
+from text_models import add_dense, add_pooling, add_prefix_space, make_text_folder
 
 from modelwright.core.outputs.tasks.classes import ClassMeter
 from modelwright.core.outputs.tasks.roles import OutputRole
@@ -32,7 +32,7 @@ from modelwright.core.samples.texts.store import store_in_child
 from modelwright.exporters.exporting import find_or_export
 from modelwright.exporters.trace import Trace
 from modelwright.exporters.transformers.loading import load_folder
-from modelwright.exporters.transformers.pooling import Pooling, pool
+from modelwright.exporters.transformers.pooling import Pooling, make_pooling, pool
 from modelwright.exporters.transformers.source import describe_inputs
 from modelwright.harness.building import build_targets
 from modelwright.harness.given_samples import place_for_export
@@ -206,11 +206,32 @@ def test_ways_to_pool_have_their_known_answers() -> None:
         "weightedmean": [7 / 3, 11 / 3],
     }
     for mode, expected in known.items():
-        found = pool(torch, hidden, right, Pooling(modes=(mode,)))
+        found = pool(torch, hidden, right, (mode,))
         np.testing.assert_allclose(found.numpy(), [expected], rtol=1e-6)
-    np.testing.assert_allclose(pool(torch, hidden, left, Pooling(modes=("cls",))).numpy(), [[3.0, 1.0]])
-    both = pool(torch, hidden, right, Pooling(modes=("cls", "mean"), normalized=True)).numpy()
+    np.testing.assert_allclose(pool(torch, hidden, left, ("cls",)).numpy(), [[3.0, 1.0]])
+    weighted = pool(torch, hidden, left, ("weightedmean",)).numpy()
+    np.testing.assert_allclose(weighted, [[203 / 3, 67.0]], rtol=1e-6, err_msg="counted from the text's first token")
+
+
+def test_a_vector_goes_through_the_layers_in_their_order(tmp_path: Path) -> None:
+    hidden, mask = torch.tensor([[[1.0, 9.0], [3.0, 1.0], [100.0, 100.0]]]), torch.tensor([[1, 1, 0]])
+    both = make_pooling(torch, Pooling(modes=("cls", "mean"), layers=(None,)), tmp_path)(hidden, mask).numpy()
     np.testing.assert_allclose(both, [np.array([1, 9, 2, 5]) / 111**0.5], rtol=1e-6)
+    folder = make_text_folder(tmp_path / "m", "AutoModel")
+    add_pooling(folder, modules=("Transformer", "Pooling", "Dense", "Normalize"), pooling_mode=["mean", "cls"])
+    weights = {"weight": torch.randn(3, 64), "bias": torch.randn(3), "residual": torch.randn(3, 64)}
+    add_dense(folder, weights, activation_function="torch.nn.modules.activation.Tanh", use_residual=True)
+    texts = _write(tmp_path / "t.jsonl", [{"text": text} for text in TEXTS])
+    arrays = _place(folder, texts, tmp_path / "s")
+    expected = []
+    for answer in _ask_transformers(folder, "AutoModel"):
+        vector = torch.cat([answer.last_hidden_state[0].mean(0), answer.last_hidden_state[0, 0]])
+        vector = (weights["weight"] @ vector + weights["bias"]).tanh() + weights["residual"] @ vector
+        expected.append((vector / vector.norm()).numpy())
+    np.testing.assert_allclose(_load(folder, tmp_path / "s")(arrays), expected, atol=1e-5)
+    source = load_folder(folder, None, Trace(folder), trust=False)
+    assert {"2_Dense/config.json", "2_Dense/model.safetensors"} <= set(source.files)
+    assert any("linear.weight" in name for name in source.module.state_dict())
 
 
 def test_texts_are_tokenized_as_transformers_does_and_those_that_are_too_long_are_counted(tmp_path: Path) -> None:

@@ -230,11 +230,23 @@ TABLE: Refusals = {
         ),
         "{}: {} takes no {}": Followed(TEXTS + "test_a_model_without_an_attention_mask_is_read_by_a_factory"),
     },
+    "exporters/transformers/dense.py": {
+        "{} names the layer {}, and {}/{} is not there": Followed(
+            TEXTS + "test_a_layer_behind_the_pooling_has_its_safetensors"
+        ),
+        "{} has no in_features and out_features": Followed(
+            TEXTS + "test_a_layer_behind_the_pooling_has_its_safetensors"
+        ),
+        "{} asks for {} of {}: carried out are {} of {}": Followed(
+            TEXTS + "test_what_is_not_exported_is_read_by_a_factory"
+        ),
+        "{} does not hold the layer's weights": Followed(TEXTS + "test_a_layer_behind_the_pooling_has_its_safetensors"),
+    },
     "exporters/transformers/pooling.py": {
         "{} is no list of modules of sentence-transformers: {}": Followed(
             TEXTS + "test_pooling_is_what_sentence_transformers_wrote"
         ),
-        "{} lists {} in {}: carried out are Transformer in the folder itself, then Pooling, then Normalize": Followed(
+        "{} lists {} in {}: carried out are Transformer in the folder itself, Pooling, Dense, Normalize": Followed(
             TEXTS + "test_what_is_not_exported_is_read_by_a_factory"
         ),
         "{} names {}, which is not there": Followed(TEXTS + "test_pooling_is_what_sentence_transformers_wrote"),
