@@ -32,7 +32,7 @@ from modelwright.targets.readiness import package_versions
 
 OPENING_TOKENS = 128
 LEFT_OUT = "left out of this run"
-RUNTIME_PACKAGES = ("onnxruntime", "openvino", "torch", "transformers")
+RUNTIME_PACKAGES = ("onnxruntime", "openvino", "ai-edge-litert", "torch", "transformers")
 Windows = Mapping[str, dict[int, GenerationWindow]]
 
 

@@ -23,7 +23,7 @@ from modelwright.examples.llm.prepare import JUDGING, PACKAGE, WHEEL, prepare, r
 SMOLLM2 = "smollm2-135m"
 ALL_OURS = (
     "ort-fp32", "ort-int8-weights", "ort-int4-weights", "openvino-fp32", "openvino-bf16", "openvino-int8-weights",
-    "openvino-int4-weights", "torch-bf16", "torch-int8-dynamic",
+    "openvino-int4-weights", "tflite-int8-dynamic", "tflite-int4-weights", "torch-bf16", "torch-int8-dynamic",
 )  # fmt: skip
 SHARD_BYTES = 10**9
 SEED = 11

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from modelwright.core.errors import BadInputError, BuildFailedError, ToolchainMissingError
 from modelwright.core.files import hash_json, write_json
+from modelwright.core.memory import read_available_bytes
 from modelwright.core.path_names import drop_folders
 from modelwright.core.process.child import Progress, run_in_child
 from modelwright.core.records.artifact import BuildHost, Requires
@@ -38,6 +39,7 @@ from modelwright.core.records.machine import Machine
 from modelwright.core.scratch import scratch_directory, staged_directory
 from modelwright.harness.language.judging import Judgement
 from modelwright.harness.language.limits import find_loss
+from modelwright.harness.language.memory import require_build_memory
 from modelwright.harness.language.workload import Workload
 from modelwright.targets.building.proof_files import hash_built, require_unchanged
 from modelwright.targets.building.replacing import require_own
@@ -106,7 +108,7 @@ def build(
     Raises:
         BadInputError: The folder holds something else, or the texts are too few to calibrate on.
         ToolchainMissingError: The target cannot be built here.
-        BuildFailedError: It cannot be built, does not run, or does not follow FP32.
+        BuildFailedError: It cannot be built, the memory is too small for it, it does not run, or does not follow FP32.
         LimitNotMetError: It loses more than the user allows.
     """
     target = get_target(name)
@@ -127,6 +129,7 @@ def build(
         if not overwrite:
             raise BadInputError(f"{directory} exists and {reusable}", hint="choose another --out, or add --overwrite")
         require_own(directory)
+    require_build_memory(target.record, bench.record, read_available_bytes())
     with staged_directory(directory) as staging, scratch_directory(directory.parent) as scratch:
         started = time.monotonic()
         built = run_in_child(

@@ -9,13 +9,14 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from modelwright.core.errors import BadInputError, MeasurementInvalidError, ModelwrightError, ToolchainMissingError
 from modelwright.core.faults import as_error
+from modelwright.core.memory import read_available_bytes
 from modelwright.core.records.codec import encode
 from modelwright.core.records.language_artifact import LanguageArtifact, verify_language_files
-from modelwright.harness.formatting import count_noun, format_bytes
+from modelwright.harness.formatting import count_noun
+from modelwright.harness.language.memory import require_room
 from modelwright.harness.language.runner import (
     Finished,
     Generating,
@@ -30,10 +31,6 @@ from modelwright.profiles.fit import require_fit
 from modelwright.profiles.schema import Profile
 from modelwright.targets.language.table import get_target, target_names
 from modelwright.targets.readiness import check_versions
-
-_RUNTIME_BYTES = 250 * 10**6
-"""Of a process with a runtime imported and nothing loaded: 130 MB with OpenVINO, 450 MB with PyTorch."""
-_MEMINFO = Path("/proc/meminfo")
 
 
 @dataclass(kw_only=True)
@@ -89,7 +86,7 @@ def measure_language_artifacts(
         MeasurementInvalidError: The host is not the profile's machine, or its memory does not hold all artifacts.
     """
     require_fit(profile, host)
-    require_memory(artifacts)
+    require_room((artifact.manifest.size_bytes for artifact in artifacts.values()), read_available_bytes())
     results = {name: Measured() for name in artifacts}
     with contextlib.ExitStack() as stack:
         meter, idle_power_w = _open_meter(stack, on_event)
@@ -185,33 +182,6 @@ def drop_unequal(results: Mapping[str, Measured]) -> None:
                     f"and wrote {usual[1]}: times of unequal work do not compare",
                     hint="report this; measure it alone to see its own times",
                 )
-
-
-def require_memory(artifacts: Mapping[str, LanguageArtifact]) -> None:
-    """Refuses to load what the memory does not hold, before anything is loaded: all artifacts are alive together.
-
-    Raises:
-        MeasurementInvalidError: Names the estimate and what is free.
-    """
-    free = read_free_bytes()
-    needed = sum(artifact.manifest.size_bytes + _RUNTIME_BYTES for artifact in artifacts.values())
-    if free is not None and needed > free:
-        raise MeasurementInvalidError(
-            f"{count_noun(len(artifacts), 'artifact')} need about {format_bytes(needed)} of memory together, by the "
-            f"sizes of their files and {format_bytes(_RUNTIME_BYTES)} for each runtime; {format_bytes(free)} are free",
-            hint="name fewer by --target, or end other programs",
-        )
-
-
-def read_free_bytes(meminfo: Path = _MEMINFO) -> int | None:
-    """Returns the memory that can be had without swapping; None where the system does not tell."""
-    try:
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        return None
-    return None
 
 
 @contextlib.contextmanager

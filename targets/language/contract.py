@@ -42,6 +42,8 @@ class LanguageTargetRecord:
         uses_tokens: Whether its recipe reads calibration or tuning tokens at all; then other tokens mean a new build.
         uses_limit: Whether its recipe depends on what perplexity may grow by; then another limit means a new build.
         uses_source: Whether it runs the transformers folder itself, not the exported model.
+        weight_copies: Of the model in FP32, that building, or loading what was built, holds in memory at most; measured
+            with SmolLM2-135M, beside some 200 MB, and rounded up.
         build_packages: Import name -> pip requirement of what building needs.
         run_packages: Import name -> pip requirement of what running needs.
         build_extra: The extra of this project that brings the build packages.
@@ -64,6 +66,7 @@ class LanguageTargetRecord:
     uses_tokens: bool = False
     uses_limit: bool = False
     uses_source: bool = False
+    weight_copies: float = 1.0
     recipe_version: int = 1
     options: tuple[TargetOption, ...] = ()
     settings: tuple[RunOption, ...] = ()

@@ -13,9 +13,13 @@ from pathlib import Path
 import pytest
 from language_models import make_language_folder, write_gguf
 
+from modelwright.core.errors import BuildFailedError
 from modelwright.core.records.codec import decode
 from modelwright.core.records.language_artifact import open_language_artifact
+from modelwright.harness.language import building
+from modelwright.harness.language.comparing import build_language
 from modelwright.harness.language.record import LanguageComparison
+from modelwright.harness.language.request import make_language_request
 from modelwright.harness.language.writing import is_language_results, read_language_results
 
 pytestmark = pytest.mark.slow
@@ -180,3 +184,24 @@ def test_a_gguf_file_is_a_source_of_every_runtime(folder: Path, texts: Path, tmp
     for target in ("torch-fp32", "ort-fp32"):
         source = open_language_artifact(out / target).manifest.model.source
         assert (source.kind, list(source.files)) == ("gguf", ["tiny.gguf"])
+
+
+def test_a_build_that_the_memory_does_not_hold_is_not_begun(
+    folder: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is free is told by a fake: too little for the baseline, then enough for that alone."""
+    request = make_language_request(folder, samples=texts, targets=["tflite-int8-dynamic"], baseline="ort-fp32")
+    free = iter([10**8, 10**10, 10**8])
+    monkeypatch.setattr(building, "read_available_bytes", lambda: next(free))
+    with pytest.raises(BuildFailedError) as caught:
+        build_language(request, tmp_path / "out")
+    assert caught.value.message == (
+        "--baseline ort-fp32: building ort-fp32 would take about 501 MB of memory, by estimate, of which 100 MB are "
+        "free"
+    )
+    built = build_language(request, tmp_path / "out")
+    (absent,) = built.absent
+    assert absent.status == "failed"
+    assert "would take about 501 MB of memory" in (absent.reason or "")
+    assert "--target" in (absent.hint or "")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["model", "ort-fp32"]

@@ -209,6 +209,7 @@ def _make_weight_record(bits: int) -> LanguageTargetRecord:
         needs_calibration=False,
         uses_tokens=True,
         uses_limit=True,
+        weight_copies=2.1,
         build_packages={**_RUN_PACKAGES, "nncf": "nncf>=3.0"},
         run_packages=_RUN_PACKAGES,
         build_extra="openvino",

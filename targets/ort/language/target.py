@@ -184,6 +184,7 @@ class OrtLanguageInt4Weights(OrtLanguageTarget):
         uses_tokens=True,
         uses_limit=True,
         recipe_version=2,
+        weight_copies=1.5,
         build_packages={"onnx": "onnx", **_PACKAGES},
         run_packages=_PACKAGES,
         build_extra="ort",

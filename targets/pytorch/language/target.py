@@ -49,6 +49,7 @@ def _make_record(precision: str, title: str, *, is_float: bool = True) -> Langua
         is_float=is_float,
         needs_calibration=False,
         uses_source=True,
+        weight_copies=1.0 if is_float else 1.5,
         build_packages=_PACKAGES,
         run_packages=_PACKAGES,
         build_extra="llm",

@@ -154,6 +154,7 @@ class TfliteLanguageInt4Weights(TfliteLanguageTarget):
         needs_calibration=True,
         uses_tokens=True,
         uses_limit=True,
+        weight_copies=1.5,
         build_packages={**_BUILD_PACKAGES, "onnxruntime": "onnxruntime>=1.22"},
         run_packages=_RUN_PACKAGES,
         build_extra="tflite",
