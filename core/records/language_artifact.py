@@ -48,6 +48,11 @@ class Estimate(Record):
     value: Number
     ci95: tuple[Number, Number] | None = None
 
+    @property
+    def least(self) -> float:
+        """The lower end of the interval: too little text must not make a good artifact look broken."""
+        return self.value if self.ci95 is None else self.ci95[0]
+
 
 class TextPart(Record):
     """Texts that an artifact was calibrated, tuned or judged on.
@@ -133,6 +138,21 @@ class TaskScores(Record):
     by_token: RightAnswers
 
 
+class LongDecoding(Record):
+    """How an artifact goes on after a text that is longer than what is read at once elsewhere.
+
+    Attributes:
+        head: Tokens of the text.
+        tokens: Whose next token was predicted, one by one.
+        divergence: Of what it wrote from what FP32 wrote, in nats a token; of FP32 itself, of the last token from what
+            it says where it reads all at once.
+    """
+
+    head: Count
+    tokens: Count
+    divergence: Estimate
+
+
 class Decoding(Record):
     """What writing with the cache costs beyond reading the same text at once, in nats a token of divergence from FP32.
 
@@ -142,6 +162,10 @@ class Decoding(Record):
         divergence_read: Of the artifact from FP32 where both read at once.
         alone: What it is more where the artifact reads token by token, one piece after the other.
         together: What it is more where it does so with all pieces at once, the shorter ones padded.
+        changed_alone: Divergence of what it then writes from what the artifact itself said where it read at once. None
+            in manifests of earlier versions, as all below.
+        changed_together: The same of all pieces at once.
+        long: What comes after a long text; None where there is too little text, too.
     """
 
     rows: Count
@@ -149,6 +173,9 @@ class Decoding(Record):
     divergence_read: Amount
     alone: Estimate
     together: Estimate
+    changed_alone: Estimate | None = None
+    changed_together: Estimate | None = None
+    long: LongDecoding | None = None
 
 
 class LanguageProof(Record):

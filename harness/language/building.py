@@ -302,8 +302,9 @@ def _prove_again(
 ) -> LanguageArtifact:
     """Keeps the proof of a reused artifact where text, machine and threads are the same; else renews it."""
     manifest = artifact.manifest
-    # A proof of an earlier version, which did not look at how it writes with its cache, is none.
-    proof = None if manifest.proof is None or manifest.proof.decoding is None else manifest.proof
+    # A proof of an earlier version, which did not look as closely at how it writes with its cache, is none.
+    decoding = None if manifest.proof is None else manifest.proof.decoding
+    proof = None if decoding is None or decoding.changed_alone is None else manifest.proof
     conditions = {**_describe_conditions(bench), "max_increase": None}
     if proof is not None and (told := {**encode(proof), "max_increase": None}) == {**told, **conditions}:
         renewed = replace(proof, max_increase=bench.limit)

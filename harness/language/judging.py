@@ -14,7 +14,7 @@ from modelwright.core.files import read_json, write_json
 from modelwright.core.process.child import Progress
 from modelwright.core.records.codec import Amount, Count, Record, decode, encode
 from modelwright.core.records.language_artifact import Answers, Decoding, Estimate, TaskScores
-from modelwright.harness.language.decoding import judge_decoding, plan_rows, read_rows
+from modelwright.harness.language.decoding import judge_decoding, plan_decoding, take_decoding
 from modelwright.harness.language.generating import generate
 from modelwright.harness.language.quality import (
     Floats,
@@ -113,9 +113,9 @@ def take_reference(generator: Generator, workload: Workload, context: int, folde
 
     scored = _score(generator, workload, context, keep, tell)
     file.flush()
-    rows = plan_rows(workload.evaluation, context)
-    read = read_rows(generator, rows)
-    decoding = judge_decoding(generator, rows, read)
+    plan = plan_decoding(workload.evaluation, context)
+    read = take_decoding(generator, plan)
+    decoding = judge_decoding(generator, plan, read, is_reference=True)
     written = _write(generator, workload, tell)
     np.savez(folder / _ROWS, *read)
     np.savez(folder / _SCORES, costs=scored.costs, tops=scored.tops)
@@ -156,7 +156,7 @@ def judge(generator: Generator, workload: Workload, context: int, folder: Path, 
     fp32 = decode(Written, read_json(folder / _WRITTEN, "what FP32 wrote"))
     tell("reading token by token")
     with np.load(folder / _ROWS) as arrays:
-        decoding = judge_decoding(generator, plan_rows(workload.evaluation, context), list(arrays.values()))
+        decoding = judge_decoding(generator, plan_decoding(workload.evaluation, context), list(arrays.values()))
     written = _write(generator, workload, tell)
     return _conclude(workload, context, (scored, reference), found, decoding, (written, fp32))
 

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import pytest
 from language_results import make_proof
+from msgspec.structs import replace
 
+from modelwright.core.records.language_artifact import Estimate
 from modelwright.harness.language.limits import find_loss, format_change
 
 
@@ -39,6 +41,16 @@ def test_what_writes_other_text_is_not_delivered_without_any_limit() -> None:
     float_loss = find_loss("x", make_proof(0.05), is_float=True)
     assert float_loss is not None
     assert float_loss.exit_code == 5
+
+
+@pytest.mark.parametrize(
+    ("divergence", "is_float", "is_lost"), [(0.3, False, False), (0.6, False, True), (0.03, True, True)]
+)
+def test_words_that_are_lost_count_where_no_text_holds_them(divergence: float, is_float: bool, is_lost: bool) -> None:
+    proof = replace(make_proof(0.0), divergence=Estimate(value=divergence))
+    loss = find_loss("x", proof, is_float=is_float)
+    assert (loss is not None) == is_lost
+    assert loss is None or f"{divergence} nats from FP32's" in loss.message
 
 
 def test_too_little_text_makes_nothing_look_broken() -> None:
