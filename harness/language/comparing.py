@@ -198,6 +198,7 @@ def _prepare(request: LanguageRequest, model: Path, scratch: Path, tell: Progres
             "wanted": encode(
                 Wanted(
                     context=record.context_length,
+                    vocabulary=record.vocab_size,
                     new_tokens=request.new_tokens,
                     lengths=request.lengths,
                     texts=request.evaluation_limit,

@@ -73,7 +73,7 @@ class ArtifactLM(LM):  # type: ignore[misc]
                 RunSettings(threads=int(threads)),
             )
         )
-        self._tokenizer = TextTokenizer(opened.directory)
+        self._tokenizer = TextTokenizer(opened.directory, manifest.model.vocab_size)
         self._longest = manifest.model.context_length
         self._ends = frozenset(manifest.model.eos_token_ids)
 

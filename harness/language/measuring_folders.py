@@ -132,7 +132,8 @@ def measure_language(
 def _place_prompts(artifact: LanguageArtifact, samples: str | Path | None, new_tokens: int | None, path: Path) -> None:
     """Writes what is to be generated from: the user's texts, else what is packed with the artifact."""
     if samples is not None:
-        wanted = Wanted(context=artifact.manifest.model.context_length, new_tokens=new_tokens or NEW_TOKENS)
+        model = artifact.manifest.model
+        wanted = Wanted(context=model.context_length, vocabulary=model.vocab_size, new_tokens=new_tokens or NEW_TOKENS)
         run_in_child(
             "modelwright.harness.language.tokenizing:prepare_prompts_in_child",
             {

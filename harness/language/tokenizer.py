@@ -45,15 +45,16 @@ class TextTokenizer:
 
     Args:
         folder: That holds `tokenizer.json` and, for conversations, a chat template.
+        vocabulary: Tokens that the model knows: a tokenizer may have been given more since.
 
     Raises:
         BadInputError: There is none, or it cannot be read.
         ToolchainMissingError: The package is absent.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, vocabulary: int) -> None:
         tokenizers = require_import("tokenizers", "llm")
-        self._folder = folder
+        self._folder, self._vocabulary = folder, vocabulary
         path = folder / _TOKENIZER
         if not path.is_file():
             raise BadInputError(
@@ -76,8 +77,19 @@ class TextTokenizer:
         Args:
             text: Any.
             special: Whether the tokens are added that the model expects around a text, such as one that begins it.
+
+        Raises:
+            BadInputError: One of them is none that the model knows.
         """
         found = self._tokenizer.encode(text, add_special_tokens=special)
+        number = max(found.ids, default=0)
+        if number >= self._vocabulary:
+            raise BadInputError(
+                f"{self._folder / _TOKENIZER} makes token {number} ({self._tokenizer.id_to_token(number)!r}) of a "
+                f"text, and the model knows {self._vocabulary:,} tokens, from 0 on",
+                hint="give the tokenizer that the model was trained with; or make the model know the token: "
+                "model.resize_token_embeddings(len(tokenizer)), then model.save_pretrained(FOLDER)",
+            )
         sizes = list(accumulate((len(char.encode("utf-8", "surrogatepass")) for char in text), initial=0))
         ends = list(accumulate((sizes[end] for _, end in found.offsets), max))
         return Tokenized(tokens=tuple(found.ids), ends=tuple(ends))

@@ -85,7 +85,7 @@ def prepare_in_child(
     """
     asked = decode(Wanted, wanted)
     progress("reading texts")
-    tokenizer = TextTokenizer(Path(model))
+    tokenizer = TextTokenizer(Path(model), asked.vocabulary)
     given = read_entries(Path(samples))
     judging = None if evaluation is None else read_entries(Path(evaluation))
     files = [read_task(Path(task)) for task in tasks]
@@ -113,7 +113,7 @@ def prepare_prompts_in_child(model: str, samples: str, wanted: dict[str, Any], o
     """
     asked = decode(Wanted, wanted)
     progress("tokenizing texts")
-    tokenizer = TextTokenizer(Path(model))
+    tokenizer = TextTokenizer(Path(model), asked.vocabulary)
     pieces = [piece for entry in read_entries(Path(samples)) for piece in _cut(entry, tokenizer)]
     write_json(Path(out), encode(_make_prompts(pieces, pieces, asked)))
 

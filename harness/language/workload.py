@@ -15,6 +15,7 @@ class Wanted(Record):
 
     Attributes:
         context: Tokens that the model reads at most.
+        vocabulary: Tokens that it knows.
         new_tokens: To generate of each prompt.
         lengths: Of prompts whose first token is timed, in tokens.
         texts: Judge on at most this many texts, and this many questions of each task.
@@ -22,6 +23,7 @@ class Wanted(Record):
     """
 
     context: Count
+    vocabulary: Count
     new_tokens: Count = NEW_TOKENS
     lengths: tuple[Count, ...] = LENGTHS
     texts: Count = 512

@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 from language_models import CONFIGS, make_language_folder
 
-from modelwright.core.errors import BadInputError, BuildFailedError
+from modelwright.core.errors import BadInputError, BuildFailedError, MeasurementInvalidError
 from modelwright.core.records.language import LanguageModel, load_language
 from modelwright.exporters.language import export_language
 from modelwright.targets.language.contract import Generator, LanguageBuildRequest
 from modelwright.targets.language.portable import PortableModel
 from modelwright.targets.language.table import get_target
 from modelwright.targets.options import RunSettings
+from modelwright.targets.tflite.language import four_bits
 
 pytest.importorskip("ai_edge_litert")
 ort = pytest.importorskip("onnxruntime")
@@ -194,6 +195,31 @@ def test_what_does_not_fit_the_context_is_refused_before_it_is_run(exported: Pat
         generator.prefill(np.zeros((1, CONTEXT), np.int64))
         with pytest.raises(BadInputError, match="385 tokens are more"):
             generator.step(np.zeros(1, np.int64))
+
+
+@pytest.mark.parametrize("exported", ["llama"], indirect=True)
+def test_a_token_that_the_model_does_not_know_is_refused_and_others_go_on(exported: Path, tmp_path: Path) -> None:
+    with build_and_load("tflite-fp32", exported, tmp_path) as generator:
+        expected = np.array(generator.prefill(np.array([[1, 2]])))
+        for unknown in (320, -1):
+            with pytest.raises(MeasurementInvalidError, match="LiteRT cannot run the graph prefill") as caught:
+                generator.prefill(np.array([[1, unknown]]))
+            assert "tokens that the model knows" in (caught.value.hint or "")
+        assert np.array_equal(generator.prefill(np.array([[1, 2]])), expected)
+
+
+@pytest.mark.parametrize("exported", ["llama"], indirect=True)
+def test_4_bits_are_refused_where_no_block_is_filled_and_8_are_taken(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model's matrices have 32 and 48 rows."""
+    monkeypatch.setattr(four_bits, "BLOCK_SIZE", 64)
+    rows = np.zeros((2, 48), np.int64)
+    with pytest.raises(BuildFailedError, match="none has a multiple of 64 rows") as caught:
+        build("tflite-int4-weights", exported, tmp_path / "four", calibration=rows, tuning=rows)
+    assert caught.value.hint == "take tflite-int8-dynamic"
+    _, built = build("tflite-int8-dynamic", exported, tmp_path / "eight")
+    assert built.recipe["matrices"]
 
 
 @pytest.mark.parametrize("exported", ["llama"], indirect=True)

@@ -220,6 +220,14 @@ TABLE: Refusals = {
     },
     "targets/tflite/language/buffers.py": {
         "LiteRT gives no memory of {} bytes for a value of shape {}: status {}, type {}, {} bytes": VENDOR,
+        "LiteRT cannot run the graph {} of the model": Followed(
+            TFLITE_LANGUAGE + "test_a_token_that_the_model_does_not_know_is_refused_and_others_go_on"
+        ),
+    },
+    "targets/tflite/language/four_bits.py": {
+        "no matrix can have 4 bits in LiteRT: none has a multiple of {} rows": Followed(
+            TFLITE_LANGUAGE + "test_4_bits_are_refused_where_no_block_is_filled_and_8_are_taken"
+        ),
     },
     "targets/tflite/language/decoder.py": {
         "{}, which the tflite-* targets do not write": Followed(

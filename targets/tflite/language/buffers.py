@@ -54,8 +54,19 @@ class GraphBuffers:
         }
 
     def run(self) -> None:
-        """Computes the outputs."""
-        self._compiled.run_by_name(self._graph, self._inputs, self._outputs)
+        """Computes the outputs.
+
+        Raises:
+            MeasurementInvalidError: LiteRT fails, which tells no more than that.
+        """
+        try:
+            self._compiled.run_by_name(self._graph, self._inputs, self._outputs)
+        except RuntimeError as error:
+            raise MeasurementInvalidError(
+                f"LiteRT cannot run the graph {self._graph} of the model",
+                hint="give tokens that the model knows; and where memory is short, shorter texts or fewer at once",
+                detail=str(error),
+            ) from error
 
 
 def _view(buffer: Any, shape: Shape, dtype: np.dtype[Any]) -> npt.NDArray[Any]:

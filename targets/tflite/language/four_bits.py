@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from modelwright.core.errors import BuildFailedError
 from modelwright.targets.language.compensated import CompensatedGrids
 from modelwright.targets.language.contract import LanguageBuildRequest
 from modelwright.targets.language.grids import Grids, NearestGrids
@@ -28,9 +29,17 @@ def choose_grids(request: LanguageBuildRequest, model: PortableModel) -> Mixture
     Args:
         request: Whose texts it is chosen on.
         model: The portable graph.
+
+    Raises:
+        BuildFailedError: None can have 4 bits.
     """
     layers = model.linear_layers.values()
     names = [each.name for each in layers if each.columns != request.record.vocab_size and each.rows % BLOCK_SIZE == 0]
+    if not names:
+        raise BuildFailedError(
+            f"no matrix can have 4 bits in LiteRT: none has a multiple of {BLOCK_SIZE} rows",
+            hint="take tflite-int8-dynamic",
+        )
     few = CompensatedGrids(request, model, choose_format(4, BLOCK_SIZE), names)
     more = NearestGrids(model, {layer.name: choose_format(8, layer.rows) for layer in layers})
     if request.tuning is None:

@@ -28,7 +28,7 @@ def tokenizer(tmp_path: Path) -> TextTokenizer:
     made.add_special_tokens(["<s>", "</s>"])
     made.save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>"}))
-    return TextTokenizer(tmp_path)
+    return TextTokenizer(tmp_path, len(WORDS))
 
 
 def test_the_space_before_a_word_is_the_continuations(tokenizer: TextTokenizer) -> None:

@@ -42,18 +42,26 @@ def _prepare(
     model: Path, samples: str, evaluation: str | None = None, *, tasks: Sequence[str] = (), **wanted: object
 ) -> Workload:
     out = model.parent / "workload.json"
-    asked = Wanted(**{"context": 1000, "new_tokens": 4, "lengths": (8, 50, 5000), **wanted})  # type: ignore[arg-type]
+    asked = Wanted(**{"context": 1000, "vocabulary": 1000, "new_tokens": 4, "lengths": (8, 50, 5000), **wanted})  # type: ignore[arg-type]
     prepare_in_child(str(model), samples, evaluation, tasks, encode(asked), str(out), lambda _text: None)
     return read_workload(out)
 
 
 def test_bytes_are_those_of_what_is_predicted(model: Path) -> None:
-    tokenizer = TextTokenizer(model)
+    tokenizer = TextTokenizer(model, 1000)
     text = tokenizer.encode("w1 w22 ü w3")
     assert text.tokens == (0, 3, 24, 1, 5)
     assert text.ends == (0, 2, 6, 9, 12)
     assert text.size_after_first == 12
     assert text.part(2, 2).size_after_first == 3
+
+
+def test_a_token_that_the_model_does_not_know_is_told_before_anything_is_run(model: Path, tmp_path: Path) -> None:
+    """As of a tokenizer that was given a token of its own after the model was trained."""
+    assert TextTokenizer(model, 25).encode("w1 w22").tokens == (0, 3, 24)
+    with pytest.raises(BadInputError, match=r"tokenizer\.json makes token 24 \('w22'\) .* knows 24 tokens") as caught:
+        TextTokenizer(model, 24).encode("w1 w22")
+    assert "resize_token_embeddings" in (caught.value.hint or "")
 
 
 def test_parts_are_disjoint_and_hold_all_texts(model: Path, tmp_path: Path) -> None:
@@ -142,24 +150,24 @@ def test_a_conversation_needs_a_chat_template(model: Path, tmp_path: Path) -> No
         json.dumps({"chat_template": template, "bos_token": {"content": "<s>"}})
     )
     messages = [{"role": "w7", "content": _words(1)}]
-    assert TextTokenizer(model).encode_chat(messages, "here").tokens == (0, 9, 3, 11)
+    assert TextTokenizer(model, 1000).encode_chat(messages, "here").tokens == (0, 9, 3, 11)
 
 
 def test_a_template_that_refuses_a_conversation_is_quoted(model: Path) -> None:
     (model / "chat_template.jinja").write_text("{{ raise_exception('roles must alternate') }}")
     with pytest.raises(BadInputError, match=r"here: .* refuses these messages: roles must alternate"):
-        TextTokenizer(model).encode_chat([{"role": "user", "content": "x"}], "here")
+        TextTokenizer(model, 1000).encode_chat([{"role": "user", "content": "x"}], "here")
 
 
 def test_a_template_cannot_reach_into_python(model: Path) -> None:
     (model / "chat_template.jinja").write_text("{{ messages.__class__.__mro__[1].__subclasses__() }}")
     with pytest.raises(BadInputError, match="refuses these messages"):
-        TextTokenizer(model).encode_chat([{"role": "user", "content": "x"}], "here")
+        TextTokenizer(model, 1000).encode_chat([{"role": "user", "content": "x"}], "here")
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match=r"has no tokenizer\.json"):
-        TextTokenizer(tmp_path)
+        TextTokenizer(tmp_path, 1000)
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(BadInputError, match="cannot be read as a tokenizer"):
-        TextTokenizer(tmp_path)
+        TextTokenizer(tmp_path, 1000)
