@@ -256,3 +256,20 @@ def test_four_bits_are_chosen_the_same_way_twice(exported: Exported, tmp_path: P
     assert first.recipe == second.recipe
     weights = [tmp_path / name / "artifact" / "openvino_model.bin" for name in ("first", "second")]
     assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_matrices_that_four_bits_do_not_fit_are_told(tmp_path: Path) -> None:
+    source = make_language_folder(tmp_path / "odd", "llama", intermediate_size=75)
+    record = export_language(source, tmp_path / "exported")
+    model = Exported(source=source, folder=tmp_path / "exported", record=record, torch_model=None)
+    result = build("openvino-int4-weights", model, tmp_path / "four")
+    (note,) = [note for note in result.notes if "not 4" in note]
+    assert note.startswith("3 of 21 matrices besides the head have 8 bits, not 4")
+    assert "model.layers.0.mlp.down_proj (75)" in note
+    stored = get_target("openvino-int4-weights").list_stored(tmp_path / "four" / "artifact", result.model_file)
+    largest = {}
+    for tensor in stored:
+        layer = tensor.name.removesuffix(".values").split("/")[0]
+        largest[layer] = max(largest.get(layer, 0), tensor.size_bytes)
+    assert largest["model.layers.0.mlp.down_proj"] == 75 * 32
+    assert largest["model.layers.0.mlp.up_proj"] == 75 * 32 // 2

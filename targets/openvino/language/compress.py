@@ -26,6 +26,7 @@ from modelwright.targets.language.perplexity import measure_loss
 from modelwright.targets.language.portable import LinearLayer, PortableModel
 from modelwright.targets.openvino.language.generator import OpenvinoGenerator
 from modelwright.targets.openvino.language.packed import pack_matrices
+from modelwright.targets.openvino.language.widths import note_wider, read_widths
 from modelwright.targets.openvino.session import silence_vendor
 from modelwright.targets.openvino.words import find_cause
 from modelwright.targets.readiness import require_import
@@ -135,6 +136,11 @@ class LanguageCompressor:
                 hint="allow more by --max-perplexity-increase, or take a target of more bits",
             )
         return best, self._tried
+
+    def note_widths(self, chosen: Tried) -> list[str]:
+        """Returns what the user has to know of matrices that have more bits than the target's name says."""
+        widths = read_widths(chosen.model, self._portable)
+        return note_wider(widths, self._portable, self._bits, FEW.size, self._request.record.vocab_size)
 
     def _keeps(self, tried: Tried) -> bool:
         return tried.increase is not None and tried.increase <= self._limit

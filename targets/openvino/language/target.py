@@ -186,7 +186,7 @@ class _WeightTarget(OpenvinoLanguageTarget):
             recipe=recipe,
             requires=_REQUIRES,
             versions=package_versions("openvino", "nncf"),
-            notes=_note_loss(chosen, self.bits),
+            notes=[*_note_loss(chosen, self.bits), *compressor.note_widths(chosen)],
         )
 
 
