@@ -162,7 +162,7 @@ def describe_trial(row: Measurement, comparison: Comparison, *, model: str, devi
         latency_median_ms=None if latency is None else latency.p50,
         latency_max_ms=None if latency is None else latency.max,
         inferences=inferences,
-        warm_up_steps=row.warm_up_inferences,
+        warm_up_steps=row.warm_up_computations if on_device else row.warm_up_inferences,
         throughput_per_s=row.compute_throughput_per_s if on_device else row.throughput_per_s,
         power_mean_w=None if energy is None else energy.mean_power_w,
         power_std_w=None if power is None else power.std_w,

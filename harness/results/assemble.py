@@ -319,6 +319,7 @@ def _describe_row(
         device=opened.settings.device,
         compute_latency_ms=on_device.latency_ms,
         num_computations=on_device.count,
+        warm_up_computations=on_device.warm_ups,
         compute_throughput_per_s=on_device.throughput_per_s,
         compute_enqueue_ms=on_device.enqueue_ms,
         compute_speedup=on_device.speedup,

@@ -26,6 +26,7 @@ class DeviceFigures:
 
     Attributes:
         count: Computations that were measured.
+        warm_ups: Those that ran before them, at the start of each turn.
         enqueue_ms: What the host takes to queue a computation.
         memory_bytes: That the process held on the card.
         gpu: What was observed of it.
@@ -34,6 +35,7 @@ class DeviceFigures:
 
     latency_ms: Latency | None = None
     count: int | None = None
+    warm_ups: int | None = None
     throughput_per_s: float | None = None
     enqueue_ms: float | None = None
     speedup: SpeedRatio | None = None
@@ -77,6 +79,7 @@ def describe_computation(name: str, measured: Measured, baseline_name: str, base
             figures,
             latency_ms=latency_ms,
             count=sum(map(len, windows_ms)),
+            warm_ups=ran - sum(map(len, windows_ms)),
             throughput_per_s=ran * settings.batch / elapsed_s if elapsed_s > 0 else None,
             enqueue_ms=statistics.median(queuing) if queuing else None,
             speedup=speedup,

@@ -241,6 +241,7 @@ class Measurement(Record, kw_only=True):
         device: Where it ran: `cpu` or `cuda`.
         compute_latency_ms: Of the computation alone, its inputs and outputs on the device; null on a CPU.
         num_computations: Measured ones of the computation alone.
+        warm_up_computations: Those that ran before them, at the start of each turn.
         compute_enqueue_ms: What the host takes to queue a computation.
         compute_speedup: Over the baseline's computation, where the two ran alike.
         device_memory: What the runtime's allocator held on the GPU after the last turn; null on a CPU, and where a
@@ -306,6 +307,7 @@ class Measurement(Record, kw_only=True):
     device: str = "cpu"
     compute_latency_ms: Latency | None = None
     num_computations: Count | None = None
+    warm_up_computations: Count | None = None
     compute_throughput_per_s: Figure | None = None
     compute_enqueue_ms: Figure | None = None
     compute_speedup: SpeedRatio | None = None

@@ -240,13 +240,14 @@ def finish_in_child() -> dict[str, Any]:
     assert loaded.session is not None
     assert loaded.artifact is not None
     peak_bytes, steady_bytes = read_peak_bytes(), read_private_bytes(loaded.artifact.directory)
+    memory = None
+    # Before what really ran is read back: a compiled program is run eagerly for that, which takes more memory.
+    with contextlib.suppress(Exception):
+        memory = loaded.session.read_device_memory()
     try:
         executed = loaded.session.describe_execution()
     except Exception as error:  # introspection must not cost a measurement that is already taken
         executed = {"precision": None, "reason": f"{type(error).__name__}: {error}"}
-    memory = None
-    with contextlib.suppress(Exception):
-        memory = loaded.session.read_device_memory()
     return {
         "peak_memory_bytes": peak_bytes,
         "steady_memory_bytes": steady_bytes,

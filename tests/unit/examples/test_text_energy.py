@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,43 @@ def test_a_metered_row_is_told_in_each_unit() -> None:
     assert "memory_reserved_bytes" in (trial.unavailable or {})
 
 
+PROMISED = {
+    *("accuracy", "correct", "evaluated"),
+    *("latency_mean_ms", "latency_std_ms", "latency_min_ms", "latency_max_ms", "latency_median_ms", "throughput_per_s"),
+    *("power_mean_w", "power_std_w", "power_min_w", "power_max_w", "power_median_w", "power_samples"),
+    *("energy_total_j", "energy_per_inference_j", "energy_per_inference_mj", "inferences_per_j"),
+    *("memory_allocated_bytes", "memory_peak_bytes", "memory_reserved_bytes"),
+    *("parameters", "size_bytes", "dtype", "device", "precision", "model"),
+    *("trial", "batch", "warm_up_steps", "sampling_interval_s"),
+}
+"""What the README and `--help` say that a trial has: in its file, and as a column."""
+
+
+def test_all_that_is_promised_is_in_the_file_and_in_the_table_and_found_where_there_are_meters(tmp_path: Path) -> None:
+    assert set(TABLE) >= PROMISED
+    document = documents.gpu()
+    place = next(place for place, row in enumerate(document["measurements"]) if row.get("compute_latency_ms"))
+    document["measurements"][place] |= {
+        "correct": 9, "evaluated": 10, "accuracy": 0.9, "num_computations": 500, "warm_up_computations": 50,
+        "compute_latency_ms": {"mean": 2.0, "std": 0.5, "min": 1.0, "max": 9.0, "p50": 1.5}, "size_bytes": 8,
+        "precision_executed": {"precision": "fp16"},
+        "device_memory": {"allocated_bytes": 10, "peak_bytes": 30, "reserved_bytes": 64},
+        "energy": {
+            "per_inference_j": 0.5, "mean_power_w": 20.0, "source": "measured:nvml", "scope": "GPU board",
+            "power": {
+                "count": 40, "interval_s": 0.05, "std_w": 2.0, "min_w": 15.0, "median_w": 19.0, "max_w": 25.0,
+            },
+        },
+    }  # fmt: skip
+    trial = make_trial(document, place, batch=4)
+    write_trial(tmp_path, trial)
+    written = json.loads((tmp_path / trial.file_name).read_text())
+    assert not {name for name in PROMISED if written.get(name) is None}
+    write_table(tmp_path / "trials.csv", [trial])
+    (row,) = csv.DictReader((tmp_path / "trials.csv").read_text().splitlines())
+    assert not {name for name in PROMISED if not row.get(name)}
+
+
 def test_an_estimate_is_never_in_a_column_of_measurements() -> None:
     document = documents.single()
     document["measurements"][0]["energy"] = {
@@ -186,10 +224,11 @@ def test_on_a_gpu_it_is_the_computation_and_the_allocator() -> None:
     row = document["measurements"][place]
     row |= {
         "num_computations": 500,
+        "warm_up_computations": 50,
         "device_memory": {"allocated_bytes": 10, "peak_bytes": 30, "reserved_bytes": 64},
     }
     trial = make_trial(document, place)
-    assert trial.latency_of == "computation"
+    assert (trial.latency_of, trial.inferences, trial.warm_up_steps) == ("computation", 500, 50)
     assert trial.latency_median_ms == row["compute_latency_ms"]["p50"]
     assert trial.throughput_per_s == row["compute_throughput_per_s"]
     assert trial.energy_total_j == pytest.approx(500 * row["energy"]["per_inference_j"])

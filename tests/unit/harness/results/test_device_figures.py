@@ -34,6 +34,7 @@ def make(name: str, compute_ms: float, rounds: int = 8, **settings) -> Measured:
 def test_latency_throughput_and_ratio_are_those_of_the_computation_not_of_the_whole() -> None:
     figures = describe_computation("fast", make("fast", 2.0), "slow", make("slow", 5.0))
     assert figures.latency_ms.p50 == 2.0
+    assert (figures.count, figures.warm_ups) == (40, 8)
     assert figures.throughput_per_s == pytest.approx(2 / 2e-3)  # 2 samples an inference of 2 ms
     assert figures.speedup.ratio == pytest.approx(2.5)
     assert figures.reasons["compute_latency_ms.p99"].startswith("needs 662")
