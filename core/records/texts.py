@@ -61,6 +61,7 @@ class Texts(Record):
         labelled: Whether each says what the answer should be.
         words: Of samples that say so word by word, words with a tag; null for all others.
         unseen: Of them, those that were cut, and so are not counted.
+        bare_words: Whether words were given whose tokens are other ones than behind a space in a text.
     """
 
     model: TextInputs
@@ -73,6 +74,7 @@ class Texts(Record):
     labelled: bool = False
     words: Count | None = None
     unseen: Count = 0
+    bare_words: bool = False
 
     def tell(self, name: str) -> list[str]:
         """Returns what the user is to know, a sentence each.
@@ -89,6 +91,11 @@ class Texts(Record):
             told.append(f"{name}: {self.cut:,} texts are cut, for they have more than {self.length} tokens")
         if self.unseen:
             told.append(f"{name}: {self.unseen:,} of {self.words:,} words with a tag are cut, and not counted")
+        if self.bare_words:
+            told.append(
+                f"{name}: words get no space before them, as in transformers; a model that was trained with "
+                "add_prefix_space=True has it in its tokenizer: save that one beside it"
+            )
         if self.model.classes is not None:
             told.append(
                 f"{name}: labels are {self.model.describe_classes()}, as config.json says"

@@ -15,7 +15,7 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import torch
-from text_models import add_dense, add_pooling, add_prefix_space, change_config, make_text_folder
+from text_models import add_dense, add_pooling, change_config, make_text_folder
 
 from modelwright.compression.compressing import compress
 from modelwright.core.records.codec import encode
@@ -47,12 +47,12 @@ def _load(folder: Path) -> Any:
     return load_folder(folder, None, Trace(folder), trust=False)
 
 
-def _place(folder: Path, asked: int | None = None, *, name: str = "t.txt", content: str = "Some text.\n") -> Path:
+def _place(folder: Path, asked: int | None = None) -> Path:
     made = folder.parent / "samples"
     shutil.rmtree(made, ignore_errors=True)
     made.mkdir()
-    texts = folder.parent / name
-    texts.write_text(content)
+    texts = folder.parent / "t.txt"
+    texts.write_text("Some text.\n")
     model = encode(describe_inputs(folder))
     store_in_child(str(texts), str(folder), model, None, [], asked, str(made), 9, lambda _text: None)
     return made
@@ -180,18 +180,6 @@ def test_a_tokenizer_of_another_model_is_replaced(folder: Path) -> None:
     assert "save the model's own tokenizer" in refused(lambda: _place(folder), "becomes the token 258")
     change_config(folder, vocab_size=320)
     assert _place(folder)
-
-
-def test_a_tokenizer_of_bytes_adds_the_space_before_a_word(folder: Path) -> None:
-    _name(folder, "BertForTokenClassification")
-
-    def place() -> Path:
-        return _place(folder, name="t.jsonl", content='{"tokens": ["Some", "words"], "tags": [1, 0]}')
-
-    assert "add_prefix_space=True" in refused(place, "takes the space before a word for a part of it")
-    assert _place(folder)
-    add_prefix_space(folder)
-    assert read_arrays(place())["target_tags"].max() == 1
 
 
 def test_rows_are_no_longer_than_the_model_takes(folder: Path) -> None:

@@ -112,9 +112,11 @@ TAGS = [["B-PER", "O", "O", "O", "B-LOC"], ["O", "B-LOC"], ["O", "O", "B-PER", -
 NAMES = {0: "O", 1: "B-PER", 2: "I-PER", 3: "B-LOC"}
 
 
-def test_tags_stand_at_the_first_token_of_each_word_as_transformers_places_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize("spaced", [True, False])
+def test_tags_stand_at_the_first_token_of_each_word_as_transformers_places_them(tmp_path: Path, spaced: bool) -> None:
     folder = make_text_folder(tmp_path / "m", "AutoModelForTokenClassification", "roberta", id2label=NAMES)
-    add_prefix_space(folder)
+    if spaced:
+        add_prefix_space(folder)
     rows = [{"tokens": words, "ner_tags": tags} for words, tags in zip(WORDS, TAGS, strict=True)]
     arrays = _place(folder, _write(tmp_path / "t.jsonl", rows), tmp_path / "s", 16)
     tokens = transformers.AutoTokenizer.from_pretrained(folder)(
@@ -131,8 +133,12 @@ def test_tags_stand_at_the_first_token_of_each_word_as_transformers_places_them(
         assert arrays["target_tags"][row].tolist() == expected
     record = read_texts(tmp_path / "s")
     assert record is not None
+    told = record.tell("t.jsonl")
+    assert any("no space before them" in sentence for sentence in told) is not spaced
+    if not spaced:
+        return
     assert (record.words, record.unseen) == (11, 2), "the empty word, and the last one of the last row"
-    assert any("2 of 11 words with a tag" in sentence for sentence in record.tell("t.jsonl"))
+    assert any("2 of 11 words with a tag" in sentence for sentence in told)
 
 
 @pytest.mark.slow

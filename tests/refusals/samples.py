@@ -281,9 +281,6 @@ TABLE: Refusals = {
         "the tokenizer of {} has no token that fills rows up": Followed(
             TOKENIZERS + "test_a_tokenizer_has_a_token_for_padding"
         ),
-        "the tokenizer of {} takes the space before a word for a part of it, and of words it sees none": Followed(
-            TOKENIZERS + "test_a_tokenizer_of_bytes_adds_the_space_before_a_word"
-        ),
         "{} cannot be read as a tokenizer": Followed(
             TOKENIZERS + "test_an_artifact_without_its_tokenizer_is_built_again"
         ),

@@ -109,8 +109,6 @@ def store_in_child(
         tokenizer, most = tokenizing.load_tokenizer(Path(folder), takes)
     else:
         tokenizer, most = tokenizing.read_tokenizer(Path(folder)), settled
-    if any(isinstance(each.text, tuple) for each in (*texts, *others)):
-        tokenizing.require_words(tokenizer, Path(folder))
     progress(f"tokenizing {len(texts)} texts")
     longest = tokenizing.measure_longest(tokenizer, texts)
     every = max(longest, tokenizing.measure_longest(tokenizer, others)) if others else longest
@@ -134,6 +132,7 @@ def store_in_child(
             labelled=chosen[0].label is not None or chosen[0].labels is not None,
             words=sum(_count_tags(each) for each in chosen) if tagged else None,
             unseen=unseen,
+            bare_words=isinstance(chosen[0].text, tuple) and tokenizing.has_bare_words(tokenizer),
         )
         write_json(made / TEXTS_FILE, encode(record))
         tokenizer.save(str(made / TEXT_TOKENIZER))

@@ -129,20 +129,11 @@ def place_tags(row: Any, tags: Sequence[int]) -> list[int]:
     ]
 
 
-def require_words(tokenizer: Any, folder: Path) -> None:
-    """Refuses a tokenizer that makes other tokens of a word by itself than of one in a text.
-
-    Raises:
-        BadInputError: It is one of bytes that takes the space before a word for a part of it, and adds none.
-    """
+def has_bare_words(tokenizer: Any) -> bool:
+    """Whether a tokenizer of bytes makes other tokens of a word by itself than of one in a text, behind a space."""
     step = json.loads(tokenizer.to_str()).get("pre_tokenizer") or {}
     steps = step.get("pretokenizers", [step])
-    if any(each.get("type") == "ByteLevel" and not each.get("add_prefix_space") for each in steps):
-        raise BadInputError(
-            f"the tokenizer of {folder} takes the space before a word for a part of it, and of words it sees none",
-            hint="save it as for training on words: AutoTokenizer.from_pretrained(folder, add_prefix_space=True)"
-            ".save_pretrained(folder); or give texts in the place of tokens",
-        )
+    return any(each.get("type") == "ByteLevel" and not each.get("add_prefix_space") for each in steps)
 
 
 def is_cut(row: Any) -> bool:
