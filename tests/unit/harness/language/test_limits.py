@@ -44,7 +44,7 @@ def test_what_writes_other_text_is_not_delivered_without_any_limit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("divergence", "is_float", "is_lost"), [(0.3, False, False), (0.6, False, True), (0.03, True, True)]
+    ("divergence", "is_float", "is_lost"), [(0.6, False, False), (1.6, False, True), (0.03, True, True)]
 )
 def test_words_that_are_lost_count_where_no_text_holds_them(divergence: float, is_float: bool, is_lost: bool) -> None:
     proof = replace(make_proof(0.0), divergence=Estimate(value=divergence))
