@@ -17,7 +17,7 @@ from modelwright.core.errors import BadInputError
 from modelwright.core.files import read_json
 from modelwright.core.records.artifact import BuildHost, Requires
 from modelwright.core.records.artifact_files import MANIFEST, find_changes
-from modelwright.core.records.codec import Amount, Count, FileName, Line, Number, Record, Sha256
+from modelwright.core.records.codec import Amount, Count, FileName, Line, Number, Record, Sha256, Share
 from modelwright.core.records.language import LanguageModel
 from modelwright.core.records.machine import Machine
 from modelwright.core.records.seal import read_sealed, write_sealed
@@ -71,11 +71,19 @@ class TextPart(Record):
 
 
 class Texts(Record):
-    """Which texts made and judged an artifact; null where there were none of a part."""
+    """Which texts made and judged an artifact; null where there were none of a part.
+
+    Attributes:
+        calibration: What recipes calibrate on.
+        tuning: What they choose by.
+        evaluation: What judges.
+        repeated: Share of the tokens that judge which stand in calibration or tuning as well, in runs.
+    """
 
     calibration: TextPart | None = None
     tuning: TextPart | None = None
     evaluation: TextPart | None = None
+    repeated: Share | None = None
 
 
 class Answers(Record):

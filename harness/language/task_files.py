@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from modelwright.core.errors import BadInputError
+from modelwright.core.samples.texts.rows import open_table, require_whole_characters
 from modelwright.targets.readiness import require_import
 
 SUFFIXES = (".yaml", ".yml")
@@ -130,6 +131,7 @@ def _read_documents(config: Mapping[str, Any], path: Path) -> Iterator[tuple[str
                 where = f"{file}: {number}"
                 if not isinstance(document, dict):
                     raise BadInputError(f"{where}: expected an object, found a {type(document).__name__}")
+                require_whole_characters(document, where)
                 yield where, document
         except OSError as error:
             raise BadInputError(
@@ -167,13 +169,13 @@ def _read_json(text: str) -> Iterator[tuple[str, Any]]:
     if text.lstrip().startswith("["):
         yield from ((f"document {number}", each) for number, each in enumerate(json.loads(text), start=1))
         return
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             yield f"line {number}", json.loads(line)
 
 
 def _read_csv(text: str) -> Iterator[tuple[str, Any]]:
-    for number, row in enumerate(csv.DictReader(text.splitlines(keepends=True), strict=True), start=2):
+    for number, row in enumerate(open_table(text), start=2):
         yield f"row {number}", {name: _as_number(value) for name, value in row.items() if isinstance(name, str)}
 
 

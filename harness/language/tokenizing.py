@@ -29,6 +29,7 @@ ROW_TOKENS, CALIBRATION_ROWS, TUNING_ROWS = 256, 64, 8
 ANSWERED_PROMPTS = 16
 LEAST_JUDGED = 64
 """Tokens under which a perplexity says nothing."""
+_RUN_TOKENS, _RUN_BYTES = 13, 52
 _LOOSE = "questions"
 """What those are called that stand among texts."""
 _OPENING_TOKENS = 32
@@ -137,10 +138,11 @@ def _prepare(
         Document(tokens=piece.scored.tokens, size_bytes=piece.scored.size_after_first) for piece in judged
     )
     prompt_set = _make_prompts(held, [*held, *judged], asked)
+    rows, tuning_rows = _pack(calibration, CALIBRATION_ROWS, asked.context), _pack(tuning, TUNING_ROWS, asked.context)
     made = tuple(_make_tasks(given if judging is None else judging, tasks, tokenizer, asked))
     return Workload(
-        calibration=_pack(calibration, CALIBRATION_ROWS, asked.context),
-        tuning=_pack(tuning, TUNING_ROWS, asked.context),
+        calibration=rows,
+        tuning=tuning_rows,
         evaluation=documents,
         asked=prompt_set,
         tasks=made,
@@ -148,9 +150,37 @@ def _prepare(
             calibration=_describe(samples, calibration),
             tuning=_describe(samples, tuning),
             evaluation=_describe(source, judged),
+            repeated=find_repeated(documents, [*rows, *tuning_rows]),
         ),
         evaluation_sha256=hash_json(encode([documents, prompt_set.prompts, made, asked.new_tokens])),
     )
+
+
+def find_repeated(documents: Sequence[Document], seen: Sequence[Sequence[int]]) -> float:
+    """Returns which share of the tokens that judge stands in runs that also stand in other text.
+
+    A run is of 13 tokens, as in GPT-3's report on such leaks, or of more where tokens are short.
+
+    Args:
+        documents: That judge.
+        seen: Rows of tokens that calibrate or tune.
+    """
+    count = sum(len(document.tokens) for document in documents)
+    size_bytes = sum(document.size_bytes for document in documents)
+    length = max(_RUN_TOKENS, -(-_RUN_BYTES * count // max(1, size_bytes)))
+    known = {run for row in seen for run in _runs(row, length)}
+    repeated = 0
+    for document in documents:
+        stop = 0
+        for start, run in enumerate(_runs(document.tokens, length)):
+            if run in known:
+                repeated += start + length - max(start, stop)
+                stop = start + length
+    return repeated / max(1, count)
+
+
+def _runs(tokens: Sequence[int], length: int) -> Iterator[tuple[int, ...]]:
+    return (tuple(tokens[start : start + length]) for start in range(len(tokens) - length + 1))
 
 
 def _make_prompts(held: Sequence[_Piece], all_pieces: Sequence[_Piece], asked: Wanted) -> PromptSet:

@@ -15,6 +15,8 @@ UNASKED_INCREASE = 0.01
 """Of perplexity, that is shipped where the user set no limit: what weights of 8 bits cost at most on models that were
 tried. More is the user's to allow."""
 _FEW_TOKENS = 1000
+_MUCH_REPEATED = 0.05
+"""Of the text that judges; what conversations begin with may be repeated."""
 
 
 def judge(comparison: LanguageComparison) -> LanguageComparison:
@@ -116,6 +118,12 @@ def _warn(comparison: LanguageComparison, rows: Sequence[LanguageRow]) -> Iterat
         yield (
             f"Quality was judged on {predicted} tokens of text: the intervals are wide; give more by --samples "
             "or --eval."
+        )
+    repeated = comparison.texts.repeated
+    if repeated is not None and repeated > _MUCH_REPEATED:
+        yield (
+            f"{repeated * 100:.0f} % of the text that judges stands word for word in what calibrates and tunes: "
+            "quality may look better than it is; give other text by --eval."
         )
     unsure = [
         row.title

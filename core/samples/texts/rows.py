@@ -78,7 +78,7 @@ def split_rows(text: str, path: Path, such_as: str, *, bare: str = "text") -> li
 
 def _split_csv(text: str, path: Path) -> list[Row]:
     try:
-        rows = list(csv.DictReader(io.StringIO(text), strict=True))
+        rows = list(open_table(text))
     except csv.Error as error:
         raise BadInputError(f"{path} is not a .csv: {error}", hint="quote texts that hold commas or lines") from error
     # Cells beyond the header lie under None, and missing ones are None.
@@ -86,6 +86,27 @@ def _split_csv(text: str, path: Path) -> list[Row]:
         Row(where=f"{path}: row {number}", values={k: v for k, v in row.items() if isinstance(k, str) and v})
         for number, row in enumerate(rows, start=2)
     ]
+
+
+def open_table(text: str) -> csv.DictReader[str]:
+    """Returns what reads the rows of a `.csv`, whose cells may be as long as the file."""
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
+    return csv.DictReader(io.StringIO(text), strict=True)
+
+
+def require_whole_characters(values: Any, where: str) -> None:
+    """Refuses halves of characters, which JSON can spell and no tokenizer reads.
+
+    Raises:
+        BadInputError: Such as of an emoji that was cut in two.
+    """
+    try:
+        json.dumps(values, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise BadInputError(
+            f"{where}: holds half of a character, {error.object[error.start]!a}",
+            hint="cut texts between characters; or leave it out",
+        ) from error
 
 
 def _split_jsonl(text: str, path: Path, such_as: str, bare: str) -> list[Row]:
@@ -98,6 +119,7 @@ def _split_jsonl(text: str, path: Path, such_as: str, bare: str) -> list[Row]:
             values = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise BadInputError(f"{where}: not JSON: {error}", hint=f"write one object a line, {such_as}") from error
+        require_whole_characters(values, where)
         if isinstance(values, str):
             values = {bare: values}
         if not isinstance(values, dict):

@@ -54,6 +54,13 @@ def test_a_task_with_a_file_of_ones_own(tmp_path: Path) -> None:
     assert task.questions[1].where.endswith("questions.jsonl: line 2")
 
 
+def test_other_separators_of_lines_stand_within_texts(tmp_path: Path) -> None:
+    path = write(tmp_path, TASK)
+    document = {**QUESTIONS[0], "q": "Grass\u2028is\x85"}
+    (tmp_path / "questions.jsonl").write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
+    assert read_task(path).questions[0].context == "Grass\u2028is\x85"
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -62,6 +62,7 @@ def test_questions_as_task_files_spell_them(tmp_path: Path, value: object) -> No
         ([1], "expected an object"),
         ({"messages": [{"role": "user"}]}, "role and content"),
         ({"messages": []}, "role and content"),
+        ({"prompt": "cut \ud83d here"}, r"half of a character, '\\ud83d'"),
         ({"question": "Q", "choices": ["a"], "answer": 0}, "two choices"),
         ({"question": "Q", "choices": ["a", "b"], "answer": 2}, "the number of the right choice"),
         ({"question": "Q", "choices": ["a", "b"]}, "the number of the right choice"),
@@ -88,6 +89,12 @@ def test_texts_are_parted_by_blank_lines_or_stand_one_a_line(tmp_path: Path) -> 
 def test_a_table_has_the_names_as_its_header(tmp_path: Path) -> None:
     entries = read_entries(_write(tmp_path, "a.csv", 'prompt,answer\n"Hi, you",yes\nBye,\n'))
     assert [(entry.prompt, entry.answer) for entry in entries] == [("Hi, you", "yes"), ("Bye", None)]
+
+
+def test_a_cell_of_a_table_may_be_long(tmp_path: Path) -> None:
+    (entry,) = read_entries(_write(tmp_path, "a.csv", f'text\n"{"long " * 40_000}"\n'))
+    assert entry.text is not None
+    assert len(entry.text) == 200_000
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:

@@ -4,14 +4,15 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from modelwright.core.errors import BadInputError
 from modelwright.core.records.codec import encode
 from modelwright.harness.language.build_worker import read_workload
 from modelwright.harness.language.tokenizer import TextTokenizer
-from modelwright.harness.language.tokenizing import PIECE_TOKENS, prepare_in_child
-from modelwright.harness.language.workload import Wanted, Workload
+from modelwright.harness.language.tokenizing import PIECE_TOKENS, find_repeated, prepare_in_child
+from modelwright.harness.language.workload import Document, Wanted, Workload
 
 tokenizers = pytest.importorskip("tokenizers")
 
@@ -133,6 +134,26 @@ def test_tasks_only_judge_and_as_many_questions_are_asked_as_texts(model: Path, 
     assert (task.name, len(task.questions), task.total) == ("counting", 3, 5)
     assert found[0].described == found[1].described
     assert found[0].evaluation_sha256 != found[1].evaluation_sha256
+
+
+def test_text_that_judges_and_calibrates_is_told_by_its_share(model: Path, tmp_path: Path) -> None:
+    drawn = np.random.default_rng(0).integers(0, 30, (24, 40)).tolist()
+    texts: list[object] = [{"text": _words(*row)} for row in drawn]
+    samples, other = _write(tmp_path / "a.jsonl", texts[:12]), _write(tmp_path / "b.jsonl", texts[12:])
+    assert _prepare(model, samples, other).described.repeated == 0
+    assert _prepare(model, samples).described.repeated == 0
+    # The half of the samples that answers neither calibrates nor tunes.
+    repeated = _prepare(model, samples, samples).described.repeated
+    assert repeated == pytest.approx(8 / 12, abs=0.1)
+
+
+def test_runs_that_overlap_count_once() -> None:
+    document = Document(tokens=tuple(range(40)), size_bytes=400)
+    assert find_repeated([document], [range(5, 25)]) == 20 / 40
+    assert find_repeated([document], [range(5, 17)]) == 0
+    assert find_repeated([document], []) == 0
+    # Tokens of a byte each: 13 are two words.
+    assert find_repeated([Document(tokens=tuple(range(40)), size_bytes=40)], [range(5, 25)]) == 0
 
 
 def test_too_little_text_is_refused(model: Path, tmp_path: Path) -> None:

@@ -70,6 +70,14 @@ def test_a_limit_that_the_interval_reaches_over_is_told() -> None:
     assert any("not beyond doubt" in warning for warning in verdict.warnings)
 
 
+@pytest.mark.parametrize(("share", "is_told"), [(0.62, True), (0.01, False)])
+def test_text_that_judges_and_calibrates_is_told(share: float, is_told: bool) -> None:
+    comparison = make_comparison(FP32, INT8)
+    verdict = judge(replace(comparison, texts=replace(comparison.texts, repeated=share))).verdict
+    assert verdict is not None
+    assert any("62 % of the text that judges" in warning for warning in verdict.warnings) == is_told
+
+
 def _measured(*tokens: int) -> Measured:
     windows = {
         index: GenerationWindow(

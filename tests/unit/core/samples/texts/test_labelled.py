@@ -85,6 +85,12 @@ GOOD = _lines({"text": "a", "label": "yes"})
         ({"text": "a", "label": "maybe"}, "the label 'maybe' is none of", "no, yes, 7", {"text": "a", "label": "no"}),
         ({"text": "a", "label": 3}, "the label 3 is none of", "or its number", {"text": "a", "label": 2}),
         ({"text": "a", "label": True}, "the label True is none of", "or its number", {"text": "a", "label": 1}),
+        (
+            {"text": "a \ud83d"},
+            r"holds half of a character, '\\ud83d'",
+            "cut texts between characters",
+            {"text": "a \U0001f600", "label": "yes"},
+        ),
         ([1], "expected an object, found a list", '{"text": "...", "label": "..."}', {"text": "...", "label": "yes"}),
     ],
 )
