@@ -26,6 +26,9 @@ from modelwright.targets.tflite.language.writing import write_model
 def choose_grids(request: LanguageBuildRequest, model: PortableModel) -> Mixture:
     """Finds the fewest matrices of 8 bits with which perplexity keeps the limit.
 
+    Channels are not evened out, as they are for 8 bits: of SmolLM2-135M that spread the weights of blocks by more than
+    it gained where activations are rounded (perplexity +4.9 % instead of +3.6 % on 1,024 tokens that only tune).
+
     Args:
         request: Whose texts it is chosen on.
         model: The portable graph.

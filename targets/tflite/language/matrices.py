@@ -12,7 +12,8 @@ from modelwright.targets.quantization.blocks import Blocks, pack_nibbles
 from modelwright.targets.tflite.language.model_file import Constant, GraphWriter, Scales, Value
 
 BLOCK_SIZE = 32
-"""Rows of a block of 4 bits: the fewest for which XNNPACK has kernels."""
+"""Rows of a block of 4 bits: the fewest for which XNNPACK has kernels. LiteRT 2.3 runs blocks of 16 in its reference
+kernel, some 500 times as slow, and reads no zero points, whatever the file says: blocks are symmetric."""
 _LEAST_SCALE = np.float32(2.0**-14)
 """Of a block: the smallest normal number of the 16 bits that it is stored in."""
 _SCALE_STEPS = 2**8
