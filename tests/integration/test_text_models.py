@@ -141,6 +141,20 @@ def test_tags_stand_at_the_first_token_of_each_word_as_transformers_places_them(
     assert any("2 of 11 words with a tag" in sentence for sentence in told)
 
 
+def test_words_and_whole_texts_beside_each_other_get_rows_of_one_length(tmp_path: Path) -> None:
+    folder = make_text_folder(tmp_path / "m", "AutoModelForTokenClassification", "distilbert", id2label=NAMES)
+    words = _write(tmp_path / "t.jsonl", [{"tokens": row} for row in WORDS])
+    plain = _write(tmp_path / "p.jsonl", [{"text": text} for text in TEXTS])
+    model, shapes = encode(describe_inputs(folder)), set()
+    for texts in (words, plain):
+        made = tmp_path / texts.stem
+        made.mkdir()
+        both = [str(words), str(plain)]
+        store_in_child(str(texts), str(folder), model, None, both, None, str(made), 9, lambda _text: None)
+        shapes.add(read_arrays(made)["input_ids"].shape)
+    assert len(shapes) == 1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("head", ["AutoModelForTokenClassification", "AutoModelForSequenceClassification"])
 def test_right_answers_are_those_of_transformers(tmp_path: Path, head: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -109,10 +109,9 @@ def settle_length(tokenizer: Any, length: int) -> None:
 
 def encode(tokenizer: Any, texts: Iterable[LabelledText]) -> Iterator[Any]:
     """Yields the tokens of texts in their order, with those that the model expects around them."""
-    remaining = iter(texts)
-    while block := list(islice(remaining, _AT_ONCE)):
-        in_words = isinstance(block[0].text, tuple)  # all of a file are, or none
-        yield from tokenizer.encode_batch([_to_input(each) for each in block], is_pretokenized=in_words)
+    for in_words, alike in groupby(texts, key=lambda each: isinstance(each.text, tuple)):
+        while block := list(islice(alike, _AT_ONCE)):
+            yield from tokenizer.encode_batch([_to_input(each) for each in block], is_pretokenized=in_words)
 
 
 def place_tags(row: Any, tags: Sequence[int]) -> list[int]:
