@@ -18,6 +18,7 @@ from __future__ import annotations
 import ast
 import csv
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ _READ = (
     *("dataset_path", "dataset_kwargs", "test_split", "validation_split", "output_type", "description"),
     *("doc_to_text", "doc_to_choice", "doc_to_target", "target_delimiter", "num_fewshot", "repeats"),
 )
+_TEXTS = ("output_type", "task", "dataset_path", "test_split", "validation_split", "description", "target_delimiter")
+_MOST_NODES = 100_000
 _ADAPTER = "run lm_eval itself with the artifact: python -m modelwright.harness.language.lm_evaluation --help"
 
 
@@ -84,7 +87,10 @@ def read_task(path: Path) -> TaskFile:
 def _read_config(path: Path) -> dict[str, Any]:
     yaml = require_import("yaml", "llm")
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        text = _read_bounded(path)
+        if _count_nodes(yaml.compose(text, Loader=yaml.SafeLoader), {}) > _MOST_NODES:
+            raise BadInputError(f"{path}: its aliases (*) make more than {_MOST_NODES:,} values of it", hint=_ADAPTER)
+        config = yaml.safe_load(text)
     except OSError as error:
         raise BadInputError(f"{path} cannot be read: {error.strerror or error}", hint="check the path") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
@@ -99,7 +105,33 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
+def _read_bounded(path: Path) -> str:
+    """Returns what a file holds; a device or a pipe would have no end."""
+    if path.exists() and not path.is_file():
+        raise BadInputError(f"{path} is no file", hint="give a file")
+    if path.stat().st_size > _LARGEST_BYTES:
+        raise BadInputError(f"{path} is larger than 256 MB", hint="give a part of it")
+    return path.read_text(encoding="utf-8-sig")
+
+
+def _count_nodes(node: Any, known: dict[int, float]) -> float:
+    """Returns how many values a node of YAML stands for, each alias written out; one that holds itself is endless."""
+    if node is None or isinstance(node.value, str):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = math.inf  # until it is counted
+        parts = [part for each in node.value for part in (each if isinstance(each, tuple) else (each,))]
+        known[id(node)] = 1 + sum(_count_nodes(part, known) for part in parts)
+    return known[id(node)]
+
+
 def _require_known(config: Mapping[str, Any], path: Path) -> None:
+    for key in _TEXTS:
+        if not isinstance(config.get(key) or "", str):
+            raise BadInputError(
+                f"{path}: {key}: expected a text, found a {type(config[key]).__name__}",
+                hint="see lm-evaluation-harness' guide of tasks; a group names tasks: give their files one by one",
+            )
     if config["output_type"] != "multiple_choice":
         raise BadInputError(
             f"{path}: output_type: {config['output_type']}: only multiple_choice is scored here", hint=_ADAPTER
@@ -124,10 +156,7 @@ def _read_documents(config: Mapping[str, Any], path: Path) -> Iterator[tuple[str
         )
     for file in _find_files(config, path):
         try:
-            if file.stat().st_size > _LARGEST_BYTES:
-                raise BadInputError(f"{file} is larger than 256 MB", hint="give a part of it")
-            text = file.read_text(encoding="utf-8-sig")
-            for number, document in readers[kind](text):
+            for number, document in readers[kind](_read_bounded(file)):
                 where = f"{file}: {number}"
                 if not isinstance(document, dict):
                     raise BadInputError(f"{where}: expected an object, found a {type(document).__name__}")

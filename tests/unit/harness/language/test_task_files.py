@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,24 @@ def test_a_task_with_a_file_of_ones_own(tmp_path: Path) -> None:
     assert task.questions[1].where.endswith("questions.jsonl: line 2")
 
 
+def test_aliases_that_multiply_are_counted_before_they_are_written_out(tmp_path: Path) -> None:
+    parts = ["&a [x, x, x, x, x, x, x, x, x, x]"]
+    parts += [f"&{name} [{', '.join([f'*{before}'] * 10)}]" for before, name in pairwise("abcdefg")]
+    for chain in (f"metadata: [{', '.join(parts)}]\n", "metadata: &m [*m]\n"):
+        with pytest.raises(BadInputError, match=r"its aliases \(\*\) make more than 100,000 values"):
+            read_task(write(tmp_path, chain + TASK))
+    few = TASK.replace("doc_to_choice: options", "doc_to_choice: *names") + "metadata: &n [1]\n"
+    named = few.replace("task: colours", "task: colours\ntag: &names [green, blue]")
+    assert read_task(write(tmp_path, named)).questions[0].choices == ("green", "blue")
+
+
+def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
+    path = write(tmp_path, TASK.replace("questions.jsonl", "pipe.jsonl"))
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    with pytest.raises(BadInputError, match="is no file"):
+        read_task(path)
+
+
 def test_other_separators_of_lines_stand_within_texts(tmp_path: Path) -> None:
     path = write(tmp_path, TASK)
     document = {**QUESTIONS[0], "q": "Grass\u2028is\x85"}
@@ -105,6 +125,8 @@ def test_tables_and_lists_are_read(tmp_path: Path) -> None:
         ("test_split: test", "test_split: test\ngen_prefix: 'A:'", "gen_prefix: not read here"),
         ("test_split: test", "test_split: dev", "has no split 'dev', it has test"),
         ("dataset_path: json", "dataset_path: allenai/arc", "dataset_path: allenai/arc: only files of one's own"),
+        ("dataset_path: json", "dataset_path: [json]", "dataset_path: expected a text, found a list"),
+        ("task: colours", "task: [a, b]", "task: expected a text, found a list"),
         ("questions.jsonl", "absent.jsonl", "absent.jsonl cannot be read: No such file"),
         ("doc_to_target: right", "doc_to_target: letter", "line 1: doc_to_target gives 'A', which is neither"),
         ("doc_to_choice: options", "doc_to_choice: q", "doc_to_choice gives 'Grass is', expected a list"),
