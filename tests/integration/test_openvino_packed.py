@@ -20,13 +20,14 @@ pytest.importorskip("openvino")
 from modelwright.targets.openvino.language.convert import convert_language
 from modelwright.targets.openvino.language.generator import OpenvinoGenerator
 from modelwright.targets.openvino.language.packed import find_products, pack_matrices
+from modelwright.targets.openvino.language.widths import read_widths
 from modelwright.targets.openvino.session import import_openvino
 
 pytestmark = pytest.mark.slow
 TOKENS = np.arange(3, 27, dtype=np.int64)[None] * 7 % 250
 
 
-@pytest.fixture(scope="module", params=["llama", "gpt2"])
+@pytest.fixture(scope="module", params=["llama", "gpt2", "qwen2"])
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp(request.param)
     make_language_folder(folder / "source", request.param)
@@ -70,8 +71,14 @@ def test_packed_matrices_are_what_their_integers_stand_for(exported: Path, bits:
         stored = sum(node.get_byte_size() for node in model.get_ops() if node.get_type_name() == "Constant")
         if change is pack_matrices:
             packed = stored
+            widths = read_widths(model, portable)
+    assert widths == {name: found.bits for name, found in grids.formats.items()}
     # Scales are stored in 16 bits.
     assert np.linalg.norm(scores[0] - scores[1]) < 2e-3 * np.linalg.norm(scores[1])
-    assert types[0]["FullyConnected"] == types[1]["FullyConnected"] == len(portable.linear_layers)
-    assert not types[0].keys() - types[1].keys() - {"Convert"}, "nothing is unpacked when the model runs"
+    assert types[1]["FullyConnected"] == len(portable.linear_layers)
+    # Queries, keys and values are one product: its columns are split. Those with a bias stay apart.
+    joined = 2 * record.layers if exported.parent.name.startswith("llama") else 0
+    assert types[0]["FullyConnected"] == len(portable.linear_layers) - joined
+    assert not types[0].keys() - types[1].keys() - {"Convert", "Split"}, "nothing is unpacked when the model runs"
+    assert types[0]["ScaledDotProductAttention"] == types[1]["ScaledDotProductAttention"] == record.layers
     assert packed < 0.6 * stored

@@ -214,7 +214,7 @@ def _make_weight_record(bits: int) -> LanguageTargetRecord:
         run_packages=_RUN_PACKAGES,
         build_extra="openvino",
         run_extra="openvino-run",
-        recipe_version=2,
+        recipe_version=3,
         settings=SETTINGS,
     )
 

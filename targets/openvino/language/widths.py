@@ -23,11 +23,18 @@ def read_widths(model: Any, portable: PortableModel) -> dict[str, int]:
         model: Of OpenVINO, in floats or compressed.
         portable: Whose layers they are; a layer whose product is not found is left out.
     """
-    products = [node for node in model.get_ordered_ops() if node.get_type_name() == "MatMul"]
-    makers = {name: node for node in products for name in node.get_output_tensor(0).names}
+    makers = {
+        name: node
+        for node in model.get_ordered_ops()
+        if node.get_type_name() in ("MatMul", "VariadicSplit")
+        for port in node.outputs()
+        for name in port.get_names()
+    }
     found = {}
     for name, layer in portable.linear_layers.items():
         node = makers.get(layer.gives)
+        if node is not None and node.get_type_name() == "VariadicSplit":  # of several layers in one product
+            node = node.input_value(0).get_node()
         width = None if node is None else _find_width(node.input_value(1).get_node())
         if width is not None:
             found[name] = width
