@@ -57,7 +57,7 @@ _PARTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ),
     (
         "Quality",
-        "Beside FP32, on text that neither calibrated nor tuned.",
+        "Beside FP32, on the text that judges.",
         ("perplexity", "perplexity_increase", "bits_per_byte", "agreement", "divergence"),
     ),
     (

@@ -137,7 +137,7 @@ def quality_lines(rows: Sequence[LanguageRow]) -> Iterator[str]:
     if found is None:
         return
     yield (
-        f"quality on {found.tokens:,} tokens that neither calibrated nor tuned; ppl perplexity, top-1 and KL: "
+        f"quality on {found.tokens:,} tokens of the text that judges; ppl perplexity, top-1 and KL: "
         "next tokens against FP32's"
     )
     for task in found.tasks:

@@ -168,14 +168,17 @@ def find_repeated(documents: Sequence[Document], seen: Sequence[Sequence[int]]) 
     count = sum(len(document.tokens) for document in documents)
     size_bytes = sum(document.size_bytes for document in documents)
     length = max(_RUN_TOKENS, -(-_RUN_BYTES * count // max(1, size_bytes)))
-    known = {run for row in seen for run in _runs(row, length)}
+    known: dict[int, set[tuple[int, ...]]] = {}
     repeated = 0
     for document in documents:
+        own = min(length, len(document.tokens))  # a short text is repeated as a whole
+        if own not in known:
+            known[own] = {run for row in seen for run in _runs(row, own)}
         stop = 0
-        for start, run in enumerate(_runs(document.tokens, length)):
-            if run in known:
-                repeated += start + length - max(start, stop)
-                stop = start + length
+        for start, run in enumerate(_runs(document.tokens, own)):
+            if run in known[own]:
+                repeated += start + own - max(start, stop)
+                stop = start + own
     return repeated / max(1, count)
 
 

@@ -152,6 +152,7 @@ def test_runs_that_overlap_count_once() -> None:
     assert find_repeated([document], [range(5, 25)]) == 20 / 40
     assert find_repeated([document], [range(5, 17)]) == 0
     assert find_repeated([document], []) == 0
+    assert find_repeated([Document(tokens=(7, 8, 9), size_bytes=12)], [range(5, 25)]) == 1
     # Tokens of a byte each: 13 are two words.
     assert find_repeated([Document(tokens=tuple(range(40)), size_bytes=40)], [range(5, 25)]) == 0
 
