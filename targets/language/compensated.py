@@ -11,8 +11,8 @@ import numpy as np
 from modelwright.core.files import hash_json
 from modelwright.targets.language.contract import LanguageBuildRequest, Tokens
 from modelwright.targets.language.energies import TOGETHER, Energy, measure_energies
-from modelwright.targets.language.grids import BlockFormat, Grids
-from modelwright.targets.language.portable import Floats, LinearLayer, PortableModel
+from modelwright.targets.language.grids import BlockFormat, Grids, group_layers
+from modelwright.targets.language.portable import LinearLayer, PortableModel
 from modelwright.targets.quantization.blocks import Blocks
 from modelwright.targets.quantization.rounding import describe_rounding, find_exchange, round_in_blocks
 
@@ -28,6 +28,9 @@ class CompensatedGrids(Grids):
         model: The portable graph.
         found: How each of the matrices is stored.
         names: Of the layers.
+
+    Attributes:
+        folder: Where the integers are kept; its name says what they were made of.
     """
 
     def __init__(
@@ -39,9 +42,9 @@ class CompensatedGrids(Grids):
             "model": dict(request.record.files),
             "tokens": hashlib.sha256(request.calibration.tobytes()).hexdigest(),
             "format": found.describe(),
-            "rounding": {**describe_rounding(), "together": TOGETHER},
+            "rounding": {**describe_rounding(), "together": TOGETHER, "scales": "by energy"},
         }
-        self._folder = request.shared / f"grids-{hash_json(facts)[:16]}"
+        self.folder = request.shared / f"grids-{hash_json(facts)[:16]}"
         self._round_missing(request.calibration, request.threads, request.progress)
 
     def round_layer(self, layer: LinearLayer) -> Blocks:
@@ -55,22 +58,13 @@ class CompensatedGrids(Grids):
                 zero_points=zeros if zeros.size else None,
             )
 
-    def read_noise(self, name: str) -> float:
-        """Returns what rounding does to a layer's output on the calibration texts: noise energy over its own."""
-        with np.load(self._path(name)) as stored:
-            return float(stored["noise"])
-
     def _path(self, name: str) -> Path:
-        return self._folder / f"{name}.npz"
+        return self.folder / f"{name}.npz"
 
     def _round_missing(self, tokens: Tokens, threads: int, progress: Callable[[str], None]) -> None:
-        self._folder.mkdir(exist_ok=True)
+        self.folder.mkdir(exist_ok=True)
         missing = [name for name in self.formats if not self._path(name).is_file()]
-        readers: dict[str, list[LinearLayer]] = {}
-        for name in missing:
-            layer = self.model.linear_layers[name]
-            readers.setdefault(layer.reads, []).append(layer)
-        for part in _split_readers(readers):
+        for part in _split_readers(group_layers(self.model, missing)):
             progress(f"reading {len(tokens)} texts for what {len(part)} groups of matrices multiply")
             energies = measure_energies(
                 self.model, {reads: layers[0].rows for reads, layers in part.items()}, tokens, threads
@@ -81,28 +75,16 @@ class CompensatedGrids(Grids):
     def _round_group(self, layers: Sequence[LinearLayer], energy: Energy) -> None:
         """Rounds layers that read the same value."""
         exchanges = [find_exchange(block) for block in energy]
+        # A scale is for what its block's channels carry: a large weight of one that is silent may be cut off.
+        importance = np.concatenate([np.diagonal(block[0]) for block in energy])
         for layer in layers:
             matrix = np.asarray(self.model.read_matrix(layer))
-            rounded = round_in_blocks(matrix, exchanges, self.formats[layer.name].round(matrix))
+            rounded = round_in_blocks(matrix, exchanges, self.formats[layer.name].round(matrix, importance))
             zeros = np.zeros(0, np.uint8) if rounded.zero_points is None else rounded.zero_points
-            noise = measure_noise(matrix, rounded.restore(), energy)
             path = self._path(layer.name)
             with path.with_suffix(".part").open("wb") as file:
-                np.savez(file, values=rounded.values, scales=rounded.scales, zero_points=zeros, noise=np.array(noise))
+                np.savez(file, values=rounded.values, scales=rounded.scales, zero_points=zeros)
             path.with_suffix(".part").replace(path)
-
-
-def measure_noise(matrix: Floats, rounded: Floats, energy: Energy) -> float:
-    """Returns the energy of a layer's error over that of its output, on what it reads."""
-    noise = signal = 0.0
-    start = 0
-    for block in energy:
-        part = slice(start, start + block.shape[1])
-        start = part.stop
-        error = rounded[part] - matrix[part]
-        noise += float(np.sum(error * (block[0] @ error)))
-        signal += float(np.sum(matrix[part] * (block[0] @ matrix[part])))
-    return noise / max(signal, 1e-30)
 
 
 def _split_readers(readers: Mapping[str, list[LinearLayer]]) -> Iterator[dict[str, list[LinearLayer]]]:

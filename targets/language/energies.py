@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from modelwright.targets.options import RunSettings
 from modelwright.targets.quantization.rounding import split_columns
 from modelwright.targets.readiness import require_import
 
+PAST = "past_key_values."
+"""How inputs that hold keys and values begin."""
 TOGETHER = 2048
 """Channels whose errors are made up for together; more of them would cost more than they gain."""
 Energy = Sequence[npt.NDArray[np.float32]]
@@ -55,28 +58,52 @@ def read_values(
         tokens: int64 [rows, length]: each row a text of its own.
         threads: To compute with.
     """
-    session = _open(model, names, threads)
-    fed = [value.name for value in session.get_inputs()]
-    empty = {
-        value.name: np.zeros((1, value.shape[1], 0, value.shape[3]), np.float32)
-        for value in session.get_inputs()
-        if value.name.startswith("past_key_values.")
-    }
+    session = open_part(model.proto, model.folder, names, threads)
     for row in tokens:
-        feeds: dict[str, Any] = {
-            "input_ids": row[None],
-            "attention_mask": np.ones((1, len(row)), np.int64),
-            "position_ids": np.arange(len(row))[None],
-            "num_logits": np.array([len(row)]),
-            **empty,
+        yield session.run(list(names), feed_tokens(session, row[None], None))
+
+
+def feed_tokens(session: Any, tokens: Tokens, past: Mapping[str, npt.NDArray[np.float32]] | None) -> dict[str, Any]:
+    """Returns what a session of `open_part` reads for tokens that all count.
+
+    Args:
+        session: Opened.
+        tokens: int64 [rows, length].
+        past: What it keeps of tokens before, by the names of its inputs; None where these are the first.
+    """
+    inputs = session.get_inputs()
+    if past is None:
+        past = {
+            value.name: np.zeros((len(tokens), value.shape[1], 0, value.shape[3]), np.float32)
+            for value in inputs
+            if value.name.startswith(PAST)
         }
-        yield session.run(list(names), {name: feeds[name] for name in fed})
+    before = next((value.shape[2] for value in past.values()), 0)
+    total = before + tokens.shape[1]
+    feeds: dict[str, Any] = {
+        "input_ids": tokens,
+        "attention_mask": np.ones((len(tokens), total), np.int64),
+        "position_ids": np.broadcast_to(np.arange(before, total), tokens.shape),
+        "num_logits": np.array([tokens.shape[1]]),
+        **past,
+    }
+    return {value.name: feeds[value.name] for value in inputs if value.name in feeds}
 
 
-def _open(model: PortableModel, names: Sequence[str], threads: int) -> Any:
-    """Opens the part of the portable graph that makes some values; its weights stay where they are."""
+def open_part(graph: Any, folder: Path, names: Sequence[str], threads: int) -> Any:
+    """Opens the part of a portable graph that makes some values; its weights stay where they are.
+
+    Args:
+        graph: A model of onnx; it stays as it is.
+        folder: Where its weights lie.
+        names: Of the values.
+        threads: To compute with.
+
+    Raises:
+        BuildFailedError: ONNX Runtime cannot load it.
+    """
     onnx, ort = require_import("onnx", "onnx"), require_import("onnxruntime", "ort")
-    proto = onnx.ModelProto.FromString(model.proto.SerializeToString())
+    proto = onnx.ModelProto.FromString(graph.SerializeToString())
     del proto.graph.output[:]
     proto.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names)
     nodes, read = keep_needed(proto.graph.node, names)
@@ -89,7 +116,7 @@ def _open(model: PortableModel, names: Sequence[str], threads: int) -> Any:
     options = session_options(RunSettings(threads=threads))
     # Between two texts it is numpy's turn: threads that wait for work would take its cores.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(model.folder))
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
     try:
         return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises a class of its own for every status code

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,9 +31,21 @@ class BlockFormat:
         described = {"bits": self.bits, "block_size": self.size, "symmetric": self.symmetric}
         return {**described, "positive_scales": True} if self.positive else described
 
-    def round(self, matrix: Floats) -> Blocks:
-        """Returns a matrix, float32 [rows, columns], at the nearest levels."""
-        return round_blocks(matrix, bits=self.bits, size=self.size, symmetric=self.symmetric, positive=self.positive)
+    def round(self, matrix: Floats, importance: Floats | None = None) -> Blocks:
+        """Returns a matrix, float32 [rows, columns], at the nearest levels.
+
+        Args:
+            matrix: float32 [rows, columns].
+            importance: float32 [rows]: what errors in each row count; None for all the same.
+        """
+        return round_blocks(
+            matrix,
+            bits=self.bits,
+            size=self.size,
+            symmetric=self.symmetric,
+            positive=self.positive,
+            importance=importance,
+        )
 
 
 class Grids(ABC):
@@ -88,27 +100,35 @@ class SparedGrids(Grids):
         return (self._few if layer.name in self._kept else self._more).round_layer(layer)
 
 
-def choose_spared(model: PortableModel, noise: Mapping[str, float], share: float) -> frozenset[str]:
-    """Returns the layers with the most noise for their size, until they hold a share of all weights.
-
-    Layers that read the same value go together: only then can they stay one product.
+def group_layers(model: PortableModel, names: Iterable[str]) -> dict[str, list[LinearLayer]]:
+    """Returns the value that layers read -> those layers: they have one format, so that they can be one product.
 
     Args:
         model: Whose layers they are.
-        noise: Name of a layer -> what few bits do to its output.
-        share: Of the weights of all these layers.
+        names: Of the layers.
     """
     groups: dict[str, list[LinearLayer]] = {}
-    for name in noise:
+    for name in names:
         layer = model.linear_layers[name]
         groups.setdefault(layer.reads, []).append(layer)
+    return groups
+
+
+def choose_spared(
+    groups: Mapping[str, Sequence[LinearLayer]], harm: Mapping[str, float], share: float
+) -> frozenset[str]:
+    """Returns the layers with the most harm for their size, until they hold a share of all weights.
+
+    Args:
+        groups: The value that layers read -> those layers, which go together.
+        harm: Of few bits to each group.
+        share: Of the weights of all these layers.
+    """
     sizes = {reads: sum(layer.rows * layer.columns for layer in group) for reads, group in groups.items()}
-    gains = {reads: sum(noise[layer.name] for layer in group) / sizes[reads] for reads, group in groups.items()}
     left = share * sum(sizes.values())
     spared: set[str] = set()
-    for reads in sorted(gains, key=gains.__getitem__, reverse=True):
-        group, size = groups[reads], sizes[reads]
-        if size <= left:
-            spared |= {layer.name for layer in group}
-            left -= size
+    for reads in sorted(groups, key=lambda reads: harm[reads] / sizes[reads], reverse=True):
+        if sizes[reads] <= left:
+            spared |= {layer.name for layer in groups[reads]}
+            left -= sizes[reads]
     return frozenset(spared)

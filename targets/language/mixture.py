@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from modelwright.targets.language.compensated import CompensatedGrids
-from modelwright.targets.language.contract import LanguageBuildRequest
-from modelwright.targets.language.grids import BlockFormat, Grids, SparedGrids, choose_spared
+from modelwright.targets.language.contract import LanguageBuildRequest, Tokens
+from modelwright.targets.language.grids import BlockFormat, Grids, SparedGrids, choose_spared, group_layers
+from modelwright.targets.language.sensitivity import measure_harm
 
 FEW = BlockFormat(bits=4, size=32, symmetric=False)
 """What runtimes share: whoever asks for it second finds the integers."""
@@ -26,33 +27,34 @@ class Mixture:
 
     Attributes:
         grids: The matrices.
-        search: For the manifest; None where there were no texts to choose on.
+        search: For the manifest.
         notes: For the user.
     """
 
     grids: Grids
-    search: Mapping[str, Any] | None
+    search: Mapping[str, Any]
     notes: tuple[str, ...]
 
 
-def choose_mixture(request: LanguageBuildRequest, few: CompensatedGrids, more: Grids, measure: Measure) -> Mixture:
+def choose_mixture(
+    request: LanguageBuildRequest, few: CompensatedGrids, more: Grids, texts: Tokens, measure: Measure
+) -> Mixture:
     """Finds the fewest matrices of more bits with which perplexity grows by no more than the limit.
 
     Args:
-        request: Whose texts it is chosen on.
+        request: With the limit.
         few: The matrices in few bits.
         more: All of the model's in more.
-        measure: Tries a candidate.
+        texts: That it is chosen on, those of `find_tuning_texts`.
+        measure: Tries a candidate on them.
     """
-    noise = {name: few.read_noise(name) for name in few.formats}
+    groups = group_layers(few.model, few.formats)
+    harm = measure_harm(few, groups, texts, request.threads, request.progress)
     limit = DEFAULT_INCREASE if request.max_perplexity_increase is None else request.max_perplexity_increase
 
     def mix(share: float) -> Grids:
-        return SparedGrids(few, choose_spared(few.model, noise, share), more)
+        return SparedGrids(few, choose_spared(groups, harm, share), more)
 
-    if request.tuning is None:
-        note = "no tuning texts: all matrices that can have 4 bits have them, whatever that does to perplexity"
-        return Mixture(grids=mix(0.0), search=None, notes=(note,))
     tried: dict[float, float] = {}
     low, high = 0, len(_SHARES) - 1
     while low <= high:
@@ -65,8 +67,4 @@ def choose_mixture(request: LanguageBuildRequest, few: CompensatedGrids, more: G
     share = min(good) if good else max(tried)
     notes = () if good else (f"perplexity grows by {tried[share]:.1%} on tuning texts, more than {limit:.1%}",)
     told = [{"share_in_8_bits": share, "perplexity_increase": increase} for share, increase in sorted(tried.items())]
-    return Mixture(
-        grids=mix(share),
-        search={"limit": limit, "tuning_texts": len(request.tuning), "tried": told},
-        notes=notes,
-    )
+    return Mixture(grids=mix(share), search={"limit": limit, "tuning_texts": len(texts), "tried": told}, notes=notes)

@@ -15,6 +15,8 @@ Floats = npt.NDArray[np.float32]
 
 _SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8)
 """Shares of a block's range that are tried: cutting off its largest value may leave less error in the others."""
+_DEEPER_SHRINKS = (*_SHRINKS, 0.75, 0.7, 0.65, 0.6)
+"""Where rows matter unequally: the largest value may be one that hardly counts."""
 _TOGETHER = 2**18
 """Values that are rounded at a time: several copies of them are made, and those of a large head would fill memory."""
 
@@ -44,7 +46,15 @@ class Blocks:
         return np.ascontiguousarray(whole.reshape(len(whole), -1)[:, : self.rows].T)
 
 
-def round_blocks(matrix: Floats, *, bits: int, size: int, symmetric: bool, positive: bool = False) -> Blocks:
+def round_blocks(
+    matrix: Floats,
+    *,
+    bits: int,
+    size: int,
+    symmetric: bool,
+    positive: bool = False,
+    importance: Floats | None = None,
+) -> Blocks:
     """Rounds a matrix to the levels that leave the least square error in each block.
 
     Args:
@@ -53,9 +63,15 @@ def round_blocks(matrix: Floats, *, bits: int, size: int, symmetric: bool, posit
         size: Rows of a block.
         symmetric: Whether zero is the middle level.
         positive: Whether scales of symmetric blocks are positive, for kernels that take no others.
+        importance: float32 [rows]: what an error in each row counts; None for all the same.
     """
     rows, columns = matrix.shape
     count = -(-rows // size)
+    counted = None
+    if importance is not None:
+        counted = np.zeros(count * size, np.float32)
+        counted[:rows] = importance
+        counted = counted.reshape(1, count, size)
     values = np.empty((columns, count, size), np.uint8)
     scales = np.empty((columns, count), np.float32)
     zeros = None if symmetric else np.empty((columns, count), np.uint8)
@@ -63,21 +79,25 @@ def round_blocks(matrix: Floats, *, bits: int, size: int, symmetric: bool, posit
     for part in (slice(start, start + together) for start in range(0, columns, together)):
         padded = np.zeros((len(values[part]), count * size), np.float32)
         padded[:, :rows] = matrix[:, part].T
-        found = _search_ranges(padded.reshape(-1, count, size), bits, symmetric=symmetric, positive=positive)
+        blocks = padded.reshape(-1, count, size)
+        found = _search_ranges(blocks, bits, counted, symmetric=symmetric, positive=positive)
         values[part], scales[part] = found[:2]
         if zeros is not None:
             zeros[part] = found[2]
     return Blocks(bits=bits, rows=rows, values=values, scales=scales, zero_points=zeros)
 
 
-def _search_ranges(blocks: Floats, bits: int, *, symmetric: bool, positive: bool) -> tuple[Floats, Floats, Floats]:
+def _search_ranges(
+    blocks: Floats, bits: int, counted: Floats | None, *, symmetric: bool, positive: bool
+) -> tuple[Floats, Floats, Floats]:
     """Returns values, scales and zero points of blocks [columns, blocks, size] that leave the least square error."""
     best: tuple[Floats, Floats, Floats] | None = None
     least = np.full(blocks.shape[:2], np.inf, np.float32)
-    for shrink in _SHRINKS:
+    for shrink in _SHRINKS if counted is None else _DEEPER_SHRINKS:
         scales, zeros = _centre(blocks, bits, shrink, positive) if symmetric else _spread(blocks, bits, shrink)
         values = np.clip(np.rint(blocks / scales[:, :, None]) + zeros[:, :, None], 0, 2**bits - 1)
-        errors = np.square((values - zeros[:, :, None]) * scales[:, :, None] - blocks).sum(axis=2)
+        squares = np.square((values - zeros[:, :, None]) * scales[:, :, None] - blocks)
+        errors = (squares if counted is None else squares * counted).sum(axis=2)
         if best is None:
             best, least = (values, scales, zeros), errors
             continue

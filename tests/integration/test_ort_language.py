@@ -18,13 +18,15 @@ from language_models import CONFIGS, make_language_folder
 from modelwright.core.errors import BadInputError
 from modelwright.core.records.language import LanguageModel, load_language
 from modelwright.exporters.language import export_language
-from modelwright.targets.language.compensated import CompensatedGrids, measure_noise
+from modelwright.targets.language.compensated import CompensatedGrids
 from modelwright.targets.language.contract import Generator, LanguageBuildRequest
-from modelwright.targets.language.energies import measure_energies
-from modelwright.targets.language.grids import NearestGrids
+from modelwright.targets.language.energies import Energy, measure_energies, read_values
+from modelwright.targets.language.grids import NearestGrids, group_layers
 from modelwright.targets.language.mixture import FEW
-from modelwright.targets.language.perplexity import measure_loss
+from modelwright.targets.language.own_texts import find_tuning_texts, write_texts
+from modelwright.targets.language.perplexity import measure_divergence, measure_loss
 from modelwright.targets.language.portable import PortableModel
+from modelwright.targets.language.sensitivity import measure_harm
 from modelwright.targets.language.smoothing import SmoothedModel
 from modelwright.targets.language.table import get_target
 from modelwright.targets.options import RunSettings
@@ -239,6 +241,66 @@ def test_4_bits_spare_as_many_matrices_as_the_limit_asks_for(exported: Path, tmp
             assert np.isfinite(loss)
     assert shares["loose"] == 0, "the head, too, has 4 bits"
     assert shares["strict"] > 0
+
+
+def measure_noise(matrix: Array, rounded: Array, energy: Energy) -> float:
+    """Returns the energy of a layer's error over that of its output, on what it reads; one block holds all channels."""
+    (block,) = energy
+    error = rounded - matrix
+    return float(np.sum(error * (block[0] @ error)) / np.sum(matrix * (block[0] @ matrix)))
+
+
+@pytest.mark.parametrize("exported", ["llama"], indirect=True)
+def test_a_model_writes_the_same_texts_each_time_and_likelier_ones_than_chance(exported: Path, tmp_path: Path) -> None:
+    request = make_request(exported, tmp_path, tuning=np.zeros((2, 24), np.int64))
+    model = PortableModel(exported)
+    texts = find_tuning_texts(request, model)
+    assert texts.shape == (2 + 8, 24)
+    np.testing.assert_array_equal(texts[:2], request.tuning)
+    np.testing.assert_array_equal(texts[2:], write_texts(model, request.record.vocab_size, 24, 1))
+    random = np.random.default_rng(0).integers(0, request.record.vocab_size, (8, 24))
+    with build_and_load("ort-fp32", request) as generator:
+        # Its own predictions are almost even, as those of random weights are; and still it prefers what it drew.
+        assert measure_loss(generator, texts[2:]) < measure_loss(generator, random)
+
+
+@pytest.mark.parametrize("exported", ["llama", "gpt2"], indirect=True)
+def test_harm_is_the_divergence_of_a_model_with_one_group_alone_rounded(exported: Path, tmp_path: Path) -> None:
+    texts = answer(exported, load_language(exported), 6, 32)
+    request = make_request(exported, tmp_path, calibration=texts[:4])
+    model = PortableModel(exported)
+    few = CompensatedGrids(request, model, FEW, list(model.linear_layers))
+    groups = group_layers(model, few.formats)
+    harm = measure_harm(few, groups, texts, 1, lambda line: None)
+    assert harm.keys() == groups.keys()
+    assert min(harm.values()) > 0
+    rows = texts[-2:]
+    reference = Reference(exported, request.record)
+    expected, _ = reference.run(rows, np.ones_like(rows))
+
+    def diverge(logits: Array) -> float:
+        return measure_divergence(expected.reshape(-1, expected.shape[-1]), logits.reshape(expected.shape[1] * 2, -1))
+
+    inner, *_, outer = groups.values()
+    shutil.copytree(exported, tmp_path / "changed")
+    for layer in inner:
+        assert not layer.is_turned
+        facts = {entry.key: entry.value for entry in model.index.constants[layer.weight].external_data}
+        values = np.memmap(
+            tmp_path / "changed" / facts["location"],
+            np.float32,
+            "r+",
+            int(facts["offset"]),
+            (layer.rows, layer.columns),
+        )
+        values[:] = few.round_layer(layer).restore()
+        values.flush()
+    logits, _ = Reference(tmp_path / "changed", request.record).run(rows, np.ones_like(rows))
+    assert harm[inner[0].reads] == pytest.approx(diverge(logits), rel=1e-3)
+    # The head: where it is the table, what is looked up stays as it is.
+    (head,) = outer
+    hidden = np.concatenate([values[0] for values in read_values(model, [head.reads], rows, 1)])
+    assert harm[head.reads] == pytest.approx(diverge(hidden @ few.round_layer(head).restore()), rel=1e-3)
 
 
 @pytest.mark.parametrize("exported", ["llama"], indirect=True)

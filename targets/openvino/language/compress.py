@@ -22,6 +22,7 @@ from modelwright.targets.language.compensated import CompensatedGrids
 from modelwright.targets.language.contract import LanguageBuildRequest, Tokens
 from modelwright.targets.language.grids import BlockFormat, Grids, NearestGrids
 from modelwright.targets.language.mixture import FEW, Mixture, choose_mixture
+from modelwright.targets.language.own_texts import find_tuning_texts
 from modelwright.targets.language.perplexity import measure_loss
 from modelwright.targets.language.portable import LinearLayer, PortableModel
 from modelwright.targets.openvino.language.generator import OpenvinoGenerator
@@ -107,7 +108,7 @@ class LanguageCompressor:
         self._portable = PortableModel(request.model)
         limit = request.max_perplexity_increase
         self._limit = LIMITS[bits] if limit is None else limit
-        self._texts = request.tuning
+        self._texts = find_tuning_texts(request, self._portable) if bits == 4 else request.tuning
         if bits == 8 and request.tuning is not None and request.calibration is not None:
             self._texts = _join_rows(request.tuning, request.calibration)[:_CHOOSING_TEXTS]
         self._loss = None if self._texts is None else self._measure(model, _EXACT)
@@ -158,11 +159,7 @@ class LanguageCompressor:
 
     def _try_likely(self) -> None:
         """Makes the candidate that is the likeliest to lose little, where there is nothing to choose on."""
-        more = self._make_more()
-        if self._bits == 8 or self._request.calibration is None:
-            self._pack(more, _ROUNDED)
-        else:
-            self._pack(self._mix(more).grids, _ROUNDED)
+        self._pack(self._make_more(), _ROUNDED)
 
     def _try_shared(self) -> None:
         """Tries grids of this tool, the smallest first; each is made only where it can still win."""
@@ -205,7 +202,8 @@ class LanguageCompressor:
             assert increase is not None, "there are tokens to choose on"
             return increase
 
-        return choose_mixture(self._request, few, more, measure)
+        assert self._texts is not None, "4 bits are always chosen on texts"
+        return choose_mixture(self._request, few, more, self._texts, measure)
 
     def _pack(self, grids: Grids, activations: str) -> Tried:
         model = self._model.clone()

@@ -214,7 +214,7 @@ def _make_weight_record(bits: int) -> LanguageTargetRecord:
         run_packages=_RUN_PACKAGES,
         build_extra="openvino",
         run_extra="openvino-run",
-        recipe_version=3,
+        recipe_version={8: 3, 4: 4}[bits],
         settings=SETTINGS,
     )
 

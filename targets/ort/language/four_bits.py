@@ -12,6 +12,7 @@ from modelwright.targets.language.compensated import CompensatedGrids
 from modelwright.targets.language.contract import LanguageBuildRequest
 from modelwright.targets.language.grids import BlockFormat, Grids, NearestGrids
 from modelwright.targets.language.mixture import FEW, choose_mixture
+from modelwright.targets.language.own_texts import find_tuning_texts
 from modelwright.targets.language.perplexity import measure_loss
 from modelwright.targets.language.portable import PortableModel
 from modelwright.targets.options import RunSettings
@@ -53,25 +54,21 @@ def write_mixture(request: LanguageBuildRequest, model: PortableModel, write: Wr
     def write_grids(grids: Grids) -> Path:
         return write(request.scratch / "candidate", BlockMatrices(grids, MORE))
 
+    texts = find_tuning_texts(request, model)
+
     def measure(path: Path) -> float:
-        assert request.tuning is not None, "nothing is measured without texts"
         generator = OrtGenerator(path, request.record, RunSettings(threads=request.threads))
         try:
-            return measure_loss(generator, request.tuning)
+            return measure_loss(generator, texts)
         finally:
             generator.close()
 
-    loss = None if request.tuning is None else measure(write(request.scratch / "float", FloatMatrices(model)))
-
-    def try_grids(grids: Grids) -> float:
-        assert loss is not None, "nothing is tried without texts"
-        return math.expm1(measure(write_grids(grids)) - loss)
-
-    chosen = choose_mixture(request, few, more, try_grids)
+    loss = measure(write(request.scratch / "float", FloatMatrices(model)))
+    chosen = choose_mixture(request, few, more, texts, lambda grids: math.expm1(measure(write_grids(grids)) - loss))
     recipe = {
         "method": "weights in blocks, errors made up for on calibration texts (GPTQ)",
         "table_bits": MORE.bits,
         "matrices": chosen.grids.describe(),
-        **({} if chosen.search is None else {"search": dict(chosen.search)}),
+        "search": dict(chosen.search),
     }
     return Choice(path=write_grids(chosen.grids), recipe=recipe, notes=chosen.notes)

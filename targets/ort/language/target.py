@@ -183,7 +183,7 @@ class OrtLanguageInt4Weights(OrtLanguageTarget):
         needs_calibration=True,
         uses_tokens=True,
         uses_limit=True,
-        recipe_version=2,
+        recipe_version=3,
         weight_copies=1.5,
         build_packages={"onnx": "onnx", **_PACKAGES},
         run_packages=_PACKAGES,

@@ -7,8 +7,9 @@ import math
 from modelwright.core.errors import BuildFailedError
 from modelwright.targets.language.compensated import CompensatedGrids
 from modelwright.targets.language.contract import LanguageBuildRequest
-from modelwright.targets.language.grids import Grids, NearestGrids
+from modelwright.targets.language.grids import NearestGrids
 from modelwright.targets.language.mixture import Mixture, choose_mixture
+from modelwright.targets.language.own_texts import find_tuning_texts
 from modelwright.targets.language.perplexity import measure_loss
 from modelwright.targets.language.portable import PortableModel
 from modelwright.targets.options import RunSettings
@@ -45,21 +46,15 @@ def choose_grids(request: LanguageBuildRequest, model: PortableModel) -> Mixture
         )
     few = CompensatedGrids(request, model, choose_format(4, BLOCK_SIZE), names)
     more = NearestGrids(model, {layer.name: choose_format(8, layer.rows) for layer in layers})
-    if request.tuning is None:
-        return choose_mixture(request, few, more, _cannot_measure)
-    tuning = request.tuning
+    texts = find_tuning_texts(request, model)
 
     def measure(matrices: Matrices) -> float:
         path = write_model(request.record, matrices, request.scratch / "candidate")
         generator = TfliteGenerator(path, request.record, RunSettings(threads=request.threads))
         try:
-            return measure_loss(generator, tuning)
+            return measure_loss(generator, texts)
         finally:
             generator.close()
 
     loss = measure(FloatMatrices(model))
-    return choose_mixture(request, few, more, lambda grids: math.expm1(measure(RoundedMatrices(grids)) - loss))
-
-
-def _cannot_measure(_grids: Grids) -> float:
-    raise AssertionError("nothing is tried without texts")
+    return choose_mixture(request, few, more, texts, lambda grids: math.expm1(measure(RoundedMatrices(grids)) - loss))

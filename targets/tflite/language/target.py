@@ -154,6 +154,7 @@ class TfliteLanguageInt4Weights(TfliteLanguageTarget):
         needs_calibration=True,
         uses_tokens=True,
         uses_limit=True,
+        recipe_version=2,
         weight_copies=1.5,
         build_packages={**_BUILD_PACKAGES, "onnxruntime": "onnxruntime>=1.22"},
         run_packages=_RUN_PACKAGES,
@@ -169,6 +170,6 @@ class TfliteLanguageInt4Weights(TfliteLanguageTarget):
         recipe = {
             "method": "weights in blocks, errors made up for on calibration texts (GPTQ)",
             "matrices": chosen.grids.describe(),
-            **({} if chosen.search is None else {"search": dict(chosen.search)}),
+            "search": dict(chosen.search),
         }
         return self.finish_build(model, recipe, chosen.notes)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from modelwright.targets.language.grids import BlockFormat, NearestGrids, SparedGrids, choose_spared
+from modelwright.targets.language.grids import BlockFormat, NearestGrids, SparedGrids, choose_spared, group_layers
 from modelwright.targets.language.portable import LinearLayer
 
 EIGHT, FOUR = (BlockFormat(bits=bits, size=32, symmetric=True) for bits in (8, 4))
@@ -39,24 +39,25 @@ def make_layer(name: str, reads: str, columns: int) -> LinearLayer:
 
 def make_layers() -> Any:
     layers = [make_layer("q", "x", 2), make_layer("k", "x", 2), make_layer("up", "y", 4), make_layer("down", "z", 2)]
-    return SimpleNamespace(linear_layers={layer.name: layer for layer in layers})
+    model: Any = SimpleNamespace(linear_layers={layer.name: layer for layer in layers})
+    return group_layers(model, model.linear_layers)
 
 
-def test_layers_with_the_most_noise_for_their_size_are_spared_together_with_those_that_read_the_same() -> None:
-    noise = {"q": 0.1, "k": 0.5, "up": 0.2, "down": 0.25}
-    model = make_layers()
-    assert choose_spared(model, noise, 0.0) == frozenset()
-    assert choose_spared(model, noise, 0.4) == {"q", "k"}
-    assert choose_spared(model, noise, 0.65) == {"q", "k", "down"}
-    assert choose_spared(model, noise, 1.0) == {"q", "k", "up", "down"}
+def test_layers_with_the_most_harm_for_their_size_are_spared_together_with_those_that_read_the_same() -> None:
+    harm = {"x": 0.6, "y": 0.2, "z": 0.25}
+    groups = make_layers()
+    assert choose_spared(groups, harm, 0.0) == frozenset()
+    assert choose_spared(groups, harm, 0.4) == {"q", "k"}
+    assert choose_spared(groups, harm, 0.65) == {"q", "k", "down"}
+    assert choose_spared(groups, harm, 1.0) == {"q", "k", "up", "down"}
 
 
 def test_a_group_that_is_too_large_for_what_is_left_does_not_keep_a_smaller_one_out() -> None:
-    assert choose_spared(make_layers(), {"q": 0.1, "k": 0.1, "up": 0.9, "down": 0.2}, 0.2) == {"down"}
+    assert choose_spared(make_layers(), {"x": 0.2, "y": 0.9, "z": 0.2}, 0.2) == {"down"}
 
 
-def test_a_small_matrix_goes_before_a_large_one_with_a_little_more_noise() -> None:
-    assert choose_spared(make_layers(), {"q": 0.1, "k": 0.1, "up": 0.9, "down": 0.5}, 0.4) == {"down"}
+def test_a_small_matrix_goes_before_a_large_one_with_a_little_more_harm() -> None:
+    assert choose_spared(make_layers(), {"x": 0.2, "y": 0.9, "z": 0.5}, 0.4) == {"down"}
 
 
 def test_spared_layers_and_those_without_few_bits_have_more() -> None:

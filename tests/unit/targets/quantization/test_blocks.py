@@ -107,3 +107,19 @@ def test_a_large_matrix_is_rounded_column_by_column_in_little_memory() -> None:
         assert np.array_equal(whole.values[place], alone.values[0])
         assert np.array_equal(whole.scales[place], alone.scales[0])
         assert np.array_equal(whole.zero_points[place], alone.zero_points[0])
+
+
+def test_a_block_whose_largest_value_hardly_counts_is_rounded_for_the_others() -> None:
+    """Cutting a lone outlier off by a third costs nothing where its row is silent, and all where it alone is heard."""
+    matrix = np.asarray(np.r_[np.random.default_rng(0).normal(0, 1, 31), 6.0], np.float32)[:, None]
+    silent, alone = np.ones(32, np.float32), np.zeros(32, np.float32)
+    silent[-1], alone[-1] = 0, 1
+
+    def leave(importance: np.ndarray[tuple[int], np.dtype[np.float32]] | None) -> tuple[float, float]:
+        found = round_blocks(matrix, bits=4, size=32, symmetric=True, importance=importance).restore()
+        errors = np.square(found - matrix)[:, 0]
+        return float(errors[:-1].mean()), float(errors[-1])
+
+    assert leave(silent)[0] < 0.6 * leave(None)[0]
+    assert leave(alone)[1] == pytest.approx(0, abs=1e-9)
+    assert leave(np.full(32, 3.0, np.float32))[0] == leave(np.full(32, 5.0, np.float32))[0]
