@@ -24,8 +24,9 @@ from modelwright.exporters.language.source import is_gguf, is_pickled
 from modelwright.harness.claimed import claimed_folder, spell_source
 from modelwright.harness.formatting import count_noun, format_bytes, join_words
 from modelwright.harness.language.assembling import Context, assemble_language, describe_absent
+from modelwright.harness.language.bench import Bench
 from modelwright.harness.language.build_worker import read_workload
-from modelwright.harness.language.building import Bench, build
+from modelwright.harness.language.building import build
 from modelwright.harness.language.choices import describe_targets
 from modelwright.harness.language.limits import describe_increase
 from modelwright.harness.language.measuring import measure_language_artifacts
