@@ -15,8 +15,10 @@ FEW = BlockFormat(bits=4, size=32, symmetric=False)
 """What runtimes share: whoever asks for it second finds the integers."""
 DEFAULT_INCREASE = 0.08
 """Of perplexity, where the user set no limit."""
-_SHARES = (0.0, 0.125, 0.25, 0.375, 0.5, 0.75)
+_SHARES = (0.0, 0.0625, 0.125, 0.1875, 0.25, 0.375, 0.5, 0.75)
 """Of the weights, that have more bits."""
+_FIRST = _SHARES.index(0.125)
+"""What a small model needs, and a large one hardly more than nothing."""
 Measure = Callable[[Grids], float]
 """Builds a candidate and returns by what share it makes perplexity on the tuning texts grow."""
 
@@ -58,7 +60,7 @@ def choose_mixture(
     tried: dict[float, float] = {}
     low, high = 0, len(_SHARES) - 1
     while low <= high:
-        middle = (low + high) // 2 if tried else 1
+        middle = (low + high) // 2 if tried else _FIRST
         share = _SHARES[middle]
         tried[share] = measure(mix(share))
         request.progress(f"{share:.0%} of the weights in 8 bits: perplexity {tried[share]:+.1%} on tuning texts")
