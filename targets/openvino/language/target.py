@@ -210,7 +210,8 @@ def _make_weight_record(bits: int) -> LanguageTargetRecord:
         uses_tokens=True,
         uses_limit=True,
         weight_copies=2.1,
-        build_packages={**_RUN_PACKAGES, "nncf": "nncf>=3.0"},
+        # It runs the exported model on texts, to round for them and to choose on them.
+        build_packages={**_RUN_PACKAGES, "nncf": "nncf>=3.0", "onnxruntime": "onnxruntime>=1.22"},
         run_packages=_RUN_PACKAGES,
         build_extra="openvino",
         run_extra="openvino-run",
