@@ -11,6 +11,7 @@ import numpy as np
 
 from modelwright.core.errors import BuildFailedError
 from modelwright.core.files import read_json, write_json
+from modelwright.core.mapped import create_mapped
 from modelwright.core.process.child import Progress
 from modelwright.core.records.codec import Amount, Count, Record, decode, encode
 from modelwright.core.records.language_artifact import Answers, Decoding, Estimate, TaskScores
@@ -107,7 +108,7 @@ def take_reference(generator: Generator, workload: Workload, context: int, folde
             positions = _choose_positions(workload, logits.shape[-1])
             shape = (len(positions), logits.shape[-1])
             path = folder / _DISTRIBUTIONS
-            file = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+            file = create_mapped(path, np.float32, shape)
         kept, rows = _find_kept(positions, numbers)
         file[kept] = log_probabilities(logits[rows])
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from modelwright.core.mapped import create_mapped
 from modelwright.core.samples.sample_set import SampleSet
 from modelwright.targets.contract import Feeds
 
@@ -36,9 +37,7 @@ def store_rows(rows: Iterable[Feeds], count: int, folder: Path) -> dict[str, str
             names = list(row)
             for position, name in enumerate(names):
                 value = np.asarray(row[name])
-                maps[name] = np.lib.format.open_memmap(
-                    folder / f"{position}.npy", mode="w+", dtype=value.dtype, shape=(count, *value.shape)
-                )
+                maps[name] = create_mapped(folder / f"{position}.npy", value.dtype, (count, *value.shape))
         if any(np.shape(row[name]) != maps[name].shape[1:] for name in names):
             return None
         for name in names:

@@ -88,6 +88,17 @@ def _measured(*tokens: int) -> Measured:
     return Measured(windows=windows)
 
 
+@pytest.mark.parametrize(("texts", "told"), [(1, "on one text:"), (15, "on 15 texts:"), (16, None)])
+def test_few_texts_that_judge_are_told_for_their_interval_is_of_their_kind(texts: int, told: str | None) -> None:
+    comparison = make_comparison(FP32, INT8)
+    judged = comparison.texts.evaluation
+    assert judged is not None
+    found = judge(replace(comparison, texts=replace(comparison.texts, evaluation=replace(judged, texts=texts)))).verdict
+    assert found is not None
+    assert [told in line for line in found.warnings if told and "intervals speak of" in line] == [True] * bool(told)
+    assert bool(told) == any("intervals speak of" in line for line in found.warnings)
+
+
 def test_times_of_unequal_work_do_not_compare() -> None:
     results = {"a": _measured(20, 20), "b": _measured(20, 20), "c": _measured(20, 7)}
     drop_unequal(results)
