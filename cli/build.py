@@ -9,7 +9,7 @@ import click
 
 from modelwright.cli import language as language_models
 from modelwright.cli import options
-from modelwright.cli.printing import close_progress, open_progress, print_json, print_line
+from modelwright.cli.printing import close_progress, open_progress, print_folded, print_json, print_line
 
 
 @click.command(cls=options.SectionedCommand, short_help="Build artifacts, each proved against FP32.")
@@ -39,7 +39,8 @@ def build(
 ) -> int:
     """Build artifacts of SOURCE for one or more targets, each proved against FP32 on the samples.
 
-    Without --target, all that suit the profile are built. An artifact is a folder with the runtime's files and
+    SOURCE is what `compare` takes: a file, a function, or a folder of transformers. Without --target, all that suit the
+    profile are built. An artifact is a folder with the runtime's files and
     artifact.json, which says how it was made, from what, and how closely it follows FP32.
 
     \b
@@ -47,9 +48,11 @@ def build(
       modelwright build net.onnx --target ort-int8 --samples images.npz -o out
       modelwright build net.py:create -p raspberry-pi-5 -s images.npz -o pi
       modelwright build net.onnx -p rtx-4090 -t tensorrt-rtx-int8 -s x.npz -o rtx
+      modelwright build ./SmolLM2 -t ort-int4-weights -s prompts.jsonl -o smol
 
     A target that cannot be built here is skipped with its reason; one asked for by name makes the exit code that of
-    its reason, 3 to 5. One that loses more than --max-drop allows is not delivered, and makes it 7.
+    its reason, 3 to 5. One that loses more than --max-drop or --max-perplexity-increase allows is not delivered, and
+    makes it 7.
     """
     from modelwright.cli.hub import fetch_source
     from modelwright.exporters.language.source import is_language_source
@@ -91,12 +94,12 @@ def _print_built(built: Any) -> None:
         reason = absent.error.message.removeprefix(f"{absent.target} ")
         reasons.setdefault((absent.status, reason, absent.error.hint), []).append(absent.target)
     for (status, reason, hint), names in reasons.items():
-        print_line(f"{status}  {', '.join(names)}: {reason}")
+        print_folded(f"{status:7}  {', '.join(names)}: {reason}", indent=9)
         if hint:
-            print_line(f"         hint: {hint}")
+            print_folded(f"         hint: {hint}", indent=15)
     for name, artifact in built.artifacts.items():
         click.echo(f"{name:20}  {Path(artifact.directory)}")
         for note in artifact.manifest.notes:
-            print_line(f"{'':20}  note: {note}")
+            print_folded(f"{'':20}  note: {note}", indent=28)
     for note in () if built.export is None else built.export.model.notes:
         print_line(f"note: {note}")

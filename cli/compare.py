@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 @click.option(
     "--baseline",
     metavar="TARGET",
-    help="The target that speed-ups are over: FP32 in ONNX Runtime unless you say; torch-fp32 is what you have today.",
+    help="The target that speed-ups are over: FP32 in ONNX Runtime unless you say, of a language model "
+    "torch-fp32, which is what you have today.",
 )
 @options.shapes_option
 @options.build_option_option

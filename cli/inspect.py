@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modelwright.cli import options
-from modelwright.cli.printing import print_json, print_line
+from modelwright.cli.printing import print_field, print_json
 from modelwright.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -87,15 +87,15 @@ def _print_manifest(manifest: Manifest) -> None:
     from modelwright.core.records.codec import encode
 
     source = manifest.source
-    _line("target", manifest.target)
-    _line("source", f"{source.path}  sha256 {source.sha256[:16]}")
-    _line(
+    print_field("target", manifest.target)
+    print_field("source", f"{source.path}  sha256 {source.sha256[:16]}")
+    print_field(
         "size", f"{manifest.size_bytes:,} bytes in {len(manifest.files)} files; the runtime loads {manifest.model_file}"
     )
     for spec in manifest.signature.inputs:
-        _line("input", spec.describe())
+        print_field("input", spec.describe())
     for spec in manifest.signature.outputs:
-        _line("output", spec.describe())
+        print_field("output", spec.describe())
     parts = {
         "calibration": manifest.samples.calibration,
         "tuning": manifest.samples.tuning,
@@ -103,40 +103,40 @@ def _print_manifest(manifest: Manifest) -> None:
     }
     for name, part in parts.items():
         if part is not None:
-            _line(name, f"{part.count} samples of {part.path}  sha256 {part.sha256[:16]}")
+            print_field(name, f"{part.count} samples of {part.path}  sha256 {part.sha256[:16]}")
     _print_pictures(manifest.samples.pictures or None)
     _print_texts(manifest.samples.texts or None)
-    _line("built for", f"{manifest.machine.name} ({manifest.machine.architecture})")
+    print_field("built for", f"{manifest.machine.name} ({manifest.machine.architecture})")
     needs = encode(manifest.requires)
-    _line("needs", json.dumps(needs) if needs else "nothing beyond its runtime")
-    _line("built", f"{manifest.created} in {manifest.build_s:g} s on {manifest.build_host.system}")
-    _line("with", ", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items())))
+    print_field("needs", json.dumps(needs) if needs else "nothing beyond its runtime")
+    print_field("built", f"{manifest.created} in {manifest.build_s:g} s on {manifest.build_host.system}")
+    print_field("with", ", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items())))
     _print_proof(manifest.proof, manifest.proof_reason)
     _print_arithmetic(manifest)
     _print_tuned(manifest.tuned or None)
     _print_float_layers(manifest.recipe.get("search"))
     _print_plan(manifest.plan or None)
     for key, value in manifest.recipe.items():
-        _line(f"recipe.{key}", value if isinstance(value, str) else json.dumps(value))
+        print_field(f"recipe.{key}", value if isinstance(value, str) else json.dumps(value))
     for note in manifest.notes:
-        _line("note", note)
+        print_field("note", note)
 
 
 def _print_pictures(pictures: Pictures | None) -> None:
     """Says what a program that serves the model has to do to pictures, and what its answers are called."""
     if pictures is not None:
-        _line("preprocess", pictures.preprocess.describe())
+        print_field("preprocess", pictures.preprocess.describe())
     if pictures is not None and pictures.classes is not None:
-        _line("classes", f"{pictures.describe_classes(_SHOWN_CLASSES)}, in the order of {pictures.order}")
+        print_field("classes", f"{pictures.describe_classes(_SHOWN_CLASSES)}, in the order of {pictures.order}")
 
 
 def _print_texts(texts: Texts | None) -> None:
     """Says what a program that serves the model has to do to texts, and what its answers are called."""
     if texts is None:
         return
-    _line("texts", f"{texts.model.task}: rows of {texts.length} tokens by tokenizer.json, which cuts and pads")
+    print_field("texts", f"{texts.model.task}: rows of {texts.length} tokens by tokenizer.json, which cuts and pads")
     if texts.model.classes is not None:
-        _line("classes", texts.model.describe_classes(_SHOWN_CLASSES))
+        print_field("classes", texts.model.describe_classes(_SHOWN_CLASSES))
 
 
 def _print_operators(artifact: str, *, as_json: bool) -> None:
@@ -156,7 +156,7 @@ def _print_operators(artifact: str, *, as_json: bool) -> None:
 
 def _print_proof(proof: Proof | None, reason: str | None) -> None:
     if proof is None:
-        _line("proof", reason or "none")
+        print_field("proof", reason or "none")
         return
     fidelity, task = proof.fidelity, proof.fidelity.task
     parts = [f"on {proof.count} samples"]
@@ -171,15 +171,15 @@ def _print_proof(proof: Proof | None, reason: str | None) -> None:
     parts += [] if proof.labels is None else [proof.labels.describe()]
     if proof.emulated:
         parts.append(f"its graph evaluated by {proof.emulated}; `modelwright measure` proves the artifact itself")
-    _line("proof", ", ".join(parts))
+    print_field("proof", ", ".join(parts))
     _print_limit(proof.drop)
     if proof.chain is not None:
         fed = ", ".join(state.describe() for state in proof.chain.states)
-        _line("chained", f"{fed}: {proof.chain.reason or proof.chain.describe()}, on {proof.chain.chains} chains")
+        print_field("chained", f"{fed}: {proof.chain.reason or proof.chain.describe()}, on {proof.chain.chains} chains")
     if task:
-        _line("task", task.task)
+        print_field("task", task.task)
         for check in task.checks[:_SHOWN_CHECKS]:
-            _line("", f"output {check.output}: {check.text}")
+            print_field("", f"output {check.output}: {check.text}")
 
 
 def _print_arithmetic(manifest: Manifest) -> None:
@@ -187,7 +187,7 @@ def _print_arithmetic(manifest: Manifest) -> None:
     arithmetic = None if manifest.proof is None else manifest.proof.arithmetic
     if arithmetic is not None:
         verb = "the proof holds" if arithmetic.alike else "unproved"
-        _line("arithmetic", f"{verb} for {manifest.machine.name}: {arithmetic.why}")
+        print_field("arithmetic", f"{verb} for {manifest.machine.name}: {arithmetic.why}")
 
 
 def _print_float_layers(search: Any) -> None:
@@ -201,28 +201,28 @@ def _print_float_layers(search: Any) -> None:
             parts.append(f"{entry['work_share']:.2%} of the work")
         if entry.get("noise") is not None:
             parts.append(f"quantizing it alone loses {min(entry['noise'], 1.0):.2%} of what it makes")
-        _line("in float", f"{entry['layer']}: {', '.join(parts) or entry['reason']}")
+        print_field("in float", f"{entry['layer']}: {', '.join(parts) or entry['reason']}")
     if len(layers) > _SHOWN_LAYERS:
-        _line("", f"and {len(layers) - _SHOWN_LAYERS} more, see --json")
+        print_field("", f"and {len(layers) - _SHOWN_LAYERS} more, see --json")
 
 
 def _print_plan(plan: ExecutedPlan | None) -> None:
     """Says what the artifact executes of the plan of precisions that it was built by."""
     if plan is None:
         return
-    _line("plan", f"by {plan.origin}, {plan.method}: {plan.explain()}")
+    print_field("plan", f"by {plan.origin}, {plan.method}: {plan.explain()}")
     for layer in plan.layers[:_SHOWN_LAYERS]:
         wider = f", planned {layer.planned.describe()}: {layer.reason}" if layer.reason else ""
         shared = ", one scale" if layer.granularity == "tensor" and layer.weight_bits is not None else ""
-        _line("planned", f"{layer.planned.node or layer.planned.output}: {layer.describe()}{shared}{wider}")
+        print_field("planned", f"{layer.planned.node or layer.planned.output}: {layer.describe()}{shared}{wider}")
     if len(plan.layers) > _SHOWN_LAYERS:
-        _line("", f"and {len(plan.layers) - _SHOWN_LAYERS} more, see --json")
+        print_field("", f"and {len(plan.layers) - _SHOWN_LAYERS} more, see --json")
 
 
 def _print_tuned(tuned: Tuned | None) -> None:
     if tuned is None:
         return
-    _line("runs with", f"{tuned.describe()}; a program that does: --snippet python, --snippet cpp")
+    print_field("runs with", f"{tuned.describe()}; a program that does: --snippet python, --snippet cpp")
     if tuned.goal == "size":
         gain = "the smallest"
     elif tuned.ratio is None or tuned.ci95 is None:
@@ -231,7 +231,7 @@ def _print_tuned(tuned: Tuned | None) -> None:
         low, high = tuned.ci95
         gain = f"{tuned.ratio:.3f} times as good as {tuned.over} ({low:.3f} to {high:.3f})"
     guess = f", by an estimate ({tuned.estimated})" if tuned.estimated else ""
-    _line("tuned", f"for {tuned.goal}{guess}: {gain}; {tuned.trials} trials on {tuned.device}, {tuned.created}")
+    print_field("tuned", f"for {tuned.goal}{guess}: {gain}; {tuned.trials} trials on {tuned.device}, {tuned.created}")
 
 
 def _write_snippet(artifact: Artifact, language: Language) -> str:
@@ -316,9 +316,6 @@ def _name_runtime(manifest: Manifest) -> str:
 
 def _print_limit(drop: Drop | None) -> None:
     if drop is not None and drop.max_points is not None:
-        _line("limit", f"{'OVER IT' if drop.is_over else 'kept'}: {drop.describe()}, where {drop.max_points:g} may be")
-
-
-def _line(name: str, value: Any) -> None:
-    text = str(value)
-    print_line(f"{name:18} {text if len(text) < 400 else text[:397] + '...'}")
+        print_field(
+            "limit", f"{'OVER IT' if drop.is_over else 'kept'}: {drop.describe()}, where {drop.max_points:g} may be"
+        )

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from modelwright.cli.printing import print_json, print_line
+from modelwright.cli.printing import print_field, print_json
 from modelwright.core.errors import BadInputError, UsageError
 from modelwright.core.records.codec import encode
 from modelwright.core.records.language_artifact import LanguageArtifact, LanguageProof, open_language_artifact
-from modelwright.harness.formatting import format_bytes, format_count, format_significant
+from modelwright.harness.formatting import format_bytes, format_significant
 
 if TYPE_CHECKING:
     from modelwright.targets.language.contract import Language
@@ -52,28 +52,33 @@ def inspect_language_artifact(
 def _print_manifest(artifact: LanguageArtifact) -> None:
     manifest = artifact.manifest
     model = manifest.model
-    _line("target", manifest.target)
-    _line("model", f"{model.source.path}: {model.summarize()}")
-    _line("source", f"sha256 {model.source.sha256[:16]}")
-    _line("size", f"{manifest.size_bytes:,} bytes in {len(manifest.files)} files; it loads {manifest.model_file}")
+    print_field("target", manifest.target)
+    print_field("model", f"{model.source.path}: {model.summarize()}")
+    print_field("source", f"sha256 {model.source.sha256[:16]}")
+    print_field("size", f"{manifest.size_bytes:,} bytes in {len(manifest.files)} files; it loads {manifest.model_file}")
     for name in ("calibration", "tuning", "evaluation"):
         part = getattr(manifest.texts, name)
         if part is not None:
-            _line(name, f"{part.tokens:,} tokens of {part.texts} texts in {part.path}  sha256 {part.sha256[:16]}")
-    _line("built for", f"{manifest.machine.name} ({manifest.machine.architecture})")
+            print_field(name, f"{part.tokens:,} tokens of {part.texts} texts in {part.path}  sha256 {part.sha256[:16]}")
+    print_field("built for", f"{manifest.machine.name} ({manifest.machine.architecture})")
     needs = encode(manifest.requires)
-    _line("needs", json.dumps(needs) if needs else "nothing beyond its runtime")
-    _line("built", f"{manifest.created} in {manifest.build_s:g} s on {manifest.build_host.system}")
-    _line("with", ", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items())))
+    print_field("needs", json.dumps(needs) if needs else "nothing beyond its runtime")
+    print_field("built", f"{manifest.created} in {manifest.build_s:g} s on {manifest.build_host.system}")
+    print_field("with", ", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items())))
     if manifest.proof is None:
-        _line("proof", manifest.proof_reason or "none")
+        print_field("proof", manifest.proof_reason or "none")
     else:
         for name, value in describe_proof(manifest.proof):
-            _line(name, value)
+            print_field(name, value)
     for key, value in manifest.recipe.items():
-        _line(f"recipe.{key}", value if isinstance(value, str) else json.dumps(value))
+        print_field(f"recipe.{key}", value if isinstance(value, str) else _show(value))
     for note in manifest.notes:
-        _line("note", note)
+        print_field("note", note)
+
+
+def _show(value: Any) -> str:
+    """Returns what is no text as JSON with four digits of its fractions; `--json` has them all."""
+    return json.dumps(json.loads(json.dumps(value), parse_float=lambda text: float(f"{float(text):.4g}")))
 
 
 def describe_proof(proof: LanguageProof) -> list[tuple[str, str]]:
@@ -118,18 +123,20 @@ def _print_stats(artifact: LanguageArtifact, *, as_json: bool) -> None:
     if as_json:
         print_json(encode(found))
         return
-    _line("parameters", format_count(found.num_parameters))
-    _line("weights", f"{format_bytes(found.weights_bytes)}, {format_significant(found.bits_per_weight)} bits a weight")
-    _line("in FP32", format_bytes(found.fp32_bytes))
-    _line("reduction", f"{found.reduction:.1%}".replace("%", " %"))
+    print_field("parameters", f"{found.num_parameters:,}")
+    print_field(
+        "weights", f"{format_bytes(found.weights_bytes)}, {format_significant(found.bits_per_weight)} bits a weight"
+    )
+    print_field("in FP32", format_bytes(found.fp32_bytes))
+    print_field("reduction", f"{found.reduction:.1%}".replace("%", " %"))
     for kind in found.kinds:
         told = format_bytes(kind.stored_bytes)
         if kind.bits_per_weight is not None:
             told += (
                 f", {format_significant(kind.bits_per_weight)} bits a weight; "
-                f"{format_count(kind.num_parameters)} parameters, {format_bytes(kind.fp32_bytes)} in FP32"
+                f"{kind.num_parameters:,} parameters, {format_bytes(kind.fp32_bytes)} in FP32"
             )
-        _line(kind.kind, told)
+        print_field(kind.kind, told)
 
 
 def _write_snippet(artifact: LanguageArtifact, language: Language) -> str:
@@ -150,8 +157,3 @@ def _write_snippet(artifact: LanguageArtifact, language: Language) -> str:
     if text is None:
         raise BadInputError(f"{manifest.target} has no program to show in this language", hint="give --snippet python")
     return text
-
-
-def _line(name: str, value: Any) -> None:
-    text = str(value)
-    print_line(f"{name:18} {text if len(text) < 400 else text[:397] + '...'}")

@@ -198,7 +198,7 @@ def compare_language_model(
 
 def build_language_model(source: str, language: dict[str, Any], *, out: str, as_json: bool, **settings: Any) -> int:
     """Does what `modelwright build` does, for a language model."""
-    from modelwright.cli.printing import close_progress, open_progress, print_json, print_line
+    from modelwright.cli.printing import close_progress, open_progress, print_folded, print_json
     from modelwright.harness.language.comparing import build_language
     from modelwright.harness.language.request import make_language_request
 
@@ -216,13 +216,14 @@ def build_language_model(source: str, language: dict[str, Any], *, out: str, as_
         print_json({"model": built.model.summarize(), "artifacts": places, "absent": absent})
     else:
         for row in built.absent:
-            print_line(f"{row.status}  {row.target}: {(row.reason or '').removeprefix(f'{row.target} ')}")
+            reason = (row.reason or "").removeprefix(f"{row.target} ").removeprefix(f"{row.target}: ")
+            print_folded(f"{row.status:7}  {row.target}: {reason}", indent=9)
             if row.hint:
-                print_line(f"         hint: {row.hint}")
+                print_folded(f"         hint: {row.hint}", indent=15)
         for name, artifact in built.artifacts.items():
             click.echo(f"{name:20}  {artifact.directory}")
             for note in artifact.manifest.notes:
-                print_line(f"{'':20}  note: {note}")
+                print_folded(f"{'':20}  note: {note}", indent=28)
     return max((row.exit_code or 5 for row in built.absent if row.status == "failed"), default=0)
 
 

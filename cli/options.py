@@ -22,7 +22,7 @@ _SECTIONS = {
     "Pictures and texts as samples": ("preprocess", "labels", "max_length"),
     "Measuring": ("effort", "threads", "settings", "untuned", "batch", "region", "seed"),
     "On a GPU": ("device", "cuda_graph", "spin", "streams"),
-    "Language models": ("max_perplexity_increase", "new_tokens", "eval_tokens", "low_memory"),
+    "Language models": ("max_perplexity_increase", "new_tokens", "eval_tokens", "tasks", "low_memory"),
     "Limits; exit code 7 when nothing meets them": (*LIMITS, "metric"),
 }
 
@@ -118,7 +118,8 @@ target_option = click.option(
     "targets",
     multiple=True,
     metavar="TARGET",
-    help="A target, such as ort-int8; may be repeated. Default: all that suit the machine.",
+    help="A target, such as ort-int8; may be repeated. Default: all that suit the machine; of a language model, the "
+    "baseline and those of them with fewer bits than FP32.",
 )
 samples_option = click.option(
     "-s",
@@ -127,13 +128,13 @@ samples_option = click.option(
     metavar="SAMPLES",
     help="Real inputs: a .npz keyed by input name (and `labels`), a folder of pictures (with --preprocess), a .npy, "
     "texts (.jsonl, .csv, .txt), or file.py:function that yields dicts or returns a data set. One half calibrates, the "
-    "other judges. `random` or `random:64` uses noise instead.",
+    "other judges; of a language model, a third part tunes. `random` or `random:64` uses noise instead.",
 )
 evaluation_option = click.option(
     "--eval",
     "evaluation",
     metavar="SAMPLES",
-    help="Other samples that only judge; then all of --samples calibrates.",
+    help="Other samples that only judge; then all of --samples calibrates (and, of a language model, tunes).",
 )
 evaluation_limit_option = click.option(
     "--eval-limit",

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from modelwright.harness import Comparison
 
 json_printed = False
+_NAME_WIDTH = 18
+_LONGEST_VALUE = 400
+_BAR_WIDTH = 12
 _MARKS = {True: click.style("ok", fg="green"), False: click.style("--", fg="yellow")}
 
 
@@ -37,6 +40,31 @@ def readable(text: str) -> str:
 def print_line(text: str) -> None:
     """Prints a line that names what comes from a model or a manifest."""
     click.echo(readable(text))
+
+
+def print_field(name: str, value: object) -> None:
+    """Prints a named value."""
+    text = readable(str(value))
+    shown = text if len(text) < _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 3]}..."
+    print_folded(f"{name:{_NAME_WIDTH}} {shown}", indent=_NAME_WIDTH + 1)
+
+
+def print_folded(text: str, *, indent: int) -> None:
+    """Prints a line that names what comes from a model or a manifest: whole for files and pipes, folded on a terminal.
+
+    Args:
+        text: To print.
+        indent: On a terminal, of all lines but the first.
+    """
+    if not sys.stdout.isatty():
+        print_line(text)
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    from modelwright.harness.report.sentences import print_sentence
+
+    print_sentence(Console(), Text(readable(text)), indent=indent)
 
 
 def open_progress() -> Progress:
@@ -89,7 +117,7 @@ class LiveProgress:
         self._progress = RichProgress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=20),
+            BarColumn(bar_width=_BAR_WIDTH),
             TimeElapsedColumn(),
             console=self._console,
             transient=True,
@@ -107,8 +135,10 @@ class LiveProgress:
     def say(self, task: str, text: str) -> None:
         """Shows what a running task is at."""
         if task in self._tasks:
-            width = max(20, self._console.width - 34)
-            self._progress.update(self._tasks[task], description=f"{self._titles[task]}: {readable(text)}"[:width])
+            width = max(20, self._console.width - _BAR_WIDTH - len("x  0:00:00 "))
+            told = f"{self._titles[task]}: {readable(text)}"
+            shown = told if len(told) <= width else f"{told[: width - 1]}…"
+            self._progress.update(self._tasks[task], description=shown)
 
     def advance(self, task: str, done: int, total: int) -> None:
         """Moves the bar."""
@@ -121,7 +151,10 @@ class LiveProgress:
             self._progress.remove_task(self._tasks.pop(task))
         from rich.text import Text
 
-        self._progress.console.print(Text.from_ansi(f"{_MARKS[ok]} ") + Text(readable(text)))
+        from modelwright.harness.report.sentences import print_sentence
+
+        mark = Text.from_ansi(f"{_MARKS[ok]} ")
+        print_sentence(self._progress.console, mark + Text(readable(text)), indent=len(mark))
         if not self._tasks:
             self._progress.stop()
 

@@ -152,8 +152,8 @@ class LanguageModel(Record):
     def summarize(self) -> str:
         """Returns a line for people: architecture, size, parameters, and how it follows its source."""
         parts = [
-            f"{self.architecture}: {self.size_bytes / 1e6:.0f} MB",
-            f"{self.num_parameters / 1e6:.1f}M parameters",
+            f"{self.architecture}: {_format_millions(self.size_bytes)} MB",
+            f"{_format_millions(self.num_parameters, 1)}M parameters",
             f"{self.layers} layers",
             f"context of {self.context_length:,} tokens",
         ]
@@ -166,6 +166,12 @@ class LanguageModel(Record):
                 f"{found.equal_tokens} of {found.greedy_tokens} greedy tokens equal"
             )
         return ", ".join(parts)
+
+
+def _format_millions(value: int, decimals: int = 0) -> str:
+    """Returns `540` or, of what is less than one, `0.15`."""
+    millions = value / 1e6
+    return f"{millions:.2g}" if millions < 1 else f"{millions:,.{decimals}f}"
 
 
 def is_language_folder(folder: Path) -> bool:

@@ -13,6 +13,7 @@ from rich.text import Text
 from modelwright.harness.formatting import MISSING, clean_text, count_noun
 from modelwright.harness.language.figures import FIGURES, LanguageFigure, describe_interval
 from modelwright.harness.language.record import LanguageComparison, LanguageRow
+from modelwright.harness.report.sentences import keep_together, print_sentence
 from modelwright.harness.results.statistics import Latency
 
 _WIDTH = 80
@@ -56,7 +57,7 @@ def render_language(comparison: LanguageComparison, console: Console, *, verbose
 def _say(console: Console, text: Text, *, above: bool = False) -> None:
     if above:
         console.print()
-    console.print(text, highlight=False, overflow="fold")
+    print_sentence(console, text)
 
 
 def pair_figures() -> list[tuple[LanguageFigure, LanguageFigure | None]]:
@@ -123,8 +124,9 @@ def _print_legend(rows: Sequence[LanguageRow], comparison: LanguageComparison, c
     parts += [
         f"speed-up per token against {comparison.baseline}",
         f"answers of {settings.new_tokens} tokens, {count_noun(settings.threads, 'thread')}",
+        "cache: keys and values after one",
     ]
-    _say(console, Text("   ".join(parts), style="dim"), above=True)
+    _say(console, Text("   ".join(map(keep_together, parts)), style="dim"), above=True)
     for line in quality_lines(rows):
         _say(console, Text(line, style="dim"))
     for line in missing_lines(rows):

@@ -71,7 +71,7 @@ def _describe(row: LanguageRow, base: LanguageRow | None) -> str:
         if ratio.is_same:
             parts.append(f"as fast per token as {base.title}{interval}")
         else:
-            parts.append(f"{ratio.ratio:.2g} times as fast per token as {base.title}{interval}")
+            parts.append(f"{_times(ratio)} as fast per token as {base.title}{interval}")
     memory = compare_memory(row, base)
     if memory is not None:
         parts.append(f"{abs(memory) * 100:.0f} % {'less' if memory < 0 else 'more'} memory")
@@ -79,6 +79,11 @@ def _describe(row: LanguageRow, base: LanguageRow | None) -> str:
         change = format_change(row.quality.increase.value)
         parts.append("perplexity unchanged" if change == "0 %" else f"perplexity {change}")
     return ", ".join(parts) or "nothing else was measured"
+
+
+def _times(found: SpeedRatio) -> str:
+    """Returns `5.3 times`, `1,451 times`."""
+    return f"{found.ratio:.2g} times" if found.ratio < 99.5 else f"{found.ratio:,.0f} times"
 
 
 def compare_memory(row: LanguageRow, base: LanguageRow | None) -> float | None:
@@ -97,10 +102,7 @@ def _offer(
             continue
         if ship.speedup is None or row.speedup.ratio <= ship.speedup.ratio:
             continue
-        told = (
-            f"{row.title} is {row.speedup.ratio:.2g} times as fast at perplexity "
-            f"{format_change(row.quality.increase.value)}"
-        )
+        told = f"{row.title} is {_times(row.speedup)} as fast at perplexity {format_change(row.quality.increase.value)}"
         if allowed is None:
             yield f"{told}; --max-perplexity-increase says whether that is worth it to you."
         else:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from modelwright.core.records.operators import CONVERSIONS, NO_PRECISION, Operator, OperatorProfile
 from modelwright.harness.formatting import clean_text, count_noun, format_significant
+from modelwright.harness.report.sentences import print_sentence
 from modelwright.harness.results.record import Measurement
 
 SHOWN_TYPES, SHOWN_OPERATORS = 12, 15
@@ -126,7 +127,7 @@ def print_operators(profile: OperatorProfile, console: Console, *, longest: bool
         console: Where.
         longest: Whether to name the longest operators too.
     """
-    console.print(Text(f"  {clean_text(describe_profile(profile))}"), highlight=False, overflow="fold")
+    print_sentence(console, Text(f"  {clean_text(describe_profile(profile))}"))
     _print_lines(list_types(profile), console)
     if longest:
         console.print(Text("  the longest:"))

@@ -22,6 +22,7 @@ from modelwright.harness.report.fits import describe_fits, fit_cells, fit_column
 from modelwright.harness.report.fleet import print_fleet
 from modelwright.harness.report.gpu_lines import computation_lines
 from modelwright.harness.report.operators import print_operators
+from modelwright.harness.report.sentences import print_sentence
 from modelwright.harness.results.metrics import explain_field, list_details, list_estimated
 from modelwright.harness.results.record import Comparison, Measurement, Verdict
 from modelwright.harness.verdict.judge import verdict_of
@@ -76,8 +77,7 @@ def _no_narrower_than_table(console: Console) -> Iterator[None]:
 def _say(console: Console, text: Text, *, above: bool = False) -> None:
     if above:
         console.print()
-    # Highlighting would colour numbers and quotes in sentences at random.
-    console.print(text, highlight=False, overflow="fold")
+    print_sentence(console, text)
 
 
 def _print_table(rows: list[Measurement], comparison: Comparison, verdict: Verdict, console: Console) -> None:
@@ -205,7 +205,7 @@ def _print_unmeasured(rows: list[Measurement], console: Console) -> None:
     """Prints why rows are missing; targets that miss for the same reason together."""
     reasons: dict[tuple[str, str, str | None], list[str]] = {}
     for row in rows:
-        reason = (row.reason or "no reason given").removeprefix(f"{row.target} ")
+        reason = (row.reason or "no reason given").removeprefix(f"{row.target} ").removeprefix(f"{row.target}: ")
         reasons.setdefault((row.status, clean_text(reason), row.hint), []).append(clean_text(row.target))
     for index, ((status, reason, hint), targets) in enumerate(reasons.items()):
         style = "red" if status == "failed" else "yellow"

@@ -53,7 +53,7 @@ def measure_harm(
     harm: dict[str, float] = {}
     for number, (reads, layers) in enumerate(groups.items(), 1):
         if number % 10 == 1:
-            progress(f"measuring what few bits do to group {number} of {len(groups)}")
+            progress(f"group {number} of {len(groups)}: what few bits do")
         rounded = {layer.weight: _restore(grids, layer) for layer in layers}
         found = [session.run(["logits"], {**feed, **rounded})[0][0] for feed in feeds]
         harm[reads] = float(np.mean([measure_divergence(*pair) for pair in zip(expected, found, strict=True)]))

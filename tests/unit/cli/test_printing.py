@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from typing import Any
 
 import documents
@@ -23,6 +24,18 @@ def test_colours_go_and_other_controls_are_replaced() -> None:
 def test_an_error_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     main._show_error(BadInputError(f"{EVIL} has no input", hint=f"rename {EVIL}", detail=f"vendor:\n{EVIL}"))
     assert capsys.readouterr().err == (f"error: {SHOWN} has no input\n  | vendor:\n  | {SHOWN}\nhint: rename {SHOWN}\n")
+
+
+def test_a_value_is_folded_beside_its_name_on_a_terminal_and_whole_in_a_pipe(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printing.print_field("with", "numpy 2, onnx 1")
+    assert capsys.readouterr().out == "with               numpy 2, onnx 1\n"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "28")
+    monkeypatch.setenv("TERM", "xterm")
+    printing.print_field("with", "numpy 2, onnx 1")
+    assert capsys.readouterr().out == "with               numpy 2,\n                   onnx 1\n"
 
 
 def over_the_limit(target: str, title: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from modelwright.core.errors import BadInputError
 from modelwright.core.files import hash_file
@@ -77,6 +78,8 @@ def test_a_record_is_read_as_it_was_written(folder: Path) -> None:
     assert model.verification.worst.case == "after 32 steps"
     line = "538 MB, 134.5M parameters, 30 layers, context of 8,192 tokens, relative error 5.0e-06 (after 32 steps)"
     assert model.summarize() == f"LlamaForCausalLM: {line}, 32 of 32 greedy tokens equal"
+    tiny = replace(model, size_bytes=154_000, num_parameters=38_400)
+    assert tiny.summarize().startswith("LlamaForCausalLM: 0.15 MB, 0.038M parameters, 30 layers")
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.onnx.data", "tokenizer.json"])

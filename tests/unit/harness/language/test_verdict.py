@@ -32,6 +32,12 @@ def test_the_sentence_says_what_to_ship_and_why() -> None:
     )
 
 
+def test_many_times_are_a_plain_number() -> None:
+    verdict = _judge(FP32, make_row("tflite-int8-dynamic", 0.04, 1451.2, 0.005, memory=64)).verdict
+    assert verdict is not None
+    assert verdict.sentence.startswith("Ship tflite-int8-dynamic title: 1,451 times as fast per token as")
+
+
 def test_what_loses_more_is_offered_and_not_shipped_unasked() -> None:
     verdict = _judge(FP32, INT8, INT4).verdict
     assert verdict is not None
