@@ -156,4 +156,6 @@ def _write_snippet(artifact: LanguageArtifact, language: Language) -> str:
         ) from error
     if text is None:
         raise BadInputError(f"{manifest.target} has no program to show in this language", hint="give --snippet python")
-    return text
+    if language == "python":
+        return f"# Run it in the artifact's folder, with a prompt as its argument.\n{text}"
+    return text  # says itself that it takes tokens

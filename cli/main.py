@@ -223,15 +223,15 @@ def _show_error(error: ModelwrightError) -> None:
         if _wants_json() and not _has_printed():
             click.echo(json.dumps({"error": {**error.to_dict(), "exit_code": error.exit_code}}))
             return
-        from modelwright.cli.printing import readable
+        from modelwright.cli.printing import print_folded, readable
 
-        click.echo(f"{click.style('error:', fg='red', bold=True)} {readable(error.message)}", err=True)
+        print_folded(error.message, mark=click.style("error:", fg="red", bold=True) + " ", indent=0, err=True)
         if error.detail:
             lines = error.detail.strip().splitlines()
             for line in lines[-12:]:
                 click.echo(click.style(f"  | {readable(line)}", dim=True), err=True)
         if error.hint:
-            click.echo(f"{click.style('hint:', bold=True)} {readable(error.hint)}", err=True)
+            print_folded(error.hint, mark=click.style("hint:", bold=True) + " ", indent=0, err=True)
 
 
 if __name__ == "__main__":

@@ -49,22 +49,24 @@ def print_field(name: str, value: object) -> None:
     print_folded(f"{name:{_NAME_WIDTH}} {shown}", indent=_NAME_WIDTH + 1)
 
 
-def print_folded(text: str, *, indent: int) -> None:
+def print_folded(text: str, *, indent: int, mark: str = "", err: bool = False) -> None:
     """Prints a line that names what comes from a model or a manifest: whole for files and pipes, folded on a terminal.
 
     Args:
         text: To print.
         indent: On a terminal, of all lines but the first.
+        mark: Styled; stands before it.
+        err: Print on standard error.
     """
-    if not sys.stdout.isatty():
-        print_line(text)
+    if not (sys.stderr if err else sys.stdout).isatty():
+        click.echo(mark + readable(text), err=err)
         return
     from rich.console import Console
     from rich.text import Text
 
     from modelwright.harness.report.sentences import print_sentence
 
-    print_sentence(Console(), Text(readable(text)), indent=indent)
+    print_sentence(Console(stderr=err), Text.from_ansi(mark) + Text(readable(text)), indent=indent)
 
 
 def open_progress() -> Progress:

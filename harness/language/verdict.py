@@ -74,7 +74,8 @@ def _describe(row: LanguageRow, base: LanguageRow | None) -> str:
             parts.append(f"{_times(ratio)} as fast per token as {base.title}{interval}")
     memory = compare_memory(row, base)
     if memory is not None:
-        parts.append(f"{abs(memory) * 100:.0f} % {'less' if memory < 0 else 'more'} memory")
+        size = f"{abs(memory) * 100:.0f} %"
+        parts.append("the same memory" if size == "0 %" else f"{size} {'less' if memory < 0 else 'more'} memory")
     if row.quality is not None and row is not base:
         change = format_change(row.quality.increase.value)
         parts.append("perplexity unchanged" if change == "0 %" else f"perplexity {change}")

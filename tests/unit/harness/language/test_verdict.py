@@ -38,6 +38,12 @@ def test_many_times_are_a_plain_number() -> None:
     assert verdict.sentence.startswith("Ship tflite-int8-dynamic title: 1,451 times as fast per token as")
 
 
+def test_memory_that_differs_by_nothing_is_the_same() -> None:
+    verdict = _judge(FP32, make_row("ort-int8-weights", 11.7, 5.3, 0.005, memory=999)).verdict
+    assert verdict is not None
+    assert "5.41), the same memory, perplexity" in verdict.sentence
+
+
 def test_what_loses_more_is_offered_and_not_shipped_unasked() -> None:
     verdict = _judge(FP32, INT8, INT4).verdict
     assert verdict is not None
