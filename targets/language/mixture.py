@@ -9,16 +9,18 @@ from typing import Any
 from modelwright.targets.language.compensated import CompensatedGrids
 from modelwright.targets.language.contract import LanguageBuildRequest, Tokens
 from modelwright.targets.language.grids import BlockFormat, Grids, SparedGrids, choose_spared, group_layers
+from modelwright.targets.language.portable import PortableModel
 from modelwright.targets.language.sensitivity import measure_harm
 
-FEW = BlockFormat(bits=4, size=32, symmetric=False)
-"""What runtimes share: whoever asks for it second finds the integers."""
+BLOCKS = (64, 32)
+"""Values that share a scale. With 64, a token of SmolLM2-135M takes an eighth less time than with 32, and matrices of 8
+bits a twentieth less: as many more matrices in 8 bits as that pays for keep more of perplexity than shorter blocks."""
 DEFAULT_INCREASE = 0.08
 """Of perplexity, where the user set no limit."""
-_SHARES = (0.0, 0.0625, 0.125, 0.1875, 0.25, 0.375, 0.5, 0.75)
+_SHARES = (0.0, 0.0625, 0.125, 0.1875, 0.25, 0.3125, 0.375, 0.5, 0.75)
 """Of the weights, that have more bits."""
-_FIRST = _SHARES.index(0.125)
-"""What a small model needs, and a large one hardly more than nothing."""
+_FIRST = _SHARES.index(0.25)
+"""What a small model needs; a large one needs less."""
 Measure = Callable[[Grids], float]
 """Builds a candidate and returns by what share it makes perplexity on the tuning texts grow."""
 
@@ -36,6 +38,17 @@ class Mixture:
     grids: Grids
     search: Mapping[str, Any]
     notes: tuple[str, ...]
+
+
+def choose_few(model: PortableModel) -> BlockFormat:
+    """Returns how matrices are stored in 4 bits: runtimes share it, and whoever rounds second finds the integers.
+
+    Args:
+        model: Whose matrices divide into the longest blocks that are taken, or into shorter ones.
+    """
+    rows = [layer.rows for layer in model.linear_layers.values()]
+    size = next((size for size in BLOCKS if not any(each % size for each in rows)), BLOCKS[-1])
+    return BlockFormat(bits=4, size=size, symmetric=False)
 
 
 def choose_mixture(

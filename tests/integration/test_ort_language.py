@@ -22,7 +22,7 @@ from modelwright.targets.language.compensated import CompensatedGrids
 from modelwright.targets.language.contract import Generator, LanguageBuildRequest
 from modelwright.targets.language.energies import Energy, measure_energies, read_values
 from modelwright.targets.language.grids import NearestGrids, group_layers
-from modelwright.targets.language.mixture import FEW
+from modelwright.targets.language.mixture import choose_few
 from modelwright.targets.language.own_texts import find_tuning_texts, write_texts
 from modelwright.targets.language.perplexity import measure_divergence, measure_loss
 from modelwright.targets.language.portable import PortableModel
@@ -269,7 +269,7 @@ def test_harm_is_the_divergence_of_a_model_with_one_group_alone_rounded(exported
     texts = answer(exported, load_language(exported), 6, 32)
     request = make_request(exported, tmp_path, calibration=texts[:4])
     model = PortableModel(exported)
-    few = CompensatedGrids(request, model, FEW, list(model.linear_layers))
+    few = CompensatedGrids(request, model, choose_few(model), list(model.linear_layers))
     groups = group_layers(model, few.formats)
     harm = measure_harm(few, groups, texts, 1, lambda line: None)
     assert harm.keys() == groups.keys()
@@ -309,7 +309,7 @@ def test_errors_that_are_made_up_for_leave_less_noise_than_the_nearest_levels(ex
     request = make_request(exported, tmp_path, calibration=texts[:10])
     model = PortableModel(exported)
     layers = [layer for layer in model.linear_layers.values() if not layer.is_turned]
-    few = CompensatedGrids(request, model, FEW, [layer.name for layer in layers])
+    few = CompensatedGrids(request, model, choose_few(model), [layer.name for layer in layers])
     nearest = NearestGrids(model, few.formats)
     others = measure_energies(model, {layer.reads: layer.rows for layer in layers}, texts[10:], 2)
     noise = [

@@ -21,7 +21,7 @@ from modelwright.core.errors import BuildFailedError
 from modelwright.targets.language.compensated import CompensatedGrids
 from modelwright.targets.language.contract import LanguageBuildRequest, Tokens
 from modelwright.targets.language.grids import BlockFormat, Grids, NearestGrids
-from modelwright.targets.language.mixture import FEW, Mixture, choose_mixture
+from modelwright.targets.language.mixture import Mixture, choose_few, choose_mixture
 from modelwright.targets.language.own_texts import find_tuning_texts
 from modelwright.targets.language.perplexity import measure_loss
 from modelwright.targets.language.portable import LinearLayer, PortableModel
@@ -106,6 +106,7 @@ class LanguageCompressor:
         self._openvino, self._nncf, self._model, self._request = openvino, nncf, model, request
         self._bits, self._properties = bits, properties
         self._portable = PortableModel(request.model)
+        self._few = choose_few(self._portable)
         limit = request.max_perplexity_increase
         self._limit = LIMITS[bits] if limit is None else limit
         self._texts = find_tuning_texts(request, self._portable) if bits == 4 else request.tuning
@@ -141,7 +142,7 @@ class LanguageCompressor:
     def note_widths(self, chosen: Tried) -> list[str]:
         """Returns what the user has to know of matrices that have more bits than the target's name says."""
         widths = read_widths(chosen.model, self._portable)
-        return note_wider(widths, self._portable, self._bits, FEW.size, self._request.record.vocab_size)
+        return note_wider(widths, self._portable, self._bits, self._few.size, self._request.record.vocab_size)
 
     def _keeps(self, tried: Tried) -> bool:
         return tried.increase is not None and tried.increase <= self._limit
@@ -187,15 +188,14 @@ class LanguageCompressor:
     def _mix(self, more: Grids) -> Mixture:
         """Tries 4 bits with the fewest matrices in 8 that perplexity asks for.
 
-        Blocks are those that ONNX Runtime's artifact has, rounded once for both. Larger ones would be rounded anew, and
-        take 4 % off the file.
+        Blocks are those that ONNX Runtime's artifact has, rounded once for both.
         """
         names = [
             layer.name
             for layer in self._portable.linear_layers.values()
-            if layer.rows % FEW.size == 0 and layer.columns != self._request.record.vocab_size
+            if layer.rows % self._few.size == 0 and layer.columns != self._request.record.vocab_size
         ]
-        few = CompensatedGrids(self._request, self._portable, FEW, names)
+        few = CompensatedGrids(self._request, self._portable, self._few, names)
 
         def measure(grids: Grids) -> float:
             increase = self._pack(grids, _ROUNDED).increase

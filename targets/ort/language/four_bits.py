@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from modelwright.targets.language.compensated import CompensatedGrids
 from modelwright.targets.language.contract import LanguageBuildRequest
 from modelwright.targets.language.grids import BlockFormat, Grids, NearestGrids
-from modelwright.targets.language.mixture import FEW, choose_mixture
+from modelwright.targets.language.mixture import choose_few, choose_mixture
 from modelwright.targets.language.own_texts import find_tuning_texts
 from modelwright.targets.language.perplexity import measure_loss
 from modelwright.targets.language.portable import PortableModel
@@ -19,7 +19,8 @@ from modelwright.targets.options import RunSettings
 from modelwright.targets.ort.language.generator import OrtGenerator
 from modelwright.targets.ort.language.matrices import BlockMatrices, FloatMatrices, Matrices
 
-MORE = BlockFormat(bits=8, size=32, symmetric=True)
+EIGHT = BlockFormat(bits=8, size=32, symmetric=True)
+"""Tables; matrices have blocks as long as those of 4 bits."""
 Write = Callable[[Path, Matrices], Path]
 """Writes a model into a folder, and returns its file."""
 
@@ -48,11 +49,13 @@ def write_mixture(request: LanguageBuildRequest, model: PortableModel, write: Wr
         write: Makes a candidate.
     """
     # The head, too: rounded for texts it costs no perplexity that can be seen, and it is a fifth of a small model.
-    few = CompensatedGrids(request, model, FEW, list(model.linear_layers))
-    more = NearestGrids(model, dict.fromkeys(model.linear_layers, MORE))
+    found = choose_few(model)
+    eight = replace(EIGHT, size=found.size)
+    few = CompensatedGrids(request, model, found, list(model.linear_layers))
+    more = NearestGrids(model, dict.fromkeys(model.linear_layers, eight))
 
     def write_grids(grids: Grids) -> Path:
-        return write(request.scratch / "candidate", BlockMatrices(grids, MORE))
+        return write(request.scratch / "candidate", BlockMatrices(grids, EIGHT))
 
     texts = find_tuning_texts(request, model)
 
@@ -67,7 +70,7 @@ def write_mixture(request: LanguageBuildRequest, model: PortableModel, write: Wr
     chosen = choose_mixture(request, few, more, texts, lambda grids: math.expm1(measure(write_grids(grids)) - loss))
     recipe = {
         "method": "weights in blocks, errors made up for on calibration texts (GPTQ)",
-        "table_bits": MORE.bits,
+        "table_bits": EIGHT.bits,
         "matrices": chosen.grids.describe(),
         "search": dict(chosen.search),
     }
