@@ -85,7 +85,7 @@ def read_raw_config(folder: Path) -> dict[str, Any]:
     """Reads the file as it is, and refuses what would make transformers work without an end.
 
     Raises:
-        BadInputError: Not there, not JSON, too large, too deep, or with numbers that no model has.
+        BadInputError: Not there, not JSON, too large, too deep, with numbers that no model has, or quantized already.
     """
     path = folder / CONFIG_FILE
     values = read_json(path, "the config of a transformers model")
@@ -97,7 +97,25 @@ def read_raw_config(folder: Path) -> dict[str, Any]:
             raise BadInputError(
                 f"{path}: {key}: expected a whole number of at most {largest:,}, found {value!r:.60}", hint=_HINT
             )
+    _require_not_quantized(path, values.get("quantization_config"))
     return values
+
+
+def _require_not_quantized(path: Path, quantization: Any) -> None:
+    """Refuses a model that was quantized before it was saved: FP32, which artifacts are held against, is lost.
+
+    Raises:
+        BadInputError: Names the method.
+    """
+    if quantization is None:
+        return
+    method = quantization.get("quant_method") if isinstance(quantization, Mapping) else None
+    named = method if isinstance(method, str) and method.isprintable() else "no method by name"
+    raise BadInputError(
+        f"{path}: quantization_config: the model is quantized already, by {named[:40]}",
+        hint="take the model as it was before it was quantized; where its weights are floats all the same, remove "
+        "quantization_config",
+    )
 
 
 def load_config(folder: Path) -> Config:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modelwright.core.errors import BuildFailedError
+from modelwright.core.errors import BadInputError, BuildFailedError
 from modelwright.core.records.codec import encode
 from modelwright.core.records.language import GRAPH_FILE, LanguageVerification, LogitsError
 from modelwright.exporters.language.cases import Cases, make_cases, positions_of
@@ -79,6 +79,7 @@ def judge(answers: Mapping[str, NDArray[np.float32]], reference: Mapping[str, ND
     """Compares the answers of a graph with those of its source.
 
     Raises:
+        BadInputError: The source's are not finite.
         BuildFailedError: They are further apart than float32 explains; names the case.
     """
     names = {
@@ -91,6 +92,7 @@ def judge(answers: Mapping[str, NDArray[np.float32]], reference: Mapping[str, ND
     cases = []
     for name, title in names.items():
         wanted, found = reference[name], answers[name]
+        _require_finite(wanted, title)
         error = found.astype(np.float64) - wanted
         scale = max(float(np.linalg.norm(wanted.astype(np.float64))), 1e-30)
         cases.append(
@@ -117,6 +119,20 @@ def judge(answers: Mapping[str, NDArray[np.float32]], reference: Mapping[str, ND
         equal_tokens=equal,
         near_tie=near_tie,
     )
+
+
+def _require_finite(wanted: NDArray[np.float32], title: str) -> None:
+    """Refuses a source that itself answers nonsense: its export would do so too.
+
+    Raises:
+        BadInputError: Names the case.
+    """
+    if not np.isfinite(wanted).all():
+        raise BadInputError(
+            f"PyTorch itself gives logits that are not finite on {title}: weights of the model are not finite, or are "
+            "so large that float32 overflows",
+            hint="download the folder again; or save the model again from a training that did not diverge",
+        )
 
 
 def _compare_greedy(

@@ -6,13 +6,14 @@ the `gguf` package, and the order of heads is put back as transformers does it.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from modelwright.core.errors import BadInputError
+from modelwright.core.errors import BadInputError, ModelwrightError
 from modelwright.core.files import hash_file
 from modelwright.exporters.language.config import read_raw_config
 from modelwright.exporters.language.kinds.table import require_known
@@ -55,7 +56,7 @@ def make_folder(path: str, directory: str, progress: Callable[[str], None]) -> d
 def _write_config(source: Path, out: Path) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    try:
+    with _explain(source):
         config = AutoConfig.from_pretrained(source.parent, gguf_file=source.name, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name, local_files_only=True)
         config.architectures = [AutoModelForCausalLM._model_mapping[type(config)].__name__]  # noqa: SLF001 - no other way
@@ -63,9 +64,16 @@ def _write_config(source: Path, out: Path) -> None:
             del config.quantization_config
         config.save_pretrained(out)
         tokenizer.save_pretrained(out)
-    except ImportError:
+
+
+@contextlib.contextmanager
+def _explain(source: Path) -> Iterator[None]:
+    """Words what transformers and gguf raise, which is whatever the file leads to."""
+    try:
+        yield
+    except (ImportError, ModelwrightError):
         raise
-    except Exception as error:  # transformers raises whatever the file leads to
+    except Exception as error:
         raise BadInputError(
             f"{source} is not a GGUF file that transformers reads",
             hint="take the model's own folder, with config.json and safetensors, instead of the GGUF file",
@@ -78,13 +86,13 @@ def _write_weights(source: Path, out: Path) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(out, local_files_only=True)
-    with torch.device("meta"):
+    with _explain(source), torch.device("meta"):
+        config = AutoConfig.from_pretrained(out, local_files_only=True)
         model = AutoModelForCausalLM.from_config(config)
     shapes = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
     header, places = make_header({name: ("F32", shape) for name, shape in shapes.items()})
     left = set(shapes)
-    with (out / SINGLE_FILE).open("wb") as file:
+    with _explain(source), (out / SINGLE_FILE).open("wb") as file:
         file.write(header)
         for name, weights in _read_tensors(source, model):
             if name not in left or weights.shape != shapes[name]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 
 _STATIC = ("default", "linear", "llama3", "yarn")
 """Whose frequencies do not depend on how long the text is."""
+_POSITIVE = (
+    *("factor", "attention_factor", "beta_fast", "beta_slow", "low_freq_factor", "high_freq_factor"),
+    "original_max_position_embeddings",
+)
+_LARGEST = 1e12
+_HINT = "download the folder again, or correct config.json"
 
 
 def find_rope(config: Any, head_dim: int, parameters: Mapping[str, Any], layer_type: str | None = None) -> Rope:
@@ -38,19 +44,47 @@ def find_rope(config: Any, head_dim: int, parameters: Mapping[str, Any], layer_t
             f"config.json: rope_parameters: rope_type {str(kind)[:40]!r} is not known; known are {', '.join(_STATIC)}",
             hint="remove rope_scaling from config.json to run it within its original context, or take another model",
         )
+    base = parameters.get("rope_theta")
+    if not _is_number(base) or not 1 < base < _LARGEST:
+        raise BadInputError(
+            f"config.json: rope_parameters: rope_theta: expected a number above 1, found {base!r:.60}", hint=_HINT
+        )
+    _require_positive(parameters)
     if kind == "default":
-        base = parameters.get("rope_theta")
-        if isinstance(base, bool) or not isinstance(base, int | float) or not 1 < base < 1e12:
-            raise BadInputError(
-                f"config.json: rope_parameters: rope_theta: expected a number above 1, found {base!r:.60}",
-                hint="download the folder again, or correct config.json",
-            )
         steps = torch.arange(0, head_dim, 2, dtype=torch.int64).to(torch.float32)
         return Rope(frequencies=(1.0 / (base ** (steps / head_dim))).numpy())
-    frequencies, scale = ROPE_INIT_FUNCTIONS[kind](
-        config, torch.device("cpu"), **({} if layer_type is None else {"layer_type": layer_type})
-    )
-    return Rope(frequencies=frequencies.to(torch.float32).numpy(), scale=float(scale))
+    layer = {} if layer_type is None else {"layer_type": layer_type}
+    try:
+        found, scale = ROPE_INIT_FUNCTIONS[kind](config, torch.device("cpu"), **layer)
+        frequencies, scale = found.to(torch.float32).numpy(), float(scale)
+    except Exception as error:  # transformers raises whatever a wrong value leads to
+        raise BadInputError(
+            f"config.json: rope_parameters: transformers computes no frequencies of rope_type {kind!r}",
+            hint=_HINT,
+            detail=str(error),
+        ) from error
+    if frequencies.shape != (head_dim // 2,) or not np.isfinite([*frequencies, scale]).all():
+        raise BadInputError(
+            f"config.json: rope_parameters: expected {head_dim // 2} frequencies that are finite, and "
+            f"{frequencies.size} come of rope_type {kind!r}, scaled by {scale:g}",
+            hint=_HINT,
+        )
+    return Rope(frequencies=frequencies, scale=scale)
+
+
+def _require_positive(parameters: Mapping[str, Any]) -> None:
+    """Refuses numbers by which transformers divides, or takes the logarithm of, and computes nonsense silently."""
+    for key in _POSITIVE:
+        value = parameters.get(key)
+        if value is not None and (not _is_number(value) or not 0 < value < _LARGEST):
+            raise BadInputError(
+                f"config.json: rope_parameters: {key}: expected a number greater than 0, found {value!r:.60}",
+                hint=_HINT,
+            )
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def cosine_table(rope: Rope, positions: int) -> NDArray[np.float32]:

@@ -181,9 +181,10 @@ def _read_header(path: Path) -> dict[str, StoredTensor]:
 def _place_tensor(path: Path, name: str, entry: Any, start: int, size: int) -> StoredTensor:
     if isinstance(entry, dict):
         shape, places, dtype = entry.get("shape"), entry.get("data_offsets"), entry.get("dtype")
-        if _are_counts(shape) and _are_counts(places) and len(places) == 2 and isinstance(dtype, str):
+        is_named = isinstance(dtype, str) and dtype.isidentifier()
+        if is_named and _are_counts(shape) and _are_counts(places) and len(places) == 2:
             first, end = places
-            tensor = StoredTensor(file=path, dtype=dtype[:8], shape=tuple(shape), offset=start + first)
+            tensor = StoredTensor(file=path, dtype=str(dtype)[:8], shape=tuple(shape), offset=start + first)
             fits = first <= end and start + end <= size
             if fits and (dtype not in _SIZES or tensor.size_bytes == end - first):
                 return tensor

@@ -33,7 +33,7 @@ from modelwright.harness.language.measuring import measure_language_artifacts
 from modelwright.harness.language.record import LanguageComparison, LanguageRow
 from modelwright.harness.language.request import LanguageRequest
 from modelwright.harness.language.runner import Generating
-from modelwright.harness.language.workload import Wanted, Workload
+from modelwright.harness.language.workload import TOKENIZING_LIMIT_S, Wanted, Workload
 from modelwright.harness.language.writing import PAGE, RESULTS, TABLE, write_language_comparison
 from modelwright.harness.progress import Progress, Undisturbed
 
@@ -210,6 +210,7 @@ def _prepare(request: LanguageRequest, model: Path, scratch: Path, tell: Progres
         },
         purpose="tokenizing texts",
         crash_error=BadInputError,
+        timeout_s=TOKENIZING_LIMIT_S,
         progress=lambda text: tell.say("texts", text),
     )
     workload = read_workload(path)

@@ -26,7 +26,7 @@ from modelwright.harness.language.choices import read_run_settings
 from modelwright.harness.language.measuring import measure_language_artifacts
 from modelwright.harness.language.record import LanguageComparison
 from modelwright.harness.language.runner import Generating
-from modelwright.harness.language.workload import NEW_TOKENS, Wanted
+from modelwright.harness.language.workload import NEW_TOKENS, TOKENIZING_LIMIT_S, Wanted
 from modelwright.harness.progress import Progress, Undisturbed
 from modelwright.harness.run.effort import get_effort
 from modelwright.harness.run.measure_artifacts import rename_duplicates, require_threads
@@ -144,6 +144,7 @@ def _place_prompts(artifact: LanguageArtifact, samples: str | Path | None, new_t
             },
             purpose="tokenizing texts",
             crash_error=BadInputError,
+            timeout_s=TOKENIZING_LIMIT_S,
         )
         return
     verify_language_files(artifact)

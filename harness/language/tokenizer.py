@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import datetime as dt
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from modelwright.core.errors import BadInputError
 from modelwright.core.files import read_json
+from modelwright.harness.language.chat_template import render
 from modelwright.targets.readiness import require_import
 
 _TOKENIZER, _CONFIG, _TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
@@ -60,10 +61,8 @@ class TextTokenizer:
             raise BadInputError(
                 f"{folder} has no {_TOKENIZER}", hint="save the tokenizer beside the model: tokenizer.save_pretrained"
             )
-        try:
+        with _explain(f"{path} cannot be read as a tokenizer"):
             self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # the package raises plain Exception for whatever is wrong with a file
-            raise BadInputError(f"{path} cannot be read as a tokenizer", detail=str(error)) from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         config = folder / _CONFIG
@@ -79,9 +78,10 @@ class TextTokenizer:
             special: Whether the tokens are added that the model expects around a text, such as one that begins it.
 
         Raises:
-            BadInputError: One of them is none that the model knows.
+            BadInputError: One of them is none that the model knows, or the tokenizer makes none of the text.
         """
-        found = self._tokenizer.encode(text, add_special_tokens=special)
+        with _explain(f"{self._folder / _TOKENIZER} makes no tokens of the text {text[:40]!r}"):
+            found = self._tokenizer.encode(text, add_special_tokens=special)
         number = max(found.ids, default=0)
         if number >= self._vocabulary:
             raise BadInputError(
@@ -119,23 +119,9 @@ class TextTokenizer:
             speaks_next: Whether the model begins a message of its own; else it goes on with the last one.
 
         Raises:
-            BadInputError: The model has no chat template, or it refuses the conversation.
+            BadInputError: The model has no chat template, or it refuses the conversation or comes to no end.
         """
-        template = self.read_template(where)
-        from jinja2.exceptions import TemplateError
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        environment.globals |= {"raise_exception": _refuse, "strftime_now": _format_now}
-        try:
-            text = environment.from_string(template).render(
-                messages=messages, add_generation_prompt=speaks_next, **self._special
-            )
-        except (TemplateError, TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise BadInputError(
-                f"{where}: the model's chat template refuses these messages: {error}",
-                hint="see what roles and order the model was trained on, or give prompts in the place of messages",
-            ) from error
+        text = render(self.read_template(where), messages, self._special, where, speaks_next=speaks_next)
         if speaks_next:
             return text
         last = messages[-1]["content"].strip()
@@ -143,7 +129,8 @@ class TextTokenizer:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Returns the text of tokens, without those that only steer the model."""
-        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
+        with _explain(f"{self._folder / _TOKENIZER} makes no text of tokens"):
+            return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
 
     def read_template(self, where: str) -> str:
         """Returns the chat template.
@@ -166,18 +153,23 @@ class TextTokenizer:
         return template
 
 
+@contextlib.contextmanager
+def _explain(what: str) -> Iterator[None]:
+    """Words what the tokenizers package raises: plain Exception for whatever is wrong, and panics, which are none."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__module__ != "pyo3_runtime":
+            raise
+        raise BadInputError(
+            what,
+            hint="give the tokenizer that the model was trained with: save it again with tokenizer.save_pretrained",
+            detail=str(error),
+        ) from error
+
+
 def _spell_token(value: Any) -> str | None:
     """Returns a special token, which stands as itself or as an object that describes it."""
     if isinstance(value, dict):
         value = value.get("content")
     return value if isinstance(value, str) else None
-
-
-def _refuse(message: str) -> NoReturn:
-    """Is what templates call to refuse a conversation."""
-    raise ValueError(message)
-
-
-def _format_now(form: str) -> str:
-    """Is what templates call for the date; a fixed one, so that two runs have the same tokens."""
-    return dt.datetime(2026, 1, 1, tzinfo=dt.UTC).strftime(form)

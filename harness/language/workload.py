@@ -8,6 +8,8 @@ from modelwright.core.records.language_artifact import PromptSet, Texts
 NEW_TOKENS = 20
 LENGTHS = (32, 128)
 EVALUATION_TOKENS = 2048
+TOKENIZING_LIMIT_S = 3600.0
+"""For all texts of a run: a gigabyte of them takes minutes. A tokenizer is a program that came with the model."""
 
 
 class Wanted(Record):

@@ -16,13 +16,16 @@ pytest.importorskip("transformers")
 pytest.importorskip("onnxruntime")
 
 from language_models import make_language_folder, write_gguf
+from transformers import LlamaConfig
 
 from modelwright.cli.export import export
 from modelwright.core.errors import BadInputError, BuildFailedError, ModelwrightError, UsageError
+from modelwright.exporters.language.decoder import Rope
 from modelwright.exporters.language.exporting import export_language, write_folder
 from modelwright.exporters.language.follows import judge
 from modelwright.exporters.language.gguf_file import make_folder
 from modelwright.exporters.language.reference import compute_reference
+from modelwright.exporters.language.rope import find_rope
 from modelwright.exporters.language.safetensors_files import find_weight_files, open_weights
 from modelwright.exporters.language.source import is_language_source
 from modelwright.exporters.language.worker import hash_gguf, hash_source, require_memory, write_model
@@ -85,6 +88,7 @@ def restore(folder: Path, good: Path, name: str) -> None:
         ({"attention_bias": "yes"}, "config.json"),
         ({"rope_parameters": 3}, "config.json"),
         ({"rope_parameters": {"rope_type": "default", "rope_theta": "x"}}, "rope_theta"),
+        ({"max_position_embeddings": 1}, "max_position_embeddings: expected a whole number from 4 to"),
         ({"max_position_embeddings": 10**12}, "max_position_embeddings: expected a whole number of at most"),
     ],
 )
@@ -136,6 +140,60 @@ def test_a_rotary_embedding_that_changes_with_the_text_is_refused(folder: Path) 
     refuse(folder, "rope_type 'dynamic' is not known; known are default, linear, llama3, yarn")
     edit_config(folder, rope_parameters=None)
     write(folder)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"rope_type": "yarn", "factor": "x"}, "factor: expected a number greater than 0, found 'x'"),
+        ({"rope_type": "linear", "factor": 0}, "factor: expected a number greater than 0, found 0"),
+        ({"rope_type": "linear", "factor": -2.0}, "factor: expected a number greater than 0"),
+        ({"rope_type": "yarn", "factor": 1e308}, "factor: expected a number greater than 0"),
+        ({"rope_type": "yarn", "factor": 2.0, "beta_slow": -3}, "beta_slow: expected a number greater than 0"),
+        ({"rope_type": "yarn", "factor": 2.0, "truncate": 1, "rope_theta": 1.0}, "rope_theta: expected a number above"),
+        ({"rope_type": "linear", "factor": 2.0, "partial_rotary_factor": 0.5}, "expected 4 frequencies .* 2 come of"),
+        ({"rope_type": "linear", "factor": 2.0, "partial_rotary_factor": "x"}, "computes no frequencies of rope_type"),
+    ],
+)
+def test_numbers_of_a_rotary_embedding_that_make_no_sense_are_refused(values: dict[str, Any], expected: str) -> None:
+    """What transformers itself takes without a word, or cannot compute."""
+    config = LlamaConfig(hidden_size=32, num_attention_heads=4)
+
+    def find(parameters: dict[str, Any]) -> Rope:
+        config.rope_parameters = {"rope_theta": 10000.0, **parameters}
+        return find_rope(config, 8, config.rope_parameters)
+
+    with pytest.raises(BadInputError, match=expected):
+        find(values)
+    assert find({"rope_type": values["rope_type"], "factor": 2.0}).frequencies.shape == (4,)
+
+
+@pytest.mark.parametrize("given", [{"quant_method": "gptq", "bits": 4}, {"quant_method": "awq"}, {}, "x"])
+def test_a_model_that_was_quantized_is_refused_by_its_method(folder: Path, good: Path, given: Any) -> None:
+    edit_config(folder, quantization_config=given)
+    method = given.get("quant_method", "no method by name") if isinstance(given, dict) else "no method by name"
+    refuse(folder, f"quantization_config: the model is quantized already, by {method}")
+    edit_config(folder, quantization_config=None)
+    write(folder)
+
+
+def test_a_window_of_one_token_is_refused(tmp_path: Path) -> None:
+    """transformers' own cache makes steps see more than that."""
+    folder = make_language_folder(tmp_path / "model", "mistral")
+    edit_config(folder, sliding_window=1)
+    refuse(folder, "sliding_window: expected a whole number from 2 to .*, found 1")
+    edit_config(folder, sliding_window=2)
+    write(folder)
+
+
+def test_a_source_that_answers_nonsense_is_blamed_itself() -> None:
+    names = ("prefill", "steps", "batch", "batch step", "long cache")
+    good = {name: np.ones((1, 1, 9) if name != "steps" else (1, 9), np.float32) for name in names}
+    for value in (np.nan, np.inf):
+        bad = {**good, "prefill": np.full((1, 1, 9), value, np.float32)}
+        with pytest.raises(BadInputError, match="PyTorch itself gives logits that are not finite on a prompt"):
+            judge(bad, {**bad, "greedy": np.array([0, 0])})
+    assert judge(good, {**good, "greedy": np.array([0, 0])}).equal_tokens == 2
 
 
 def test_what_is_not_exported_is_taken_out(tmp_path: Path) -> None:
@@ -282,6 +340,7 @@ def change_first(**values: Any) -> Callable[[Path], None]:
         (change_first(shape=[2**40, 2**40]), "model.norm.weight' does not lie inside"),
         (change_first(shape=[-32]), "model.norm.weight' does not lie inside"),
         (change_first(shape="x"), "model.norm.weight' does not lie inside"),
+        (change_first(dtype="\x1b[2J"), "model.norm.weight' does not lie inside"),
     ],
 )
 def test_damaged_weights_are_downloaded_again(
@@ -417,6 +476,15 @@ def test_a_gguf_file_that_is_not_read_gives_way_to_the_folder(folder: Path, tmp_
     with pytest.raises(BadInputError, match="is not a GGUF file that transformers reads") as caught:
         make_from_gguf(path, place)
     assert "rwkv6" in str(caught.value.detail)
+    write_gguf(folder, path)
+    for key in (b"llama.attention.head_count_kv", b"llama.rope.dimension_count"):
+        content = bytearray(path.read_bytes())
+        start = content.index(key) + len(key) + 4
+        content[start : start + 4] = bytes(4)
+        other = path.with_name("other.gguf")
+        other.write_bytes(content)
+        with pytest.raises(BadInputError, match="is not a GGUF file that transformers reads"):
+            make_from_gguf(other, place)
     write_gguf(folder, path, leave_out="blk.1.ffn_up.weight")
     with pytest.raises(BadInputError, match=r"lacks 1 of the tensors .*: model\.layers\.1\.mlp\.up_proj\.weight"):
         make_from_gguf(path, place)

@@ -35,6 +35,9 @@ TABLE: Refusals = {
         "{}: {}: expected a whole number of at most {}, found {}": Followed(
             LANGUAGE + "test_a_config_with_values_that_no_model_has_is_refused"
         ),
+        "{}: quantization_config: the model is quantized already, by {}": Followed(
+            LANGUAGE + "test_a_model_that_was_quantized_is_refused_by_its_method"
+        ),
     },
     "exporters/language/data_file.py": {
         "{} lacks {} of the {} tensors that its config.json asks for: {}": Followed(
@@ -63,6 +66,8 @@ TABLE: Refusals = {
         "the graph gives logits that are not finite on {}": Followed(
             LANGUAGE + "test_answers_that_part_from_the_source_fail"
         ),
+        "PyTorch itself gives logits that are not finite on {}: weights of the model are not finite, or are so large "
+        "that float32 overflows": Followed(LANGUAGE + "test_a_source_that_answers_nonsense_is_blamed_itself"),
         "the graph does not follow PyTorch: on {} its logits are off by {}, relatively, expected at most {}": Followed(
             LANGUAGE + "test_answers_that_part_from_the_source_fail"
         ),
@@ -98,6 +103,14 @@ TABLE: Refusals = {
         "config.json: rope_parameters: rope_theta: expected a number above 1, found {}": Followed(
             LANGUAGE + "test_a_config_with_values_that_no_model_has_is_refused"
         ),
+        "config.json: rope_parameters: {}: expected a number greater than 0, found {}": Followed(
+            LANGUAGE + "test_numbers_of_a_rotary_embedding_that_make_no_sense_are_refused"
+        ),
+        "config.json: rope_parameters: transformers computes no frequencies of rope_type {}": Followed(
+            LANGUAGE + "test_numbers_of_a_rotary_embedding_that_make_no_sense_are_refused"
+        ),
+        "config.json: rope_parameters: expected {} frequencies that are finite, and {} come of rope_type {}, scaled by "
+        "{}": Followed(LANGUAGE + "test_numbers_of_a_rotary_embedding_that_make_no_sense_are_refused"),
     },
     "exporters/hub.py": {
         "Python package {} is not installed; models of a hub need it": INSTALLS,

@@ -49,7 +49,7 @@ def describe_gemma3(config: Config) -> Decoder:
 
 def _describe(config: Config, shape: Shape, ropes: dict[str, Rope], blocks: list[Block]) -> Decoder:
     require_absent(config, "use_bidirectional_attention", "attention to later tokens")
-    context, notes = find_context(config.count("max_position_embeddings"))
+    context, notes = find_context(config)
     head = Linear(name="lm_head", inputs=shape.hidden_size, outputs=shape.vocab_size)
     return Decoder(
         vocab_size=shape.vocab_size,

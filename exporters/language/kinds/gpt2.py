@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from modelwright.exporters.language.config import Config
 from modelwright.exporters.language.decoder import Attention, Block, Decoder, FeedForward, Linear, Norm
-from modelwright.exporters.language.kinds.shape import find_activation, require_absent
+from modelwright.exporters.language.kinds.shape import SHORTEST_CONTEXT, find_activation, require_absent
 
 _MASKS = (".attn.bias", ".attn.masked_bias")
 """Which earlier versions of transformers stored beside the weights."""
@@ -23,7 +23,7 @@ def describe_gpt2(config: Config) -> Decoder:
         vocab_size=vocabulary,
         hidden_size=hidden,
         intermediate_size=inner,
-        context_length=config.count("n_positions"),
+        context_length=config.count("n_positions", least=SHORTEST_CONTEXT),
         prefix="transformer.",
         table="transformer.wte.weight",
         positions="transformer.wpe.weight",

@@ -34,7 +34,7 @@ def describe_qwen3(config: Config) -> Decoder:
 def _describe(config: Config, *, bias: bool = False, output_bias: bool = False, head_norms: bool = False) -> Decoder:
     shape = Shape.of(config)
     epsilon = config.amount("rms_norm_eps")
-    context, notes = find_context(config.count("max_position_embeddings"))
+    context, notes = find_context(config)
     activation = find_activation(config, "hidden_act")
     blocks = [
         _describe_block(

@@ -9,6 +9,10 @@ from modelwright.core.errors import BadInputError
 from modelwright.exporters.language.config import Config
 from modelwright.exporters.language.decoder import Activation
 
+SHORTEST_CONTEXT = 4
+"""Positions of a prompt, what follows it and a window, without which there is nothing to compare."""
+_SHORTEST_WINDOW = 2
+"""With a window of 1, transformers' cache keeps all keys (`keys[-window + 1 :]`): steps see what a prefill does not."""
 LONGEST_CONTEXT = 131_072
 """Positions that rotary tables are made for: more would take more memory than small models' weights."""
 _ACTIVATIONS: dict[str, Activation] = {
@@ -71,21 +75,27 @@ def find_activation(config: Config, key: str) -> Activation:
 
 def find_window(config: Config, layer: int) -> int | None:
     """Returns how many tokens a layer looks back over, itself included; None where it sees all."""
-    window = config.optional_count("sliding_window")
     kinds = config.values.get("layer_types")
     if kinds is None:
-        return window
+        return _read_window(config)
     if (
         not isinstance(kinds, list)
         or len(kinds) <= layer
         or kinds[layer] not in ("full_attention", "sliding_attention")
     ):
         raise config.refuse("layer_types", "full_attention or sliding_attention for each layer")
-    return window if kinds[layer] == "sliding_attention" else None
+    return _read_window(config) if kinds[layer] == "sliding_attention" else None
 
 
-def find_context(positions: int) -> tuple[int, tuple[str, ...]]:
+def _read_window(config: Config) -> int | None:
+    if config.values.get("sliding_window") is None:
+        return None
+    return config.count("sliding_window", least=_SHORTEST_WINDOW)
+
+
+def find_context(config: Config) -> tuple[int, tuple[str, ...]]:
     """Returns how many positions tables are made for, and a note where these are fewer than the model knows."""
+    positions = config.count("max_position_embeddings", least=SHORTEST_CONTEXT)
     if positions <= LONGEST_CONTEXT:
         return positions, ()
     return LONGEST_CONTEXT, (f"texts of up to {LONGEST_CONTEXT:,} tokens, of the {positions:,} that the model knows",)

@@ -9,6 +9,7 @@ import pytest
 
 from modelwright.core.errors import BadInputError
 from modelwright.core.records.codec import encode
+from modelwright.harness.language import chat_template
 from modelwright.harness.language.build_worker import read_workload
 from modelwright.harness.language.tokenizer import TextTokenizer
 from modelwright.harness.language.tokenizing import PIECE_TOKENS, find_repeated, prepare_in_child
@@ -179,6 +180,56 @@ def test_a_template_that_refuses_a_conversation_is_quoted(model: Path) -> None:
     (model / "chat_template.jinja").write_text("{{ raise_exception('roles must alternate') }}")
     with pytest.raises(BadInputError, match=r"here: .* refuses these messages: roles must alternate"):
         TextTokenizer(model, 1000).encode_chat([{"role": "user", "content": "x"}], "here")
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "within 0.5 s"),
+        ("{{ 'a' * 10 ** 12 }}", "within 1,024 MiB of memory"),
+        ("{{ 9 ** 9 ** 9 }}", "refuses these messages: a number of more than 256 bits"),
+        (
+            "{% for i in range(9) %}{{ 'a' * 900 }}{% endfor %}",
+            "a text of 8,100 letters .* at most 8,000",
+        ),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "refuses these messages: maximum recursion"),
+        ("{{ messages[3].content }}", "refuses these messages: list object has no element 3"),
+        ("{{ 1 / 0 }}", "refuses these messages: division by zero"),
+    ],
+)
+def test_a_template_without_an_end_is_stopped(
+    model: Path, monkeypatch: pytest.MonkeyPatch, template: str, expected: str
+) -> None:
+    (model / "chat_template.jinja").write_text(template)
+    with monkeypatch.context() as patch, pytest.raises(BadInputError, match=f"^here: .*{expected}"):
+        patch.setattr(chat_template, "LIMIT_S", 0.5)
+        patch.setattr(chat_template, "LARGEST_TEXT", 8000)
+        TextTokenizer(model, 1000).render_chat([{"role": "user", "content": "x"}], "here")
+    (model / "chat_template.jinja").write_text("{{ messages[0].content }} of {{ 2 * 3 }}")
+    assert TextTokenizer(model, 1000).render_chat([{"role": "user", "content": "x"}], "here") == "x of 6"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": {"type": "WordLevel", "vocab": {"a": 1}, "unk_token": "absent"}},
+        {"model": {"type": "Unigram", "vocab": [["a", -1.0]], "unk_id": None}},
+        {
+            "post_processor": {
+                "type": "TemplateProcessing",
+                "single": [{"SpecialToken": {"id": "<absent>", "type_id": 0}}],
+                "pair": [],
+                "special_tokens": {},
+            }
+        },
+    ],
+)
+def test_a_tokenizer_that_fails_at_a_text_is_told(model: Path, change: dict[str, object]) -> None:
+    path = model / "tokenizer.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(BadInputError, match=r"tokenizer\.json makes no tokens of the text 'zz'") as caught:
+        TextTokenizer(model, 1000).encode("zz")
+    assert "save_pretrained" in (caught.value.hint or "")
 
 
 def test_a_template_cannot_reach_into_python(model: Path) -> None:
