@@ -186,15 +186,15 @@ class _WeightTarget(OpenvinoLanguageTarget):
             recipe=recipe,
             requires=_REQUIRES,
             versions=package_versions("openvino", "nncf"),
-            notes=[*_note_loss(chosen, self.bits), *compressor.note_widths(chosen)],
+            notes=[*_note_loss(chosen, self.bits, request.max_perplexity_increase), *compressor.note_widths(chosen)],
         )
 
 
-def _note_loss(chosen: Tried, bits: int) -> list[str]:
-    """Returns what the user has to know of a choice that loses more than such weights usually may."""
+def _note_loss(chosen: Tried, bits: int, limit: float | None) -> list[str]:
+    """Returns what the user has to know of a choice that loses more than such weights may, usually or as they say."""
     if chosen.increase is None:
         return ["no tokens were left to choose on: the recipe was not compared with others"]
-    if chosen.increase <= LIMITS[bits]:
+    if chosen.increase <= (LIMITS[bits] if limit is None else limit):
         return []
     return [f"perplexity grows by {chosen.increase:.1%} on the tuning tokens; no candidate of {bits} bits loses less"]
 
