@@ -43,10 +43,13 @@ def describe(tmp_path_factory: pytest.TempPathFactory) -> Describe:
 
 
 def test_energy_is_power_times_time_over_inferences(describe: Describe) -> None:
-    told = describe(metered=True)
-    energy = told["energy"]
+    for _ in range(3):
+        told = describe(metered=True)
+        energy = told["energy"]
+        if energy["source"]:
+            break  # else a window of a fifth of a second was disturbed by a busy machine, and rightly refused
     assert told["ran"] >= 1
-    assert energy["source"] == "measured:nvml"
+    assert energy["source"] == "measured:nvml", energy["reason"]
     assert energy["mean_power_w"] == pytest.approx(80, rel=0.1)
     assert energy["idle_power_w"] == pytest.approx(80, rel=0.1)
     # Ten inferences in each run, which lasts for the window, what is left to settle, and a margin.
