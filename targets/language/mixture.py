@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from modelwright.targets.language.compensated import CompensatedGrids
@@ -64,16 +65,21 @@ def choose_mixture(
         measure: Tries a candidate on them.
     """
     groups = group_layers(few.model, few.formats)
-    harm = measure_harm(few, groups, texts, request.threads, request.progress)
     limit = DEFAULT_INCREASE if request.max_perplexity_increase is None else request.max_perplexity_increase
 
+    @cache
+    def measure_once() -> dict[str, float]:
+        return measure_harm(few, groups, texts, request.threads, request.progress)
+
     def mix(share: float) -> Grids:
-        return SparedGrids(few, choose_spared(groups, harm, share), more)
+        spared = choose_spared(groups, measure_once(), share) if share else frozenset[str]()
+        return SparedGrids(few, spared, more)
 
     tried: dict[float, float] = {}
     low, high = 0, len(_SHARES) - 1
     while low <= high:
-        middle = (low + high) // 2 if tried else _FIRST
+        # None at all first: large models need none, and the harm, which takes longest, is then not measured.
+        middle = (low + high) // 2 if len(tried) > 1 else (0, _FIRST)[len(tried)]
         share = _SHARES[middle]
         tried[share] = measure(mix(share))
         request.progress(f"{share:.0%} of the weights in 8 bits: perplexity {tried[share]:+.1%} on tuning texts")
