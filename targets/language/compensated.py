@@ -17,7 +17,8 @@ from modelwright.targets.quantization.blocks import Blocks
 from modelwright.targets.quantization.rounding import describe_rounding, find_exchange, round_in_blocks
 
 _ENERGY_BYTES = 2**29
-"""Of what layers read that is held at a time: texts are run again for what is more."""
+"""Of what layers read that is held at a time, or half of what the matrices take where that is more: texts are run again
+for what is left."""
 
 
 class CompensatedGrids(Grids):
@@ -64,7 +65,9 @@ class CompensatedGrids(Grids):
     def _round_missing(self, tokens: Tokens, threads: int, progress: Callable[[str], None]) -> None:
         self.folder.mkdir(exist_ok=True)
         missing = [name for name in self.formats if not self._path(name).is_file()]
-        for part in _split_readers(group_layers(self.model, missing)):
+        weights = sum(layer.rows * layer.columns for layer in self.model.linear_layers.values())
+        most = max(_ENERGY_BYTES, 4 * weights // 2)
+        for part in _split_readers(group_layers(self.model, missing), most):
             progress(f"reading {len(tokens)} texts for what {len(part)} groups of matrices multiply")
             energies = measure_energies(
                 self.model, {reads: layers[0].rows for reads, layers in part.items()}, tokens, threads
@@ -87,13 +90,13 @@ class CompensatedGrids(Grids):
             path.with_suffix(".part").replace(path)
 
 
-def _split_readers(readers: Mapping[str, list[LinearLayer]]) -> Iterator[dict[str, list[LinearLayer]]]:
-    """Yields groups of layers whose energies fit into memory together."""
+def _split_readers(readers: Mapping[str, list[LinearLayer]], most: int) -> Iterator[dict[str, list[LinearLayer]]]:
+    """Yields groups of layers whose energies take no more bytes together."""
     part: dict[str, list[LinearLayer]] = {}
     held = 0
     for reads, layers in readers.items():
         size = 4 * layers[0].rows * min(layers[0].rows, TOGETHER)
-        if part and held + size > _ENERGY_BYTES:
+        if part and held + size > most:
             yield part
             part, held = {}, 0
         part[reads] = layers
