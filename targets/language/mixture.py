@@ -10,6 +10,7 @@ from typing import Any
 from modelwright.targets.language.compensated import CompensatedGrids
 from modelwright.targets.language.contract import LanguageBuildRequest, Tokens
 from modelwright.targets.language.grids import BlockFormat, Grids, SparedGrids, choose_spared, group_layers
+from modelwright.targets.language.own_texts import ROWS
 from modelwright.targets.language.portable import PortableModel
 from modelwright.targets.language.sensitivity import measure_harm
 
@@ -32,7 +33,8 @@ class Mixture:
 
     Attributes:
         grids: The matrices.
-        search: For the manifest.
+        search: For the manifest: the limit, how many texts it was chosen on, how many of them the float model wrote
+            itself, and by what share perplexity grew with each share of the weights in more bits.
         notes: For the user.
     """
 
@@ -88,4 +90,8 @@ def choose_mixture(
     share = min(good) if good else max(tried)
     notes = () if good else (f"perplexity grows by {tried[share]:.1%} on tuning texts, more than {limit:.1%}",)
     told = [{"share_in_8_bits": share, "perplexity_increase": increase} for share, increase in sorted(tried.items())]
-    return Mixture(grids=mix(share), search={"limit": limit, "tuning_texts": len(texts), "tried": told}, notes=notes)
+    return Mixture(
+        grids=mix(share),
+        search={"limit": limit, "tuning_texts": len(texts), "own_texts": ROWS, "tried": told},
+        notes=notes,
+    )
